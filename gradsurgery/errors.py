@@ -1,0 +1,36 @@
+"""The exceptions of gradsurgery: one small tree, each also the built-in type a caller would expect."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class GradSurgeryError(Exception):
+    """Base of every error raised by this library."""
+
+
+class InputError(GradSurgeryError, ValueError):
+    """An argument, a loss, a Gram matrix or a saved state that cannot be used."""
+
+
+class StrategyError(GradSurgeryError, ValueError):
+    """A strategy that is declared wrongly, misses an input, or returned something unusable."""
+
+
+class UnknownNameError(GradSurgeryError, LookupError, ValueError):
+    """A strategy or option name that does not exist; the message has the nearest match and the list."""
+
+
+class NonFiniteError(GradSurgeryError, ArithmeticError, ValueError):
+    """A NaN or an infinity in a loss, a gradient, or a direction."""
+
+
+class SolverError(GradSurgeryError, RuntimeError):
+    """A solver that cannot run, for example because its optional dependency is missing."""
+
+
+def one_of(what: str, given: str, known: Iterable[str]) -> str:
+    """The sentence for an unknown name: what was given, the nearest match, and everything that is accepted."""
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {given!r}.{hint} Known: {', '.join(names) or 'none'}."

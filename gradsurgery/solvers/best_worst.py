@@ -1,0 +1,163 @@
+"""CAGrad's problem: in a ball around the mean gradient, the direction whose worst improvement is largest."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradsurgery.errors import InputError
+from gradsurgery.solvers.dual_cone import cone_gap, project_dual_cone
+from gradsurgery.solvers.min_norm import min_norm
+from gradsurgery.solvers.nonnegative import nonnegative_least_squares
+from gradsurgery.solvers.scaling import as_gram, at_rounding_floor, factor, split
+from gradsurgery.solvers.solution import Array, Solution
+
+NDArrayBool = NDArray[np.bool_]
+TOLERANCE = 1e-9
+MAX_ROUNDS = 200
+
+
+def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
+    """max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with g₀ the mean gradient (Liu et al. 2021, equation 3).
+
+    Its dual is min over the simplex of ⟨g_w, g₀⟩ + c‖g₀‖‖g_w‖, with d = g₀ + c‖g₀‖ g_w/‖g_w‖. Here it is solved as a
+    root in one number: for a level v, the nearest d to g₀ with ⟨gᵢ, d⟩ >= v for all i is non-negative least squares,
+    its distance grows with v, and on a fixed support the distance is a quadratic in v, whose root is exact. Where the
+    gradients are Pareto stationary the level cannot rise above zero and d is the projection of g₀ onto the cone of
+    directions that hurt nobody, if that lies in the ball.
+
+    Args:
+        gram: G = JJᵀ [n, n].
+        radius: c >= 0, the radius of the ball in units of ‖g₀‖.
+        eps: relative accuracy of the Gram's entries; None is 1e-15.
+
+    Returns:
+        `Solution` with value the weights [n] of d itself (1/n + c‖g₀‖wᵢ/‖g_w‖), objective minᵢ ⟨gᵢ, d⟩, and a gap that
+        is the largest failure of feasibility, complementarity or radius, relative to the rows and to Σ |wⱼ|nⱼ.
+
+    Raises:
+        InputError: when the Gram matrix or the radius cannot be used.
+        NonFiniteError: when the Gram matrix is not finite.
+
+    Example:
+        >>> from gradsurgery.solvers import best_worst
+        >>> best_worst([[1.0, 0.0], [0.0, 1.0]], 0.5).value.round(3).tolist()
+        [0.75, 0.75]
+    """
+    gram = as_gram(gram)
+    if not (np.isfinite(radius) and radius >= 0):
+        raise InputError(f"radius: expected a finite number c >= 0; got {radius!r}.")
+    n = len(gram)
+    mean = np.full(n, 1 / n)
+    length = float(np.sqrt(max(mean @ gram @ mean, 0.0)))
+    if radius == 0 or at_rounding_floor(gram, mean, eps):
+        return Solution(mean, 0.0, 0, True, float((gram @ mean).min()))
+    cosines, norms = split(gram)
+    if (norms == 0).any():
+        return _stationary(gram, cosines, norms, mean, length, radius)
+    hull = min_norm(gram)
+    if at_rounding_floor(gram, hull.value, eps):
+        return _stationary(gram, cosines, norms, mean, length, radius)
+    search = _Levels(cosines, norms, norms / (n * length))
+    multipliers, rounds = search.root(radius, 0.0, search.highest(radius), hull.value * norms > 0)
+    return _finish(gram, cosines, norms, mean, length, multipliers, rounds)
+
+
+def _stationary(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, radius: float) -> Solution:
+    nearest = project_dual_cone(gram, mean)
+    distance = float(np.sqrt(max((nearest.value - mean) @ gram @ (nearest.value - mean), 0.0)))
+    if distance <= radius * length * (1 + 1e-9):
+        return Solution(nearest.value, nearest.gap, nearest.iterations, nearest.converged, float((gram @ nearest.value).min()))
+    live = norms > 0  # the ball ends before the cone: a zero row bounds the level by zero and is otherwise silent
+    search = _Levels(cosines[np.ix_(live, live)], norms[live], (norms / (len(norms) * length))[live])
+    found, rounds = search.root(radius, search.lowest(), 0.0, None)
+    multipliers = np.zeros_like(norms)
+    multipliers[live] = found
+    return _finish(gram, cosines, norms, mean, length, multipliers, rounds)
+
+
+def _finish(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, multipliers: Array, rounds: int) -> Solution:
+    weights = mean + np.divide(multipliers * length, norms, out=np.zeros_like(norms), where=norms > 0)
+    image = gram @ weights
+    level = float(image.min())
+    # shifted by the level, d has to be feasible and complementary on the support
+    live = norms > 0
+    scaled = weights * norms
+    shifted = (cosines @ scaled)[live] - level / norms[live]
+    size = float(np.abs(scaled).sum())
+    gap = max(0.0, abs(float(multipliers[live] @ shifted)) / (size * max(float(multipliers.sum()), 1e-300)))
+    return Solution(weights, gap, rounds, gap <= TOLERANCE, level)
+
+
+class _Levels:
+    """The nearest point to g₀ (scaled to length one) with ⟨gᵢ, d⟩ >= v, as a function of the level v (in units of min n)."""
+
+    def __init__(self, cosines: Array, norms: Array, mean: Array) -> None:
+        self.cosines, self.scale, self.root_factor = cosines, norms.min() / norms, factor(cosines)
+        self.start = cosines @ mean  # cosines between each gradient and g₀
+
+    def lowest(self) -> float:
+        return float((self.start / self.scale).min())
+
+    def highest(self, radius: float) -> float:
+        return float(((radius + self.start) / self.scale).min())
+
+    def at(self, level: float) -> tuple[Array, float] | None:
+        """The multipliers x >= 0 and the distance √(xᵀCx); None where no direction reaches the level."""
+        need = level * self.scale - self.start
+        n = len(need)
+        if (need <= 0).all():
+            return np.zeros(n), 0.0
+        target = np.zeros(n + 1)
+        target[n] = 1.0
+        found = nonnegative_least_squares(np.vstack([self.root_factor, need]), target)
+        if found is None:
+            return None
+        slack = 1 - float(need @ found)  # 1 / (1 + distance²)
+        if slack <= 1e-13:
+            return None
+        found = found / slack
+        return found, float(np.sqrt(max(found @ self.cosines @ found, 0.0)))
+
+    def crossing(self, support: NDArrayBool, radius: float) -> float | None:
+        """The level at which the distance is `radius` as long as just this support is active."""
+        on = np.flatnonzero(support)
+        if len(on) == 0:
+            return None
+        block = self.cosines[np.ix_(on, on)]
+        rise, offset = np.linalg.lstsq(block, np.stack([self.scale[on], self.start[on]], 1), rcond=None)[0].T
+        a, b, c = float(rise @ self.scale[on]), float(rise @ self.start[on]), float(offset @ self.start[on])
+        inside = b * b - a * (c - radius * radius)
+        return (b + float(np.sqrt(inside))) / a if a > 0 and inside >= 0 else None
+
+    def root(self, radius: float, low: float, high: float, guess: NDArrayBool | None) -> tuple[Array, int]:
+        """The multipliers at the level whose distance is `radius`, between two levels that bracket it."""
+        here = self.at(low)
+        if here is not None and here[1] >= radius and low == 0.0:
+            low, high = self.lowest(), 0.0
+            here = None
+        support = here[0] > 0 if guess is None and here is not None else guess
+        best: tuple[Array, float] | None = here
+        rounds = 0
+        while rounds < MAX_ROUNDS:
+            rounds += 1
+            level = self.crossing(support, radius) if support is not None else None
+            if level is None or not low <= level <= high:
+                level = 0.5 * (low + high)
+            here = self.at(level)
+            support = None
+            if here is not None:
+                if best is None or abs(here[1] - radius) < abs(best[1] - radius):
+                    best = here
+                if abs(here[1] - radius) <= 1e-13 * radius:
+                    break
+                support = here[0] > 0
+            if here is None or here[1] > radius:
+                high = level
+            else:
+                low = level
+            if high - low <= 1e-16 * max(abs(low), abs(high)):
+                break
+        if best is None or best[1] == 0:
+            return np.zeros_like(self.scale), rounds
+        return best[0] * (radius / best[1]), rounds

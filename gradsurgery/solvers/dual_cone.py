@@ -1,0 +1,66 @@
+"""Projection of a combination of gradients onto the cone of directions that hurt none of them."""
+
+from typing import Any
+
+import numpy as np
+
+from gradsurgery.errors import InputError
+from gradsurgery.solvers.nonnegative import nonnegative_least_squares
+from gradsurgery.solvers.scaling import as_gram, factor, split
+from gradsurgery.solvers.solution import Array, Solution
+
+TOLERANCE = 1e-10
+
+
+def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
+    """The direction nearest to Jᵀu among those that conflict with no gradient, from the Gram matrix.
+
+    min ‖d − Jᵀu‖ s.t. Jd >= 0. By duality d = Jᵀv with v = argmin vᵀGv s.t. v >= u (Lopez-Paz & Ranzato 2017,
+    equation 11; Quinton & Rey 2024, proposition 1), which is non-negative least squares in v − u. It is solved on
+    the cosines, with the norms apart.
+
+    Args:
+        gram: G = JJᵀ [n, n].
+        weights: u [n], any sign; None is 1/n for each.
+
+    Returns:
+        `Solution` with value v [n], objective vᵀGv, and gap the larger of maxᵢ −(Gv)ᵢ / (nᵢ Σ |vⱼ|nⱼ) (infeasibility)
+        and |(v − u)ᵀGv| / (Σ |vⱼ|nⱼ)² (complementarity). v is u itself where Jᵀu conflicts with nothing.
+
+    Raises:
+        InputError: when the Gram matrix or the weights cannot be used.
+        NonFiniteError: when the Gram matrix is not finite.
+
+    Example:
+        >>> from gradsurgery.solvers import project_dual_cone
+        >>> project_dual_cone([[1.0, -2.0], [-2.0, 5.0]], [1.0, 0.0]).value.tolist()
+        [1.0, 0.4]
+    """
+    gram = as_gram(gram)
+    cosines, norms = split(gram)
+    start = np.full(len(norms), 1 / len(norms)) if weights is None else np.array(weights, dtype=np.float64)
+    if start.shape != norms.shape or not np.isfinite(start).all():
+        raise InputError(f"weights: expected {len(norms)} finite numbers, one a gradient; got {np.asarray(weights).tolist()}.")
+    scaled = start * norms
+    size = float(np.abs(scaled).sum())
+    if size == 0:
+        return Solution(start, 0.0, 0, True, 0.0)
+    scaled = scaled / size
+    added = np.zeros_like(scaled)
+    live = norms > 0
+    if (cosines @ scaled < 0).any():
+        root = factor(cosines[np.ix_(live, live)])
+        found = nonnegative_least_squares(root, -(root @ scaled[live]))
+        if found is None:
+            return Solution(start, np.inf, 0, False, float(start @ gram @ start))
+        added[live] = found
+    gap = cone_gap(cosines, scaled + added, added)
+    value = start + np.divide(added * size, norms, out=np.zeros_like(norms), where=live)
+    return Solution(value, gap, int(np.count_nonzero(added)), gap <= TOLERANCE, float(value @ gram @ value))
+
+
+def cone_gap(cosines: Array, point: Array, multipliers: Array) -> float:
+    """Infeasibility and failed complementarity of a direction Uᵀ·point, relative to the size of its terms."""
+    image = cosines @ point
+    size = float(np.abs(point).sum()) or 1.0
+    return max(0.0, -float(image.min()) / size, abs(float(multipliers @ image)) / size**2)

@@ -1,0 +1,95 @@
+"""Every problem again, stated as in its paper and handed to cvxpy: slow, and the measure of the fast solvers."""
+
+from typing import Any
+
+import numpy as np
+
+from gradsurgery.errors import SolverError
+from gradsurgery.solvers.scaling import as_gram, factor, split
+from gradsurgery.solvers.solution import Array, Solution
+
+
+def _cvxpy() -> Any:
+    try:
+        import cvxpy
+    except ImportError as error:
+        raise SolverError("the reference solvers need cvxpy: pip install 'gradsurgery[cvxpy]'.") from error
+    return cvxpy
+
+
+def _solve(problem: Any) -> tuple[bool, int]:
+    cp = _cvxpy()
+    try:
+        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12, max_iter=500)
+    except cp.error.SolverError:
+        return False, 0
+    stats = problem.solver_stats
+    return problem.status == cp.OPTIMAL, int(getattr(stats, "num_iters", 0) or 0)
+
+
+def min_norm(gram: Any) -> Solution:
+    """argmin wᵀGw s.t. w >= 0, Σw = 1; gap as in `gradsurgery.solvers.min_norm`."""
+    from gradsurgery.solvers.min_norm import hull_gap
+
+    cp = _cvxpy()
+    gram = as_gram(gram)
+    cosines, norms = split(gram)
+    scale = norms.min() / norms
+    point = cp.Variable(len(norms), nonneg=True)  # yᵢ = wᵢ nᵢ, so that the solver sees unit rows
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(factor(cosines) @ point)), [scale @ point == 1])
+    ok, iterations = _solve(problem)
+    if point.value is None:
+        return Solution(np.full(len(norms), 1 / len(norms)), np.inf, iterations, False)
+    weights = scale * np.maximum(point.value, 0)
+    weights = weights / weights.sum()
+    return Solution(weights, hull_gap(cosines, norms, weights), iterations, ok, float(weights @ gram @ weights))
+
+
+def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
+    """argmin vᵀGv s.t. v >= u; gap as in `gradsurgery.solvers.project_dual_cone`."""
+    from gradsurgery.solvers.dual_cone import cone_gap
+
+    cp = _cvxpy()
+    gram = as_gram(gram)
+    cosines, norms = split(gram)
+    start = np.full(len(norms), 1 / len(norms)) if weights is None else np.asarray(weights, dtype=np.float64)
+    live = norms > 0
+    size = float((np.abs(start) * norms).sum()) or 1.0
+    scaled = (start * norms / size)[live]
+    root = factor(cosines[np.ix_(live, live)])
+    point = cp.Variable(int(live.sum()))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(root @ point)), [point >= scaled])
+    ok, iterations = _solve(problem)
+    if point.value is None:
+        return Solution(start, np.inf, iterations, False)
+    solved = np.maximum(point.value, scaled)
+    value = start.copy()
+    value[live] = solved * size / norms[live]
+    gap = cone_gap(cosines[np.ix_(live, live)], solved, solved - scaled)
+    return Solution(value, gap, iterations, ok, float(value @ gram @ value))
+
+
+def best_worst(gram: Any, radius: float) -> Solution:
+    """max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, by its dual over the simplex; gap is |primal − dual| / dual scale."""
+    cp = _cvxpy()
+    gram = as_gram(gram)
+    cosines, norms = split(gram)
+    n = len(norms)
+    safe = np.where(norms > 0, norms, 1.0)
+    mean = norms / n
+    length = float(np.sqrt(max(mean @ cosines @ mean, 0.0))) or 1.0
+    scale = safe.min() / safe
+    point = cp.Variable(n, nonneg=True)
+    along = cosines @ mean / length
+    live = np.diag((norms > 0).astype(np.float64))
+    dual = (along @ live) @ point + radius * cp.norm(factor(cosines) @ live @ point)
+    ok, iterations = _solve(problem := cp.Problem(cp.Minimize(dual), [scale @ point == 1]))
+    if point.value is None:
+        return Solution(np.full(n, 1 / n), np.inf, iterations, False)
+    solved: Array = live @ np.maximum(point.value, 0)
+    size = float(np.sqrt(max(solved @ cosines @ solved, 0.0)))
+    weights = np.full(n, 1 / n) + (radius * length / size * solved / safe if size > 0 else 0.0)
+    level = float((gram @ weights).min())
+    bound = float(problem.value) * length * float(safe.min())
+    unit = float(np.abs(weights * norms).sum()) * float(safe.min()) or 1.0
+    return Solution(weights, abs(bound - level) / unit, iterations, ok, level)

@@ -1,0 +1,54 @@
+"""A Gram matrix taken apart into cosines and norms, and the rounding floor below which nothing is real."""
+
+from typing import Any
+
+import numpy as np
+
+from gradsurgery.errors import InputError, NonFiniteError
+from gradsurgery.solvers.solution import Array
+
+DEFAULT_EPS = 1e-15
+
+
+def as_gram(gram: Any) -> Array:
+    """Check a Gram matrix and return it as a symmetric float64 array [n, n].
+
+    Raises:
+        InputError: when it is not square, not symmetric, or has a negative diagonal.
+        NonFiniteError: when it holds a NaN or an infinity.
+    """
+    array = np.asarray(gram, dtype=np.float64)
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
+        raise InputError(f"a Gram matrix is square, [n, n] with n >= 1; got shape {list(array.shape)}.")
+    if not np.isfinite(array).all():
+        bad = sorted({int(i) for i in np.argwhere(~np.isfinite(array))[:, 0]})
+        raise NonFiniteError(f"the Gram matrix has NaN or inf in rows {bad}: a gradient there is not finite, or its square overflows.")
+    diagonal = np.diagonal(array)
+    if (diagonal < 0).any():
+        raise InputError(f"a Gram matrix has a non-negative diagonal (squared norms); got {diagonal.min():.3g}.")
+    norms = np.sqrt(diagonal)
+    if (abs(array - array.T) > 1e-4 * np.outer(norms, norms)).any():
+        raise InputError("a Gram matrix is symmetric; the one given is not.")
+    return 0.5 * (array + array.T)
+
+
+def split(gram: Array) -> tuple[Array, Array]:
+    """Cosines [n, n] (a zero row has cosine 0 with every other and 1 with itself) and norms [n]."""
+    norms = np.sqrt(np.diagonal(gram))
+    safe = np.where(norms > 0, norms, 1.0)
+    cosines = np.minimum(np.maximum(gram / safe / safe[:, None], -1.0), 1.0)
+    np.fill_diagonal(cosines, 1.0)
+    return cosines, norms
+
+
+def factor(cosines: Array) -> Array:
+    """L [n, n] with LᵀL = cosines; eigenvalues that rounding made negative count as zero."""
+    values, vectors = np.linalg.eigh(cosines)
+    root: Array = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return root
+
+
+def at_rounding_floor(gram: Array, weights: Array, eps: float | None = None) -> bool:
+    """Whether Jᵀw is nothing but rounding noise: ‖Jᵀw‖² <= 10·eps·(Σ |wⱼ| nⱼ)²."""
+    size = float(np.abs(weights) @ np.sqrt(np.diagonal(gram)))
+    return float(weights @ gram @ weights) <= 10 * (eps or DEFAULT_EPS) * size * size
