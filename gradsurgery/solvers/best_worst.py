@@ -9,7 +9,7 @@ from gradsurgery.errors import InputError
 from gradsurgery.solvers.dual_cone import cone_gap, project_dual_cone
 from gradsurgery.solvers.min_norm import min_norm
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
-from gradsurgery.solvers.scaling import as_gram, at_rounding_floor, factor, split
+from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, factor, split
 from gradsurgery.solvers.solution import Array, Solution
 
 NDArrayBool = NDArray[np.bool_]
@@ -65,8 +65,9 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
 
 def _stationary(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, radius: float) -> Solution:
     nearest = project_dual_cone(gram, mean)
-    distance = float(np.sqrt(max((nearest.value - mean) @ gram @ (nearest.value - mean), 0.0)))
-    if distance <= radius * length * (1 + 1e-9):
+    moved = nearest.value - mean
+    rounding = 100 * DEFAULT_EPS * float(np.abs(nearest.value) @ norms + mean @ norms) ** 2
+    if float(moved @ gram @ moved) <= (radius * length) ** 2 * (1 + 1e-9) + rounding:
         return Solution(nearest.value, nearest.gap, nearest.iterations, nearest.converged, float((gram @ nearest.value).min()))
     live = norms > 0  # the ball ends before the cone: a zero row bounds the level by zero and is otherwise silent
     search = _Levels(cosines[np.ix_(live, live)], norms[live], (norms / (len(norms) * length))[live])
@@ -139,25 +140,23 @@ class _Levels:
         support = here[0] > 0 if guess is None and here is not None else guess
         best: tuple[Array, float] | None = here
         rounds = 0
-        while rounds < MAX_ROUNDS:
+        while rounds < MAX_ROUNDS and high - low > 1e-15 * max(abs(low), abs(high)):
             rounds += 1
             level = self.crossing(support, radius) if support is not None else None
-            if level is None or not low <= level <= high:
+            exact = level is not None and low <= level <= high
+            if level is None or not exact:
                 level = 0.5 * (low + high)
             here = self.at(level)
-            support = None
-            if here is not None:
-                if best is None or abs(here[1] - radius) < abs(best[1] - radius):
-                    best = here
-                if abs(here[1] - radius) <= 1e-13 * radius:
-                    break
-                support = here[0] > 0
-            if here is None or here[1] > radius:
-                high = level
-            else:
-                low = level
-            if high - low <= 1e-16 * max(abs(low), abs(high)):
+            if here is None:
+                support, high = None, level
+                continue
+            if best is None or abs(here[1] - radius) < abs(best[1] - radius):
+                best = here
+            if exact and support is not None and np.array_equal(here[0] > 0, support):
+                best = here  # the support reproduces itself, so its root is the answer
                 break
+            support = here[0] > 0
+            low, high = (low, level) if here[1] > radius else (level, high)
         if best is None or best[1] == 0:
             return np.zeros_like(self.scale), rounds
         return best[0] * (radius / best[1]), rounds

@@ -70,26 +70,26 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
 
 
 def best_worst(gram: Any, radius: float) -> Solution:
-    """max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, by its dual over the simplex; gap is |primal − dual| / dual scale."""
+    """max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with d = Jᵀv; gap is the solver's primal less what v attains."""
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
     n = len(norms)
     safe = np.where(norms > 0, norms, 1.0)
-    mean = norms / n
-    length = float(np.sqrt(max(mean @ cosines @ mean, 0.0))) or 1.0
+    live = norms > 0
+    length = float(np.sqrt(max(gram.mean(), 0.0))) or 1.0
+    mean = norms / (n * length)
     scale = safe.min() / safe
-    point = cp.Variable(n, nonneg=True)
-    along = cosines @ mean / length
-    live = np.diag((norms > 0).astype(np.float64))
-    dual = (along @ live) @ point + radius * cp.norm(factor(cosines) @ live @ point)
-    ok, iterations = _solve(problem := cp.Problem(cp.Minimize(dual), [scale @ point == 1]))
+    masked = cosines * np.outer(live, live)
+    root = factor(masked)
+    point, level = cp.Variable(n), cp.Variable()
+    ball = cp.norm(root @ (point - mean)) <= radius
+    ok, iterations = _solve(cp.Problem(cp.Maximize(level), [masked @ point >= level * scale, ball]))
     if point.value is None:
         return Solution(np.full(n, 1 / n), np.inf, iterations, False)
-    solved: Array = live @ np.maximum(point.value, 0)
-    size = float(np.sqrt(max(solved @ cosines @ solved, 0.0)))
-    weights = np.full(n, 1 / n) + (radius * length / size * solved / safe if size > 0 else 0.0)
-    level = float((gram @ weights).min())
-    bound = float(problem.value) * length * float(safe.min())
-    unit = float(np.abs(weights * norms).sum()) * float(safe.min()) or 1.0
-    return Solution(weights, abs(bound - level) / unit, iterations, ok, level)
+    solved: Array = np.where(live, point.value, 0.0)
+    attained = float((masked @ solved / scale).min())
+    weights = np.where(live, solved * length / safe, 1 / n)
+    unit = length * float(safe.min())
+    gap = abs(attained - float(level.value)) / max(float(np.abs(solved).sum()), 1.0)
+    return Solution(weights, gap, iterations, ok, attained * unit)
