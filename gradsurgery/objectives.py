@@ -1,0 +1,195 @@
+"""Objectives: the gradients of n objectives for one group of parameters, kept tensor by tensor."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+CPU = torch.device("cpu")
+# Entries of the float64 work buffer: small enough to stay in a cache, large enough for one matrix product to pay.
+BUFFER = {"cpu": 1 << 16, "other": 1 << 24}
+
+
+class Objectives:
+    """The gradients of n objectives with respect to k parameter tensors.
+
+    Args:
+        gradients: gradients[i][t] is the gradient of objective i with respect to tensor t, of that tensor's shape, or
+            None where the objective does not reach it (a zero block).
+        like: the k tensors, for their shapes, dtypes and devices; None takes the first gradient of each.
+        blocks: keep one Gram matrix per tensor; otherwise only their sum is formed.
+
+    Products are accumulated in float64 whatever the gradients' dtype (on the host for devices without it), a cache-sized
+    piece at a time: one read of the gradients, no [n, d] copy, and squares of float32 or half gradients stay in range.
+    """
+
+    def __init__(self, gradients: Sequence[Sequence[Tensor | None]], like: Sequence[Tensor] | None = None, blocks: bool = False) -> None:
+        self.gradients = [list(row) for row in gradients]
+        if like is None:
+            like = [next(g for g in column if g is not None) for column in zip(*self.gradients, strict=True)]
+        self.like = list(like)
+        self.blocks = blocks
+        self._pending: list[tuple[int, Tensor]] | None = None
+        self._blocks: Array | None = None
+
+    @property
+    def count(self) -> int:
+        """n, the number of objectives."""
+        return len(self.gradients)
+
+    @property
+    def splits(self) -> list[int]:
+        """The number of elements of each parameter tensor."""
+        return [t.numel() for t in self.like]
+
+    @property
+    def gram(self) -> Array:
+        """G = JJᵀ [n, n], float64 on the host."""
+        return self._host().sum(0)
+
+    @property
+    def block_grams(self) -> Array:
+        """[k, n, n], one Gram matrix per parameter tensor; they sum to `gram`."""
+        if not self.blocks:
+            self.blocks, self._pending, self._blocks = True, None, None
+        return self._host()
+
+    @property
+    def eps(self) -> float:
+        """The relative accuracy of the Gram's entries: float64 sums of exact or float64 products."""
+        return 1e-15
+
+    @property
+    def rows(self) -> Tensor:
+        """J [n, d] on the gradients' device, built anew at each read: only for coordinate-wise methods."""
+        dtype = self.like[0].dtype
+        for tensor in self.like[1:]:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+        device = self.like[0].device
+        rows = torch.zeros(self.count, sum(self.splits), dtype=dtype, device=device)
+        for i, row in enumerate(self.gradients):
+            for piece, gradient in zip(rows[i].split(self.splits), row, strict=True):
+                if gradient is not None:
+                    piece.copy_(gradient.reshape(-1))
+        return rows
+
+    def combine(self, weights: Array) -> list[Tensor | None]:
+        """d = Jᵀw tensor by tensor, in new tensors of each parameter's dtype; None where no objective reaches one.
+
+        Args:
+            weights: [n], or [k, n] with one row per tensor.
+        """
+        table = np.broadcast_to(weights, (len(self.like), self.count)).tolist()
+        return [_combine([row[t] for row in self.gradients], table[t], tensor) for t, tensor in enumerate(self.like)]
+
+    def split(self, direction: Tensor) -> list[Tensor | None]:
+        """A direction [d] cut into new tensors shaped like the parameters."""
+        pieces = direction.split(self.splits)
+        return [p.reshape(t.shape).to(t.dtype, copy=True) for p, t in zip(pieces, self.like, strict=True)]
+
+    def start(self) -> None:
+        """Form the Gram matrices on the gradients' devices, without waiting for them."""
+        if self._pending is None and self._blocks is None:
+            self._pending = _products(self.gradients, self.like, self.blocks)
+
+    def _host(self) -> Array:
+        if self._blocks is None:
+            to_host([self])
+        assert self._blocks is not None
+        return self._blocks
+
+
+@torch.no_grad()
+def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list[float]:
+    """Move the Gram matrices of all groups, and some scalars, to the host: one transfer per device."""
+    groups = list(groups)
+    for group in groups:
+        group.start()
+    parcels: dict[torch.device, list[Tensor]] = {}
+    for group in groups:
+        for _, product in group._pending or ():
+            parcels.setdefault(product.device, []).append(product.reshape(-1))
+    for value in values:
+        parcels.setdefault(value.device, []).append(_widen(value.detach().reshape(1)))
+    arrived = {device: iter(_unpack(parts)) for device, parts in parcels.items()}
+    for group in groups:
+        if group._pending is not None:
+            n = group.count
+            blocks = np.zeros((len(group.like) if group.blocks else 1, n, n))
+            for t, product in group._pending:
+                blocks[t] += next(arrived[product.device]).reshape(n, n)
+            group._blocks, group._pending = blocks, None
+    return [float(next(arrived[value.device])[0]) for value in values]
+
+
+def _unpack(parts: list[Tensor]) -> list[Array]:
+    flat = torch.cat([p.to(torch.float64) if p.device.type == "cpu" else p for p in parts]).cpu().numpy().astype(np.float64)
+    return np.split(flat, np.cumsum([len(p) for p in parts])[:-1])
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
+
+
+@torch.no_grad()
+def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: bool) -> list[tuple[int, Tensor]]:
+    """(block, G [n, n] float64) per block and device."""
+    n = len(gradients)
+    sums: dict[tuple[int, torch.device], Tensor] = {}
+    buffers: dict[torch.device, Tensor] = {}
+    filled: dict[torch.device, int] = {}
+
+    def flush(block: int, device: torch.device) -> None:
+        used = buffers[device][:, : filled[device]]
+        product = used @ used.T
+        sums[block, device] = sums[block, device] + product if (block, device) in sums else product
+        filled[device] = 0
+
+    largest = max(t.numel() for t in like) if blocks else sum(t.numel() for t in like)
+    for t, tensor in enumerate(like):
+        column = [row[t] for row in gradients]
+        device = next((g.device for g in column if g is not None), tensor.device)
+        device = CPU if device.type == "mps" else device
+        if device not in buffers:
+            width = max(1024, BUFFER.get(device.type, BUFFER["other"]) // n)
+            buffers[device] = torch.empty(n, min(width, max(largest, 1)), dtype=torch.float64, device=device)
+            filled[device] = 0
+        buffer, done, block = buffers[device], 0, t if blocks else 0
+        flat = [None if g is None else g.reshape(-1) for g in column]
+        while done < tensor.numel():
+            start = filled[device]
+            size = min(buffer.shape[1] - start, tensor.numel() - done)
+            for i, gradient in enumerate(flat):
+                target = buffer[i, start : start + size]
+                if gradient is None:
+                    target.zero_()
+                else:
+                    target.copy_(gradient[done : done + size])
+            done, filled[device] = done + size, start + size
+            if filled[device] == buffer.shape[1]:
+                flush(block, device)
+        if blocks and filled[device]:
+            flush(block, device)
+    for device, used in filled.items():
+        if used:
+            flush(0, device)
+    return [(block, product) for (block, _), product in sums.items()]
+
+
+@torch.no_grad()
+def _combine(column: list[Tensor | None], weights: list[float], like: Tensor) -> Tensor | None:
+    terms = [(w, g) for w, g in zip(weights, column, strict=True) if g is not None]
+    if not terms:
+        return None
+    terms = [(w, g) for w, g in terms if w != 0]
+    if not terms:
+        return torch.zeros_like(like)
+    wide = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+    first, gradient = terms[0]
+    out = gradient.to(wide) * first if gradient.dtype != wide else torch.mul(gradient, first)
+    for weight, gradient in terms[1:]:
+        out.add_(gradient.to(wide), alpha=weight)
+    return out.to(like.dtype)

@@ -1,0 +1,114 @@
+"""Record: what a step decided, group by group."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroupRecord:
+    """One parameter group in one step: n objectives, their Gram matrix, and the weights that combined them.
+
+    Attributes:
+        name: the group's name; by default the objectives that reach it, sorted and joined with "+".
+        objectives: the names of the n objectives that reached it, in the order of rows and columns below.
+        strategy: what was applied: the strategy's name, or "plain" where the gradients were just added.
+        parameters: how many parameter tensors it has.
+        gram: G [n, n] float64, Gᵢⱼ = ⟨gᵢ, gⱼ⟩, after the user's own loss weights; None for strategies that act on
+            losses (`gradsurgery.inspect` gives it).
+        weights: [n], or [k, n] with one row a parameter tensor; None for a strategy that returns a direction itself.
+        gap: the solver's relative optimality gap; None where no solver ran.
+        converged: whether that gap is below the solver's tolerance; None where no solver ran.
+    """
+
+    name: str
+    objectives: tuple[str, ...]
+    strategy: str
+    parameters: int
+    gram: Array | None = None
+    weights: Array | None = None
+    gap: float | None = None
+    converged: bool | None = None
+    stationarity: Callable[[Array], bool] | None = field(default=None, repr=False)
+
+    @property
+    def norms(self) -> Array | None:
+        """‖gᵢ‖ [n], or None without a Gram matrix."""
+        return None if self.gram is None else np.sqrt(np.diagonal(self.gram))
+
+    @cached_property
+    def cosines(self) -> Array | None:
+        """cos(gᵢ, gⱼ) [n, n]; a zero gradient has cosine 0 with the others. None without a Gram matrix."""
+        if self.gram is None or self.norms is None:
+            return None
+        safe = np.where(self.norms > 0, self.norms, 1.0)
+        cosines: Array = np.clip(self.gram / safe / safe[:, None], -1.0, 1.0)
+        np.fill_diagonal(cosines, 1.0)
+        return cosines
+
+    @property
+    def conflicts(self) -> tuple[tuple[str, str], ...] | None:
+        """The pairs of objectives whose gradients have a negative cosine; None without a Gram matrix."""
+        if self.cosines is None:
+            return None
+        rows, columns = np.nonzero(np.triu(self.cosines, 1) < 0)
+        return tuple((self.objectives[i], self.objectives[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True))
+
+    @cached_property
+    def stationary(self) -> bool | None:
+        """Whether the gradients are Pareto stationary up to rounding (some convex combination of them is zero).
+
+        Found when first read, by the min-norm point: ‖d‖² <= 10·eps·(Σ wⱼnⱼ)². None without a Gram matrix.
+        """
+        return None if self.gram is None or self.stationarity is None else self.stationarity(self.gram)
+
+
+@dataclass(frozen=True)
+class Record(Mapping[str, GroupRecord]):
+    """What one step decided: a mapping from group name to `GroupRecord`, in the order of the parameters.
+
+    Attributes:
+        strategy: the strategy's name, or None from `inspect`.
+        losses: name -> value of each loss, as given (before the user's weights).
+        groups: name -> GroupRecord; `record["audio+fused"]` is `record.groups["audio+fused"]`.
+        step: how many steps the `Surgery` had taken before this one; 0 for the one-shot forms.
+    """
+
+    strategy: str | None
+    losses: dict[str, float]
+    groups: dict[str, GroupRecord]
+    step: int = 0
+
+    def __getitem__(self, name: str) -> GroupRecord:
+        try:
+            return self.groups[name]
+        except KeyError:
+            raise KeyError(f"no group {name!r}; the groups are {', '.join(map(repr, self.groups)) or 'none'}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The names of the losses of this step, in the order given."""
+        return tuple(self.losses)
+
+    def __str__(self) -> str:
+        lines = [f"step {self.step}: {self.strategy or 'inspect'} on " + ", ".join(f"{k} = {v:.4g}" for k, v in self.losses.items())]
+        for group in self.groups.values():
+            line = f"  {group.name} ({group.parameters} tensors, {group.strategy})"
+            if group.weights is not None:
+                flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
+                line += ": " + ", ".join(f"{o} {w:.3g}" for o, w in zip(group.objectives, flat.tolist(), strict=True))
+            if group.conflicts:
+                line += "; conflicts " + ", ".join("/".join(pair) for pair in group.conflicts)
+            lines.append(line)
+        return "\n".join(lines)

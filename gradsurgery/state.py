@@ -1,0 +1,147 @@
+"""State: what a strategy remembers between steps, keyed by the names of objectives and parameters."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradsurgery.errors import InputError, StrategyError
+
+Array = NDArray[np.float64]
+
+
+class State:
+    """The memory of one strategy on one group.
+
+    A strategy asks for what it needs by name and gets it in this step's order of objectives, as a working copy that it
+    changes in place or assigns (`state["xi"] = new`). The front end keeps the changes when the step stands and drops
+    them when it fails. Objectives that are absent in a step keep their values.
+
+    Example:
+        >>> state = State()
+        >>> step = state.bind(("a", "b"))
+        >>> step.vector("xi", 0.0)[:] = [1.0, 2.0]
+        >>> state.adopt(step)
+        >>> state.bind(("b", "c", "a")).vector("xi", 0.0).tolist()
+        [2.0, 0.0, 1.0]
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, dict[tuple[str, ...], float]] = {}
+        self._tensors: dict[str, dict[tuple[str, str], Tensor]] = {}
+        self._objectives: tuple[str, ...] | None = None
+        self._parameters: tuple[str, ...] = ()
+        self._like: Sequence[Tensor] = ()
+        self._arrays: dict[str, Array] = {}
+        self._rows: dict[str, Tensor] = {}
+
+    def bind(self, objectives: Sequence[str], parameters: Sequence[str] = (), like: Sequence[Tensor] = ()) -> "State":
+        """A working copy for one step, in this order of objectives and parameter tensors."""
+        bound = self.copy()
+        bound._objectives, bound._parameters, bound._like = tuple(objectives), tuple(parameters), like
+        return bound
+
+    def vector(self, name: str, init: Any = 0.0) -> Array:
+        """[n], one number an objective; objectives not seen before start from `init` (a number or [n])."""
+        return self._working(name, init, [(o,) for o in self._order()], (len(self._order()),))
+
+    def pairs(self, name: str, init: Any = 0.0) -> Array:
+        """[n, n], one number per ordered pair of objectives; new pairs start from `init` (a number or [n, n])."""
+        order = self._order()
+        return self._working(name, init, [(a, b) for a in order for b in order], (len(order), len(order)))
+
+    def scalar(self, name: str, init: float = 0.0) -> float:
+        """One number for the group; set it with `state[name] = value`."""
+        return float(self._working(name, init, [()], ()))
+
+    def rows(self, name: str) -> Tensor:
+        """[n, d] on the parameters' device, zeros for what is new; kept per objective and parameter tensor."""
+        if name not in self._rows:
+            if not self._like:
+                raise StrategyError(f"state.rows({name!r}): there are no parameter tensors here; call the strategy on gradients.")
+            saved = self._tensors.get(name, {})
+            rows = [
+                torch.cat([saved[o, p].reshape(-1).to(t) if (o, p) in saved else torch.zeros_like(t).reshape(-1) for p, t in self._pieces()])
+                for o in self._order()
+            ]
+            self._rows[name] = torch.stack(rows)
+        return self._rows[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in self._rows:
+            self._rows[name].copy_(value)
+        elif name in self._arrays:
+            new = np.asarray(value, dtype=np.float64)
+            if new.shape != self._arrays[name].shape:
+                raise StrategyError(f"state[{name!r}] has shape {self._arrays[name].shape}; got {new.shape}.")
+            self._arrays[name][...] = new
+        else:
+            raise StrategyError(f"state[{name!r}]: read it first with vector, pairs, scalar or rows, which gives it its kind.")
+
+    def adopt(self, step: "State") -> None:
+        """Keep what a working copy ended with."""
+        numbers, tensors = dict(self._numbers), dict(self._tensors)
+        order = step._order()
+        for name, array in step._arrays.items():
+            keys = {0: [()], 1: [(o,) for o in order], 2: [(a, b) for a in order for b in order]}[array.ndim]
+            numbers[name] = {**numbers.get(name, {}), **dict(zip(keys, array.reshape(-1).tolist(), strict=True))}
+        for name, rows in step._rows.items():
+            new = {
+                (o, p): piece.reshape(t.shape).clone()
+                for o, row in zip(order, rows.detach(), strict=True)
+                for (p, t), piece in zip(step._pieces(), row.split([t.numel() for t in step._like]), strict=True)
+            }
+            tensors[name] = {**tensors.get(name, {}), **new}
+        self._numbers, self._tensors = numbers, tensors
+
+    def copy(self, parameters: Iterable[str] | None = None) -> "State":
+        """A copy, with the rows of these parameters only."""
+        new = State()
+        new._numbers = {name: dict(values) for name, values in self._numbers.items()}
+        keep = None if parameters is None else set(parameters)
+        new._tensors = {n: {k: t for k, t in v.items() if keep is None or k[1] in keep} for n, v in self._tensors.items()}
+        return new
+
+    def absorb(self, other: "State") -> None:
+        """Take from another state what this one does not have."""
+        self._numbers = {n: {**other._numbers.get(n, {}), **self._numbers.get(n, {})} for n in {**other._numbers, **self._numbers}}
+        self._tensors = {n: {**other._tensors.get(n, {}), **self._tensors.get(n, {})} for n in {**other._tensors, **self._tensors}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, strings, numbers and tuples only: it loads with `weights_only=True`."""
+        return {
+            "numbers": {name: tuple((key, value) for key, value in values.items()) for name, values in self._numbers.items()},
+            "tensors": {name: tuple((key, value.clone()) for key, value in values.items()) for name, values in self._tensors.items()},
+        }
+
+    @classmethod
+    def from_state_dict(cls, saved: Mapping[str, Any]) -> "State":
+        """The inverse of `state_dict`."""
+        new = cls()
+        try:
+            new._numbers = {str(n): {tuple(map(str, k)): float(x) for k, x in v} for n, v in saved["numbers"].items()}
+            new._tensors = {str(n): {(str(k[0]), str(k[1])): x.clone() for k, x in v} for n, v in saved["tensors"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InputError(f"this is not a saved strategy state: {error!r}.") from error
+        return new
+
+    def _order(self) -> tuple[str, ...]:
+        if self._objectives is None:
+            raise StrategyError("this State is not bound to a step; strategies get a bound one as their input `state`.")
+        return self._objectives
+
+    def _pieces(self) -> list[tuple[str, Tensor]]:
+        return list(zip(self._parameters, self._like, strict=True))
+
+    def _working(self, name: str, init: Any, keys: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> Array:
+        if name in self._rows or name in self._arrays and self._arrays[name].shape != shape:
+            raise StrategyError(f"state {name!r} was read as another kind before.")
+        if name not in self._arrays:
+            saved = self._numbers.get(name, {})
+            start = np.broadcast_to(np.asarray(init, dtype=np.float64), shape).reshape(-1).tolist()
+            values = [saved.get(key, first) for key, first in zip(keys, start, strict=True)]
+            self._arrays[name] = np.array(values, dtype=np.float64).reshape(shape)
+        return self._arrays[name]

@@ -1,0 +1,43 @@
+"""cagrad: near the mean gradient, the direction whose worst improvement is largest."""
+
+from dataclasses import replace
+from typing import Literal
+
+from gradsurgery.errors import StrategyError, one_of
+from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.solvers import best_worst
+from gradsurgery.solvers.solution import Array, Solution
+
+
+@strategy(
+    "cagrad",
+    paper="Liu et al. 2021, arXiv:2110.14048",
+    scale="mean",
+    claims=(
+        homogeneous(1),
+        "permutation-equivariant",
+        "deterministic",
+        when("c >= 1", lambda options: options["c"] >= 1, "non-conflicting", "strict"),
+    ),
+)
+def cagrad(gram: Array, eps: float | None = None, *, c: float = 0.5, rescale: Literal["none", 1, 2] = "none") -> Solution:
+    """max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, g₀ the mean gradient (equation 3; Algorithm 1).
+
+    By the dual, d = g₀ + c‖g₀‖ g_w/‖g_w‖ with w = argmin over the simplex of ⟨g_w, g₀⟩ + c‖g₀‖‖g_w‖. Where g_w is only
+    rounding (Pareto stationary although g₀ ≠ 0) d is the projection of g₀ onto the cone of directions that hurt
+    nobody. c = 0 is the mean; for c >= 1 nobody is hurt.
+
+    Args:
+        c: the radius of the ball, in units of ‖g₀‖.
+        rescale: "none" (the paper), 1 divides d by 1 + c² (the official code), 2 by 1 + c.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("cagrad", c=0.0).weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
+        [0.5, 0.5]
+    """
+    divisors = {"none": 1.0, 1: 1 + c * c, 2: 1 + c}
+    if rescale not in divisors:
+        raise StrategyError("strategy 'cagrad': " + one_of("rescale", str(rescale), map(str, divisors)))
+    solution = best_worst(gram, c, eps)
+    return replace(solution, value=solution.value / divisors[rescale])

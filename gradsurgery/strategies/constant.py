@@ -1,0 +1,35 @@
+"""constant: a fixed weight per loss."""
+
+from typing import Any
+
+from gradsurgery.registry import by_objective, homogeneous, strategy, when
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "constant",
+    paper="scalarisation with fixed weights",
+    scale="own",
+    acts_on="losses",
+    claims=(
+        homogeneous(1),
+        "deterministic",
+        when("no preference", lambda options: options["preference"] is None, "permutation-equivariant"),
+    ),
+)
+def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:
+    """d = Σᵢ pᵢ gᵢ with given weights p.
+
+    Args:
+        preference: p, a dict from name to number, or numbers in the order of the losses when those are a sequence.
+            None is one for each, which is `sum`.
+
+    Raises:
+        InputError: when an objective has no number, or one is not finite.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("constant", preference=[1.0, 0.5]).weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
+        [1.0, 0.5]
+    """
+    return by_objective("preference", preference, objectives, None if preference is not None else 1.0)

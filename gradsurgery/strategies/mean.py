@@ -1,0 +1,26 @@
+"""mean: the average of the gradients."""
+
+import numpy as np
+
+from gradsurgery.registry import homogeneous, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "mean",
+    paper="the usual mean of losses",
+    scale="mean",
+    acts_on="losses",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic", "sums-to-one"),
+)
+def mean(objectives: tuple[str, ...]) -> Array:
+    """d = (1/n) Σᵢ gᵢ, with n the number of losses in this step.
+
+    Exactly the gradient of `torch.stack(losses).mean().backward()`, heads included, in one backward pass.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("mean").weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
+        [0.5, 0.5]
+    """
+    return np.full(len(objectives), 1 / len(objectives))

@@ -1,0 +1,85 @@
+"""mgda: the min-norm point of the convex hull of the gradients."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from gradsurgery.errors import InputError, StrategyError, one_of
+from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.solvers import at_rounding_floor, min_norm
+from gradsurgery.solvers.min_norm import Method
+from gradsurgery.solvers.solution import Array, Solution
+
+NORMALIZE = ("none", "l2", "loss", "loss+")
+
+
+def _unit(options: dict[str, Any]) -> bool:
+    return options["normalize"] in ("l2", "loss+")
+
+
+def _raw(options: dict[str, Any]) -> bool:
+    return not _unit(options)
+
+
+@strategy(
+    "mgda",
+    paper="Désidéri 2012; Sener & Koltun 2018, arXiv:1810.04650",
+    scale="convex",
+    claims=(
+        "non-conflicting",
+        "strict",
+        "permutation-equivariant",
+        "deterministic",
+        when("normalize is none or loss", _raw, homogeneous(1)),
+        when("normalize is l2 or loss+", _unit, homogeneous(0), "scale-invariant"),
+        when("normalize is none", lambda options: options["normalize"] == "none", "sums-to-one"),
+    ),
+    inputs=lambda options: {"gram", "eps"} | ({"losses", "objectives"} if options["normalize"] in ("loss", "loss+") else set()),
+)
+def mgda(
+    gram: Array,
+    losses: Array | None = None,
+    objectives: tuple[str, ...] | None = None,
+    eps: float | None = None,
+    *,
+    normalize: Literal["none", "l2", "loss", "loss+"] = "none",
+    solver: Method = "auto",
+) -> Solution:
+    """d = Jᵀw, w = argmin wᵀGw over the simplex (w >= 0, Σw = 1): equation 3 of Sener & Koltun.
+
+    ⟨gᵢ, d⟩ >= ‖d‖² for every i, so nobody is hurt. Where the gradients are Pareto stationary up to rounding
+    (‖d‖² <= 10·eps·(Σ wⱼnⱼ)²) the direction is exactly zero and so are the weights.
+
+    With a normalisation the problem is solved on gᵢ/cᵢ, and the same scaled gradients are combined, d = Σ αᵢ gᵢ/cᵢ:
+    weights found on scaled gradients but applied to the raw ones would lose the guarantee.
+
+    Args:
+        normalize: cᵢ: "none" 1, "l2" nᵢ, "loss" Lᵢ, "loss+" Lᵢ·nᵢ. Losses have to be positive where they are used.
+        solver: the method of `gradsurgery.solvers.min_norm`.
+
+    Raises:
+        InputError: when a loss is not positive under "loss" or "loss+"; the message names it.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("mgda").weights([[1.0, 0.0], [0.0, 3.0]]).round(2).tolist()
+        [0.75, 0.25]
+    """
+    if normalize not in NORMALIZE:
+        raise StrategyError("strategy 'mgda': " + one_of("normalize", str(normalize), NORMALIZE))
+    norms = np.sqrt(np.diagonal(gram))
+    divisor = np.ones(len(gram))
+    if losses is not None:
+        if (losses <= 0).any():
+            i = int(np.argmin(losses))
+            name = objectives[i] if objectives is not None else str(i)
+            raise InputError(f"strategy 'mgda': normalize={normalize!r} needs positive losses; {name!r} is {losses[i]:.4g}.")
+        divisor = divisor * losses
+    if normalize in ("l2", "loss+"):
+        divisor = divisor * np.where(norms > 0, norms, 1.0)
+    scaled = gram / divisor / divisor[:, None]
+    solution = min_norm(scaled, solver)
+    if at_rounding_floor(scaled, solution.value, eps):
+        return replace(solution, value=np.zeros(len(gram)))
+    return replace(solution, value=solution.value / divisor)

@@ -1,0 +1,92 @@
+"""mmpareto: Pareto weights where the objectives of an encoder conflict, the plain sum where they do not."""
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from gradsurgery.errors import StrategyError, one_of
+from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.solvers import DEFAULT_EPS, Solution, at_rounding_floor, min_norm, split
+from gradsurgery.solvers.min_norm import Method
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "mmpareto",
+    paper="Wei & Hu 2024, arXiv:2405.17730",
+    scale="sum",
+    claims=(
+        homogeneous(1),
+        "permutation-equivariant",
+        "deterministic",
+        when("rescale is group or none", lambda options: options["rescale"] != "tensor", "non-conflicting", "strict"),
+    ),
+    inputs=lambda options: {"gram", "eps"} | ({"block_grams"} if options["rescale"] == "tensor" else set()),
+)
+def mmpareto(
+    gram: Array,
+    block_grams: Array | None = None,
+    eps: float | None = None,
+    *,
+    gamma: float = 1.5,
+    gamma_on: Literal["always", "conflict"] = "always",
+    rescale: Literal["group", "tensor", "none"] = "group",
+    max_rescale: float = 100,
+    solver: Method = "auto",
+) -> Solution | Array:
+    """No pair in conflict: d = γ Σ gᵢ. Else h = n Σ αᵢ gᵢ at the min-norm α, lengthened to the sum: d = γ h max(1, ‖Σg‖/‖h‖).
+
+    Section 4 of the paper, for n >= 2 objectives on a group (n = 2 in a multimodal encoder: its unimodal loss and the
+    joint one). ⟨h, gᵢ⟩ >= ‖h‖²/n > 0, and one positive factor keeps that, so nobody is hurt. A zero gradient is left
+    out of the problem. Where the min-norm point is nothing but rounding, d is zero.
+
+    Args:
+        gamma: γ; the official code's 1.5.
+        gamma_on: "always" multiplies both cases by γ, as the official code does; "conflict" only the second.
+        rescale: "group" restores the length with one factor for the whole group. "tensor" does it parameter tensor by
+            parameter tensor and takes cos = 0 for a conflict, which reproduces the official code, bends the direction
+            and loses the guarantee. "none" keeps h.
+        max_rescale: the largest factor ‖Σg‖/‖h‖ allowed under "group"; it grows without bound near stationarity. Not
+            applied under "tensor".
+        solver: the method of `gradsurgery.solvers.min_norm`.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("mmpareto", gamma=1.0).weights([[1.0, 0.5], [0.5, 1.0]]).tolist()
+        [1.0, 1.0]
+    """
+    if rescale not in ("group", "tensor", "none"):
+        raise StrategyError("strategy 'mmpareto': " + one_of("rescale", str(rescale), ("group", "tensor", "none")))
+    if gamma_on not in ("always", "conflict"):
+        raise StrategyError("strategy 'mmpareto': " + one_of("gamma_on", str(gamma_on), ("always", "conflict")))
+    if not max_rescale >= 1:
+        raise StrategyError(f"strategy 'mmpareto': max_rescale is at least 1; got {max_rescale!r}.")
+    cosines, norms = split(gram)
+    live = np.flatnonzero(norms > 0)
+    n = len(gram)
+    off_diagonal = cosines[np.ix_(live, live)][~np.eye(len(live), dtype=bool)]
+    conflict = bool((off_diagonal <= 0).any() if rescale == "tensor" else (off_diagonal < 0).any())
+    if not conflict:
+        return np.full(n, gamma if gamma_on == "always" else 1.0)
+    block = gram[np.ix_(live, live)]
+    solution = min_norm(block, solver)
+    weights = np.zeros(n)
+    if at_rounding_floor(block, solution.value, eps):
+        return replace(solution, value=weights)
+    weights[live] = len(live) * solution.value
+    if rescale == "tensor":
+        assert block_grams is not None
+        factors = np.array([_lengthening(b, weights, eps) for b in block_grams])
+        return replace(solution, value=gamma * factors[:, None] * weights)
+    factor = _lengthening(gram, weights, 0.0) if rescale == "group" else 1.0
+    return replace(solution, value=gamma * min(factor, max_rescale) * weights)
+
+
+def _lengthening(gram: Array, weights: Array, eps: float | None) -> float:
+    """max(1, ‖Σg‖/‖Jᵀw‖); 0 where Jᵀw is only rounding, so that noise is not lengthened."""
+    squared = float(weights @ gram @ weights)
+    size = float(weights @ np.sqrt(np.diagonal(gram)))
+    if squared <= (DEFAULT_EPS if eps is None else eps) * size * size:
+        return 0.0 if size > 0 else 1.0
+    return max(1.0, float(np.sqrt(max(gram.sum(), 0.0) / squared)))

@@ -1,0 +1,51 @@
+"""pcgrad: each gradient projected, in random order, off the gradients it conflicts with."""
+
+from typing import Literal
+
+import numpy as np
+
+from gradsurgery.errors import StrategyError, one_of
+from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.solvers import split
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "pcgrad",
+    paper="Yu et al. 2020, arXiv:2001.06782",
+    scale="sum",
+    claims=(
+        homogeneous(1),
+        "permutation-equivariant",
+        when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "deterministic"),
+    ),
+)
+def pcgrad(gram: Array, rng: np.random.Generator, *, reduction: Literal["sum", "mean"] = "sum") -> Array:
+    """d = Σᵢ g̃ᵢ with, for each i over the other j in random order: if ⟨g̃ᵢ, gⱼ⟩ < 0, g̃ᵢ ← g̃ᵢ − (⟨g̃ᵢ, gⱼ⟩/nⱼ²) gⱼ.
+
+    Algorithm 1 of the paper, with a fresh order for each i, on the Gram matrix alone: g̃ᵢ is kept as coefficients
+    of the rows. For two objectives nobody is hurt; for more that is not guaranteed. Permutation equivariance holds in
+    distribution.
+
+    Args:
+        reduction: "sum" (the paper) or "mean" of the projected gradients.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("pcgrad").weights([[1.0, -0.5], [-0.5, 1.0]]).tolist()
+        [1.5, 1.5]
+    """
+    if reduction not in ("sum", "mean"):
+        raise StrategyError("strategy 'pcgrad': " + one_of("reduction", str(reduction), ("sum", "mean")))
+    n = len(gram)
+    cosines, norms = split(gram)
+    each = np.arange(n)
+    others = np.array([[j for j in range(n) if j != i] for i in range(n)], dtype=np.intp).reshape(n, n - 1)
+    order = rng.permuted(others, axis=1)
+    # Row i holds g̃ᵢ as coefficients of the unit rows; step k projects every g̃ᵢ off its own k-th other at once.
+    coefficients = np.diag(norms)
+    for j in order.T:
+        along = np.einsum("ij,ij->i", coefficients, cosines[j])
+        coefficients[each, j] -= np.where((along < 0) & (norms[j] > 0), along, 0.0)
+    weights: Array = np.divide(coefficients.sum(0), norms, out=np.ones(n), where=norms > 0)
+    return weights / n if reduction == "mean" else weights

@@ -1,0 +1,29 @@
+"""scaled-sum: what a mere change of the learning rate on shared parameters buys."""
+
+import numpy as np
+
+from gradsurgery.registry import homogeneous, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "scaled-sum",
+    paper="baseline: the sum with a larger step on shared parameters",
+    scale="sum",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+)
+def scaled_sum(objectives: tuple[str, ...], *, gamma: float = 1.5) -> Array:
+    """d = γ Σᵢ gᵢ on groups that several objectives reach; the plain gradient elsewhere.
+
+    Methods that lengthen the step on shared parameters (MMPareto multiplies it by γ = 1.5 even without conflict) have
+    to beat this baseline, not only `sum`.
+
+    Args:
+        gamma: γ.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("scaled-sum").weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
+        [1.5, 1.5]
+    """
+    return np.full(len(objectives), float(gamma))

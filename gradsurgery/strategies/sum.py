@@ -1,0 +1,26 @@
+"""sum: plain addition of the gradients, the baseline of every comparison."""
+
+import numpy as np
+
+from gradsurgery.registry import homogeneous, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "sum",
+    paper="the usual sum of losses",
+    scale="sum",
+    acts_on="losses",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+)
+def sum_(objectives: tuple[str, ...]) -> Array:
+    """d = Σᵢ gᵢ: w = 1 for each of the n objectives.
+
+    Exactly the gradient of `sum(losses).backward()`, in one backward pass.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("sum").weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
+        [1.0, 1.0]
+    """
+    return np.ones(len(objectives))
