@@ -1,5 +1,34 @@
 """Several losses, one step: gradient surgery for multi-task and multimodal training."""
 
+from gradsurgery.autograd import Surgery, backward, inspect
+from gradsurgery.claims import Claim, homogeneous, when
 from gradsurgery.errors import GradSurgeryError, InputError, NonFiniteError, SolverError, StrategyError, UnknownNameError
+from gradsurgery.objectives import Objectives
 from gradsurgery.record import GroupRecord, Record
-from gradsurgery.registry import Claim, State, Strategy, get_strategy, homogeneous, strategy, strategy_names, when
+from gradsurgery.registry import Strategy, get_strategy, strategy, strategy_names
+from gradsurgery.state import State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Claim",
+    "GradSurgeryError",
+    "GroupRecord",
+    "InputError",
+    "NonFiniteError",
+    "Objectives",
+    "Record",
+    "SolverError",
+    "State",
+    "Strategy",
+    "StrategyError",
+    "Surgery",
+    "UnknownNameError",
+    "backward",
+    "get_strategy",
+    "homogeneous",
+    "inspect",
+    "strategy",
+    "strategy_names",
+    "when",
+]

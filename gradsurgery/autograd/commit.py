@@ -1,0 +1,60 @@
+"""Everything into .grad at once, or nothing; then the post-accumulate hooks, as torch fires them."""
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradsurgery.errors import InputError
+
+
+def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients that may become `.grad`: those that autograd made for us alone, copies of the others.
+
+    torch.autograd.grad may return one tensor for two parameters, an expanded scalar, or a tensor that a custom function
+    keeps; like torch's own accumulation, this takes a gradient over only when nobody else holds it and its layout fits.
+    """
+    out: list[Tensor] = []
+    for i in range(len(gradients)):
+        # two references are ours: the list's and getrefcount's argument
+        alone = sys.getrefcount(gradients[i]) <= 2 and gradients[i].stride() == parameters[i].stride()
+        out.append(gradients[i] if alone else torch.empty_like(parameters[i]).copy_(gradients[i]))
+    return out
+
+
+@torch.no_grad()
+def write(results: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Accumulate directions into `.grad`: all of them, or an exception and none.
+
+    Raises:
+        InputError: when an existing `.grad` cannot take the direction.
+    """
+    fresh = [(p, d) for p, d in results if p.grad is None]
+    old = [(p.grad, d) for p, d in results if p.grad is not None]
+    for grad, direction in old:
+        if grad.layout != torch.strided or grad.device != direction.device or grad.shape != direction.shape or grad.is_inference():
+            raise InputError(
+                f"a parameter's .grad ({grad.layout}, {list(grad.shape)} on {grad.device}) cannot take a gradient of shape "
+                f"{list(direction.shape)} on {direction.device}: set it to None first (optimizer.zero_grad())."
+            )
+    started: list[Tensor] = []
+    try:
+        for parameter, direction in fresh:
+            started.append(parameter)
+            parameter.grad = direction
+        if old:
+            # One call into torch, the last of the block: from here on the step stands.
+            torch._foreach_add_([grad for grad, _ in old], [direction for _, direction in old])
+    except BaseException:
+        for parameter in started:
+            parameter.grad = None
+        raise
+
+
+def fire_hooks(parameters: Sequence[Tensor]) -> None:
+    """The hooks of `register_post_accumulate_grad_hook`, once per parameter that got a gradient."""
+    for parameter in parameters:
+        hooks = getattr(parameter, "_post_accumulate_grad_hooks", None)
+        for hook in list(hooks.values()) if hooks else ():
+            hook(parameter)

@@ -1,0 +1,130 @@
+"""Which parameters are trained, which losses reach each, and the groups that follow."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradsurgery.errors import InputError
+
+GroupKey = str | frozenset[str]
+Reach = dict[str, frozenset[str]]  # parameter -> every objective that has reached it so far
+
+
+@dataclass
+class Group:
+    """Parameters that are solved together; `plain` ones get the sum of their gradients."""
+
+    key: GroupKey
+    name: str
+    parameters: dict[str, Tensor]
+    plain: bool = False
+
+
+def leaves_reached(loss: Tensor) -> dict[int, Tensor]:
+    """The leaf tensors a loss can send gradients to, by id, in the order the graph is met."""
+    if loss.grad_fn is None:
+        return {id(loss): loss}
+    found: dict[int, Tensor] = {}
+    seen, stack = {loss.grad_fn}, [loss.grad_fn]
+    while stack:
+        node = stack.pop()
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor) and leaf.is_leaf:
+            found[id(leaf)] = leaf
+        for after, _ in node.next_functions:
+            if after is not None and after not in seen:
+                seen.add(after)
+                stack.append(after)
+    return found
+
+
+class Parameters:
+    """The `parameters` argument: a Module, tensors, explicit groups of either, or None for whatever is reached."""
+
+    def __init__(self, given: Any = None) -> None:
+        self.explicit = isinstance(given, Mapping)
+        self.discover = given is None
+        if isinstance(given, nn.Module) or given is None:
+            self._parts: dict[str, Any] = {"": given}
+        elif isinstance(given, Mapping):
+            if not given:
+                raise InputError("parameters: an empty dict names no groups; give None for groups by reach.")
+            self._parts = {str(name): part if isinstance(part, nn.Module) else self._tensors(part, str(name)) for name, part in given.items()}
+        else:
+            self._parts = {"": self._tensors(given, "parameters")}
+        self.named()  # errors belong to the constructor
+
+    @staticmethod
+    def _tensors(given: Any, where: str) -> list[Tensor]:
+        if isinstance(given, Tensor):
+            return [given]
+        if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+            raise InputError(f"{where}: expected a Module, tensors, or a dict of group name -> either; got {type(given).__name__}.")
+        tensors = list(given)
+        for i, tensor in enumerate(tensors):
+            if not isinstance(tensor, Tensor):
+                raise InputError(f"{where}[{i}]: expected a tensor; got {type(tensor).__name__}. (named_parameters() and optimizer groups are not tensors.)")
+        return tensors
+
+    def named(self) -> dict[int, tuple[str, Tensor, str]]:
+        """id -> (name, tensor, group) of the trainable tensors given; empty for None."""
+        found: dict[int, tuple[str, Tensor, str]] = {}
+        for group, part in self._parts.items():
+            named = part.named_parameters() if isinstance(part, nn.Module) else ((str(i), t) for i, t in enumerate(part or ()))
+            for name, tensor in named:
+                if not tensor.requires_grad:
+                    continue
+                if not tensor.is_leaf:
+                    raise InputError(f"parameter {name!r}{f' of group {group!r}' if group else ''} is not a leaf: give the tensors that are trained.")
+                if tensor.is_complex():
+                    raise InputError(f"parameter {name!r} is complex ({tensor.dtype}); only real parameters are supported.")
+                before = found.setdefault(id(tensor), (f"{group}/{name}" if group else name, tensor, group))
+                if before[2] != group:
+                    raise InputError(f"parameter {name!r} is in two groups, {before[2]!r} and {group!r}; put it in one.")
+        return found
+
+
+def make_groups(
+    parameters: dict[str, Tensor], explicit: Mapping[str, str] | None, reached: Mapping[str, Sequence[str]], reach: Reach
+) -> tuple[list[Group], Reach]:
+    """Explicit groups, or one group for each set of objectives that has reached some parameter so far.
+
+    Args:
+        parameters: name -> tensor of what is trained in this step.
+        explicit: name -> group, or None.
+        reached: name -> the objectives that reach it in this step.
+        reach: what was known before; it is not changed.
+
+    Returns:
+        The groups in the order of the parameters, and the reach with this step added.
+    """
+    if explicit is not None:
+        groups: dict[GroupKey, Group] = {}
+        for name, tensor in parameters.items():
+            groups.setdefault(explicit[name], Group(explicit[name], explicit[name], {})).parameters[name] = tensor
+        return list(groups.values()), reach
+    grown = {**reach, **{name: reach.get(name, frozenset()) | frozenset(reached[name]) for name in parameters}}
+    by_reach: dict[GroupKey, Group] = {}
+    titles: dict[str, int] = {}
+    for name, tensor in parameters.items():
+        key = grown[name]
+        if key not in by_reach:
+            title = "+".join(sorted(key))
+            titles[title] = titles.get(title, 0) + 1
+            by_reach[key] = Group(key, title if titles[title] == 1 else f"{title} ({titles[title]})", {})
+        by_reach[key].parameters[name] = tensor
+    return list(by_reach.values()), grown
+
+
+def is_parameter(tensor: Tensor) -> bool:
+    """Whether a leaf is a model parameter, as opposed to an input that requires grad."""
+    return isinstance(tensor, nn.Parameter)
+
+
+def check_dense(name: str, gradient: Tensor | None) -> None:
+    """Gradients have to be dense and real."""
+    if gradient is not None and gradient.layout != torch.strided:
+        raise InputError(f"the gradient of parameter {name!r} is {gradient.layout}: sparse gradients are not supported; use sparse=False.")

@@ -1,0 +1,74 @@
+"""Memory: what a Surgery knows between steps; immutable, so that a failed step changes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradsurgery.autograd.groups import Group, GroupKey, Reach
+from gradsurgery.errors import InputError
+from gradsurgery.registry import State
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The step, the reach of each parameter so far, and the state of each group.
+
+    `waiting` holds loaded states of groups that have not been met yet (without given parameters there are no names by
+    which to know a parameter again; the set of objectives tells the group).
+    """
+
+    step: int = 0
+    reach: Reach = field(default_factory=dict)
+    states: dict[GroupKey, State] = field(default_factory=dict)
+    waiting: dict[GroupKey, State] = field(default_factory=dict)
+
+    def state_of(self, group: Group) -> State:
+        """The group's state: its own, or a copy of the one its parameters had before a later loss split their group."""
+        names = list(group.parameters)
+        if group.key in self.states:
+            return self.states[group.key].copy()
+        if group.key in self.waiting:
+            return self.waiting[group.key].copy()
+        ancestors = list(dict.fromkeys(self.reach[n] for n in names if self.reach.get(n) in self.states))
+        if ancestors:
+            state = self.states[ancestors[0]].copy(names)
+            for ancestor in ancestors[1:]:  # groups that a new loss made one
+                state.absorb(self.states[ancestor].copy(names))
+            return state
+        wider = [k for k in self.waiting if isinstance(k, frozenset) and isinstance(group.key, frozenset) and k > group.key]
+        return self.waiting[min(wider, key=lambda k: (len(k), sorted(k)))].copy() if wider else State()
+
+    def after(self, reach: Reach, states: Mapping[GroupKey, State]) -> "Memory":
+        """The memory once a step stands: groups that no parameter belongs to any more are forgotten."""
+        alive = set(reach.values())
+        kept = {k: s for k, s in {**self.states, **states}.items() if not isinstance(k, frozenset) or k in alive}
+        return Memory(self.step + 1, reach, kept, {k: s for k, s in self.waiting.items() if k not in kept})
+
+    def state_dict(self, named: bool) -> dict[str, Any]:
+        """Strings, numbers, tuples and tensors only."""
+        return {
+            "step": self.step,
+            "reach": {name: tuple(sorted(objectives)) for name, objectives in self.reach.items()} if named else {},
+            "groups": tuple(
+                (key if isinstance(key, str) else tuple(sorted(key)), state.state_dict()) for key, state in {**self.waiting, **self.states}.items()
+            ),
+        }
+
+    @classmethod
+    def from_state_dict(cls, saved: Mapping[str, Any]) -> "Memory":
+        """The inverse of `state_dict`."""
+        try:
+            reach = {str(name): frozenset(map(str, objectives)) for name, objectives in saved["reach"].items()}
+            groups = {_key(key): State.from_state_dict(state) for key, state in saved["groups"]}
+            step = int(saved["step"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"load_state_dict: expected what state_dict() returned; {error!r}.") from error
+        known = set(reach.values())
+        here = {k: s for k, s in groups.items() if isinstance(k, str) or k in known}
+        return cls(step, reach, here, {k: s for k, s in groups.items() if k not in here})
+
+
+def _key(saved: str | Sequence[str]) -> GroupKey:
+    return saved if isinstance(saved, str) else frozenset(saved)

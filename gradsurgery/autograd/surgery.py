@@ -1,0 +1,125 @@
+"""Surgery: one line in the training loop, with the state that some strategies keep between steps."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from gradsurgery.autograd import commit
+from gradsurgery.autograd.groups import Parameters
+from gradsurgery.autograd.losses import LossesLike, parse_losses
+from gradsurgery.autograd.memory import Memory
+from gradsurgery.autograd.step import Plan, decide
+from gradsurgery.errors import InputError, one_of
+from gradsurgery.record import Record
+from gradsurgery.registry import Strategy, get_strategy
+
+ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterable[Tensor]] | None
+
+
+class Surgery:
+    """Gradient surgery over many steps: call `backward(losses)` where the loop had `loss.backward()`.
+
+    Args:
+        strategy: a name (`gradsurgery.strategy_names()`) or a `Strategy`.
+        parameters: a Module; tensors; a dict of group name -> Module or tensors (explicit groups); or None: every
+            `nn.Parameter` the losses reach. A Module is asked again at every step, so that layers may be added or frozen.
+        seed: where randomised strategies start; their numbers follow from (seed, step, group).
+        nonfinite: "error" raises on NaN or inf in a loss or gradient and leaves everything as it was; "ignore" does
+            not look, and lets them pass into `.grad` as torch does.
+        others: what a reached parameter that was not given gets: "sum" (as in torch) or "ignore" (nothing).
+        min_objectives: a group that fewer losses reach gets the plain gradient.
+        **options: the strategy's options.
+
+    By default parameters are grouped by the set of losses that have reached them so far, so that a shared trunk, each
+    encoder and each head is a problem of its own. Losses may come, go and be reordered from step to step.
+
+    Raises:
+        UnknownNameError: for an unknown strategy or option.
+        InputError: for parameters or settings that cannot be used.
+
+    Example:
+        >>> import torch, gradsurgery as gs
+        >>> model = torch.nn.Linear(3, 2)
+        >>> surgery = gs.Surgery("mgda", model)
+        >>> first, second = model(torch.ones(3))
+        >>> record = surgery.backward({"first": first, "second": second})
+        >>> record["first+second"].weights.tolist()
+        [0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        strategy: str | Strategy,
+        parameters: ParametersLike = None,
+        *,
+        seed: int = 0,
+        nonfinite: Literal["error", "ignore"] = "error",
+        others: Literal["sum", "ignore"] = "sum",
+        min_objectives: int = 2,
+        **options: Any,
+    ) -> None:
+        for name, value, accepted in (("nonfinite", nonfinite, ("error", "ignore")), ("others", others, ("sum", "ignore"))):
+            if value not in accepted:
+                raise InputError(one_of(name, str(value), accepted))
+        for name, number, least in (("seed", seed, 0), ("min_objectives", min_objectives, 1)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
+        self.strategy = get_strategy(strategy, **options)
+        self._plan = Plan(self.strategy, Parameters(parameters), seed, nonfinite == "error", others == "sum", min_objectives)
+        self._memory = Memory()
+
+    def backward(self, losses: LossesLike, *, weights: Any = None, retain_graph: bool = False) -> Record:
+        """Combine the losses' gradients and accumulate the result into `.grad`, like `torch.autograd.backward`.
+
+        Args:
+            losses: a dict of name -> scalar, a sequence of scalars, or one 1-d tensor.
+            weights: the user's own weight per loss, applied to the losses first: a dict by name, or numbers in order
+                when the losses were a sequence. A weight of zero makes that loss's gradient zero, which to `mgda` is a
+                stationary point: leave the loss out instead.
+            retain_graph: keep the graph for another pass.
+
+        Returns:
+            The `Record` of what was decided.
+
+        Raises:
+            InputError: for losses, weights or a graph that cannot be used.
+            NonFiniteError: for NaN or inf, naming the objective and the group.
+
+        Every exception up to the writing of `.grad` leaves `.grad`, the state and the step as they were. What a
+        post-accumulate hook raises propagates, and the step stands.
+        """
+        parsed = parse_losses(losses, weights)
+        decision = decide(self._plan, parsed, self._memory, retain_graph)
+        before, self._memory = self._memory, decision.memory
+        try:
+            commit.write(decision.results)
+        except BaseException:
+            self._memory = before
+            raise
+        commit.fire_hooks([parameter for parameter, _ in decision.results])
+        return decision.record
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save: the step, which objectives have reached which parameter, and the strategy's state by group.
+
+        Tensors, strings, numbers and tuples only, so that `torch.load(..., weights_only=True)` reads it.
+        """
+        return {"strategy": self.strategy.name, **self._memory.state_dict(named=not self._plan.parameters.discover)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` gave.
+
+        Raises:
+            InputError: when it is not such a dict, or belongs to another strategy; nothing is changed then.
+        """
+        if not isinstance(state, Mapping) or "strategy" not in state:
+            raise InputError(f"load_state_dict: expected what state_dict() returned; got {type(state).__name__} without a strategy.")
+        if state["strategy"] != self.strategy.name:
+            raise InputError(f"load_state_dict: this state belongs to strategy {state['strategy']!r}, not to {self.strategy.name!r}.")
+        self._memory = Memory.from_state_dict(state)
+
+    def __repr__(self) -> str:
+        options = "".join(f", {k}={v!r}" for k, v in self.strategy.options.items())
+        return f"Surgery({self.strategy.name!r}{options}, step={self._memory.step})"
