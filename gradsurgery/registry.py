@@ -213,14 +213,15 @@ class Strategy:
             given["losses"] = np.array([float(x) for x in values])
             if given["losses"].shape != (n,):
                 raise InputError(f"losses: expected {n} numbers; got {len(given['losses'])}.")
+        blocks = 1 if given.get("block_grams") is None else len(given["block_grams"])
         state = given.get("state")
         if state is None:
             if "state" in self.inputs:
                 raise StrategyError(f"strategy {self.name!r} remembers between steps: pass state=gradsurgery.State(), the same one each time.")
-            return self.solve(given, n, 1)
+            return self.solve(given, n, blocks)
         like = objectives.like if objectives is not None else ()
         given["state"] = step_state = state.bind(given["objectives"], tuple(map(str, range(len(like)))), like)
-        outcome = self.solve(given, n, 1)
+        outcome = self.solve(given, n, blocks)
         state.adopt(step_state)
         return outcome
 

@@ -24,13 +24,22 @@ class Group:
 
 
 def leaves_reached(loss: Tensor) -> dict[int, Tensor]:
-    """The leaf tensors a loss can send gradients to, by id, in the order the graph is met."""
+    """The leaf tensors a loss can send gradients to, by id, in the order the graph is met.
+
+    Raises:
+        InputError: when reentrant checkpointing hides a part of the graph.
+    """
     if loss.grad_fn is None:
         return {id(loss): loss}
     found: dict[int, Tensor] = {}
     seen, stack = {loss.grad_fn}, [loss.grad_fn]
     while stack:
         node = stack.pop()
+        if type(node).__name__ == "CheckpointFunctionBackward":
+            raise InputError(
+                "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
+                "per-loss gradients: use checkpoint(..., use_reentrant=False)."
+            )
         leaf = getattr(node, "variable", None)
         if isinstance(leaf, Tensor) and leaf.is_leaf:
             found[id(leaf)] = leaf

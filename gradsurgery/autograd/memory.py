@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from gradsurgery.autograd.groups import Group, GroupKey, Reach
 from gradsurgery.errors import InputError
 from gradsurgery.registry import State
@@ -14,13 +16,15 @@ class Memory:
     """The step, the reach of each parameter so far, and the state of each group.
 
     `waiting` holds loaded states of groups that have not been met yet (without given parameters there are no names by
-    which to know a parameter again; the set of objectives tells the group).
+    which to know a parameter again; the set of objectives tells the group). `known` gives those parameters, by id, a
+    name for as long as the process lives.
     """
 
     step: int = 0
     reach: Reach = field(default_factory=dict)
     states: dict[GroupKey, State] = field(default_factory=dict)
     waiting: dict[GroupKey, State] = field(default_factory=dict)
+    known: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
 
     def state_of(self, group: Group) -> State:
         """The group's state: its own, or a copy of the one its parameters had before a later loss split their group."""
@@ -42,7 +46,7 @@ class Memory:
         """The memory once a step stands: groups that no parameter belongs to any more are forgotten."""
         alive = set(reach.values())
         kept = {k: s for k, s in {**self.states, **states}.items() if not isinstance(k, frozenset) or k in alive}
-        return Memory(self.step + 1, reach, kept, {k: s for k, s in self.waiting.items() if k not in kept})
+        return Memory(self.step + 1, reach, kept, {k: s for k, s in self.waiting.items() if k not in kept}, self.known)
 
     def state_dict(self, named: bool) -> dict[str, Any]:
         """Strings, numbers, tuples and tensors only."""

@@ -1,7 +1,7 @@
 """One step, up to but not including the writing: gradients, groups, Gram matrices, weights, directions, checks."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.autograd import commit
-from gradsurgery.autograd.groups import Group, Parameters, check_dense, is_parameter, leaves_reached, make_groups
+from gradsurgery.autograd.groups import Group, Parameters, Reach, check_dense, is_parameter, leaves_reached, make_groups
 from gradsurgery.autograd.jacobian import gather, gather_sum
 from gradsurgery.autograd.losses import Losses, root_gradients
 from gradsurgery.autograd.memory import Memory
@@ -60,7 +60,7 @@ class _Scene:
 
 def decide(plan: Plan, losses: Losses, memory: Memory, retain_graph: bool) -> Decision:
     """Everything a step decides. Nothing outside is changed but the graph, which is freed unless retained."""
-    scene = _look(plan, losses)
+    scene, memory = _look(plan, losses, memory)
     strategy = plan.strategy
     if strategy is not None and not strategy.needs_gradients:
         if strategy.acts_on == "losses":
@@ -69,12 +69,15 @@ def decide(plan: Plan, losses: Losses, memory: Memory, retain_graph: bool) -> De
     return _on_groups(plan, strategy, losses, scene, memory, retain_graph)
 
 
-def _look(plan: Plan, losses: Losses) -> _Scene:
+def _look(plan: Plan, losses: Losses, memory: Memory) -> tuple[_Scene, Memory]:
     reached = [leaves_reached(loss) for loss in losses.tensors]
     everything = {key: leaf for leaves in reached for key, leaf in leaves.items()}
     given = plan.parameters.named()
     if plan.parameters.discover:
-        names = {key: f"#{i}" for i, key in enumerate(k for k, leaf in everything.items() if is_parameter(leaf))}
+        new = [key for key, leaf in everything.items() if is_parameter(leaf) and key not in memory.known]
+        known = {**memory.known, **{key: (f"#{len(memory.known) + i}", everything[key]) for i, key in enumerate(new)}}
+        memory = replace(memory, known=known)
+        names = {key: known[key][0] for key in everything if key in known}
         if not names:
             raise InputError(
                 f"the losses reach no nn.Parameter (they reach {len(everything)} other leaf tensors): give the tensors to train as parameters=."
@@ -90,15 +93,16 @@ def _look(plan: Plan, losses: Losses) -> _Scene:
         if everything[key].is_complex():
             raise InputError(f"a complex parameter ({everything[key].dtype}, shape {list(everything[key].shape)}) is reached; only real ones are supported.")
     both = {**names, **outside}
-    return _Scene(
+    scene = _Scene(
         {name: everything[key] for key, name in names.items()},
         {name: everything[key] for key, name in outside.items()},
         {name: group for name, _, group in given.values()} if plan.parameters.explicit else None,
         [{both[key]: leaf for key, leaf in leaves.items() if key in both} for leaves in reached],
     )
+    return scene, memory
 
 
-def _all_groups(scene: _Scene, losses: Losses, memory: Memory, by_loss: list[dict[str, Tensor]]) -> tuple[list[Group], "Memory", dict[str, tuple[str, ...]]]:
+def _all_groups(scene: _Scene, losses: Losses, memory: Memory, by_loss: list[dict[str, Tensor]]) -> tuple[list[Group], Reach, dict[str, tuple[str, ...]]]:
     reached = scene.reached({**scene.trained, **scene.others}, losses.names, by_loss)
     trained = {name: t for name, t in scene.trained.items() if reached[name]}
     groups, reach = make_groups(trained, scene.explicit, reached, memory.reach)
@@ -107,7 +111,7 @@ def _all_groups(scene: _Scene, losses: Losses, memory: Memory, by_loss: list[dic
         taken = {g.name for g in groups}
         title = next(t for t in (OTHERS, *(f"{OTHERS} ({i})" for i in range(2, len(taken) + 3))) if t not in taken)
         groups.append(Group(title, title, others, plain=True))
-    return groups, Memory(memory.step, reach, memory.states, memory.waiting), reached
+    return groups, reach, reached
 
 
 def _objectives_of(group: Group, losses: Losses, reached: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -123,7 +127,7 @@ def _on_groups(plan: Plan, strategy: Strategy | None, losses: Losses, scene: _Sc
     for found in gradients:
         for name, gradient in found.items():
             check_dense(name, gradient)
-    groups, grown, reached = _all_groups(scene, losses, memory, gradients)
+    groups, reach, reached = _all_groups(scene, losses, memory, gradients)
     parts: list[tuple[Group, tuple[str, ...], Objectives]] = []
     for group in groups:
         names = _objectives_of(group, losses, reached)
@@ -143,7 +147,7 @@ def _on_groups(plan: Plan, strategy: Strategy | None, losses: Losses, scene: _Sc
         applied = strategy if not group.plain and len(names) >= plan.min_objectives and finite else None
         outcome = Outcome(np.ones(len(names)))
         if applied is not None:
-            outcome, state = _solve(plan, applied, losses, values, group, names, grown, objectives)
+            outcome, state = _solve(plan, applied, losses, values, group, names, memory, objectives)
             if state is not None:
                 states[group.key] = state
         if strategy is not None:
@@ -163,7 +167,7 @@ def _on_groups(plan: Plan, strategy: Strategy | None, losses: Losses, scene: _Sc
             partial(is_stationary, eps=objectives.eps) if finite else None,
         )
     record = Record(strategy.name if strategy is not None else None, values, records, memory.step)
-    return Decision(results, grown.after(grown.reach, states), record)
+    return Decision(results, memory.after(reach, states), record)
 
 
 def _solve(
@@ -199,14 +203,14 @@ def _direction(outcome: Outcome) -> Tensor:
 
 
 def _on_losses(plan: Plan, strategy: Strategy, losses: Losses, scene: _Scene, memory: Memory, retain_graph: bool) -> Decision:
-    groups, grown, reached = _all_groups(scene, losses, memory, scene.wanted)
+    groups, reach, reached = _all_groups(scene, losses, memory, scene.wanted)
     values: dict[str, float] = {}
     if "losses" in strategy.inputs:
         values = _values(losses)
         if plan.check:
             _check_losses(values, groups, losses, reached)
     everything = Group("losses", "+".join(losses.names), {**scene.trained, **scene.others})
-    outcome, state = _solve(plan, strategy, losses, values, everything, losses.names, grown, None)
+    outcome, state = _solve(plan, strategy, losses, values, everything, losses.names, memory, None)
     assert outcome.weights is not None
     weights = dict(zip(losses.names, outcome.weights.tolist(), strict=True))
     results, values = _one_pass(plan, losses, outcome.weights, {}, scene, groups, reached, values, retain_graph)
@@ -218,12 +222,12 @@ def _on_losses(plan: Plan, strategy: Strategy, losses: Losses, scene: _Scene, me
             group.name, names, strategy.name, len(group.parameters), weights=row, gap=outcome.gap, converged=outcome.converged
         )
     states = {everything.key: state} if state is not None else {}
-    return Decision(results, grown.after(grown.reach, states), Record(strategy.name, values, records, memory.step))
+    return Decision(results, memory.after(reach, states), Record(strategy.name, values, records, memory.step))
 
 
 def _before_gradients(plan: Plan, strategy: Strategy, losses: Losses, scene: _Scene, memory: Memory, retain_graph: bool) -> Decision:
     """A group strategy that looks at no gradient: if its weights are equal within each group, one pass of the sum and a factor a group."""
-    groups, grown, reached = _all_groups(scene, losses, memory, scene.wanted)
+    groups, reach, reached = _all_groups(scene, losses, memory, scene.wanted)
     values = _values(losses) if "losses" in strategy.inputs else {}
     factors: dict[str, float] = {}
     records: dict[str, GroupRecord] = {}
@@ -233,7 +237,7 @@ def _before_gradients(plan: Plan, strategy: Strategy, losses: Losses, scene: _Sc
         applied = not group.plain and len(names) >= plan.min_objectives
         outcome = Outcome(np.ones(len(names)))
         if applied:
-            outcome, state = _solve(plan, strategy, losses, values, group, names, grown, None)
+            outcome, state = _solve(plan, strategy, losses, values, group, names, memory, None)
             if state is not None:
                 states[group.key] = state
         row = outcome.weights
@@ -244,7 +248,7 @@ def _before_gradients(plan: Plan, strategy: Strategy, losses: Losses, scene: _Sc
             group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=row, gap=outcome.gap, converged=outcome.converged
         )
     results, values = _one_pass(plan, losses, np.ones(len(losses.names)), factors, scene, groups, reached, values, retain_graph)
-    return Decision(results, grown.after(grown.reach, states), Record(strategy.name, values, records, memory.step))
+    return Decision(results, memory.after(reach, states), Record(strategy.name, values, records, memory.step))
 
 
 def _one_pass(

@@ -1,7 +1,6 @@
 """Surgery: one line in the training loop, with the state that some strategies keep between steps."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor, nn
