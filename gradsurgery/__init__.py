@@ -2,10 +2,11 @@
 
 from gradsurgery.autograd import Surgery, backward, inspect
 from gradsurgery.claims import Claim, homogeneous, when
+from gradsurgery.contract import Strategy
 from gradsurgery.errors import GradSurgeryError, InputError, NonFiniteError, SolverError, StrategyError, UnknownNameError
 from gradsurgery.objectives import Objectives
 from gradsurgery.record import GroupRecord, Record
-from gradsurgery.registry import Strategy, get_strategy, strategy, strategy_names
+from gradsurgery.registry import get_strategy, strategy, strategy_names
 from gradsurgery.state import State
 
 __version__ = "0.1.0"

@@ -48,7 +48,7 @@ class Objectives:
     @property
     def gram(self) -> Array:
         """G = JJᵀ [n, n], float64 on the host."""
-        return self._host().sum(0)
+        return np.asarray(self._host().sum(0))
 
     @property
     def block_grams(self) -> Array:
@@ -71,7 +71,7 @@ class Objectives:
         device = self.like[0].device
         rows = torch.zeros(self.count, sum(self.splits), dtype=dtype, device=device)
         for i, row in enumerate(self.gradients):
-            for piece, gradient in zip(rows[i].split(self.splits), row, strict=True):
+            for piece, gradient in zip(torch.split(rows[i], self.splits), row, strict=True):
                 if gradient is not None:
                     piece.copy_(gradient.reshape(-1))
         return rows
@@ -87,7 +87,7 @@ class Objectives:
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
-        pieces = direction.split(self.splits)
+        pieces = torch.split(direction, self.splits)
         return [p.reshape(t.shape).to(t.dtype, copy=True) for p, t in zip(pieces, self.like, strict=True)]
 
     def start(self) -> None:

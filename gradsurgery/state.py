@@ -86,7 +86,9 @@ class State:
         numbers, tensors = dict(self._numbers), dict(self._tensors)
         order = step._order()
         for name, array in step._arrays.items():
-            keys = {0: [()], 1: [(o,) for o in order], 2: [(a, b) for a in order for b in order]}[array.ndim]
+            keys: list[tuple[str, ...]] = [()]
+            for _ in range(array.ndim):
+                keys = [(*key, o) for key in keys for o in order]
             numbers[name] = {**numbers.get(name, {}), **dict(zip(keys, array.reshape(-1).tolist(), strict=True))}
         for name, rows in step._rows.items():
             new = {
@@ -137,7 +139,7 @@ class State:
         return list(zip(self._parameters, self._like, strict=True))
 
     def _working(self, name: str, init: Any, keys: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> Array:
-        if name in self._rows or name in self._arrays and self._arrays[name].shape != shape:
+        if name in self._rows or (name in self._arrays and self._arrays[name].shape != shape):
             raise StrategyError(f"state {name!r} was read as another kind before.")
         if name not in self._arrays:
             saved = self._numbers.get(name, {})

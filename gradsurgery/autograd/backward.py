@@ -5,11 +5,12 @@ from typing import Any, Literal
 from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
-from gradsurgery.autograd.step import Plan, decide
+from gradsurgery.autograd.scene import Plan
+from gradsurgery.autograd.step import decide
 from gradsurgery.autograd.surgery import ParametersLike, Surgery
+from gradsurgery.contract import Strategy
 from gradsurgery.errors import StrategyError
 from gradsurgery.record import Record
-from gradsurgery.registry import Strategy
 
 
 def backward(

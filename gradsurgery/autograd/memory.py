@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.autograd.groups import Group, GroupKey, Reach
 from gradsurgery.errors import InputError
-from gradsurgery.registry import State
+from gradsurgery.state import State
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from gradsurgery.autograd import commit
 from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
-from gradsurgery.autograd.step import Plan, decide
+from gradsurgery.autograd.scene import Plan
+from gradsurgery.autograd.step import decide
+from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.record import Record
-from gradsurgery.registry import Strategy, get_strategy
+from gradsurgery.registry import get_strategy
 
 ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterable[Tensor]] | None
 

@@ -1,12 +1,13 @@
 """CAGrad's problem: in a ball around the mean gradient, the direction whose worst improvement is largest."""
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradsurgery.errors import InputError
-from gradsurgery.solvers.dual_cone import cone_gap, project_dual_cone
+from gradsurgery.solvers.dual_cone import project_dual_cone
 from gradsurgery.solvers.min_norm import min_norm
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
 from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, factor, split
@@ -117,8 +118,8 @@ class _Levels:
         slack = 1 - float(need @ found)  # 1 / (1 + distance²)
         if slack <= 1e-13:
             return None
-        found = found / slack
-        return found, float(np.sqrt(max(found @ self.cosines @ found, 0.0)))
+        found = np.asarray(found / slack)
+        return found, math.sqrt(max(float(found @ self.cosines @ found), 0.0))
 
     def crossing(self, support: NDArrayBool, radius: float) -> float | None:
         """The level at which the distance is `radius` as long as just this support is active."""
@@ -129,7 +130,7 @@ class _Levels:
         rise, offset = np.linalg.lstsq(block, np.stack([self.scale[on], self.start[on]], 1), rcond=None)[0].T
         a, b, c = float(rise @ self.scale[on]), float(rise @ self.start[on]), float(offset @ self.start[on])
         inside = b * b - a * (c - radius * radius)
-        return (b + float(np.sqrt(inside))) / a if a > 0 and inside >= 0 else None
+        return (b + math.sqrt(inside)) / a if a > 0 and inside >= 0 else None
 
     def root(self, radius: float, low: float, high: float, guess: NDArrayBool | None) -> tuple[Array, int]:
         """The multipliers at the level whose distance is `radius`, between two levels that bracket it."""

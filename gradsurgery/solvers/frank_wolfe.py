@@ -59,7 +59,7 @@ def _step(point: Array, image: Array, slack: Array, scale: Array, value: float) 
         slope = value - image[towards] * vertex
         curvature = value - 2 * image[towards] * vertex + vertex * vertex
         length = min(1.0, slope / curvature) if curvature > 0 else 1.0
-        moved = (1 - length) * point
+        moved: Array = (1 - length) * point
         moved[towards] += length * vertex
         return moved
     vertex = 1 / scale[away]
@@ -68,7 +68,7 @@ def _step(point: Array, image: Array, slack: Array, scale: Array, value: float) 
     curvature = value - 2 * image[away] * vertex + vertex * vertex
     longest = share / (1 - share)
     length = min(longest, slope / curvature) if curvature > 0 else longest
-    moved = (1 + length) * point
+    moved = np.asarray((1 + length) * point)
     moved[away] = 0.0 if length == longest else moved[away] - length * vertex
     return moved
 

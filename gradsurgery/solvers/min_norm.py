@@ -87,8 +87,7 @@ def _closed_form(cosine: float, norms: Array) -> Array:
     # wᵢ ∝ nⱼ/nᵢ − cos, the minimum on the line, clipped to the segment
     ratio = norms[1] / norms[0]
     weights = np.maximum(np.array([ratio - cosine, 1 / ratio - cosine]), 0.0)
-    total = float(weights.sum())
-    return weights / total if total > 0 else np.full(2, 0.5)
+    return np.asarray(weights / weights.sum() if weights.any() else np.full(2, 0.5))
 
 
 def _active_set(cosines: Array, norms: Array) -> Array | None:
@@ -129,4 +128,5 @@ def _polish(gram: Array, norms: Array, weights: Array) -> Array:
         point = candidate
     polished = np.zeros_like(weights)
     polished[on] = scale * point
-    return polished / polished.sum()
+    polished /= polished.sum()
+    return polished

@@ -1,0 +1,54 @@
+"""Everything finite, or an error that names the objective and the group."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradsurgery.autograd.groups import Group
+from gradsurgery.autograd.losses import Losses
+from gradsurgery.autograd.scene import objectives_of
+from gradsurgery.contract import Outcome, Strategy
+from gradsurgery.errors import NonFiniteError
+from gradsurgery.objectives import Objectives, to_host
+
+Array = NDArray[np.float64]
+
+
+def values_of(losses: Losses) -> dict[str, float]:
+    return dict(zip(losses.names, to_host((), losses.tensors), strict=True))
+
+
+def check_finite(values: dict[str, float], grams: list[tuple[str, tuple[str, ...], Array]]) -> None:
+    where = {o: ", ".join(repr(g) for g, names, _ in grams if o in names) for o in values}
+    for objective, value in values.items():
+        if not np.isfinite(value):
+            raise NonFiniteError(f"loss {objective!r} is {value}; it reaches the group {where[objective]}. Nothing was changed.")
+    bad = [(group, o) for group, names, gram in grams for o, square in zip(names, np.diagonal(gram), strict=True) if not np.isfinite(square)]
+    if bad:
+        text = "; ".join(f"objective {o!r} in group {group!r}" for group, o in bad)
+        raise NonFiniteError(f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed.")
+
+
+def check_losses(values: dict[str, float], groups: list[Group], losses: Losses, reached: dict[str, tuple[str, ...]]) -> None:
+    check_finite(values, [(g.name, (names := objectives_of(g, losses, reached)), np.zeros((len(names), len(names)))) for g in groups])
+
+
+def suspects(bad: list[str], groups: list[Group], reached: dict[str, tuple[str, ...]], losses: Losses) -> str:
+    """After one pass of the sum only the reach tells which loss a NaN came from: one that reaches every bad parameter."""
+    where = [g.name for g in groups if any(name in g.parameters for name in bad)]
+    common = [o for o in losses.names if all(o in reached[name] for name in bad)]
+    common = common or [o for o in losses.names if any(o in reached[name] for name in bad)]
+    one = f"objective {common[0]!r}" if len(common) == 1 else "one of the objectives " + ", ".join(map(repr, common))
+    return f"the gradient of {one} in group {', '.join(map(repr, where))} has NaN or inf. Nothing was changed."
+
+
+def check_directions(strategy: Strategy | None, group: str, directions: list[Tensor | None], objectives: Objectives, outcome: Outcome) -> None:
+    """A direction may leave the range of its dtype although gradients and weights are finite."""
+    if outcome.weights is not None:
+        size = float((np.abs(outcome.weights) @ np.sqrt(np.diagonal(objectives.gram))).max())
+        if all(size <= torch.finfo(t.dtype).max / 2 for t in objectives.like):
+            return
+    if not all(bool(torch.isfinite(d).all()) for d in directions if d is not None):
+        name = strategy.name if strategy is not None else "sum"
+        raise NonFiniteError(f"the direction of strategy {name!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed.")
