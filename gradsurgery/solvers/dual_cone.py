@@ -24,8 +24,8 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
         weights: u [n], any sign; None is 1/n for each.
 
     Returns:
-        `Solution` with value v [n], objective vᵀGv, and gap the larger of maxᵢ −(Gv)ᵢ / (nᵢ Σ |vⱼ|nⱼ) (infeasibility)
-        and |(v − u)ᵀGv| / (Σ |vⱼ|nⱼ)² (complementarity). v is u itself where Jᵀu conflicts with nothing.
+        `Solution` with value v [n], objective vᵀGv, and gap the larger of maxᵢ −(Gv)ᵢ / (nᵢ s) (infeasibility) and
+        |(v − u)ᵀGv| / s² (complementarity), where s is the larger of Σ |uⱼ|nⱼ and Σ |vⱼ|nⱼ. v is u itself where Jᵀu conflicts with nothing.
 
     Raises:
         InputError: when the Gram matrix or the weights cannot be used.
@@ -33,7 +33,7 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
 
     Example:
         >>> from gradsurgery.solvers import project_dual_cone
-        >>> project_dual_cone([[1.0, -2.0], [-2.0, 5.0]], [1.0, 0.0]).value.tolist()
+        >>> project_dual_cone([[1.0, -2.0], [-2.0, 5.0]], [1.0, 0.0]).value.round(6).tolist()
         [1.0, 0.4]
     """
     gram = as_gram(gram)
@@ -62,5 +62,5 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
 def cone_gap(cosines: Array, point: Array, multipliers: Array) -> float:
     """Infeasibility and failed complementarity of a direction Uᵀ·point, relative to the size of its terms."""
     image = cosines @ point
-    size = float(np.abs(point).sum()) or 1.0
+    size = max(float(np.abs(point).sum()), float(np.abs(point - multipliers).sum())) or 1.0
     return max(0.0, -float(image.min()) / size, abs(float(multipliers @ image)) / size**2)

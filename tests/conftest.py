@@ -1,0 +1,8 @@
+"""Hypothesis profiles and thread settings shared by the suite."""
+
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(2)
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=300, suppress_health_check=list(HealthCheck))
+settings.load_profile("default")

@@ -1,0 +1,102 @@
+"""The house: who may import whom, what stays out of the import, and what the README says."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import gradsurgery as gs
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "gradsurgery"
+# what each part may import of ours
+ALLOWED = {
+    "errors": set(),
+    "record": set(),
+    "claims": {"errors"},
+    "solvers": {"errors", "record", "solvers"},
+    "objectives": {"errors", "record"},
+    "state": {"errors", "record"},
+    "contract": {"errors", "record", "claims", "solvers", "objectives", "state"},
+    "registry": {"errors", "record", "claims", "solvers", "objectives", "state", "contract"},
+    "strategies": {"errors", "registry", "solvers"},
+    "autograd": {"errors", "record", "claims", "solvers", "objectives", "state", "contract", "registry", "autograd"},
+}
+LAZY = {"scipy", "cvxpy"}
+
+
+def imports(path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "gradsurgery":
+                yield from ((f"gradsurgery.{alias.name}", node) for alias in node.names)
+            else:
+                yield node.module, node
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_import_directions(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    top = {id(node) for node in ast.parse(path.read_text()).body}
+    del top
+    for name, _ in imports(path):
+        pieces = name.split(".")
+        if pieces[0] != "gradsurgery" or part == "__init__":
+            continue
+        assert pieces[1] in ALLOWED[part], f"{path.name} may not import {name}"
+        if part == "strategies" and path.name != "__init__.py":
+            assert pieces[1] != "strategies"
+
+
+def test_optional_and_slow_imports_are_inside_functions():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & LAZY, path
+    code = "import sys, torch; before = set(sys.modules); import gradsurgery; print(sorted(m for m in set(sys.modules) - before if 'scipy' in m or 'cvxpy' in m))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_every_file_says_what_it_is():
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "examples").glob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_public_names_are_documented_with_examples():
+    for name in gs.__all__:
+        assert getattr(gs, name).__doc__, name
+    for name in gs.strategy_names():
+        chosen = gs.get_strategy(name)
+        if chosen.function.__module__.startswith("gradsurgery.strategies"):
+            assert ">>>" in chosen.description, name
+            assert chosen.paper
+
+
+def test_no_strategy_name_in_a_condition():
+    """Nobody writes a strategy's name in an `if`: comparisons with a registered name do not occur in the package."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                constants = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
+                options = {"sum", "mean"} if path.parent.name == "strategies" or path.name in ("surgery.py", "backward.py") else set()
+                assert not (constants & set(gs.strategy_names())) - options, (path, constants)
+
+
+def test_readme_names_every_strategy_and_the_commands_are_single_lines():
+    text = (ROOT / "README.md").read_text()
+    table = text.split("## Strategies")[1]
+    for name in gs.strategy_names():
+        if gs.get_strategy(name).function.__module__.startswith("gradsurgery.strategies"):
+            assert f"`{name}`" in table, name
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines() if line.strip()]
+    assert len(commands) == 2
+    assert all("-c constraints.txt" in command for command in commands)
+    assert "torch==" in (ROOT / "constraints.txt").read_text()
