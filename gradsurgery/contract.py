@@ -36,7 +36,7 @@ class Outcome:
     converged: bool | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Strategy:
     """A strategy with its options bound. Get one from `get_strategy`; call it on gradients, or ask it for weights.
 
@@ -112,6 +112,9 @@ class Strategy:
         return Strategy(
             self.name, self.function, self.paper, self.scale, self.claims, self.acts_on, self.narrow, tuple(sorted(bound.items(), key=lambda i: i[0]))
         )
+
+    def __repr__(self) -> str:
+        return f"Strategy({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in self.options.items())])})"
 
     def solve(self, given: Mapping[str, Any], n: int, blocks: int | None = None) -> Outcome:
         """Call the function with the inputs it takes and check what it returns."""

@@ -188,6 +188,8 @@ def _combine(column: list[Tensor | None], weights: list[float], like: Tensor) ->
     if not terms:
         return torch.zeros_like(like)
     wide = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+    if wide == torch.float32 and not all(1e-30 < abs(w) < 1e30 for w, _ in terms):
+        wide = torch.float64  # a row of 1e-20 may need a weight that float32 does not hold
     first, gradient = terms[0]
     out = gradient.to(wide) * first if gradient.dtype != wide else torch.mul(gradient, first)
     for weight, gradient in terms[1:]:

@@ -122,5 +122,4 @@ class Surgery:
         self._memory = Memory.from_state_dict(state)
 
     def __repr__(self) -> str:
-        options = "".join(f", {k}={v!r}" for k, v in self.strategy.options.items())
-        return f"Surgery({self.strategy.name!r}{options}, step={self._memory.step})"
+        return f"Surgery({self.strategy!r}, step={self._memory.step})"

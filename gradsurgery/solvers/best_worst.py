@@ -14,7 +14,7 @@ from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor,
 from gradsurgery.solvers.solution import Array, Solution
 
 NDArrayBool = NDArray[np.bool_]
-TOLERANCE = 1e-9
+TOLERANCE = 1e-10
 MAX_ROUNDS = 200
 
 
@@ -60,8 +60,7 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
     if at_rounding_floor(gram, hull.value, eps):
         return _stationary(gram, cosines, norms, mean, length, radius)
     search = _Levels(cosines, norms, norms / (n * length))
-    multipliers, rounds = search.root(radius, 0.0, search.highest(radius), hull.value * norms > 0)
-    return _finish(gram, cosines, norms, mean, length, multipliers, rounds)
+    return _finish(gram, cosines, norms, mean, length, search.root(radius, 0.0, search.highest(radius), hull.value * norms > 0))
 
 
 def _stationary(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, radius: float) -> Solution:
@@ -72,23 +71,23 @@ def _stationary(gram: Array, cosines: Array, norms: Array, mean: Array, length: 
         return Solution(nearest.value, nearest.gap, nearest.iterations, nearest.converged, float((gram @ nearest.value).min()))
     live = norms > 0  # the ball ends before the cone: a zero row bounds the level by zero and is otherwise silent
     search = _Levels(cosines[np.ix_(live, live)], norms[live], (norms / (len(norms) * length))[live])
-    found, rounds = search.root(radius, search.lowest(), 0.0, None)
+    found, level, rounds = search.root(radius, search.lowest(), 0.0, None)
     multipliers = np.zeros_like(norms)
     multipliers[live] = found
-    return _finish(gram, cosines, norms, mean, length, multipliers, rounds)
+    return _finish(gram, cosines, norms, mean, length, (multipliers, level, rounds))
 
 
-def _finish(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, multipliers: Array, rounds: int) -> Solution:
+def _finish(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, found: tuple[Array, float, int]) -> Solution:
+    multipliers, level, rounds = found
     weights = mean + np.divide(multipliers * length, norms, out=np.zeros_like(norms), where=norms > 0)
-    image = gram @ weights
-    level = float(image.min())
-    # shifted by the level, d has to be feasible and complementary on the support
+    # d has to reach the level on every row, and just that on the support
     live = norms > 0
     scaled = weights * norms
-    shifted = (cosines @ scaled)[live] - level / norms[live]
+    missing = (level * length * norms[live].min() / norms[live]) - (cosines @ scaled)[live]
     size = float(np.abs(scaled).sum())
-    gap = max(0.0, abs(float(multipliers[live] @ shifted)) / (size * max(float(multipliers.sum()), 1e-300)))
-    return Solution(weights, gap, rounds, gap <= TOLERANCE, level)
+    complementarity = abs(float(multipliers[live] @ missing)) / max(float(multipliers.sum()), 1e-300)
+    gap = max(0.0, float(missing.max()), complementarity) / size
+    return Solution(weights, gap, rounds, gap <= TOLERANCE, float((gram @ weights).min()))
 
 
 class _Levels:
@@ -132,14 +131,14 @@ class _Levels:
         inside = b * b - a * (c - radius * radius)
         return (b + math.sqrt(inside)) / a if a > 0 and inside >= 0 else None
 
-    def root(self, radius: float, low: float, high: float, guess: NDArrayBool | None) -> tuple[Array, int]:
-        """The multipliers at the level whose distance is `radius`, between two levels that bracket it."""
+    def root(self, radius: float, low: float, high: float, guess: NDArrayBool | None) -> tuple[Array, float, int]:
+        """The multipliers where the distance is `radius`, between two levels that bracket it; that level; the rounds spent."""
         here = self.at(low)
         if here is not None and here[1] >= radius and low == 0.0:
             low, high = self.lowest(), 0.0
             here = None
         support = here[0] > 0 if guess is None and here is not None else guess
-        best: tuple[Array, float] | None = here
+        best = None if here is None else (*here, low)
         rounds = 0
         while rounds < MAX_ROUNDS and high - low > 1e-15 * max(abs(low), abs(high)):
             rounds += 1
@@ -151,13 +150,13 @@ class _Levels:
             if here is None:
                 support, high = None, level
                 continue
-            if best is None or abs(here[1] - radius) < abs(best[1] - radius):
-                best = here
-            if exact and support is not None and np.array_equal(here[0] > 0, support):
-                best = here  # the support reproduces itself, so its root is the answer
+            reproduced = exact and support is not None and np.array_equal(here[0] > 0, support)
+            if reproduced or best is None or abs(here[1] - radius) < abs(best[1] - radius):
+                best = (*here, level)
+            if reproduced:  # the support is right, so its root is the answer
                 break
             support = here[0] > 0
             low, high = (low, level) if here[1] > radius else (level, high)
         if best is None or best[1] == 0:
-            return np.zeros_like(self.scale), rounds
-        return best[0] * (radius / best[1]), rounds
+            return np.zeros_like(self.scale), low, rounds
+        return best[0] * (radius / best[1]), best[2], rounds

@@ -70,7 +70,9 @@ def mgda(
         raise StrategyError("strategy 'mgda': " + one_of("normalize", str(normalize), NORMALIZE))
     norms = np.sqrt(np.diagonal(gram))
     divisor = np.ones(len(gram))
-    if losses is not None:
+    if normalize in ("loss", "loss+"):
+        if losses is None:
+            raise StrategyError(f"strategy 'mgda': normalize={normalize!r} needs the input 'losses': pass losses=.")
         if (losses <= 0).any():
             i = int(np.argmin(losses))
             name = objectives[i] if objectives is not None else str(i)
