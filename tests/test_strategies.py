@@ -35,6 +35,8 @@ def test_scale_does_not_matter(name, dtype):
     rng = np.random.default_rng(0)
     for kind in ("normal", "square", "opposite", "duplicate"):
         rows = torch.as_tensor(jacobian(rng, 4, kind, 1.0)).to(dtype)
+        if kind == "opposite" and dtype == torch.float32:
+            continue  # in float32 a factor of 1e-20 rounds, and opposite rows are opposite no more: see the next test
         reference = gs.get_strategy(name)(rows.double())
         for scale in (1e-20, 1e-8, 1.0, 1e8, 1e20):
             scaled = gs.get_strategy(name)(rows * scale)
@@ -42,9 +44,19 @@ def test_scale_does_not_matter(name, dtype):
             assert (unit - reference).norm() <= 1e-6 * max(reference.norm(), 1e-1 * rows.double().norm(dim=1).sum()), (kind, scale)
 
 
+@pytest.mark.parametrize("name", HOMOGENEOUS)
+def test_scale_of_opposite_float32_rows(name):
+    """The same rows to the last bit, at other scales."""
+    rows = torch.as_tensor(jacobian(np.random.default_rng(0), 4, "opposite", 1.0)).float()
+    reference = gs.get_strategy(name)(rows)
+    for exponent in (-66, -27, 27, 66):
+        assert torch.equal(gs.get_strategy(name)(rows * 2.0**exponent), reference * 2.0**exponent)
+
+
 def test_float32_rows_with_large_and_tiny_norms_together():
     rows = torch.tensor([[1e-20, 0.0], [-0.5e20, 1e20]])
-    assert torch.allclose(gs.get_strategy("pcgrad")(rows), torch.tensor([-0.5e20, 1e20]) + torch.tensor([0.8e-20, 0.4e-20]))
+    # the large row loses its part along the small one, and the small one its part along the large one
+    assert torch.allclose(gs.get_strategy("pcgrad")(rows), torch.tensor([0.0, 1e20]))
     assert (gs.get_strategy("mgda")(rows).double() @ rows.double().T > 0).all()
 
 

@@ -16,6 +16,7 @@ from gradsurgery.solvers.solution import Array, Solution
 NDArrayBool = NDArray[np.bool_]
 TOLERANCE = 1e-10
 MAX_ROUNDS = 200
+RIDGE = 1e-12  # at a stationary point the cone is flat up to rounding, and rounding shall not steer
 
 
 def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
@@ -64,7 +65,7 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
 
 
 def _stationary(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, radius: float) -> Solution:
-    nearest = project_dual_cone(gram, mean)
+    nearest = project_dual_cone(gram, mean, RIDGE)
     moved = nearest.value - mean
     rounding = 100 * DEFAULT_EPS * float(np.abs(nearest.value) @ norms + mean @ norms) ** 2
     if float(moved @ gram @ moved) <= (radius * length) ** 2 * (1 + 1e-9) + rounding:

@@ -12,7 +12,7 @@ from gradsurgery.solvers.solution import Array, Solution
 TOLERANCE = 1e-10
 
 
-def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
+def project_dual_cone(gram: Any, weights: Any = None, ridge: float = 0.0) -> Solution:
     """The direction nearest to Jᵀu among those that conflict with no gradient, from the Gram matrix.
 
     min ‖d − Jᵀu‖ s.t. Jd >= 0. By duality d = Jᵀv with v = argmin vᵀGv s.t. v >= u (Lopez-Paz & Ranzato 2017,
@@ -22,6 +22,8 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
     Args:
         gram: G = JJᵀ [n, n].
         weights: u [n], any sign; None is 1/n for each.
+        ridge: ρ adds ρ·Σ (vᵢ − uᵢ)²nᵢ², relative to each row: no ⟨gᵢ, d⟩ falls below −ρ nᵢ Σ |vⱼ|nⱼ by it, and rows that are
+            opposite but for rounding no longer call for weights as large as one over that rounding.
 
     Returns:
         `Solution` with value v [n], objective vᵀGv, and gap the larger of maxᵢ −(Gv)ᵢ / (nᵢ s) (infeasibility) and
@@ -50,7 +52,10 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
     live = norms > 0
     if (cosines @ scaled < 0).any():
         root = factor(cosines[np.ix_(live, live)])
-        found = nonnegative_least_squares(root, -(root @ scaled[live]))
+        target = -(root @ scaled[live])
+        if ridge > 0:
+            root, target = np.vstack([root, np.sqrt(ridge) * np.eye(len(root))]), np.append(target, np.zeros(len(root)))
+        found = nonnegative_least_squares(root, target)
         if found is None:
             return Solution(start, np.inf, 0, False, float(start @ gram @ start))
         added[live] = found
