@@ -133,7 +133,12 @@ class Strategy:
                 raise StrategyError(f"strategy {self.name!r} takes `rows`, so it returns a direction [d]; got {_shape(result)}.")
             return Outcome(None, result)
         gap, converged = (result.gap, result.converged) if isinstance(result, Solution) else (None, None)
-        weights = np.array(result.value if isinstance(result, Solution) else result, dtype=np.float64)
+        try:
+            weights = np.array(result.value if isinstance(result, Solution) else result, dtype=np.float64)
+            if result is None:
+                raise TypeError
+        except (TypeError, ValueError) as error:
+            raise StrategyError(f"strategy {self.name!r} returned {type(result).__name__}; expected weights [{n}].") from error
         if weights.shape != (n,) and (blocks is None or weights.shape != (blocks, n)):
             raise StrategyError(f"strategy {self.name!r} returned weights of shape {list(weights.shape)}; expected [{n}].")
         if not np.isfinite(weights).all():

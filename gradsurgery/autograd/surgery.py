@@ -93,8 +93,9 @@ class Surgery:
         """
         parsed = parse_losses(losses, weights)
         decision = decide(self._plan, parsed, self._memory, retain_graph)
-        before, self._memory = self._memory, decision.memory
+        before = self._memory
         try:
+            self._memory = decision.memory
             commit.write(decision.results)
         except BaseException:
             self._memory = before

@@ -1,0 +1,206 @@
+"""NaN and inf are errors that name their place, and a step that fails anywhere leaves nothing behind."""
+
+import math
+import pathlib
+import sys
+
+import pytest
+import torch
+from models import TwoEncoders, grads, same
+
+import gradsurgery as gs
+import gradsurgery.registry as registry
+
+PACKAGE = str(pathlib.Path(gs.__file__).parent)
+STRATEGIES = [n for n in gs.strategy_names() if gs.get_strategy(n).function.__module__.startswith("gradsurgery.strategies")]
+
+
+@pytest.fixture
+def counting():
+    """A stateful strategy whose weights depend on how many steps it has seen."""
+
+    @gs.strategy("test-counting", paper="a test", scale="own")
+    def counting(gram, objectives, state):
+        seen = state.vector("seen", 0.0)
+        seen += 1
+        return 1.0 + seen
+
+    yield "test-counting"
+    registry._registry.pop("test-counting")
+
+
+class Poison(torch.autograd.Function):
+    """The identity, whose gradient has one bad number."""
+
+    @staticmethod
+    def forward(ctx, x, value):
+        ctx.value = value
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        out = gradient.clone()
+        out.view(-1)[0] = ctx.value
+        return out, None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_loss_that_is_not_finite_names_objective_and_group(strategy, value):
+    model = TwoEncoders()
+    losses = model.losses()
+    losses["audio"] = losses["audio"] * value
+    with pytest.raises(gs.NonFiniteError, match=r"'audio'.*'audio\+fused'"):
+        gs.backward(losses, model, strategy)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_gradient_that_is_not_finite_names_objective_and_group(strategy, value, existing):
+    model = TwoEncoders()
+    surgery = gs.Surgery(strategy, model)
+    if existing:
+        surgery.backward(model.losses(3))
+    before, state = grads(model), surgery.state_dict()
+    losses = model.losses()
+    losses["visual"] = Poison.apply(losses["visual"], value)
+    with pytest.raises(gs.NonFiniteError, match=r"'visual'.*'fused\+visual'|'fused\+visual'.*'visual'"):
+        surgery.backward(losses)
+    assert same(before, grads(model))
+    assert surgery.state_dict() == state
+
+
+def test_a_bad_gradient_inside_one_head_only():
+    model = TwoEncoders()
+    model.losses()
+    hidden = model.audio(torch.ones(2, 4, dtype=torch.float64))
+    losses = {"a": hidden.sum(), "b": Poison.apply(model.audio_head(hidden.detach()), math.nan).sum()}
+    for strategy in ("sum", "mgda"):
+        with pytest.raises(gs.NonFiniteError, match=r"objective 'b' in group 'b'"):
+            gs.backward(losses, model, strategy, retain_graph=True)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ignore_lets_them_pass(strategy):
+    model = TwoEncoders()
+    losses = model.losses()
+    losses["audio"] = losses["audio"] * math.inf
+    record = gs.backward(losses, model, strategy, nonfinite="ignore")
+    assert not torch.isfinite(model.audio[0].weight.grad).all()
+    assert torch.isfinite(model.visual[0].weight.grad).all()
+    assert record["audio+fused"].weights is not None
+
+
+def test_gradients_whose_squares_overflow_are_said_to():
+    weight = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    with pytest.raises(gs.NonFiniteError, match=r"overflow.*objective 'big'"):
+        gs.backward({"big": weight.sum() * 1e200, "small": weight.pow(2).sum()}, [weight], "mgda")
+
+
+def test_a_direction_outside_the_parameters_dtype():
+    weight = torch.nn.Parameter(torch.ones(2, dtype=torch.float16))
+    losses = {"a": weight.sum() * 20000.0, "b": weight[0] * 20000.0}
+    with pytest.raises(gs.NonFiniteError, match="dtype"):
+        gs.backward(losses, [weight], "mmpareto", gamma=5.0)
+    assert weight.grad is None
+
+
+class Fault(BaseException):
+    """Raised from the outside at the k-th line."""
+
+
+def interrupted(k, call):
+    """Run `call` and raise `Fault` at the k-th line executed inside the package; how many lines were executed."""
+    count, raised = 0, False
+
+    def trace(frame, event, arg):
+        nonlocal count, raised
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line" and not raised:
+            count += 1
+            if count == k:
+                raised = True
+                raise Fault(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except Fault:
+        pass
+    finally:
+        sys.settrace(None)
+    return count
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("name", ["mgda", "test-counting", "scaled-sum", "random"])
+def test_an_exception_at_every_line_leaves_all_or_nothing(name, existing, counting):
+    """`.grad`, the state and later steps are as if the call had not been made, or as if it had been made whole."""
+
+    def start():
+        model = TwoEncoders()
+        surgery = gs.Surgery(name, model)
+        if existing:
+            surgery.backward(model.losses(5))
+        return model, surgery
+
+    def outcome(model, surgery):
+        return grads(model), surgery.state_dict()
+
+    model, surgery = start()
+    before = outcome(model, surgery)
+    losses = model.losses()
+    lines = interrupted(-1, lambda: surgery.backward(losses))
+    after = outcome(model, surgery)
+    assert not same(before[0], after[0])
+    kept = 0
+    # every line of the end, where things are written, and every eleventh of what leads there
+    for k in [*range(1, lines - 250, 11), *range(lines - 250, lines + 1)]:
+        model, surgery = start()
+        losses = model.losses()
+        assert interrupted(k, lambda surgery=surgery, losses=losses: surgery.backward(losses)) >= k
+        found = outcome(model, surgery)
+        if same(found[0], before[0]):
+            assert found[1] == before[1], k
+            surgery.backward(model.losses())  # and the next step is the one that would have been
+            found = outcome(model, surgery)
+        else:
+            kept += 1
+        assert same(found[0], after[0]), k
+        assert found[1] == after[1], k
+    assert 0 < kept < 100  # the lines after the commit: three per parameter to look for hooks
+
+
+def test_a_strategy_that_raises_or_returns_nonsense(counting):
+    model = TwoEncoders()
+    answers = {"raise": lambda: 1 / 0, "nan": lambda: [math.nan, 1.0], "shape": lambda: [1.0], "text": lambda: "weights", "none": lambda: None}
+
+    @gs.strategy("test-nonsense", paper="a test", scale="own")
+    def nonsense(gram, *, kind="raise"):
+        return answers[kind]()
+
+    try:
+        for kind, error, message in (
+            ("raise", ZeroDivisionError, "zero"),
+            ("nan", gs.NonFiniteError, "test-nonsense.*not finite"),
+            ("shape", gs.StrategyError, r"audio\+fused.*shape \[1\]"),
+            ("text", gs.StrategyError, "test-nonsense.*returned str"),
+            ("none", gs.StrategyError, "test-nonsense.*returned NoneType"),
+        ):
+            with pytest.raises(error, match=message):
+                gs.backward(model.losses(), model, "test-nonsense", kind=kind)
+            assert all(p.grad is None for p in model.parameters())
+    finally:
+        registry._registry.pop("test-nonsense")
+
+
+def test_a_grad_that_cannot_be_added_to_stops_everything():
+    model = TwoEncoders()
+    model.visual_head.weight.grad = model.visual_head.weight.detach().to_sparse()
+    with pytest.raises(gs.InputError, match="set it to None"):
+        gs.backward(model.losses(), model, "mgda")
+    assert all(p.grad is None for n, p in model.named_parameters() if n != "visual_head.weight")
