@@ -63,6 +63,13 @@ class State:
             if not self._like:
                 raise StrategyError(f"state.rows({name!r}): there are no parameter tensors here; call the strategy on gradients.")
             saved = self._tensors.get(name, {})
+            for (_, p), tensor in saved.items():
+                for q, t in self._pieces():
+                    if p == q and tensor.shape != t.shape:
+                        raise InputError(
+                            f"the saved state {name!r} of parameter {p} has shape {list(tensor.shape)}, the parameter {list(t.shape)}: "
+                            "it belongs to another model (a Surgery made with parameters=model knows parameters by name)."
+                        )
             rows = [
                 torch.cat([saved[o, p].reshape(-1).to(t) if (o, p) in saved else torch.zeros_like(t).reshape(-1) for p, t in self._pieces()])
                 for o in self._order()
@@ -111,6 +118,11 @@ class State:
         """Take from another state what this one does not have."""
         self._numbers = {n: {**other._numbers.get(n, {}), **self._numbers.get(n, {})} for n in {**other._numbers, **self._numbers}}
         self._tensors = {n: {**other._tensors.get(n, {}), **self._tensors.get(n, {})} for n in {**other._tensors, **self._tensors}}
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it keeps tensors of the parameters' shapes."""
+        return any(self._tensors.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, strings, numbers and tuples only: it loads with `weights_only=True`."""

@@ -11,7 +11,9 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
 def run(script, *arguments):
-    done = subprocess.run([sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True, env={**__import__("os").environ, "COLUMNS": "120"})
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True, env={**__import__("os").environ, "COLUMNS": "120"}
+    )
     return done.returncode, done.stdout, done.stderr
 
 

@@ -60,7 +60,9 @@ def test_optional_and_slow_imports_are_inside_functions():
         for node in ast.parse(path.read_text()).body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in names} & LAZY, path
-    code = "import sys, torch; before = set(sys.modules); import gradsurgery; print(sorted(m for m in set(sys.modules) - before if 'scipy' in m or 'cvxpy' in m))"
+    code = (
+        "import sys, torch; before = set(sys.modules); import gradsurgery; print(sorted(m for m in set(sys.modules) - before if 'scipy' in m or 'cvxpy' in m))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
 

@@ -131,6 +131,21 @@ def test_a_checkpoint_continues_bit_for_bit(name, given):
     assert str(surgery.state_dict()) == str(resumed.state_dict()) or name == "test-momentum"
 
 
+def test_without_given_parameters_the_first_step_after_loading_needs_every_loss():
+    model = TwoEncoders()
+    surgery = gs.Surgery("test-momentum")
+    surgery.backward(model.losses())
+    resumed = reload(surgery, gs.Surgery("test-momentum"))
+    model.zero_grad()
+    with pytest.raises(gs.InputError, match=r"lacks the losses 'visual'.*parameters=model"):
+        resumed.backward(pick(model.losses(), ["fused", "audio"]))
+    assert all(p.grad is None for p in model.parameters())
+    resumed.backward(model.losses())
+    other = TwoEncoders(width=7)
+    with pytest.raises(gs.InputError, match="another model"):
+        reload(surgery, gs.Surgery("test-momentum")).backward(other.losses())
+
+
 def test_rows_follow_their_parameters_through_a_split():
     model = Tree()
     surgery = gs.Surgery("test-momentum", model)

@@ -42,6 +42,20 @@ class Memory:
         wider = [k for k in self.waiting if isinstance(k, frozenset) and isinstance(group.key, frozenset) and k > group.key]
         return self.waiting[min(wider, key=lambda k: (len(k), sorted(k)))].copy() if wider else State()
 
+    def check_resumable(self, objectives: Sequence[str]) -> None:
+        """Without given parameters, loaded rows find theirs by number, which the first step counts: it needs every loss.
+
+        Raises:
+            InputError: when a loss is missing from the first step after loading such a state.
+        """
+        if not self.known and any(state.has_rows for state in self.waiting.values()):
+            missing = sorted(frozenset().union(*(k for k in self.waiting if isinstance(k, frozenset))) - frozenset(objectives))
+            if missing:
+                raise InputError(
+                    f"the first step after load_state_dict lacks the losses {', '.join(map(repr, missing))}, by which the saved gradients find "
+                    "their parameters: give all losses in that step, or make the Surgery with parameters=model."
+                )
+
     def after(self, reach: Reach, states: Mapping[GroupKey, State]) -> "Memory":
         """The memory once a step stands: groups that no parameter belongs to any more are forgotten."""
         alive = set(reach.values())

@@ -44,7 +44,10 @@ def look(plan: Plan, losses: Losses, memory: Memory) -> tuple[Scene, Memory]:
     everything = {key: leaf for leaves in reached for key, leaf in leaves.items()}
     given = plan.parameters.named()
     if plan.parameters.discover:
-        new = [key for key, leaf in everything.items() if is_parameter(leaf) and key not in memory.known]
+        memory.check_resumable(losses.names)
+        # numbered in the order of the losses' names, so that a reordered step numbers them alike
+        leaves = dict(leaf for _, found in sorted(zip(losses.names, reached, strict=True), key=lambda pair: pair[0]) for leaf in found.items())
+        new = [key for key, leaf in leaves.items() if is_parameter(leaf) and key not in memory.known]
         known = {**memory.known, **{key: (f"#{len(memory.known) + i}", everything[key]) for i, key in enumerate(new)}}
         memory = replace(memory, known=known)
         names = {key: known[key][0] for key in everything if key in known}
