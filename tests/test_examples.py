@@ -1,5 +1,6 @@
 """The examples, run as a user would: in full, on real digits, with the accuracies they have to reach."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -11,9 +12,8 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
 def run(script, *arguments):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True, env={**__import__("os").environ, "COLUMNS": "120"}
-    )
+    command = [sys.executable, str(EXAMPLES / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
     return done.returncode, done.stdout, done.stderr
 
 
