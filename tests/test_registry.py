@@ -163,9 +163,8 @@ def test_entry_points_are_loaded_once_and_failures_warn(clean, monkeypatch):
     def broken():
         raise ImportError("no such module")
 
-    monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda group: [Point("good", plugin), Point("bad:it", broken)] if group == "gradsurgery.strategies" else []
-    )
+    points = {"gradsurgery.strategies": [Point("good", plugin), Point("bad:it", broken)]}
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points.get(group, []))
     monkeypatch.setattr(registry, "_discovered", False)
     with pytest.warns(UserWarning, match="'bad:it'"):
         assert "test-plugin" in gs.strategy_names()

@@ -266,15 +266,8 @@ def test_bad_options():
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_gradients(name):
     chosen = gs.get_strategy(name)
-    for bad in (
-        torch.ones(3),
-        torch.ones(2, 2, 2),
-        [],
-        [torch.ones(2), torch.ones(3)],
-        [torch.ones(2), torch.ones(2).double()],
-        [[1.0, 2.0]],
-        torch.ones(2, 2).int(),
-    ):
+    one, mixed = torch.ones(2), [torch.ones(2), torch.ones(2).double()]
+    for bad in (torch.ones(3), torch.ones(2, 2, 2), [], [one, torch.ones(3)], mixed, [[1.0, 2.0]], torch.ones(2, 2).int()):
         with pytest.raises(gs.InputError, match="gradients"):
             chosen(bad)
     for value in (float("nan"), float("inf")):
