@@ -9,8 +9,8 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 CPU = torch.device("cpu")
-# Entries of the float64 work buffer: small enough to stay in a cache, large enough for one matrix product to pay.
-BUFFER = {"cpu": 1 << 16, "other": 1 << 24}
+# Entries of the float64 work buffer: large enough for one matrix product to pay, small beside the gradients.
+BUFFER = {"cpu": 1 << 19, "other": 1 << 24}
 
 
 class Objectives:
@@ -22,7 +22,7 @@ class Objectives:
         like: the k tensors, for their shapes, dtypes and devices; None takes the first gradient of each.
         blocks: keep one Gram matrix per tensor; otherwise only their sum is formed.
 
-    Products are accumulated in float64 whatever the gradients' dtype (on the host for devices without it), a cache-sized
+    Products are accumulated in float64 whatever the gradients' dtype (on the host for devices without it), one
     piece at a time: one read of the gradients, no [n, d] copy, and squares of float32 or half gradients stay in range.
     """
 
