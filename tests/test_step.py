@@ -344,3 +344,15 @@ def test_record_reads_well():
     import pickle
 
     assert pickle.loads(pickle.dumps(record)).groups["down+still+up"].stationary
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("strategy", ["mgda", "mmpareto"])
+def test_stationary_is_zero_and_recorded(dtype, strategy):
+    torch.manual_seed(0)
+    model = nn.Linear(50, 20).to(dtype)
+    loss = model(torch.randn(8, 50).to(dtype)).float().pow(2).mean()
+    record = gs.backward({"up": loss, "down": -0.25 * loss}, model, strategy)
+    assert record["down+up"].stationary
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+    assert not gs.backward({"up": model(torch.ones(50).to(dtype)).sum(), "other": model.weight.pow(2).sum()}, model, strategy)["other+up"].stationary
