@@ -1,5 +1,6 @@
 """Strategies by name: the decorator that registers a function, and the lookup."""
 
+import copyreg
 import importlib
 import inspect
 import warnings
@@ -141,6 +142,14 @@ def _discover() -> None:
             warnings.warn(f"the strategy plugin {point.value!r} could not be loaded: {error!r}", stacklevel=3)
 
 
+def _restored(name: str, given: tuple[tuple[str, Any], ...]) -> Strategy:
+    return get_strategy(name, **dict(given))
+
+
+# A bound strategy is its name and its options, to pickle and to copy.
+copyreg.pickle(Strategy, lambda bound: (_restored, (bound.name, bound.given)))
+
+
 def strategy_names() -> list[str]:
     """Every registered strategy, by name, sorted."""
     _discover()
@@ -160,6 +169,8 @@ def get_strategy(name: str | Strategy, **options: Any) -> Strategy:
     if isinstance(name, Strategy):
         return name.with_options(**options)
     _discover()
-    if not isinstance(name, str) or name not in _registry:
-        raise UnknownNameError(one_of("strategy", str(name), strategy_names()))
+    if not isinstance(name, str):
+        raise UnknownNameError(f"strategy: expected a name or a Strategy; got {type(name).__name__}. Known: {', '.join(strategy_names())}.")
+    if name not in _registry:
+        raise UnknownNameError(one_of("strategy", name, strategy_names()))
     return _registry[name].with_options(**options)

@@ -180,6 +180,27 @@ def test_strategy_reads_well():
     assert gs.get_strategy(chosen, c=0.1).options["c"] == 0.1
 
 
+def test_strategies_and_surgeries_copy_and_pickle():
+    import copy
+    import pickle
+
+    chosen = gs.get_strategy("cagrad", c=0.25)
+    assert pickle.loads(pickle.dumps(chosen)).options == chosen.options == copy.deepcopy(chosen).options
+    model = torch.nn.Linear(2, 2)
+    surgery = gs.Surgery("random", model, seed=1)
+    surgery.backward(list(model(torch.ones(2))))
+    twin = copy.deepcopy(surgery)
+    assert twin.state_dict() == surgery.state_dict()
+
+
+def test_mixed_up_arguments_are_explained():
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(gs.InputError, match=r"backward\(losses, model, 'mgda'\)"):
+        gs.backward(list(model(torch.ones(2))), "mgda")
+    with pytest.raises(gs.UnknownNameError, match="expected a name or a Strategy; got Linear"):
+        gs.Surgery(model, "mgda")
+
+
 def test_eps_follows_the_gram_dtype(clean):
     seen = []
 

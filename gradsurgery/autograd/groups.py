@@ -71,7 +71,8 @@ class Parameters:
         if isinstance(given, Tensor):
             return [given]
         if not isinstance(given, Iterable) or isinstance(given, str | bytes):
-            raise InputError(f"{where}: expected a Module, tensors, or a dict of group name -> either; got {type(given).__name__}.")
+            hint = f" The strategy goes elsewhere: backward(losses, model, {given!r}) or Surgery({given!r}, model)." if isinstance(given, str) else ""
+            raise InputError(f"{where}: expected a Module, tensors, or a dict of group name -> either; got {type(given).__name__}.{hint}")
         tensors = list(given)
         for i, tensor in enumerate(tensors):
             if not isinstance(tensor, Tensor):
