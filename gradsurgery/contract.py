@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -48,6 +48,7 @@ class Strategy:
         scale: the size of the direction: "sum" or "mean" of the gradients, "convex" (weights sum to one), or "own".
         claims: what it promises (`Claim`), some of it under conditions.
         acts_on: "group" (weights are solved per parameter group) or "losses" (one weighted backward for all).
+        variants: other settings of its options under which the conformance checks look at its claims.
 
     Example:
         >>> import torch
@@ -64,6 +65,7 @@ class Strategy:
     acts_on: ActsOn
     narrow: Callable[[dict[str, Any]], set[str]] | None = field(default=None, repr=False)
     given: tuple[tuple[str, Any], ...] = ()
+    variants: tuple[Mapping[str, Any], ...] = ()
 
     @cached_property
     def _signature(self) -> Mapping[str, inspect.Parameter]:
@@ -78,6 +80,11 @@ class Strategy:
     def options(self) -> dict[str, Any]:
         """Every option with the value it has here."""
         return {**self.defaults, **dict(self.given)}
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """The options that have no default."""
+        return tuple(n for n, default in self.defaults.items() if default is inspect.Parameter.empty)
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -106,12 +113,10 @@ class Strategy:
             if name not in self.defaults:
                 raise UnknownNameError(f"strategy {self.name!r}: " + one_of("option", name, self.defaults))
         bound = {**dict(self.given), **options}
-        missing = [n for n, default in self.defaults.items() if default is inspect.Parameter.empty and n not in bound]
+        missing = [n for n in self.required if n not in bound]
         if missing:
             raise StrategyError(f"strategy {self.name!r} needs the option {missing[0]!r}: get_strategy({self.name!r}, {missing[0]}=...).")
-        return Strategy(
-            self.name, self.function, self.paper, self.scale, self.claims, self.acts_on, self.narrow, tuple(sorted(bound.items(), key=lambda i: i[0]))
-        )
+        return replace(self, given=tuple(sorted(bound.items(), key=lambda i: i[0])))
 
     def __repr__(self) -> str:
         return f"Strategy({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in self.options.items())])})"

@@ -28,6 +28,10 @@ class SolverError(GradSurgeryError, RuntimeError):
     """A solver that cannot run, for example because its optional dependency is missing."""
 
 
+class ConformanceError(GradSurgeryError, AssertionError):
+    """A strategy that does not keep a promise; the message has the smallest failing Jacobian and the claim it breaks."""
+
+
 def one_of(what: str, given: str, known: Iterable[str]) -> str:
     """The sentence for an unknown name: what was given, the nearest match, and everything that is accepted."""
     names = list(known)

@@ -64,6 +64,7 @@ def strategy(
     claims: Sequence[Any] = (),
     acts_on: ActsOn = "group",
     inputs: Callable[[dict[str, Any]], set[str]] | None = None,
+    variants: Sequence[Mapping[str, Any]] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a strategy. Its signature is the contract.
 
@@ -78,9 +79,11 @@ def strategy(
         claims: names of claims, `homogeneous(k)`, and `when(condition, predicate, *claims)`.
         acts_on: "group" or "losses".
         inputs: from the bound options to the inputs needed under them.
+        variants: settings of the options under which the claims are worth checking, beside the defaults: one for each
+            way in which an option changes what is promised (`gradsurgery.testing` runs all of them).
 
     Raises:
-        StrategyError: at import, for an unknown input, scale or claim, or an option with a reserved name.
+        StrategyError: at import, for an unknown input, scale, claim or variant, or an option with a reserved name.
 
     Example:
         >>> @strategy("smallest-docs-example", paper="none", scale="convex")
@@ -92,7 +95,12 @@ def strategy(
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        _add(Strategy(name, function, paper, scale, _checked(name, function, scale, claims, acts_on), acts_on, inputs))
+        promised = _checked(name, function, scale, claims, acts_on)
+        new = Strategy(name, function, paper, scale, promised, acts_on, inputs, variants=tuple(dict(v) for v in variants))
+        for variant in new.variants:
+            if unknown := [option for option in variant if option not in new.defaults]:
+                raise StrategyError(f"strategy {name!r}: its variants name an " + one_of("option", unknown[0], new.defaults))
+        _add(new)
         return function
 
     return register
@@ -142,6 +150,12 @@ def _discover() -> None:
             warnings.warn(f"the strategy plugin {point.value!r} could not be loaded: {error!r}", stacklevel=3)
 
 
+def of_function(function: Callable[..., Any]) -> Strategy | None:
+    """The strategy that this decorated function was registered as, or None."""
+    _discover()
+    return next((s for s in _registry.values() if s.function is function), None)
+
+
 def _restored(name: str, given: tuple[tuple[str, Any], ...]) -> Strategy:
     return get_strategy(name, **dict(given))
 
@@ -166,11 +180,14 @@ def get_strategy(name: str | Strategy, **options: Any) -> Strategy:
         >>> get_strategy("pcgrad", reduction="mean").options
         {'reduction': 'mean'}
     """
-    if isinstance(name, Strategy):
-        return name.with_options(**options)
+    return (name if isinstance(name, Strategy) else registered(name)).with_options(**options)
+
+
+def registered(name: str) -> Strategy:
+    """The strategy of this name as it was declared, no option bound: some of them may be required."""
     _discover()
     if not isinstance(name, str):
         raise UnknownNameError(f"strategy: expected a name or a Strategy; got {type(name).__name__}. Known: {', '.join(strategy_names())}.")
     if name not in _registry:
         raise UnknownNameError(one_of("strategy", name, strategy_names()))
-    return _registry[name].with_options(**options)
+    return _registry[name]

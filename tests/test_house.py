@@ -23,9 +23,10 @@ ALLOWED = {
     "contract": {"errors", "record", "claims", "solvers", "objectives", "state"},
     "registry": {"errors", "record", "claims", "solvers", "objectives", "state", "contract"},
     "strategies": {"errors", "registry", "solvers"},
+    "testing": {"errors", "registry", "objectives", "testing"},
     "autograd": {"errors", "record", "claims", "solvers", "objectives", "state", "contract", "registry", "autograd"},
 }
-LAZY = {"scipy", "cvxpy"}
+LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich", "matplotlib", "mlxtend"}
 
 
 def imports(path):

@@ -5,12 +5,16 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from samples import KINDS, jacobian
 
 import gradsurgery as gs
+from gradsurgery.testing import KINDS, make_sample
 
 NAMES = [n for n in gs.strategy_names() if gs.get_strategy(n).function.__module__.startswith("gradsurgery.strategies")]
 HOMOGENEOUS = [n for n in NAMES if any(c.name == "homogeneous" and c.degree == 1 for c in gs.get_strategy(n).claims)]
+
+
+def jacobian(rng, n, kind, spread=0.0):
+    return make_sample(kind, n, rng, spread=spread).jacobian
 
 
 def direction(name, rows, **options):
@@ -33,7 +37,7 @@ def test_list_and_matrix_and_dtype(name, dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_scale_does_not_matter(name, dtype):
     rng = np.random.default_rng(0)
-    for kind in ("normal", "square", "opposite", "duplicate"):
+    for kind in ("normal", "square", "opposite", "duplicates"):
         rows = torch.as_tensor(jacobian(rng, 4, kind, 1.0)).to(dtype)
         if kind == "opposite" and dtype == torch.float32:
             continue  # in float32 a factor of 1e-20 rounds, and opposite rows are opposite no more: see the next test
@@ -155,7 +159,7 @@ def test_pcgrad_is_the_papers_loop_for_every_order():
 
 
 def test_pcgrad_draws_a_fresh_order_for_each_and_each_step():
-    rows = jacobian(np.random.default_rng(0), 6, "anti")
+    rows = jacobian(np.random.default_rng(0), 6, "pulling apart")
     found = {tuple(gs.get_strategy("pcgrad").weights(rows @ rows.T, step=s).round(9)) for s in range(20)}
     assert len(found) > 5
     assert gs.get_strategy("pcgrad").weights(rows @ rows.T, step=3).tolist() == gs.get_strategy("pcgrad").weights(rows @ rows.T, step=3).tolist()

@@ -11,6 +11,7 @@ from gradsurgery.solvers.scaling import as_gram, at_rounding_floor, factor, spli
 from gradsurgery.solvers.solution import Array, Solution
 
 Method = Literal["auto", "active-set", "frank-wolfe", "cvxpy"]
+EXACT: tuple[Method, ...] = ("auto", "active-set")  # to rounding; the others to about 1e-6
 TOLERANCE = 1e-10
 POLISH_ABOVE = 1e-13
 

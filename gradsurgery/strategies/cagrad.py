@@ -18,7 +18,9 @@ from gradsurgery.solvers.solution import Array, Solution
         "permutation-equivariant",
         "deterministic",
         when("c >= 1", lambda options: options["c"] >= 1, "non-conflicting", "strict"),
+        when("c = 0", lambda options: options["c"] == 0, "sums-to-one"),
     ),
+    variants=({"c": 0.0}, {"c": 1.0}, {"c": 2.0, "rescale": 1}, {"c": 1.0, "rescale": 2}),
 )
 def cagrad(gram: Array, eps: float | None = None, *, c: float = 0.5, rescale: Literal["none", 1, 2] = "none") -> Solution:
     """max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, g₀ the mean gradient (equation 3; Algorithm 1).

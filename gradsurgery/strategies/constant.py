@@ -16,6 +16,7 @@ from gradsurgery.solvers.solution import Array
         "deterministic",
         when("no preference", lambda options: options["preference"] is None, "permutation-equivariant"),
     ),
+    variants=({"preference": tuple(1.0 + i for i in range(64))},),
 )
 def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:
     """d = Σᵢ pᵢ gᵢ with given weights p.

@@ -8,10 +8,14 @@ import numpy as np
 from gradsurgery.errors import InputError, StrategyError, one_of
 from gradsurgery.registry import homogeneous, strategy, when
 from gradsurgery.solvers import at_rounding_floor, min_norm
-from gradsurgery.solvers.min_norm import Method
+from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.solvers.solution import Array, Solution
 
 NORMALIZE = ("none", "l2", "loss", "loss+")
+
+
+def _exact(options: dict[str, Any]) -> bool:
+    return options["solver"] in EXACT
 
 
 def _unit(options: dict[str, Any]) -> bool:
@@ -27,15 +31,15 @@ def _raw(options: dict[str, Any]) -> bool:
     paper="Désidéri 2012; Sener & Koltun 2018, arXiv:1810.04650",
     scale="convex",
     claims=(
-        "non-conflicting",
-        "strict",
-        "permutation-equivariant",
         "deterministic",
+        when("the solver is exact", _exact, "non-conflicting", "strict", "permutation-equivariant"),
         when("normalize is none or loss", _raw, homogeneous(1)),
-        when("normalize is l2 or loss+", _unit, homogeneous(0), "scale-invariant"),
+        when("normalize is l2 or loss+", _unit, homogeneous(0)),
+        when("normalize is l2 or loss+ and the solver is exact", lambda options: _unit(options) and _exact(options), "scale-invariant"),
         when("normalize is none", lambda options: options["normalize"] == "none", "sums-to-one"),
     ),
     inputs=lambda options: {"gram", "eps"} | ({"losses", "objectives"} if options["normalize"] in ("loss", "loss+") else set()),
+    variants=({"normalize": "l2"}, {"normalize": "loss"}, {"normalize": "loss+"}, {"solver": "active-set"}, {"solver": "frank-wolfe"}),
 )
 def mgda(
     gram: Array,
@@ -56,7 +60,7 @@ def mgda(
 
     Args:
         normalize: cᵢ: "none" 1, "l2" nᵢ, "loss" Lᵢ, "loss+" Lᵢ·nᵢ. Losses have to be positive where they are used.
-        solver: the method of `gradsurgery.solvers.min_norm`.
+        solver: the method of `gradsurgery.solvers.min_norm`; "frank-wolfe" is accurate to 1e-6, so it may hurt by as much.
 
     Raises:
         InputError: when a loss is not positive under "loss" or "loss+"; the message names it.

@@ -1,15 +1,23 @@
 """mmpareto: Pareto weights where the objectives of an encoder conflict, the plain sum where they do not."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from gradsurgery.errors import StrategyError, one_of
 from gradsurgery.registry import homogeneous, strategy, when
 from gradsurgery.solvers import DEFAULT_EPS, Solution, at_rounding_floor, min_norm, split
-from gradsurgery.solvers.min_norm import Method
+from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.solvers.solution import Array
+
+
+def _exact(options: dict[str, Any]) -> bool:
+    return options["solver"] in EXACT
+
+
+def _one_factor(options: dict[str, Any]) -> bool:
+    return options["rescale"] != "tensor" and _exact(options)
 
 
 @strategy(
@@ -18,11 +26,12 @@ from gradsurgery.solvers.solution import Array
     scale="sum",
     claims=(
         homogeneous(1),
-        "permutation-equivariant",
         "deterministic",
-        when("rescale is group or none", lambda options: options["rescale"] != "tensor", "non-conflicting", "strict"),
+        when("the solver is exact", _exact, "permutation-equivariant"),
+        when("rescale is group or none and the solver is exact", _one_factor, "non-conflicting", "strict"),
     ),
     inputs=lambda options: {"gram", "eps"} | ({"block_grams"} if options["rescale"] == "tensor" else set()),
+    variants=({"rescale": "none", "gamma": 1.0}, {"rescale": "tensor"}, {"gamma_on": "conflict", "max_rescale": 5.0}, {"solver": "frank-wolfe"}),
 )
 def mmpareto(
     gram: Array,
@@ -49,7 +58,7 @@ def mmpareto(
             and loses the guarantee. "none" keeps h.
         max_rescale: the largest factor ‖Σg‖/‖h‖ allowed under "group"; it grows without bound near stationarity. Not
             applied under "tensor".
-        solver: the method of `gradsurgery.solvers.min_norm`.
+        solver: the method of `gradsurgery.solvers.min_norm`; "frank-wolfe" is accurate to 1e-6, so it may hurt by as much.
 
     Example:
         >>> from gradsurgery import get_strategy

@@ -1,0 +1,269 @@
+"""check_strategy: everything a strategy promises, looked at on adversarial gradients; what fails is shown small."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gradsurgery.errors import ConformanceError, GradSurgeryError, InputError, one_of
+from gradsurgery.registry import Claim, Strategy, get_strategy, of_function, registered
+from gradsurgery.testing.adversarial import Sample, samples
+from gradsurgery.testing.calls import broken_contract
+from gradsurgery.testing.properties import PROPERTIES, SKIP, Registered, is_random
+from gradsurgery.testing.runner import run
+from gradsurgery.testing.shrink import shrink
+
+OURS = "gradsurgery.strategies."
+DRAWS = 600  # for a claim
+UNCLAIMED_DRAWS = 1000  # for a property that nobody claims
+DRAWS_IN_DISTRIBUTION = 16  # where one draw is thousands of calls
+Chosen = str | Strategy | Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to check, by name; call it with the strategy."""
+
+    name: str
+    look: Callable[[Strategy], None]
+
+    def __call__(self, strategy: Strategy) -> None:
+        """Raise `ConformanceError` when the strategy does not keep it."""
+        self.look(strategy)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def check_strategy(strategy: Chosen, *, expected_failures: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Check what a strategy promises: its contract, and each of its claims on 600 adversarial Jacobians.
+
+    The claims alone decide what is checked, under the strategy's options and under each of its `variants`. For the
+    strategies that ship with the library a property that is not claimed and yet holds on 1,000 adversarial draws is a
+    failure too: a promise withheld.
+
+    Args:
+        strategy: a registered name, the decorated function, or what `get_strategy` returns (then just these options).
+        expected_failures: check name -> the reason why it is known to fail. One that passes all the same is a failure.
+
+    Returns:
+        check name -> "passed", or "expected failure: " and the reason.
+
+    Raises:
+        ConformanceError: (an AssertionError) for every check that fails, with the claim it breaks, the smallest failing
+            Jacobian that was found, and what the strategy returned there.
+        InputError: for a strategy or an expected failure that does not exist, with the nearest match.
+
+    Example:
+        >>> from gradsurgery.testing import check_strategy
+        >>> check_strategy("sum")["deterministic"]
+        'passed'
+    """
+    expected = dict(expected_failures or {})
+    cases = [(bound, check, _name(bound, check, label)) for bound, label in settings(strategy) for check in checks_of(bound)]
+    for name in expected:
+        if name not in {case[2] for case in cases}:
+            raise InputError("expected_failures: " + one_of("check", name, [case[2] for case in cases]))
+    results, failures = {}, []
+    for bound, check, name in cases:
+        try:
+            check(bound)
+        except ConformanceError as error:
+            if name in expected:
+                results[name] = f"expected failure: {expected[name]}"
+            else:
+                failures.append(str(error))
+        else:
+            results[name] = "passed"
+            if name in expected:
+                failures.append(f"{bound!r}, check {name!r}: it was expected to fail ({expected[name]}) but passes; remove it from expected_failures.")
+    if failures:
+        raise ConformanceError("\n\n".join(failures))
+    return results
+
+
+def settings(strategy: Chosen) -> list[tuple[Strategy, str]]:
+    """The strategy under its defaults and under each of its variants, each with a label; a bound one just as it is."""
+    if isinstance(strategy, Strategy):
+        return [(strategy, "")]
+    if callable(strategy):
+        found = of_function(strategy)
+        if found is None:
+            raise InputError(f"strategy: {getattr(strategy, '__qualname__', strategy)!r} is not registered; decorate it with @gradsurgery.strategy(...).")
+        strategy = found.name
+    base = registered(strategy)
+    bound = [] if base.required else [(get_strategy(base.name), "")]
+    bound += [(get_strategy(base.name, **variant), ", ".join(f"{k}={_short(v)}" for k, v in variant.items())) for variant in base.variants]
+    if not bound:
+        raise InputError(
+            f"strategy {base.name!r} needs the option {base.required[0]!r}: give get_strategy({base.name!r}, {base.required[0]}=...), or declare variants=."
+        )
+    return bound
+
+
+def checks_of(strategy: Strategy) -> list[Check]:
+    """The contract, one check per claim that is made under these options, and for our own strategies the properties not claimed."""
+    found = [Check("contract", _contract)]
+    for name, known in PROPERTIES.items():
+        if any(_made(strategy, name, sample) for sample in _draws()):
+            found.append(Check(name, _claimed(known)))
+        if strategy.function.__module__.startswith(OURS) and any(not _made(strategy, name, sample) for sample in _draws()):
+            found.append(Check(f"unclaimed {name}", _unclaimed(known)))
+    return found
+
+
+@lru_cache(maxsize=4)
+def _draws(count: int = DRAWS, seed: int = 0) -> tuple[Sample, ...]:
+    return tuple(samples(count, seed=seed))
+
+
+def _made(strategy: Strategy, name: str, sample: Sample) -> list[Claim]:
+    """The claims of this name that the strategy makes for such gradients."""
+    return [c for c in strategy.claims if c.name == name and c.holds(sample.count, sample.rank, strategy.options)]
+
+
+def _in_distribution(strategy: Strategy, name: str) -> bool:
+    return name == "permutation-equivariant" and is_random(strategy)
+
+
+def _contract(strategy: Strategy) -> None:
+    accepted: set[int] = set()
+    refused: dict[int, Sample] = {}
+
+    def violation(sample: Sample) -> str | None:
+        return broken_contract(strategy, sample)
+
+    for sample in _draws():
+        broken = _safely(violation, sample)
+        if broken is SKIP:
+            refused.setdefault(sample.count, sample)
+        elif broken:
+            _fail(strategy, "contract", "", broken, sample, violation)
+        else:
+            accepted.add(sample.count)
+    if not accepted:
+        raise ConformanceError(f"{strategy!r}, check 'contract': it refuses every sample: {_refusal(violation, refused[min(refused)])}.")
+    for n in accepted & set(refused):
+        what = f"it works for {n} objectives, yet refuses some gradients: {_refusal(violation, refused[n])}"
+        raise ConformanceError(f"{strategy!r}, check 'contract': {what}.\n{_matrix(refused[n])}\n  A sample of the kind {str(refused[n])!r}.")
+
+
+def _claimed(known: Registered) -> Callable[[Strategy], None]:
+    def look(strategy: Strategy) -> None:
+        draws: Sequence[Sample] = _draws()
+        judged = 0
+        if _in_distribution(strategy, known.name):
+            draws = samples(DRAWS_IN_DISTRIBUTION, sizes=(2, 3, 4), scales=False)
+
+        def violation(sample: Sample) -> str | None:
+            found = (known.violation(strategy, sample, claim) for claim in _made(strategy, known.name, sample))
+            return next((v for v in found if v is not None), None)
+
+        for sample in draws:
+            if not _made(strategy, known.name, sample):
+                continue
+            broken = _safely(violation, sample)
+            judged += broken is not SKIP
+            if broken and broken is not SKIP:
+                claim = str(_made(strategy, known.name, sample)[0])
+                budget = 25 if _in_distribution(strategy, known.name) else 400
+                _fail(strategy, known.name, f"claims {claim!r}: ", broken, sample, violation, budget)
+        if not judged:
+            raise ConformanceError(f"{strategy!r} claims {known.name!r} under a condition that no sample meets, so that it cannot be checked.")
+
+    return look
+
+
+def _unclaimed(known: Registered) -> Callable[[Strategy], None]:
+    def look(strategy: Strategy) -> None:
+        claim, judged = Claim(known.name), 0
+        draws: Sequence[Sample] = _draws(UNCLAIMED_DRAWS, 1)
+        if _in_distribution(strategy, known.name):
+            draws = samples(DRAWS_IN_DISTRIBUTION, seed=1, scales=False)
+        for sample in draws:
+            if _made(strategy, known.name, sample):
+                continue
+            try:
+                broken = known.violation(strategy, sample, claim)
+            except GradSurgeryError:
+                return
+            if broken is SKIP:
+                continue
+            if broken:
+                return
+            judged += 1
+        if judged:
+            raise ConformanceError(
+                f"{strategy!r} does not claim {known.name!r}, yet it holds on all {judged} of {len(draws)} adversarial draws that can tell: claim it, "
+                f"or say when it holds: when('...', predicate, {known.name!r})."
+            )
+
+    return look
+
+
+def _safely(violation: Callable[[Sample], str | None], sample: Sample) -> str | None:
+    """What is wrong, an exception included; an InputError says that the strategy is not made for so many objectives."""
+    try:
+        return violation(sample)
+    except InputError:
+        return SKIP
+    except Exception as error:
+        return f"it raised {type(error).__name__}: {error}"
+
+
+def _refusal(violation: Callable[[Sample], str | None], sample: Sample) -> str:
+    try:
+        return str(violation(sample))
+    except InputError as error:
+        return str(error)
+
+
+def _fail(strategy: Strategy, check: str, claim: str, broken: str, sample: Sample, violation: Callable[[Sample], str | None], budget: int = 400) -> None:
+    raised = broken.startswith("it raised")
+
+    def fails(candidate: Sample) -> bool:
+        found = _safely(violation, candidate)
+        return found is not None and found is not SKIP and found.startswith("it raised") == raised
+
+    small = shrink(sample, fails, budget) if fails(sample) else sample
+    found = _safely(violation, small) or broken
+    raise ConformanceError(
+        f"{strategy!r}, check {check!r}: {claim}{found}.\n"
+        f"  Smallest failing Jacobian found, [n, d] = [{small.count}, {small.jacobian.shape[1]}]{_splits(small)}:\n{_matrix(small)}\n"
+        f"{_returned(strategy, small)}"
+        f"  First seen on a sample of the kind {str(sample)!r}."
+    )
+
+
+def _splits(sample: Sample) -> str:
+    return f", in parameter tensors of {', '.join(map(str, sample.splits))} columns" if len(sample.splits) > 1 else ""
+
+
+def _matrix(sample: Sample) -> str:
+    rows = [", ".join(repr(x) for x in row) for row in sample.jacobian.tolist()]
+    return "\n".join(f"    {'[' if i == 0 else ' '}[{row}]{']' if i == len(rows) - 1 else ','}" for i, row in enumerate(rows))
+
+
+def _returned(strategy: Strategy, sample: Sample) -> str:
+    try:
+        with np.errstate(all="ignore"):
+            direction = run(strategy, sample)
+    except Exception:
+        return ""
+    lines = "" if direction.weights is None else f"  weights {_numbers(direction.weights)}\n"
+    return lines + f"  d = {_numbers(direction.vector)}\n  Jd = {_numbers(sample.jacobian @ direction.vector)}\n"
+
+
+def _numbers(array: Any) -> str:
+    return str(np.array2string(array, precision=6, separator=", ", max_line_width=10_000, threshold=64).replace("\n", ""))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 24 else text[:20] + "..."
+
+
+def _name(strategy: Strategy, check: Check, label: str) -> str:
+    return f"{check.name} [{label}]" if label else check.name

@@ -1,0 +1,223 @@
+"""The properties that claims speak of: each a function that says how a strategy breaks it on a sample, or None.
+
+None means that the property holds there; `SKIP` that the sample cannot tell (a direction that rounding decides).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from gradsurgery.registry import Claim, State, Strategy
+from gradsurgery.testing.adversarial import Array, Sample
+from gradsurgery.testing.runner import Direction, inputs_of, losses_of, permuted, run, scaled
+
+TOLERANCE = 1e-10  # of non-conflict, relative to nᵢ · Σⱼ |wⱼ|nⱼ, for Gram matrices in float64
+SINGLE = 1e-5  # the same for gradients in float32
+ROUNDING = 1e-14  # below this, relative to the same, a number has no sign
+RELATIVE = 1e-6  # agreement of directions where they are well determined
+STATIONARY = 1e-12  # ‖d‖²/(Σ wn)² at the min-norm point below which strategies may return zero
+DRAWS = 1000  # for what holds in distribution
+DEVIATIONS = 5.5
+SKIP = "cannot tell"
+
+
+class Property(Protocol):
+    """How a strategy breaks a property on a sample: a sentence; None where it holds; `SKIP` where the sample cannot tell."""
+
+    def __call__(self, strategy: Strategy, sample: Sample, claim: Claim, /) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A property under the name of its claim."""
+
+    name: str
+    violation: Property
+    few: bool = False  # dear in distribution: looked at on fewer samples
+
+
+PROPERTIES: dict[str, Registered] = {}
+
+
+def _property(name: str) -> Callable[[Property], Property]:
+    def add(violation: Property) -> Property:
+        PROPERTIES[name] = Registered(name, violation)
+        return violation
+
+    return add
+
+
+def is_random(strategy: Strategy) -> bool:
+    """Whether it asks for random numbers."""
+    return bool({"rng", "generator"} & strategy.inputs)
+
+
+@_property("non-conflicting")
+def non_conflicting(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
+    """No ⟨gᵢ, d⟩ below −tol·nᵢ·Σⱼ|wⱼ|nⱼ."""
+    return _hurt(sample, run(strategy, sample), TOLERANCE) or _hurt_single(strategy, sample)
+
+
+def _hurt(sample: Sample, direction: Direction, tolerance: float) -> str | None:
+    if direction.size == 0:
+        return None
+    relative = (sample.units @ direction.vector) / direction.size
+    worst = int(np.argmin(relative))
+    if relative[worst] >= -tolerance:
+        return None
+    return f"objective {worst} is hurt: ⟨gᵢ, d⟩ is {relative[worst]:.3g} of nᵢ·Σⱼ|wⱼ|nⱼ (allowed down to {-tolerance:.0e})"
+
+
+def _hurt_single(strategy: Strategy, sample: Sample) -> str | None:
+    """The same from gradients in float32, where float32 holds them."""
+    if not 1e-18 < sample.norms[sample.norms > 0].min(initial=1.0) <= sample.norms.max(initial=1.0) < 1e18:
+        return None
+    rows = torch.from_numpy(sample.jacobian).float()
+    exact = Sample.of(rows.double().numpy(), sample.splits, sample.kind)
+    vector = _single(strategy, rows, exact)
+    hurt = _hurt(exact, Direction(vector, max(run(strategy, exact).size, float(np.linalg.norm(vector))), None), SINGLE)
+    return None if hurt is None else f"with gradients in float32, {hurt}"
+
+
+def _single(strategy: Strategy, rows: torch.Tensor, exact: Sample) -> Array:
+    inputs = inputs_of(exact)
+    if "state" in strategy.inputs:
+        inputs["state"] = State()
+    return np.asarray(strategy(rows, **inputs).double().numpy())
+
+
+@_property("strict")
+def strict(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
+    """Non-conflicting, and ⟨gᵢ, d⟩ > 0 for all i wherever a common descent direction exists beyond rounding."""
+    direction = run(strategy, sample)
+    hurt = _hurt(sample, direction, TOLERANCE)
+    if hurt is not None:
+        return hurt
+    # At the min-norm point ⟨gᵢ, d⟩ >= ‖d‖², to be compared with nᵢ · Σ nⱼ; on rows of length one where norms do not count.
+    norms = sample.norms
+    if _promises(strategy, "scale-invariant", sample):
+        norms = np.where(norms > 0, 1.0, 0.0)
+    reach, _ = sample.hull(np.where(norms > 0, sample.norms / np.where(norms > 0, norms, 1.0), 1.0))
+    matters = reach > 10 * TOLERANCE * norms * norms.sum()
+    if sample.conditioning <= STATIONARY or not matters.any():
+        return SKIP
+    relative = (sample.units @ direction.vector) / (direction.size or 1.0)
+    flat = matters & (relative <= ROUNDING)
+    if not flat.any():
+        return None
+    worst = int(np.flatnonzero(flat)[0])
+    return f"objective {worst} does not improve: ⟨gᵢ, d⟩ is {relative[worst]:.2g} of nᵢ·Σⱼ|wⱼ|nⱼ although some direction improves all"
+
+
+@_property("homogeneous")
+def homogeneous(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
+    """d(sJ) = s^k d(J)."""
+    before = run(strategy, sample)
+    degree = claim.degree
+    for exponent in (-40, -1, 13):
+        factor = 2.0**exponent
+        after = run(strategy, scaled(sample, factor))
+        if degree is None:  # no degree promised: is there one?
+            lengths = [float(np.linalg.norm(d.vector)) for d in (before, after)]
+            if min(lengths) == 0:
+                return SKIP
+            degree = round(float(np.log2(lengths[1] / lengths[0])) / exponent, 6)
+        expected = before.vector * factor**degree
+        size = max(after.size, before.size * factor**degree)
+        error = float(np.linalg.norm(after.vector - expected))
+        if error > 1e-9 * size:
+            return f"J → 2^{exponent}·J does not give d → 2^{exponent * degree:g}·d: off by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
+    return None
+
+
+@_property("scale-invariant")
+def scale_invariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
+    """Scaling one row leaves the direction of d."""
+    if sample.conditioning <= STATIONARY:
+        return SKIP
+    before = run(strategy, sample)
+    for row in {0, sample.count - 1}:
+        for factor in (2.0**-9, 2.0**7):
+            after = run(strategy, scaled(sample, np.where(np.arange(sample.count) == row, factor, 1.0)))
+            lengths = [float(np.linalg.norm(d.vector)) for d in (before, after)]
+            if min(lengths) == 0:
+                if max(lengths) == 0:
+                    continue
+                return f"row {row} scaled by {factor:g} takes d to or from zero"
+            allowed = _allowed(sample, *(d.size / n for d, n in zip((before, after), lengths, strict=True)))
+            error = float(np.linalg.norm(before.vector / lengths[0] - after.vector / lengths[1]))
+            if error > allowed:
+                return f"row {row} scaled by {factor:g} turns d by {error:.2g} rad"
+    return None
+
+
+@_property("permutation-equivariant")
+def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
+    """d does not depend on the order of the objectives; for randomised strategies, in distribution."""
+    cosines = np.abs(sample.units @ sample.units.T - np.diag(np.diag(sample.units @ sample.units.T)))
+    if ((cosines > 0) & (cosines < 1e-12)).any():
+        return SKIP  # a cosine of ±1e-17 is a conflict or not by rounding alone
+    order = np.roll(np.arange(sample.count)[::-1], sample.count // 3)
+    other, losses = permuted(sample, order), losses_of(sample)
+    if is_random(strategy):
+        first = [run(strategy, sample, losses=losses, step=step) for step in range(DRAWS)]
+        second = [run(strategy, other, losses=losses[order], step=DRAWS + step) for step in range(DRAWS)]
+        return _same_distribution(first, second)
+    before, after = run(strategy, sample, losses=losses), run(strategy, other, losses=losses[order])
+    size = max(before.size, after.size)
+    error = float(np.linalg.norm(before.vector - after.vector))
+    if error <= _allowed(sample, 1.0, losses=losses) * size:
+        return None
+    return f"in the order {order.tolist()} of the objectives d is another, by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
+
+
+def _same_distribution(first: list[Direction], second: list[Direction]) -> str | None:
+    """Compare means and mean squares per coordinate by their standard errors."""
+    one, other = (np.stack([d.vector for d in draws]) for draws in (first, second))
+    scale = max(d.size for d in first + second) or 1.0
+    for what, power in (("mean", 1), ("mean square", 2)):
+        a, b = (one / scale) ** power, (other / scale) ** power
+        error = np.sqrt((a.var(0) + b.var(0)) / len(a)) + 1e-12
+        z = np.abs(a.mean(0) - b.mean(0)) / error
+        if z.max() > DEVIATIONS:
+            return f"over {len(a)} draws the {what} of d changes with the order of the objectives, by {z.max():.1f} standard errors"
+    return None
+
+
+@_property("deterministic")
+def deterministic(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
+    """The same J gives the same d, bit for bit, whatever the random numbers."""
+    first = run(strategy, sample).vector
+    if any(not np.array_equal(first, run(strategy, sample, step=step).vector) for step in (1, 2)):
+        return "two calls on the same gradients differ"
+    return None
+
+
+@_property("sums-to-one")
+def sums_to_one(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
+    """Σ w = 1, away from stationarity."""
+    if sample.conditioning <= STATIONARY:
+        return SKIP
+    weights = run(strategy, sample).weights
+    if weights is None:
+        return "it returns a direction, so it has no weights that could sum to one"
+    total = weights.sum(-1)
+    if (np.abs(total - 1) <= 1e-9 * np.maximum(1.0, np.abs(weights).sum(-1))).all():
+        return None
+    return f"the weights sum to {np.array2string(total, precision=6)}"
+
+
+def _promises(strategy: Strategy, name: str, sample: Sample) -> bool:
+    return any(c.name == name and c.holds(sample.count, sample.rank, strategy.options) for c in strategy.claims)
+
+
+def _allowed(sample: Sample, *amplification: float, losses: Any = None) -> float:
+    """How far apart two directions may be that differ by rounding alone: more, the nearer to stationary."""
+    conditioning = sample.conditioning
+    if losses is not None:
+        live = np.where(sample.norms > 0, sample.norms, 1.0)
+        conditioning = min(conditioning, sample.distance(losses), sample.distance(losses * live))
+    return max(amplification) * (RELATIVE + 1e-13 / max(conditioning, 1e-18))

@@ -1,0 +1,234 @@
+"""The public conformance checks over every registered strategy, and what they say of strategies that break them."""
+
+import numpy as np
+import pytest
+import torch
+
+import gradsurgery as gs
+from gradsurgery.testing import ConformanceError, check_strategy, checks_of, parametrize_with_checks
+
+OURS = [name for name in gs.strategy_names() if gs.get_strategy(name).function.__module__.startswith("gradsurgery.strategies")]
+
+
+@parametrize_with_checks(OURS)
+def test_conformance(strategy, check):
+    check(strategy)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_claims_speak_of_something(name):
+    assert gs.get_strategy(name).claims
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Register a function for one test only."""
+    import gradsurgery.registry as registry
+
+    gs.strategy_names()
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+
+    def add(function, name="mine", **settings):
+        return gs.strategy(name, **{"paper": "a test", "scale": "own", **settings})(function)
+
+    return add
+
+
+def test_the_message_has_the_claim_and_the_jacobian(register):
+    register(lambda gram: np.ones(len(gram)), claims=("deterministic", "non-conflicting"))
+    with pytest.raises(ConformanceError) as caught:
+        check_strategy("mine")
+    text = str(caught.value)
+    assert "'non-conflicting'" in text
+    assert "[n, d] = [2, 1]" in text  # two opposite numbers are the smallest conflict
+    assert "Jd = " in text
+    rows = torch.tensor(eval(text.split("]:\n")[1].split("\n  weights")[0].strip()), dtype=torch.float64)
+    assert (rows @ gs.get_strategy("mine")(rows)).min() < 0  # the Jacobian as printed shows it
+
+
+def test_function_name_and_bound_strategy_are_the_same(register):
+    function = register(lambda gram, *, power=1.0: np.diag(gram) ** -power, claims=("deterministic",), variants=({"power": 2.0},))
+    with pytest.raises(ConformanceError):  # a zero gradient: infinite weights
+        check_strategy(function)
+    function = register(lambda gram, *, power=1.0: np.full(len(gram), power), name="other", claims=("deterministic",), variants=({"power": 2.0},))
+    expected = {"contract": "passed", "deterministic": "passed", "contract [power=2.0]": "passed", "deterministic [power=2.0]": "passed"}
+    assert check_strategy(function) == check_strategy("other") == expected
+    assert set(check_strategy(gs.get_strategy("other", power=3.0))) == {"contract", "deterministic"}
+
+
+def test_expected_failures(register):
+    register(lambda gram: np.ones(len(gram)), claims=("deterministic", "non-conflicting"))
+    results = check_strategy("mine", expected_failures={"non-conflicting": "it is only a sum"})
+    assert results == {"contract": "passed", "non-conflicting": "expected failure: it is only a sum", "deterministic": "passed"}
+    with pytest.raises(ConformanceError, match=r"expected to fail \(no reason\) but passes"):
+        check_strategy("sum", expected_failures={"deterministic": "no reason"})
+    with pytest.raises(gs.InputError, match="Did you mean 'non-conflicting'"):
+        check_strategy("mine", expected_failures={"non-conflict": "a typo"})
+
+
+def test_a_withheld_promise_fails_for_ours_only(register):
+    def withholds(gram):
+        return np.full(len(gram), 1 / len(gram))
+
+    register(withholds, claims=("deterministic",))
+    check_strategy("mine")  # others may promise as little as they like
+    withholds.__module__ = "gradsurgery.strategies.mine"
+    with pytest.raises(ConformanceError) as caught:
+        check_strategy("mine")
+    for name in ("sums-to-one", "homogeneous", "permutation-equivariant"):
+        assert f"does not claim {name!r}" in str(caught.value)
+    assert "does not claim 'non-conflicting'" not in str(caught.value)
+
+
+def test_a_domain_is_a_number_of_objectives(register):
+    def needs_four(gram):
+        if len(gram) < 4:
+            raise gs.InputError("this needs four objectives.")
+        return np.ones(len(gram))
+
+    register(needs_four, claims=("deterministic", gs.homogeneous(1)))
+    assert set(check_strategy("mine").values()) == {"passed"}
+
+    def needs_luck(gram):
+        if np.trace(gram) > 1e10:
+            raise gs.InputError("too large for me.")
+        return np.ones(len(gram))
+
+    register(needs_luck, name="picky")
+    with pytest.raises(ConformanceError, match="refuses some gradients: too large for me"):
+        check_strategy("picky")
+    register(lambda scores: np.ones(1), name="wants-scores")
+    with pytest.raises(ConformanceError, match="needs the input 'scores'"):
+        check_strategy("wants-scores")
+
+
+def test_required_options_come_from_variants(register):
+    register(lambda gram, *, factor: np.full(len(gram), factor), claims=("deterministic",))
+    with pytest.raises(gs.InputError, match="variants="):
+        check_strategy("mine")
+    assert check_strategy(gs.get_strategy("mine", factor=2.0))["deterministic"] == "passed"
+    register(lambda gram, *, factor: np.full(len(gram), factor), name="declared", claims=("deterministic",), variants=({"factor": 2.0},))
+    assert set(check_strategy("declared")) == {"contract [factor=2.0]", "deterministic [factor=2.0]"}
+    with pytest.raises(gs.StrategyError, match="Did you mean 'factor'"):
+        register(lambda gram, *, factor=1.0: gram, name="typo", variants=({"fctor": 2.0},))
+
+
+def breaks_in_place(gram):
+    gram *= 2
+    return np.ones(len(gram))
+
+
+def draws_globally(gram):
+    return np.ones(len(gram)) + 0 * np.random.rand()
+
+
+def draws_from_torch(gram):
+    return np.ones(len(gram)) + 0 * float(torch.rand(()))
+
+
+class Counter:
+    calls = 0
+
+
+def remembers_in_a_global(gram):
+    Counter.calls += 1
+    return np.full(len(gram), float(Counter.calls))
+
+
+def raises(gram):
+    return np.linalg.inv(gram) @ np.ones(len(gram))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (breaks_in_place, "changed its input 'gram' in place"),
+        (draws_globally, "global random generator"),
+        (draws_from_torch, "global random generator"),
+        (remembers_in_a_global, "the same call"),
+        (raises, "it raised"),
+        (lambda gram: np.ones(len(gram) + 1), r"it raised StrategyError.*shape"),
+        (lambda gram: np.ones(len(gram)) / np.trace(gram), "not finite"),
+    ],
+)
+def test_the_contract(register, function, message):
+    register(function)
+    with np.errstate(all="ignore"), pytest.raises(ConformanceError, match=message):
+        check_strategy("mine")
+
+
+def test_strategies_with_state_and_rows_are_checked(register):
+    def averaged(gram, state):
+        mean = 0.5 * state.vector("mean", 1.0) + 0.5 * np.sqrt(np.diag(gram))
+        state["mean"] = mean
+        return 1 / (1 + mean)
+
+    register(averaged, name="averaged", claims=("deterministic", "permutation-equivariant"))
+    assert set(check_strategy("averaged").values()) == {"passed"}
+
+    def sign(rows):
+        return rows.sign().sum(0)
+
+    register(sign, name="sign", claims=("deterministic", "permutation-equivariant", gs.homogeneous(0)))
+    assert set(check_strategy("sign").values()) == {"passed"}
+    register(sign, name="signs", claims=("non-conflicting",))
+    with pytest.raises(ConformanceError, match="is hurt"):
+        check_strategy("signs")
+    register(sign, name="sums", claims=("sums-to-one",))
+    with pytest.raises(ConformanceError, match="no weights"):
+        check_strategy("sums")
+
+
+def test_unknown_strategies_are_errors():
+    with pytest.raises(gs.UnknownNameError, match="Did you mean 'mgda'"):
+        check_strategy("mdga")
+    with pytest.raises(gs.InputError, match="not registered"):
+        check_strategy(lambda gram: gram)
+    with pytest.raises(gs.InputError, match=r"Write \['sum'\]"):
+        parametrize_with_checks("sum")
+    with pytest.raises(gs.InputError, match="Did you mean 'deterministic'"):
+        parametrize_with_checks(["sum"], expected_failures={"sum": {"determinstic": "typo"}})
+    with pytest.raises(gs.InputError, match="Did you mean 'sum'"):
+        parametrize_with_checks(["sum"], expected_failures={"sun": {"deterministic": "typo"}})
+
+
+def test_checks_follow_the_claims():
+    assert [check.name for check in checks_of(gs.get_strategy("mean")) if not check.name.startswith("unclaimed")] == [
+        "contract",
+        "homogeneous",
+        "permutation-equivariant",
+        "deterministic",
+        "sums-to-one",
+    ]
+
+
+USERS_FILE = """
+import numpy as np
+import gradsurgery as gs
+from gradsurgery.testing import parametrize_with_checks
+
+@gs.strategy("shortest", paper="mine", scale="convex", claims=("deterministic", {claim}))
+def shortest(gram):
+    return np.eye(len(gram))[np.diag(gram).argmin()]
+
+@parametrize_with_checks([shortest])
+def test_conformance(strategy, check):
+    check(strategy)
+"""
+
+
+@pytest.mark.parametrize(("claim", "code", "counts"), [("'sums-to-one'", 0, {"passed": 3}), ("'strict'", 1, {"passed": 2, "failed": 1})])
+def test_from_outside(tmp_path, claim, code, counts):
+    """A user's own file, in a folder and a process of its own."""
+    import re
+    import subprocess
+    import sys
+
+    (tmp_path / "test_mine.py").write_text(USERS_FILE.format(claim=claim))
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout
+    last = done.stdout.strip().splitlines()[-1]
+    assert {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed)", last)} == counts
+    if code:
+        assert "claims 'strict'" in done.stdout
+        assert "Smallest failing Jacobian" in done.stdout
