@@ -135,7 +135,7 @@ def _contract(strategy: Strategy) -> None:
     def violation(sample: Sample) -> str | None:
         return broken_contract(strategy, sample)
 
-    for sample in _draws():
+    for sample in _draws()[::2]:
         broken = _safely(violation, sample)
         if broken is SKIP:
             refused.setdefault(sample.count, sample)

@@ -175,11 +175,13 @@ def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) ->
 
 
 def _same_distribution(first: list[Direction], second: list[Direction]) -> str | None:
-    """Compare means and mean squares per coordinate by their standard errors."""
+    """Compare means and variances per coordinate by their standard errors."""
     one, other = (np.stack([d.vector for d in draws]) for draws in (first, second))
     scale = max(d.size for d in first + second) or 1.0
-    for what, power in (("mean", 1), ("mean square", 2)):
-        a, b = (one / scale) ** power, (other / scale) ** power
+    for what in ("mean", "variance"):
+        a, b = one / scale, other / scale
+        if what == "variance":
+            a, b = (a - a.mean(0)) ** 2, (b - b.mean(0)) ** 2
         error = np.sqrt((a.var(0) + b.var(0)) / len(a)) + 1e-12
         z = np.abs(a.mean(0) - b.mean(0)) / error
         if z.max() > DEVIATIONS:
