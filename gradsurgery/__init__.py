@@ -3,7 +3,16 @@
 from gradsurgery.autograd import Surgery, backward, inspect
 from gradsurgery.claims import Claim, homogeneous, when
 from gradsurgery.contract import Strategy
-from gradsurgery.errors import GradSurgeryError, InputError, NonFiniteError, SolverError, StrategyError, UnknownNameError
+from gradsurgery.errors import (
+    ConformanceError,
+    GradSurgeryError,
+    InputError,
+    MissingExtraError,
+    NonFiniteError,
+    SolverError,
+    StrategyError,
+    UnknownNameError,
+)
 from gradsurgery.objectives import Objectives
 from gradsurgery.record import GroupRecord, Record
 from gradsurgery.registry import get_strategy, strategy, strategy_names
@@ -13,9 +22,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Claim",
+    "ConformanceError",
     "GradSurgeryError",
     "GroupRecord",
     "InputError",
+    "MissingExtraError",
     "NonFiniteError",
     "Objectives",
     "Record",

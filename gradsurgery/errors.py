@@ -28,6 +28,10 @@ class SolverError(GradSurgeryError, RuntimeError):
     """A solver that cannot run, for example because its optional dependency is missing."""
 
 
+class MissingExtraError(GradSurgeryError, ImportError):
+    """An optional dependency that is not installed; the message names the extra that brings it."""
+
+
 class ConformanceError(GradSurgeryError, AssertionError):
     """A strategy that does not keep a promise; the message has the smallest failing Jacobian and the claim it breaks."""
 

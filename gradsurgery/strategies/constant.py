@@ -8,7 +8,7 @@ from gradsurgery.solvers.solution import Array
 
 @strategy(
     "constant",
-    paper="scalarisation with fixed weights",
+    paper="weighted sum of losses",
     scale="own",
     acts_on="losses",
     claims=(

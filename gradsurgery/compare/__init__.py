@@ -1,0 +1,28 @@
+"""Compare strategies on a task over several seeds: results as JSON lines, tables, a plot.
+
+rich and matplotlib are imported where they are used: `pip install 'gradsurgery[compare]'`.
+"""
+
+from gradsurgery.compare.comparison import Listener, compare
+from gradsurgery.compare.plan import BASELINE, Plan, Run, parse_seeds, parse_strategy, split_list
+from gradsurgery.compare.plot import plot
+from gradsurgery.compare.report import remarks, table
+from gradsurgery.compare.results import Results, Row, read_results, summarise
+
+__all__ = [
+    "BASELINE",
+    "Listener",
+    "Plan",
+    "Results",
+    "Row",
+    "Run",
+    "compare",
+    "parse_seeds",
+    "parse_strategy",
+    "plot",
+    "read_results",
+    "remarks",
+    "split_list",
+    "summarise",
+    "table",
+]

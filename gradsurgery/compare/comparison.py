@@ -1,0 +1,96 @@
+"""The comparison itself: time the steps, train every run, write each result down as soon as it is known."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from gradsurgery import get_strategy
+from gradsurgery.compare.plan import BASELINE, Plan, Run
+from gradsurgery.compare.results import Results, setup_line
+from gradsurgery.compare.timing import ROUNDS, WARM_UP, step_times
+from gradsurgery.compare.train import train
+from gradsurgery.tasks import Problem
+
+
+class Listener(Protocol):
+    """Who is told how far it is."""
+
+    def timing(self, task: str, rounds: int) -> None:
+        """The step times of a task are taken next, in so many rounds."""
+
+    def timed(self) -> None:
+        """One of those rounds is done."""
+
+    def started(self, run: Run) -> None:
+        """A run begins."""
+
+    def stepped(self, step: int, steps: int, loss: float) -> None:
+        """It took a step."""
+
+    def finished(self, run: Run, line: dict[str, Any]) -> None:
+        """It ended, and its line is in the file."""
+
+
+class Silence:
+    """A listener that says nothing."""
+
+    def timing(self, task: str, rounds: int) -> None:
+        """Nothing."""
+
+    def timed(self) -> None:
+        """Nothing."""
+
+    def started(self, run: Run) -> None:
+        """Nothing."""
+
+    def stepped(self, step: int, steps: int, loss: float) -> None:
+        """Nothing."""
+
+    def finished(self, run: Run, line: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_open: Callable[[Results], None] | None = None) -> Results:
+    """Run a comparison. A run that fails is written down as such, and the others go on.
+
+    Args:
+        plan: what to compare.
+        out: the folder for `results.jsonl`; it may not hold results yet.
+        listener: told about the progress.
+        on_open: given the `Results` before anything is in them, for who wants what there is after an interruption.
+
+    Returns:
+        The `Results`; `summarise` makes the tables of them.
+
+    Raises:
+        InputError: for a folder that cannot be used, before any training.
+        MissingExtraError: when the data need an extra that is not installed.
+
+    Example:
+        >>> from gradsurgery.compare import Plan, compare, summarise
+        >>> results = compare(Plan.of(["multimnist"], ["sum"], [0], epochs=1), "results")  # doctest: +SKIP
+    """
+    listener = Silence() if listener is None else listener
+    problems: dict[str, Problem] = {task.name: task.load(plan.data_root) for task in plan.tasks}
+    results = Results(Path(out))
+    if on_open is not None:
+        on_open(results)
+    results.add(setup_line(plan))
+    for task in plan.tasks:
+        listener.timing(task.name, WARM_UP + ROUNDS)
+        timed = {BASELINE: get_strategy(BASELINE), **plan.strategies}
+        times = step_times(problems[task.name], timed, lr=(plan.lrs or (task.lr,))[0], batch=task.batch, on_round=listener.timed)
+        results.add({"kind": "timing", "task": task.name, "baseline": BASELINE, "times": times})
+    batch = {task.name: task.batch for task in plan.tasks}
+    for run in plan.runs():
+        listener.started(run)
+        problem = problems[run.task]
+        line: dict[str, Any] = {"kind": "run", **vars(run), "chance": problem.chance, "test_examples": len(problem.test[0])}
+        try:
+            strategy = plan.strategies[run.strategy]
+            line |= train(problem, strategy, seed=run.seed, lr=run.lr, epochs=run.epochs, batch=batch[run.task], on_step=listener.stepped)
+        except Exception as error:
+            line["error"] = f"{type(error).__name__}: {error}"
+        results.add(line)
+        listener.finished(run, line)
+    return results

@@ -1,0 +1,161 @@
+"""What to compare: tasks, strategies with options, seeds, learning rates; parsed from text where they come from a command line."""
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradsurgery import InputError, Strategy, get_strategy
+from gradsurgery.tasks import Task, get_task
+
+BASELINE = "sum"
+DEFAULT_TASKS = ("multimnist", "cg-mnist")
+DEFAULT_STRATEGIES = (BASELINE, "scaled-sum", "mgda", "pcgrad", "cagrad", "mmpareto")
+DEFAULT_SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a task, a strategy by its label, a seed, a learning rate, and how long."""
+
+    task: str
+    strategy: str
+    seed: int
+    lr: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison: every strategy on every task with every seed (and every learning rate).
+
+    Attributes:
+        tasks: the tasks.
+        strategies: label -> strategy with its options bound; a label is the name, with options as in "cagrad(c=1.0)".
+        seeds: each seeds the model's initial weights and the order of the examples.
+        epochs: passes over the training data; None is each task's own number.
+        lrs: learning rates to choose from by validation accuracy; empty is each task's own.
+        data_root: the folder with the data; None is the digits of an installed package.
+    """
+
+    tasks: tuple[Task, ...]
+    strategies: dict[str, Strategy]
+    seeds: tuple[int, ...] = DEFAULT_SEEDS
+    epochs: int | None = None
+    lrs: tuple[float, ...] = ()
+    data_root: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        tasks: Sequence[str] = DEFAULT_TASKS,
+        strategies: Sequence[str | Strategy] = DEFAULT_STRATEGIES,
+        seeds: Sequence[int] = DEFAULT_SEEDS,
+        *,
+        epochs: int | None = None,
+        lrs: Sequence[float] = (),
+        data_root: Path | str | None = None,
+    ) -> "Plan":
+        """A plan from names.
+
+        Raises:
+            UnknownNameError: for a task, a strategy or an option that does not exist, with the nearest match.
+            InputError: for nothing to do, or numbers that cannot be used.
+
+        Example:
+            >>> from gradsurgery.compare import Plan
+            >>> plan = Plan.of(["multimnist"], ["sum", "cagrad(c=1.0)"], seeds=[0])
+            >>> [run.strategy for run in plan.runs()]
+            ['sum', 'cagrad(c=1.0)']
+        """
+        chosen = tuple(get_task(name) for name in dict.fromkeys(tasks))
+        bound = dict(map(parse_strategy, strategies))
+        if not chosen or not bound or not seeds:
+            raise InputError("a comparison needs at least one task, one strategy and one seed.")
+        if epochs is not None and epochs < 1:
+            raise InputError(f"epochs: expected 1 or more; got {epochs}.")
+        if any(seed < 0 for seed in seeds) or any(not 0 < lr < float("inf") for lr in lrs):
+            raise InputError(f"seeds are 0 or more and learning rates positive; got {list(seeds)} and {list(lrs)}.")
+        for name, strategy in bound.items():
+            if strategy.required and not set(strategy.required) <= set(dict(strategy.given)):
+                raise InputError(f"strategy {name!r} needs its option {strategy.required[0]!r}: write {name}({strategy.required[0]}=...).")
+        root = None if data_root is None else Path(data_root)
+        return cls(chosen, bound, tuple(dict.fromkeys(seeds)), epochs, tuple(dict.fromkeys(lrs)), root)
+
+    def runs(self) -> list[Run]:
+        """Every run; seeds come last, so that what is done early can already be compared."""
+        return [
+            Run(task.name, label, seed, lr, self.epochs or task.epochs)
+            for seed in self.seeds
+            for task in self.tasks
+            for lr in self.lrs or (task.lr,)
+            for label in self.strategies
+        ]
+
+
+def parse_strategy(text: str | Strategy) -> tuple[str, Strategy]:
+    """The label and the strategy for "name" or "name(option=value, ...)"; values are Python literals.
+
+    Raises:
+        UnknownNameError: for a name or an option that does not exist, with the nearest match.
+        InputError: for anything else.
+
+    Example:
+        >>> parse_strategy(" mgda(normalize='l2')")[0]
+        "mgda(normalize='l2')"
+    """
+    if isinstance(text, Strategy):
+        return _label(text.name, dict(text.given)), text
+    match = re.fullmatch(r"\s*([^()\s]*)\s*(?:\((.*)\))?\s*", text, re.S)
+    if match is None:
+        raise InputError(f"strategy {text!r}: write a name, or a name with options as in cagrad(c=1.0).")
+    name, inside = match[1], match[2]
+    options: dict[str, Any] = {}
+    if inside:
+        try:
+            call = ast.parse(f"f({inside})", mode="eval").body
+            assert isinstance(call, ast.Call)
+            if call.args or any(k.arg is None for k in call.keywords):
+                raise ValueError("every option is given by name")
+            options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        except (SyntaxError, ValueError, AssertionError) as error:
+            raise InputError(f"strategy {text!r}: {inside!r} are not options; write name=value with numbers or quoted strings ({error}).") from error
+    return _label(name, options), get_strategy(name, **options)
+
+
+def _label(name: str, options: dict[str, Any]) -> str:
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in options.items())})" if options else name
+
+
+def split_list(values: Sequence[str]) -> list[str]:
+    """Flatten values that may each be a comma-separated list; commas within brackets or quotes do not separate.
+
+    Example:
+        >>> split_list(["sum,cagrad(c=1.0, rescale=1)", "mgda"])
+        ['sum', 'cagrad(c=1.0, rescale=1)', 'mgda']
+    """
+    pieces = [piece.strip() for value in values for piece in re.split(r",(?![^(]*\))", value)]
+    return [piece for piece in pieces if piece]
+
+
+def parse_seeds(values: Sequence[str]) -> list[int]:
+    """Seeds from a command line: one number N is the seeds 0 to N − 1; a list, as in "0,7", is those seeds.
+
+    Raises:
+        InputError: when these are not numbers, or there are none.
+
+    Example:
+        >>> parse_seeds(["3"]), parse_seeds(["5,7"]), parse_seeds(["5,"])
+        ([0, 1, 2], [5, 7], [5])
+    """
+    pieces = split_list(values)
+    if not pieces or not all(re.fullmatch(r"\d+", piece) for piece in pieces):
+        raise InputError(f"seeds: give how many, as in 3, or which, as in 0,7; got {', '.join(values) or 'nothing'}.")
+    numbers = [int(piece) for piece in pieces]
+    if len(numbers) > 1 or "," in values[0]:
+        return numbers
+    if numbers[0] == 0:
+        raise InputError("seeds: 0 seeds is no comparison; give how many, as in 3, or which, as in 0,7 (only the seed 0: 0,).")
+    return list(range(numbers[0]))

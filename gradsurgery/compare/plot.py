@@ -1,0 +1,47 @@
+"""The comparison as one picture: per task, each strategy's test accuracies over the seeds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gradsurgery import MissingExtraError
+from gradsurgery.compare.results import Row
+
+FILE = "comparison.png"
+
+
+def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
+    """Save a figure with a panel per task: a mark per objective at the mean, a bar of ± one std, a dot per seed.
+
+    Raises:
+        MissingExtraError: when matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("the plot needs matplotlib: pip install 'gradsurgery[compare]'.") from error
+    tallest = max((len(rows) for rows in summary.values()), default=1)
+    figure = Figure(figsize=(5.4 * max(len(summary), 1), 1.9 + 0.42 * tallest), layout="constrained")
+    panels = figure.subplots(1, max(len(summary), 1), squeeze=False)[0]
+    for panel, (task, rows) in zip(panels, summary.items(), strict=True):
+        objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies))
+        for k, objective in enumerate(objectives):
+            shift = 0.22 * (k - (len(objectives) - 1) / 2)
+            shown = [(len(rows) - 1 - i - shift, row) for i, row in enumerate(rows) if objective in row.accuracies]
+            colour = f"C{k}"
+            heights = [y for y, _ in shown]
+            panel.errorbar(
+                [row.mean(objective) for _, row in shown], heights, xerr=[row.std(objective) or 0.0 for _, row in shown],
+                fmt="osD^v"[k % 5], color=colour, markersize=6, capsize=3, label=objective,
+            )  # fmt: skip
+            dots = [(value, y) for y, row in shown for value in row.accuracies[objective] if len(row.seeds) > 1]
+            if dots:
+                panel.scatter(*zip(*dots, strict=True), color=colour, s=9, alpha=0.45, linewidths=0)
+        panel.set_yticks(range(len(rows)), [row.strategy for row in reversed(rows)])
+        panel.set_ylim(-0.6, len(rows) - 0.4)
+        panel.set_title(task)
+        panel.set_xlabel("test accuracy (%)")
+        panel.grid(axis="x", alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=max(len(objectives), 1), frameon=False)
+    figure.savefig(path, dpi=150)
+    return path

@@ -1,0 +1,68 @@
+"""Progress bars for a comparison, on stderr; and a line for every run that ends, terminal or not."""
+
+from types import TracebackType
+from typing import Any
+
+from gradsurgery.compare.plan import Plan, Run
+
+
+class Bars:
+    """A listener with two bars: all runs, and the one at work. A context manager.
+
+    Args:
+        plan: what will be run.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True, highlight=False))
+        self._all = self._progress.add_task("runs", total=len(plan.runs()))
+        self._one = self._progress.add_task("", visible=False)
+        self._tuned = len(plan.lrs) > 1
+        self.current: Run | None = None
+        self.step = (0, 0)
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.update(self._one, visible=False)
+        self._progress.stop()
+
+    @property
+    def title(self) -> str:
+        """The run at work."""
+        return "" if self.current is None else self._title(self.current)
+
+    def timing(self, task: str, rounds: int) -> None:
+        """Show the rounds in which the step times are taken."""
+        self._progress.reset(self._one, total=rounds, description=f"{task}: step times", visible=True)
+
+    def timed(self) -> None:
+        """One round further."""
+        self._progress.advance(self._one)
+
+    def started(self, run: Run) -> None:
+        """Show a run."""
+        self.current, self.step = run, (0, 0)
+        self._progress.reset(self._one, total=None, description=self.title, visible=True)
+
+    def stepped(self, step: int, steps: int, loss: float) -> None:
+        """One step further."""
+        self.step = (step, steps)
+        self._progress.update(self._one, total=steps, completed=step, description=f"{self.title}, loss {loss:.3f}")
+
+    def finished(self, run: Run, line: dict[str, Any]) -> None:
+        """Say how it ended."""
+        said = line.get("error") or ", ".join(f"{name} {value:.1f}" for name, value in line["test"].items())
+        seconds = f" ({line['seconds']:.0f} s)" if "seconds" in line else ""
+        self._progress.console.print(f"{self._title(run)}: {said}{seconds}", markup=False, soft_wrap=True)
+        self._progress.advance(self._all)
+        self.current = None
+
+    def _title(self, run: Run) -> str:
+        return f"{run.task}, {run.strategy}, seed {run.seed}" + (f", lr {run.lr:g}" if self._tuned else "")

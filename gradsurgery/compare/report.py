@@ -1,0 +1,56 @@
+"""The comparison as tables for a terminal, with what to keep in mind when reading them."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from gradsurgery.compare.results import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
+    """One table: test accuracy per objective (mean ± std over seeds), conflict rate, step time."""
+    from rich import box
+    from rich.table import Table
+
+    rows = list(rows)
+    objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies))
+    seeds = max((len(row.seeds) for row in rows), default=0)
+    over = f"mean ± std over {seeds} seeds" if seeds > 1 else "one seed"
+    made = Table(title=f"{task}: test accuracy in %, {over}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    made.add_column("strategy", overflow="fold")
+    for objective in objectives:
+        made.add_column(objective, justify="right", no_wrap=True)
+    made.add_column("conflict rate", justify="right")
+    made.add_column("step time", justify="right")
+    if tuned:
+        made.add_column("lr", justify="right")
+    for row in rows:
+        cells = [_accuracy(row, o) if row.seeds else "failed" for o in objectives or ["-"]]
+        conflict = "-" if row.conflict_rate is None else f"{row.conflict_rate:.1f} %"
+        time = "-" if row.step_time is None else f"{row.step_time:.2f} x"
+        made.add_row(row.strategy, *(cells if objectives else []), conflict, time, *([f"{row.lr:g}"] if tuned else []))
+    return made
+
+
+def _accuracy(row: Row, objective: str) -> str:
+    std = row.std(objective)
+    mark = " !" if objective in row.at_chance else ""
+    return f"{row.mean(objective):.1f}" + ("" if std is None else f" ± {std:.1f}") + mark
+
+
+def remarks(summary: Mapping[str, Iterable[Row]], baseline: str, seeds: int) -> list[str]:
+    """What the tables do not say by themselves: what was measured how, and what failed."""
+    notes = [
+        "conflict rate: inspected steps at which two objectives of a parameter group had a negative cosine; mean over groups and seeds.",
+        f"step time: median of alternating training steps without inspection, relative to {baseline}.",
+    ]
+    if 1 < seeds < 5:
+        notes.append(f"± is the sample standard deviation over {seeds} seeds: differences of that size mean nothing yet.")
+    for task, rows in summary.items():
+        for row in rows:
+            if row.at_chance:
+                notes.append(f"! {task}, {row.strategy}: no better than guessing in {', '.join(row.at_chance)}.")
+            notes += [f"failed: {task}, {row.strategy}, {error}" for error in row.errors]
+    return notes

@@ -1,0 +1,78 @@
+"""cg-mnist: a digit's gray image beside a coloured one whose colour is a shortcut that fails at test."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gradsurgery.tasks.digits import Examples, load_digits
+from gradsurgery.tasks.task import Batch, Problem, task
+
+VARIANCE = 0.03  # σ² of a colour around its mean
+
+
+def _encoder(channels: int) -> nn.Sequential:
+    # Pooling before ReLU is the same function as after it, on a quarter of the numbers.
+    return nn.Sequential(
+        nn.BatchNorm2d(channels), nn.Conv2d(channels, 32, 5), nn.MaxPool2d(3, 2), nn.ReLU(),
+        nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 64),
+    )  # fmt: skip
+
+
+class GrayAndColourNet(nn.Module):
+    """Encoders `gray` and `colour`; the features of each go to a head of its own and, concatenated, to the fused head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gray, self.colour = _encoder(1), _encoder(3)
+        self.gray_head, self.colour_head, self.fused_head = nn.Linear(64, 10), nn.Linear(64, 10), nn.Linear(128, 10)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, gray: Tensor, colour: Tensor) -> dict[str, Tensor]:
+        """Logits [n, 10] of each head from images [n, 1, 28, 28] and [n, 3, 28, 28]."""
+        g, c = self.gray(gray), self.colour(colour)
+        return {"fused": self.fused_head(torch.cat([g, c], 1)), "gray": self.gray_head(g), "colour": self.colour_head(c)}
+
+
+@task("cg-mnist", epochs=4, batch=64, lr=0.02, paper="Wei & Hu 2024, arXiv:2405.17730; Kim et al. 2019, arXiv:1812.10352")
+def cg_mnist(data_root: Path | None = None) -> Problem:
+    """A gray digit and the same digit in one colour: two encoders, one fused and two unimodal heads, three losses.
+
+    In training and validation the colour is drawn around the mean colour of the label, c = clip(μ_y + N(0, σ²I), 0, 1)
+    with σ² = 0.03; at test around a mean colour drawn at random. Colour is an easy shortcut that fails at test: what the
+    fused head scores shows how much of the gray encoder survived training. Each encoder is reached by two losses.
+    """
+    digits = load_digits(data_root)
+    return Problem(
+        train=_painted(digits.train, 0, shortcut=True),
+        validation=_painted(digits.validation, 1, shortcut=True),
+        test=_painted(digits.test, 2, shortcut=False),
+        model=GrayAndColourNet,
+        optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4),
+        losses=_losses,
+        metrics=_metrics,
+        chance=10.0,
+    )
+
+
+def _painted(examples: Examples, seed: int, shortcut: bool) -> Batch:
+    """Gray images [n, 1, 28, 28], coloured ones [n, 3, 28, 28], labels [n]."""
+    images, labels = examples
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.rand(10, 3, generator=torch.Generator().manual_seed(7))
+    which = labels if shortcut else torch.randint(10, labels.shape, generator=generator)
+    colour = (means[which] + VARIANCE**0.5 * torch.randn(len(images), 3, generator=generator)).clamp(0, 1)
+    painted = images[:, None] * colour[:, :, None, None]
+    return images[:, None], painted.contiguous(memory_format=torch.channels_last), labels
+
+
+def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    gray, colour, labels = batch
+    return {name: cross_entropy(logits, labels) for name, logits in model(gray, colour).items()}
+
+
+def _metrics(model: nn.Module, examples: Batch) -> dict[str, float]:
+    gray, colour, labels = examples
+    return {name: 100 * (logits.argmax(1) == labels).float().mean().item() for name, logits in model(gray, colour).items()}

