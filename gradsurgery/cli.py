@@ -26,6 +26,9 @@ def main() -> None:
     except GradSurgeryError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 def app() -> "typer.Typer":
@@ -147,7 +150,7 @@ def _report(plan: "Plan", results: "Results") -> None:
     summary = summarise(results.lines, BASELINE)
     for task, rows in summary.items():
         console.print(table(task, rows, tuned=len(plan.lrs) > 1))
-    for note in remarks(summary, BASELINE, len(plan.seeds)):
+    for note in remarks(summary, plan):
         console.print(note, markup=False, soft_wrap=False)
     picture = plot(summary, results.path.with_name("comparison.png"))
     console.print(f"\nresults: {results.path}\nplot:    {picture}", markup=False, soft_wrap=True)

@@ -35,7 +35,7 @@ def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
             )  # fmt: skip
             dots = [(value, y) for y, row in shown for value in row.accuracies[objective] if len(row.seeds) > 1]
             if dots:
-                panel.scatter(*zip(*dots, strict=True), color=colour, s=9, alpha=0.45, linewidths=0)
+                panel.scatter(*zip(*dots, strict=True), facecolors="white", edgecolors=colour, s=16, linewidths=1.0, zorder=4)
         panel.set_yticks(range(len(rows)), [row.strategy for row in reversed(rows)])
         panel.set_ylim(-0.6, len(rows) - 0.4)
         panel.set_title(task)

@@ -1,8 +1,9 @@
 """The comparison as tables for a terminal, with what to keep in mind when reading them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from gradsurgery.compare.plan import BASELINE, Plan
 from gradsurgery.compare.results import Row
 
 if TYPE_CHECKING:
@@ -40,14 +41,22 @@ def _accuracy(row: Row, objective: str) -> str:
     return f"{row.mean(objective):.1f}" + ("" if std is None else f" ± {std:.1f}") + mark
 
 
-def remarks(summary: Mapping[str, Iterable[Row]], baseline: str, seeds: int) -> list[str]:
-    """What the tables do not say by themselves: what was measured how, and what failed."""
+def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
+    """What the tables do not say by themselves: what was measured how, what to be careful with, and what failed."""
+    seeds = max((len(row.seeds) for rows in summary.values() for row in rows), default=0)
     notes = [
         "conflict rate: inspected steps at which two objectives of a parameter group had a negative cosine; mean over groups and seeds.",
-        f"step time: median of alternating training steps without inspection, relative to {baseline}.",
+        f"step time: median of alternating training steps without inspection, relative to {BASELINE}.",
     ]
     if 1 < seeds < 5:
         notes.append(f"± is the sample standard deviation over {seeds} seeds: differences of that size mean nothing yet.")
+    scales = {strategy.scale for strategy in plan.strategies.values()}
+    if len(scales) > 1 and len(plan.lrs) < 2:
+        others = [f"{label} ({strategy.scale})" for label, strategy in plan.strategies.items() if strategy.scale != "sum"]
+        notes.append(
+            f"scale: each strategy keeps its paper's, so {', '.join(others)} may step shorter than a sum at the same learning rate; "
+            "with several --lr each is reported at the one that is best for it on validation data."
+        )
     for task, rows in summary.items():
         for row in rows:
             if row.at_chance:

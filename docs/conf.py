@@ -1,0 +1,41 @@
+"""Sphinx: autodoc over the public modules, and one page per registered strategy, made anew at each build."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import gradsurgery  # noqa: E402
+from strategy_pages import write_pages  # noqa: E402
+
+project = "gradsurgery"
+author = "The gradsurgery developers"
+copyright = "The gradsurgery developers"
+version = release = gradsurgery.__version__
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates"]
+html_theme = "furo"
+html_title = "gradsurgery"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+default_role = "code"
+doctest_global_setup = "import torch; torch.manual_seed(0)"
+
+write_pages(HERE)
+
+
+def escape_bars(app, what, name, obj, options, lines):
+    """Docstrings write absolute values as |x|, which reStructuredText takes for a substitution."""
+    lines[:] = [line if line.lstrip().startswith((">>>", "...")) else line.replace("|", r"\|") for line in lines]
+
+
+def setup(app):
+    """Hook into autodoc."""
+    app.connect("autodoc-process-docstring", escape_bars)
