@@ -6,8 +6,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import gradsurgery  # noqa: E402
 from strategy_pages import write_pages  # noqa: E402
+
+import gradsurgery  # noqa: E402
 
 project = "gradsurgery"
 author = "The gradsurgery developers"

@@ -22,7 +22,7 @@ def main() -> None:
     except ImportError as error:
         sys.exit(f"the command line needs {error.name}: pip install 'gradsurgery[compare]'.")
     try:
-        app()()
+        app()(prog_name="gradsurgery")
     except GradSurgeryError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -76,7 +76,7 @@ def app() -> "typer.Typer":
         strategies: Annotated[list[str] | None, typer.Option(help=strategies_help, metavar="NAMES", show_default=False)] = None,
         tasks: Annotated[list[str] | None, typer.Option(help=tasks_help, metavar="NAMES", show_default=False)] = None,
         seeds: Annotated[list[str] | None, typer.Option(help=seeds_help, metavar="N", show_default=False)] = None,
-        epochs: Annotated[int | None, typer.Option(min=1, help=epochs_help, metavar="N", show_default=False)] = None,
+        epochs: Annotated[int | None, typer.Option(help=epochs_help, metavar="N", show_default=False)] = None,
         lr: Annotated[
             list[float] | None,
             typer.Option(

@@ -42,6 +42,9 @@ def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
         panel.set_xlabel("test accuracy (%)")
         panel.grid(axis="x", alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=max(len(objectives), 1), frameon=False)
+        if objectives:
+            panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(objectives), frameon=False)
+        else:
+            panel.text(0.5, 0.5, "every run failed", ha="center", va="center", transform=panel.transAxes)
     figure.savefig(path, dpi=150)
     return path

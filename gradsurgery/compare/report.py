@@ -9,6 +9,8 @@ from gradsurgery.compare.results import Row
 if TYPE_CHECKING:
     from rich.table import Table
 
+SHORTER = ("mean", "convex")  # scales whose directions are about 1/n of a sum
+
 
 def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
     """One table: test accuracy per objective (mean ± std over seeds), conflict rate, step time."""
@@ -16,7 +18,7 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
     from rich.table import Table
 
     rows = list(rows)
-    objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies))
+    objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies)) or ["accuracy"]  # when every run failed
     seeds = max((len(row.seeds) for row in rows), default=0)
     over = f"mean ± std over {seeds} seeds" if seeds > 1 else "one seed"
     made = Table(title=f"{task}: test accuracy in %, {over}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
@@ -28,10 +30,10 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
     if tuned:
         made.add_column("lr", justify="right")
     for row in rows:
-        cells = [_accuracy(row, o) if row.seeds else "failed" for o in objectives or ["-"]]
+        cells = [_accuracy(row, o) if row.seeds else "failed" for o in objectives]
         conflict = "-" if row.conflict_rate is None else f"{row.conflict_rate:.1f} %"
         time = "-" if row.step_time is None else f"{row.step_time:.2f} x"
-        made.add_row(row.strategy, *(cells if objectives else []), conflict, time, *([f"{row.lr:g}"] if tuned else []))
+        made.add_row(row.strategy, *cells, conflict, time, *([f"{row.lr:g}"] if tuned else []))
     return made
 
 
@@ -50,15 +52,16 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
     ]
     if 1 < seeds < 5:
         notes.append(f"± is the sample standard deviation over {seeds} seeds: differences of that size mean nothing yet.")
-    scales = {strategy.scale for strategy in plan.strategies.values()}
-    if len(scales) > 1 and len(plan.lrs) < 2:
-        others = [f"{label} ({strategy.scale})" for label, strategy in plan.strategies.items() if strategy.scale != "sum"]
+    shorter = [f"{label} ({strategy.scale})" for label, strategy in plan.strategies.items() if strategy.scale in SHORTER]
+    if shorter and len(plan.lrs) < 2:
         notes.append(
-            f"scale: each strategy keeps its paper's, so {', '.join(others)} may step shorter than a sum at the same learning rate; "
+            f"scale: each strategy keeps its paper's, so {', '.join(shorter)} steps shorter than a sum at the same learning rate; "
             "with several --lr each is reported at the one that is best for it on validation data."
         )
     for task, rows in summary.items():
         for row in rows:
+            if len(row.seeds) < seeds:
+                notes.append(f"{task}, {row.strategy}: {len(row.seeds)} of {seeds} seeds.")
             if row.at_chance:
                 notes.append(f"! {task}, {row.strategy}: no better than guessing in {', '.join(row.at_chance)}.")
             notes += [f"failed: {task}, {row.strategy}, {error}" for error in row.errors]

@@ -30,7 +30,8 @@ def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:
 
     Example:
         >>> from gradsurgery import get_strategy
-        >>> get_strategy("constant", preference=[1.0, 0.5]).weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
+        >>> constant = get_strategy("constant", preference=[1.0, 0.5])
+        >>> constant.weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
         [1.0, 0.5]
     """
     return by_objective("preference", preference, objectives, None if preference is not None else 1.0)

@@ -62,8 +62,13 @@ def mmpareto(
 
     Example:
         >>> from gradsurgery import get_strategy
-        >>> get_strategy("mmpareto", gamma=1.0).weights([[1.0, 0.5], [0.5, 1.0]]).tolist()
+        >>> mmpareto = get_strategy("mmpareto", gamma=1.0)
+        >>> mmpareto.weights([[1.0, 0.5], [0.5, 1.0]]).tolist()
         [1.0, 1.0]
+        >>> mmpareto.weights([[1.0, -0.5], [-0.5, 1.0]]).tolist()
+        [1.0, 1.0]
+        >>> mmpareto.weights([[1.0, -1.0], [-1.0, 4.0]]).round(3).tolist()
+        [1.89, 0.756]
     """
     if rescale not in ("group", "tensor", "none"):
         raise StrategyError("strategy 'mmpareto': " + one_of("rescale", str(rescale), ("group", "tensor", "none")))

@@ -21,7 +21,8 @@ def random(objectives: tuple[str, ...], rng: np.random.Generator) -> Array:
 
     Example:
         >>> from gradsurgery import get_strategy
-        >>> float(get_strategy("random").weights([[1.0, 0.0], [0.0, 4.0]]).sum().round(12))
+        >>> weights = get_strategy("random").weights([[1.0, 0.0], [0.0, 4.0]])
+        >>> float(weights.sum().round(12))
         1.0
     """
     draw = np.exp(rng.standard_normal(len(objectives)))

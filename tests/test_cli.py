@@ -1,0 +1,133 @@
+"""The command line as a person meets it, in processes of its own, at 80 columns."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import gradsurgery as gs
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
+
+
+def run(*arguments, cwd=None):
+    done = subprocess.run([sys.executable, "-m", "gradsurgery", *arguments], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def fits(text):
+    assert max(map(len, text.splitlines())) <= 80, max(text.splitlines(), key=len)
+    return text
+
+
+def test_help():
+    for arguments in (["--help"], ["list", "--help"], ["describe", "-h"], ["compare", "--help"]):
+        code, out, err = run(*arguments)
+        assert (code, err) == (0, "")
+        assert "Usage: gradsurgery" in fits(out)
+    for option in ("--strategies", "--tasks", "--seeds", "--epochs", "--out", "--data-root", "--lr"):
+        assert option in out
+    assert "Default" in out
+    assert run("--version") == (0, gs.__version__ + "\n", "")
+
+
+def test_list_has_every_strategy_with_its_claims():
+    code, out, _ = run("list")
+    assert code == 0
+    fits(out)
+    for name in gs.strategy_names():
+        chosen = gs.registry.registered(name)
+        if chosen.function.__module__.startswith("gradsurgery.strategies"):
+            assert f"\n{name}" in out
+    for word in ("inputs", "acts", "scale", "claims", "paper", "2405.17730", "non-conflicting*", "block_grams*"):
+        assert word in out
+
+
+@pytest.mark.parametrize("name", gs.strategy_names())
+def test_describe(name):
+    from gradsurgery.catalogue import describe
+
+    chosen = gs.registry.registered(name)
+    text = fits(describe(chosen))
+    if chosen.function.__module__.startswith("gradsurgery.strategies"):
+        assert chosen.paper.split()[0] in text
+        for option, default in chosen.defaults.items():
+            assert f"\n  {option} (" in text
+            assert default is gs.registry.inspect.Parameter.empty or repr(default) in text
+        for claim in chosen.claims:
+            assert str(claim) in " ".join(text.split())
+        assert ">>>" in text
+
+
+def test_describe_prints_that():
+    code, out, _ = run("describe", "cagrad")
+    assert code == 0
+    assert out.startswith("cagrad\n======\n")
+    assert "default 0.5" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["describe", "mgad"], "Did you mean 'mgda'?"),
+        (["compare", "--tasks", "multimnst"], "Did you mean 'multimnist'?"),
+        (["compare", "--strategies", "sum,cagrd"], "Did you mean 'cagrad'?"),
+        (["compare", "--strategies", "cagrad(d=1)"], "unknown option 'd'"),
+        (["compare", "--seeds", "few"], "give how many"),
+        (["compare", "--epochs", "0"], "expected 1 or more; got 0"),
+        (["compare", "--data-root", "nowhere"], "no train-images"),
+        (["comprae"], "Did you mean 'compare'?"),
+        (["compare", "--sedes", "2"], "--seeds"),
+    ],
+)
+def test_wrong_words(arguments, message, tmp_path):
+    code, _, err = run(*arguments, cwd=tmp_path)
+    assert code == 2
+    assert message in err
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind by a mistake
+
+
+@pytest.mark.slow
+def test_compare(tmp_path):
+    code, out, err = run("compare", "--tasks", "multimnist", "--strategies", "sum,mgda", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path / "a"))
+    assert code == 0, err
+    assert "multimnist: test accuracy in %, one seed" in fits(out.split("results:")[0])
+    for word in ("left", "right", "conflict rate", "step time", "1.00 x"):
+        assert word in out
+    assert "multimnist, mgda, seed 0: left" in err
+    assert "at chance" not in out
+    lines = [json.loads(line) for line in (tmp_path / "a" / "results.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["setup", "timing", "run", "run"]
+    assert all(min(line["test"].values()) > 40 for line in lines if line["kind"] == "run")
+    assert (tmp_path / "a" / "comparison.png").stat().st_size > 10_000
+    code, _, err = run("compare", "--tasks", "multimnist", "--out", str(tmp_path / "a"))
+    assert code == 2
+    assert "already holds results" in err
+
+
+@pytest.mark.slow
+def test_interrupting_keeps_what_is_finished(tmp_path):
+    command = [sys.executable, "-m", "gradsurgery", "compare", "--tasks", "multimnist", "--strategies", "sum", "--seeds", "60", "--epochs", "1"]
+    results = tmp_path / "out" / "results.jsonl"
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + 300
+        while not (results.exists() and '"kind": "run"' in results.read_text()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    runs = sum('"kind": "run"' in line for line in results.read_text().splitlines())
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"Kept: {runs} of 60 runs" in err
+    assert "multimnist: test accuracy" in out
+    assert (tmp_path / "out" / "comparison.png").exists()

@@ -1,0 +1,138 @@
+"""The tasks that ship: real digits, splits that do not mix, colours that fail only at test, and files that are not digits."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+import gradsurgery as gs
+from gradsurgery.tasks import get_task, task, task_names
+from gradsurgery.tasks.digits import load_digits
+
+
+def test_default_digits_are_split_by_class_and_no_digit_is_in_two_splits():
+    digits = load_digits()
+    assert [len(labels) for _, labels in (digits.train, digits.validation, digits.test)] == [3500, 500, 1000]
+    for part, each in ((digits.train, 350), (digits.validation, 50), (digits.test, 100)):
+        images, labels = part
+        assert images.shape == (len(labels), 28, 28)
+        assert 0 <= images.min() < images.max() <= 1
+        assert labels.bincount().tolist() == [each] * 10
+    seen = [{image.numpy().tobytes() for image in images} for images, _ in (digits.train, digits.validation, digits.test)]
+    assert not seen[0] & seen[1]
+    assert not seen[0] & seen[2]
+    assert not seen[1] & seen[2]
+
+
+def write_idx(path, array):
+    data = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A torchvision folder: the training split gzipped, the test split plain."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, count, end in (("train", 80, ".gz"), ("t10k", 20, "")):
+        write_idx(raw / f"{part}-images-idx3-ubyte{end}", rng.integers(0, 256, (count, 28, 28)).astype(np.uint8))
+        write_idx(raw / f"{part}-labels-idx1-ubyte{end}", (np.arange(count) % 10).astype(np.uint8))
+    return tmp_path
+
+
+def test_torchvision_layout(root):
+    digits = load_digits(root)
+    raw = np.frombuffer((root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8)
+    assert (digits.test[0] * 255).round().byte().numpy().reshape(-1).tolist() == raw.tolist()
+    assert digits.test[1].tolist() == list(range(10)) * 2
+    assert (len(digits.train[1]), len(digits.validation[1])) == (70, 10)
+    assert load_digits(root / "MNIST" / "raw").train[1].tolist() == digits.train[1].tolist()
+    for name in task_names():
+        assert len(get_task(name).load(root).test[0]) >= 20
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda raw: (raw / "train-images-idx3-ubyte.gz").unlink(), r"no train-images.*under"),
+        (lambda raw: (raw / "t10k-images-idx3-ubyte").write_bytes(b"not images"), "is not an IDX file"),
+        (lambda raw: (raw / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip"), "cannot be read"),
+        (lambda raw: write_idx(raw / "t10k-labels-idx1-ubyte", np.zeros(3, np.uint8)), "3 t10k labels do not fit"),
+        (lambda raw: write_idx(raw / "t10k-images-idx3-ubyte", np.zeros((20, 8, 8), np.uint8)), r"expected \[n, 28, 28\]"),
+    ],
+)
+def test_files_that_are_not_digits(root, break_it, message):
+    break_it(root / "MNIST" / "raw")
+    with pytest.raises(gs.InputError, match=message):
+        load_digits(root)
+
+
+def test_colours_follow_the_label_except_at_test():
+    """Guess the label from the mean colour alone, by the nearest mean colour of the training examples."""
+    problem = get_task("cg-mnist").load(None)
+
+    def colours(images):
+        lit = images.sum((2, 3)) / (images.amax(1, keepdim=True) > 0).sum((2, 3))
+        return lit / lit.sum(1, keepdim=True)
+
+    _, painted, labels = problem.train
+    means = torch.stack([colours(painted[labels == digit]).mean(0) for digit in range(10)])
+
+    def guessed(part):
+        _, painted, labels = part
+        return (torch.cdist(colours(painted), means).argmin(1) == labels).float().mean().item()
+
+    assert guessed(problem.train) > 0.3
+    assert abs(guessed(problem.validation) - guessed(problem.train)) < 0.06
+    assert abs(guessed(problem.test) - 0.1) < 0.04
+    gray, painted, _ = problem.test
+    assert (painted <= gray + 1e-6).all()  # painting only dims
+
+
+def test_multimnist_overlaps_two_digits_of_one_split():
+    problem = get_task("multimnist").load(None)
+    images, labels = problem.train
+    assert images.shape == (7000, 1, 28, 28)
+    assert labels.shape == (7000, 2)
+    assert abs(torch.corrcoef(labels.T.float())[0, 1]) < 0.05  # partners are independent
+    again = get_task("multimnist").load(None)
+    assert all(torch.equal(a, b) for a, b in zip(problem.train, again.train, strict=True))
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_a_task_is_what_its_interface_says(name):
+    chosen = get_task(name)
+    assert chosen.description
+    problem = chosen.load(None)
+    torch.manual_seed(0)
+    model = problem.model()
+    batch = tuple(tensor[:16] for tensor in problem.train)
+    losses = problem.losses(model, batch)
+    assert all(loss.ndim == 0 and loss.requires_grad for loss in losses.values())
+    model.eval()
+    with torch.no_grad():
+        figures = problem.metrics(model, batch)
+    assert set(figures) == set(losses)
+    record = gs.backward(losses, model, "mgda")
+    assert any(len(group.objectives) > 1 for group in record.values())
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_groups_are_trunk_encoders_and_heads():
+    shapes = {"multimnist": {"left+right", "left", "right"}, "cg-mnist": {"fused+gray", "colour+fused", "fused", "gray", "colour"}}
+    for name, groups in shapes.items():
+        problem = get_task(name).load(None)
+        model = problem.model()
+        assert set(gs.inspect(problem.losses(model, tuple(t[:8] for t in problem.train)), model)) == groups
+
+
+def test_registering_and_asking():
+    with pytest.raises(gs.UnknownNameError, match="Did you mean 'cg-mnist'"):
+        get_task("cgmnist")
+    with pytest.raises(gs.InputError, match="already registered by gradsurgery.tasks.multimnist"):
+        task("multimnist", epochs=1, batch=1, lr=1.0, paper="mine")(lambda root: None)
+    with pytest.raises(gs.InputError, match="lr is positive; got 1, 1, 0"):
+        task("mine", epochs=1, batch=1, lr=0.0, paper="mine")(lambda root: None)
+    assert "mine" not in task_names()
