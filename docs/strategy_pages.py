@@ -21,7 +21,7 @@ def write_pages(docs: Path) -> list[Path]:
     environment.filters["link"] = link
     folder = docs / "strategies"
     folder.mkdir(exist_ok=True)
-    shipped = [s for s in map(registered, gs.strategy_names()) if s.function.__module__.startswith("gradsurgery.strategies.")]
+    shipped = [s for s in map(registered, gs.strategy_names()) if s.shipped]
     texts = {"index": environment.get_template("strategies.rst.jinja").render(strategies=shipped)}
     for strategy in shipped:
         names = [n for n, p in inspect.signature(strategy.function).parameters.items() if p.kind is not p.KEYWORD_ONLY]

@@ -54,6 +54,7 @@ def when(condition: str, predicate: Callable[..., bool], *claims: "str | Claim")
         claims: the claims made where the predicate is true.
 
     Example:
+        >>> from gradsurgery import when
         >>> [str(claim) for claim in when("c >= 1", lambda options: options["c"] >= 1, "strict")]
         ['strict when c >= 1']
     """

@@ -103,6 +103,11 @@ class Strategy:
         return bool(self.inputs & FROM_GRADIENTS)
 
     @property
+    def shipped(self) -> bool:
+        """Whether it comes with the library, rather than from a user or an entry point."""
+        return (self.function.__module__ or "").startswith("gradsurgery.strategies.")
+
+    @property
     def description(self) -> str:
         """The docstring of the function."""
         return inspect.getdoc(self.function) or ""

@@ -86,6 +86,7 @@ def strategy(
         StrategyError: at import, for an unknown input, scale, claim or variant, or an option with a reserved name.
 
     Example:
+        >>> from gradsurgery import get_strategy, strategy
         >>> @strategy("smallest-docs-example", paper="none", scale="convex")
         ... def smallest(gram):
         ...     '''All weight on the shortest gradient.'''
@@ -177,6 +178,7 @@ def get_strategy(name: str | Strategy, **options: Any) -> Strategy:
         UnknownNameError: for an unknown name or option, with the nearest match and the list.
 
     Example:
+        >>> from gradsurgery import get_strategy
         >>> get_strategy("pcgrad", reduction="mean").options
         {'reduction': 'mean'}
     """

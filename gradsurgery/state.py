@@ -21,6 +21,7 @@ class State:
     them when it fails. Objectives that are absent in a step keep their values.
 
     Example:
+        >>> from gradsurgery import State
         >>> state = State()
         >>> step = state.bind(("a", "b"))
         >>> step.vector("xi", 0.0)[:] = [1.0, 2.0]

@@ -12,7 +12,7 @@ import gradsurgery as gs
 import gradsurgery.registry as registry
 
 PACKAGE = str(pathlib.Path(gs.__file__).parent)
-STRATEGIES = [n for n in gs.strategy_names() if gs.get_strategy(n).function.__module__.startswith("gradsurgery.strategies")]
+STRATEGIES = [n for n in gs.strategy_names() if gs.get_strategy(n).shipped]
 
 
 @pytest.fixture

@@ -143,8 +143,11 @@ def shown(summary, plan, width=80):
 
 
 def test_tables_have_means_stds_and_marks(tmp_path):
-    plan = Plan.of(["lines"], ["sum", "mgda"], [0, 1])
+    plan = Plan.of(["lines"], ["sum", "mgda", "scaled-sum"], [0, 1], lrs=[0.1, 0.05])
     results = compare(plan, tmp_path)
+    assert all(f"\n {name} " in shown(summarise(results.lines, BASELINE), plan) for name in plan.strategies)
+    plan = Plan.of(["lines"], ["sum", "mgda"], [0, 1])
+    results = compare(plan, tmp_path / "one")
     summary = summarise(results.lines, BASELINE)
     text = shown(summary, plan)
     row = summary["lines"][0]

@@ -9,7 +9,7 @@ import torch
 import gradsurgery as gs
 from gradsurgery.testing import KINDS, make_sample
 
-NAMES = [n for n in gs.strategy_names() if gs.get_strategy(n).function.__module__.startswith("gradsurgery.strategies")]
+NAMES = [n for n in gs.strategy_names() if gs.get_strategy(n).shipped]
 HOMOGENEOUS = [n for n in NAMES if any(c.name == "homogeneous" and c.degree == 1 for c in gs.get_strategy(n).claims)]
 
 

@@ -103,6 +103,7 @@ def parse_strategy(text: str | Strategy) -> tuple[str, Strategy]:
         InputError: for anything else.
 
     Example:
+        >>> from gradsurgery.compare import parse_strategy
         >>> parse_strategy(" mgda(normalize='l2')")[0]
         "mgda(normalize='l2')"
     """
@@ -133,6 +134,7 @@ def split_list(values: Sequence[str]) -> list[str]:
     """Flatten values that may each be a comma-separated list; commas within brackets or quotes do not separate.
 
     Example:
+        >>> from gradsurgery.compare import split_list
         >>> split_list(["sum,cagrad(c=1.0, rescale=1)", "mgda"])
         ['sum', 'cagrad(c=1.0, rescale=1)', 'mgda']
     """
@@ -147,6 +149,7 @@ def parse_seeds(values: Sequence[str]) -> list[int]:
         InputError: when these are not numbers, or there are none.
 
     Example:
+        >>> from gradsurgery.compare import parse_seeds
         >>> parse_seeds(["3"]), parse_seeds(["5,7"]), parse_seeds(["5,"])
         ([0, 1, 2], [5, 7], [5])
     """

@@ -22,7 +22,7 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
     seeds = max((len(row.seeds) for row in rows), default=0)
     over = f"mean ± std over {seeds} seeds" if seeds > 1 else "one seed"
     made = Table(title=f"{task}: test accuracy in %, {over}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    made.add_column("strategy", overflow="fold")
+    made.add_column("strategy", overflow="fold", min_width=min(20, max(map(len, [row.strategy for row in rows]), default=0)))
     for objective in objectives:
         made.add_column(objective, justify="right", no_wrap=True)
     made.add_column("conflict rate", justify="right")

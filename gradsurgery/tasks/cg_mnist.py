@@ -36,7 +36,7 @@ class GrayAndColourNet(nn.Module):
         return {"fused": self.fused_head(torch.cat([g, c], 1)), "gray": self.gray_head(g), "colour": self.colour_head(c)}
 
 
-@task("cg-mnist", epochs=4, batch=64, lr=0.02, paper="Wei & Hu 2024, arXiv:2405.17730; Kim et al. 2019, arXiv:1812.10352")
+@task("cg-mnist", epochs=6, batch=64, lr=0.01, paper="Wei & Hu 2024, arXiv:2405.17730; Kim et al. 2019, arXiv:1812.10352")
 def cg_mnist(data_root: Path | None = None) -> Problem:
     """A gray digit and the same digit in one colour: two encoders, one fused and two unimodal heads, three losses.
 

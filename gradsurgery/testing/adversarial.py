@@ -258,6 +258,7 @@ def make_sample(kind: str, n: int, seed: Any = 0, *, spread: float = 0.0, scale:
         InputError: for an unknown kind, with the nearest match.
 
     Example:
+        >>> from gradsurgery.testing import make_sample
         >>> make_sample("opposite", 2, spread=6.0).count
         2
     """
