@@ -12,7 +12,10 @@ import typer
 import gradsurgery as gs
 from gradsurgery.tasks import get_task
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+
+@app.command()
 def main(
     strategy: Annotated[str, typer.Option(help="A strategy's name.")] = "mmpareto",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
@@ -47,4 +50,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

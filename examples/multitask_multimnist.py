@@ -12,7 +12,10 @@ import typer
 import gradsurgery as gs
 from gradsurgery.tasks import get_task
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+
+@app.command()
 def main(
     strategy: Annotated[str, typer.Option(help="A strategy's name.")] = "mgda",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
@@ -34,7 +37,7 @@ def main(
             record = gs.backward(losses, model, strategy, seed=step)  # in place of sum(losses.values()).backward()
             optimizer.step()
             step += 1
-        print(f"epoch {epoch + 1}, {record}")
+        print(f"epoch {epoch + 1}; the last {record}")
     model.eval()
     with torch.no_grad():
         accuracies = problem.metrics(model, problem.test)
@@ -42,4 +45,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

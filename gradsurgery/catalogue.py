@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from gradsurgery.options import describe_annotation
 from gradsurgery.registry import Strategy
 
 if TYPE_CHECKING:
@@ -71,12 +72,7 @@ def describe(strategy: Strategy, width: int = 80) -> str:
 
 
 def _kind(strategy: Strategy, option: str) -> str:
-    annotation = inspect.signature(strategy.function).parameters[option].annotation
-    values = getattr(annotation, "__args__", None)
-    if values and not any(isinstance(value, type) for value in values):
-        return "one of " + ", ".join(map(repr, values))
-    name = getattr(annotation, "__name__", "")
-    return "" if annotation is inspect.Parameter.empty or name == "Any" else name
+    return describe_annotation(strategy.annotations.get(option))
 
 
 def _paragraphs(text: str) -> Iterator[tuple[str, str]]:

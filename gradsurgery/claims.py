@@ -1,6 +1,7 @@
 """Claims: the promises a strategy makes, some of them under a condition."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,8 +75,10 @@ def as_claims(claims: "tuple[str | Claim | tuple[Claim, ...], ...]") -> tuple[Cl
             found.extend(claim)
         elif isinstance(claim, Claim):
             found.append(claim)
+        elif isinstance(claim, str) and (written := re.fullmatch(r"homogeneous\((-?\d+(?:\.\d+)?)\)", claim)):
+            found.append(homogeneous(float(written[1])))
         elif claim == "homogeneous":
-            raise StrategyError('claim "homogeneous" needs its degree: homogeneous(1).')
+            raise StrategyError('claim "homogeneous" needs its degree k, as in "homogeneous(1)" or gradsurgery.homogeneous(1): J → sJ gives d → sᵏd.')
         elif claim in NAMES:
             found.append(Claim(claim))
         else:

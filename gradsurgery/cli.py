@@ -67,9 +67,9 @@ def app() -> "typer.Typer":
     def describe(name: Annotated[str, typer.Argument(help="The strategy's name, as in 'gradsurgery list'.", show_default=False)]) -> None:
         """Describe one strategy: the maths, what it promises and when, its options with their defaults."""
         from gradsurgery.catalogue import describe as text
-        from gradsurgery.registry import registered
+        from gradsurgery.registry import get_strategy, registered
 
-        typer.echo(text(registered(name)))
+        typer.echo(text(get_strategy(name) if "(" in name else registered(name)))
 
     @made.command()
     def compare(
@@ -78,10 +78,10 @@ def app() -> "typer.Typer":
         seeds: Annotated[list[str] | None, typer.Option(help=seeds_help, metavar="N", show_default=False)] = None,
         epochs: Annotated[int | None, typer.Option(help=epochs_help, metavar="N", show_default=False)] = None,
         lr: Annotated[
-            list[float] | None,
+            list[str] | None,
             typer.Option(
-                help="Learning rate; repeat it, and each strategy is reported at the one with the best validation accuracy. Default: each task's own.",
-                metavar="RATE",
+                help="Learning rates, separated by commas; each strategy is reported at the one with the best validation accuracy. Default: each task's own.",
+                metavar="RATES",
                 show_default=False,
             ),
         ] = None,
@@ -96,7 +96,7 @@ def app() -> "typer.Typer":
         per task with the test accuracy of each objective, the conflict rate and the step time, and leaves
         results.jsonl and comparison.png in the folder.
         """
-        from gradsurgery.compare import Plan, parse_seeds, split_list
+        from gradsurgery.compare import Plan, parse_rates, parse_seeds, split_list
         from gradsurgery.compare.plan import DEFAULT_SEEDS
 
         plan = Plan.of(
@@ -104,7 +104,7 @@ def app() -> "typer.Typer":
             split_list(strategies) if strategies else DEFAULT_STRATEGIES,
             parse_seeds(seeds) if seeds else DEFAULT_SEEDS,
             epochs=epochs,
-            lrs=lr or (),
+            lrs=parse_rates(lr or ()),
             data_root=data_root,
         )
         raise typer.Exit(_compare(plan, out or Path("comparisons") / time.strftime("%Y%m%d-%H%M%S")))
@@ -119,7 +119,7 @@ def _list() -> None:
     from gradsurgery.catalogue import LEGEND, overview
     from gradsurgery.registry import registered
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(80, Console().width))  # a narrower table would lose columns
     strategies = [registered(name) for name in strategy_names()]
     console.print(overview(strategies))
     console.print(f"\n{LEGEND}", markup=False)
@@ -132,9 +132,14 @@ def _compare(plan: "Plan", out: Path) -> int:
 
     bars = Bars(plan)
     kept: list[Results] = []
+
+    def opened(results: "Results") -> None:
+        kept.append(results)
+        bars.start()  # what can be wrong with the data or the folder has been said by now
+
     try:
         with bars:
-            results = compare(plan, out, bars, on_open=kept.append)
+            results = compare(plan, out, bars, on_open=opened)
     except KeyboardInterrupt:
         return _interrupted(plan, bars, kept)
     _report(plan, results)
@@ -146,7 +151,7 @@ def _report(plan: "Plan", results: "Results") -> None:
 
     from gradsurgery.compare import BASELINE, plot, remarks, summarise, table
 
-    console: Any = Console(highlight=False)
+    console: Any = Console(highlight=False, width=max(80, Console().width))  # a narrower table would lose columns
     summary = summarise(results.lines, BASELINE)
     for task, rows in summary.items():
         console.print(table(task, rows, tuned=len(plan.lrs) > 1))
@@ -157,10 +162,12 @@ def _report(plan: "Plan", results: "Results") -> None:
 
 
 def _interrupted(plan: "Plan", bars: "Bars", kept: "list[Results]") -> int:
-    lines = kept[0].runs if kept else []
-    if lines:
+    runs = kept[0].runs if kept else []
+    if runs:
         _report(plan, kept[0])
+    elif kept:
+        kept[0].discard()
     lost = "" if bars.current is None else f" The run at work ({bars.title}, step {bars.step[0]} of {bars.step[1] or '?'}) is not kept."
-    where = f" in {kept[0].path}" if kept else ""
-    print(f"Interrupted.{lost} Kept: {len(lines)} of {len(plan.runs())} runs{where}.", file=sys.stderr)
+    where = f" in {kept[0].path}" if runs else ""
+    print(f"Interrupted.{lost} Kept: {len(runs)} of {len(plan.runs())} runs{where}.", file=sys.stderr)
     return 130

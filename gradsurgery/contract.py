@@ -15,6 +15,7 @@ from torch import Tensor
 from gradsurgery.claims import Claim
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, UnknownNameError, one_of
 from gradsurgery.objectives import Objectives
+from gradsurgery.options import annotations, check_option
 from gradsurgery.solvers import DEFAULT_EPS, Solution, as_gram
 
 Array = NDArray[np.float64]
@@ -77,6 +78,11 @@ class Strategy:
         return {n: p.default for n, p in self._signature.items() if p.kind is p.KEYWORD_ONLY}
 
     @cached_property
+    def annotations(self) -> Mapping[str, Any]:
+        """The annotation of every input and option."""
+        return annotations(self.function)
+
+    @cached_property
     def options(self) -> dict[str, Any]:
         """Every option with the value it has here."""
         return {**self.defaults, **dict(self.given)}
@@ -121,6 +127,8 @@ class Strategy:
         missing = [n for n in self.required if n not in bound]
         if missing:
             raise StrategyError(f"strategy {self.name!r} needs the option {missing[0]!r}: get_strategy({self.name!r}, {missing[0]}=...).")
+        for name, value in options.items():
+            check_option(f"strategy {self.name!r}", name, value, self.annotations.get(name, Any))
         return replace(self, given=tuple(sorted(bound.items(), key=lambda i: i[0])))
 
     def __repr__(self) -> str:
@@ -149,8 +157,12 @@ class Strategy:
                 raise TypeError
         except (TypeError, ValueError) as error:
             raise StrategyError(f"strategy {self.name!r} returned {type(result).__name__}; expected weights [{n}].") from error
-        if weights.shape != (n,) and (blocks is None or weights.shape != (blocks, n)):
-            raise StrategyError(f"strategy {self.name!r} returned weights of shape {list(weights.shape)}; expected [{n}].")
+        if "cross" in self.inputs:
+            shapes: list[tuple[int, ...]] = [(len(given["cross"]), n)]
+        else:
+            shapes = [(n,)] if blocks is None else [(n,), (blocks, n)]
+        if weights.shape not in shapes:
+            raise StrategyError(f"strategy {self.name!r} returned weights of shape {list(weights.shape)}; expected {list(shapes[0])}.")
         if not np.isfinite(weights).all():
             raise NonFiniteError(f"strategy {self.name!r} returned weights that are not finite: {weights.tolist()}.")
         return Outcome(weights, None, gap, converged)
@@ -178,28 +190,43 @@ class Strategy:
     def __call__(self, gradients: Sequence[Tensor] | Tensor, *, step: int = 0, **inputs: Any) -> Tensor:
         """The direction [d] for n gradients, flattened: a list of [d] tensors, or one [n, d] tensor.
 
-        It comes back on the gradients' device and in their dtype (float16, bfloat16, float32 or float64).
+        Strategies that take `cross` are given m independent batches of them: a list of m such, or one [m, n, d] tensor.
+        `splits=` says how many of the d coordinates belong to each parameter tensor.
+
+        Returns:
+            d [d], on the gradients' device and in their dtype (float16, bfloat16, float32 or float64).
 
         Raises:
             InputError: when the gradients are not n >= 1 vectors of one length, dtype and device.
             NonFiniteError: when a gradient holds a NaN or an infinity; the message names it.
             StrategyError: when an input is missing, for example `state` for a strategy that remembers.
         """
-        rows = _as_rows(gradients)
-        objectives = Objectives([[row] for row in rows])
-        names = inputs.get("objectives") or tuple(map(str, range(len(rows))))
-        norms = np.diagonal(objectives.gram)
-        if not np.isfinite(norms).all():
-            bad = [names[int(i)] for i in np.flatnonzero(~np.isfinite(norms))]
+        batches = 1
+        if "cross" in self.inputs:
+            parts = [_as_rows(part) for part in gradients]
+            batches = len(parts)
+            if any(len(part) != len(parts[0]) for part in parts):
+                raise InputError(f"gradients: every batch has the same objectives; got {[len(part) for part in parts]} gradients.")
+            rows = _as_rows([row for part in parts for row in part])
+        else:
+            rows = _as_rows(gradients)
+        n = len(rows) // batches
+        sizes = list(inputs.get("splits") or [len(rows[0])])
+        if sum(sizes) != len(rows[0]):
+            raise InputError(f"splits: {sizes} do not sum to the {len(rows[0])} coordinates of the gradients.")
+        objectives = Objectives([torch.split(row, sizes) for row in rows], batches=batches)
+        if isinstance(gradients, Tensor) and "rows" in self.inputs:
+            objectives.take_rows(gradients.detach())
+        names = inputs.get("objectives") or tuple(map(str, range(n)))
+        if bad := [names[i % n] for i in objectives.not_finite()]:
             raise NonFiniteError(f"the gradient of objective {', '.join(map(repr, bad))} has NaN or inf entries, or its square overflows float64.")
         given = gradient_inputs(self, objectives)
-        outcome = self._alone({**given, **inputs}, len(rows), step, objectives)
+        outcome = self._alone({**given, **inputs}, n, step, objectives)
         if outcome.direction is not None:
             return outcome.direction.to(rows[0].dtype)
         assert outcome.weights is not None
-        combined = objectives.combine(outcome.weights)[0]
-        assert combined is not None
-        return combined
+        pieces = [piece for piece in objectives.combine(outcome.weights) if piece is not None]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _alone(self, given: dict[str, Any], n: int, step: int, objectives: Objectives | None = None) -> Outcome:
         """One call outside a training loop: default names, a generator, and the state adopted at the end."""
@@ -211,12 +238,16 @@ class Strategy:
             raise InputError(f"objectives: expected {n} names; got {list(given['objectives'])}.")
         given.setdefault("group", "all")
         given.setdefault("rng", rng_for(0, step, given["group"]))
-        if given.get("losses") is not None:
-            values = given["losses"]
-            values = [values[o] for o in given["objectives"]] if isinstance(values, Mapping) else values
-            given["losses"] = np.array([float(x) for x in values])
-            if given["losses"].shape != (n,):
-                raise InputError(f"losses: expected {n} numbers; got {len(given['losses'])}.")
+        if "generator" in self.inputs:
+            device = torch.device("cpu") if objectives is None else objectives.like[0].device
+            given.setdefault("generator", generator_for(0, step, given["group"], device))
+        for name in ("losses", "observed"):
+            if given.get(name) is not None:
+                values = given[name]
+                values = [values[o] for o in given["objectives"]] if isinstance(values, Mapping) else values
+                given[name] = np.array([float(x) for x in values])
+                if given[name].shape != (n,):
+                    raise InputError(f"{name}: expected {n} numbers; got {len(given[name])}.")
         blocks = 1 if given.get("block_grams") is None else len(given["block_grams"])
         state = given.get("state")
         if state is None:
@@ -236,6 +267,7 @@ def gradient_inputs(strategy: Strategy, objectives: Objectives) -> dict[str, Any
         "gram": lambda: objectives.gram,
         "block_grams": lambda: objectives.block_grams,
         "rows": lambda: objectives.rows,
+        "cross": lambda: objectives.cross,
         "splits": lambda: tuple(objectives.splits),
         "eps": lambda: objectives.eps,
     }
@@ -246,6 +278,12 @@ def rng_for(seed: int, step: int, group: str) -> np.random.Generator:
     """A generator derived from (seed, step, group), so that nothing is carried from step to step."""
     digest = int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "little")
     return np.random.default_rng([seed & (2**64 - 1), step, digest])
+
+
+def generator_for(seed: int, step: int, group: str, device: torch.device) -> torch.Generator:
+    """The same for random numbers that are drawn by torch, on the gradients' device."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{group}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def _as_rows(gradients: Sequence[Tensor] | Tensor) -> list[Tensor]:

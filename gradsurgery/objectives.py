@@ -21,23 +21,26 @@ class Objectives:
             None where the objective does not reach it (a zero block).
         like: the k tensors, for their shapes, dtypes and devices; None takes the first gradient of each.
         blocks: keep one Gram matrix per tensor; otherwise only their sum is formed.
+        batches: m independent batches, one after the other: `gradients` are then m·n rows.
 
     Products are accumulated in float64 whatever the gradients' dtype (on the host for devices without it), one
     piece at a time: one read of the gradients, no [n, d] copy, and squares of float32 or half gradients stay in range.
     """
 
-    def __init__(self, gradients: Sequence[Sequence[Tensor | None]], like: Sequence[Tensor] | None = None, blocks: bool = False) -> None:
+    def __init__(self, gradients: Sequence[Sequence[Tensor | None]], like: Sequence[Tensor] | None = None, blocks: bool = False, batches: int = 1) -> None:
         self.gradients = [list(row) for row in gradients]
         if like is None:
             like = [next(g for g in column if g is not None) for column in zip(*self.gradients, strict=True)]
         self.like = list(like)
         self.blocks = blocks
+        self.batches = batches
+        self._rows: Tensor | None = None
         self._pending: list[tuple[int, Tensor]] | None = None
         self._blocks: Array | None = None
 
     @property
     def count(self) -> int:
-        """n, the number of objectives."""
+        """The number of gradients: n objectives, times m with several batches."""
         return len(self.gradients)
 
     @property
@@ -58,13 +61,32 @@ class Objectives:
         return self._host()
 
     @property
+    def cross(self) -> Array:
+        """[m, m, n, n]: the Gram matrix between the objectives' gradients on batch a and those on batch b."""
+        n = self.count // self.batches
+        return self.gram.reshape(self.batches, n, self.batches, n).transpose(0, 2, 1, 3)
+
+    def not_finite(self) -> list[int]:
+        """The gradients that hold a NaN or an infinity, or whose square overflows float64."""
+        if self._rows is not None:  # nobody asked for a Gram matrix
+            odd = ~torch.isfinite(self._rows.sum(1))  # a sum is the cheapest read that they survive; it may overflow by itself
+            return [i for i in odd.nonzero()[:, 0].tolist() if not bool(torch.isfinite(self._rows[i]).all())] if bool(odd.any()) else []
+        return [int(i) for i in np.flatnonzero(~np.isfinite(np.diagonal(self.gram)))]
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Use this [n, d] tensor as `rows`: the gradients are views of it."""
+        self._rows = rows
+
+    @property
     def eps(self) -> float:
         """The relative accuracy of the Gram's entries: float64 sums of exact or float64 products."""
         return 1e-15
 
     @property
     def rows(self) -> Tensor:
-        """J [n, d] on the gradients' device, built anew at each read: only for coordinate-wise methods."""
+        """J [n, d] on the gradients' device, a copy unless they lie in one tensor: only for coordinate-wise methods."""
+        if self._rows is not None:
+            return self._rows
         dtype = self.like[0].dtype
         for tensor in self.like[1:]:
             dtype = torch.promote_types(dtype, tensor.dtype)
@@ -80,8 +102,10 @@ class Objectives:
         """d = Jᵀw tensor by tensor, in new tensors of each parameter's dtype; None where no objective reaches one.
 
         Args:
-            weights: [n], or [k, n] with one row per tensor.
+            weights: [n], or [k, n] with one row per tensor, or [m, n] with one row per batch.
         """
+        if self.batches > 1:
+            weights = np.reshape(weights, self.count)
         table = np.broadcast_to(weights, (len(self.like), self.count)).tolist()
         return [_combine([row[t] for row in self.gradients], table[t], tensor) for t, tensor in enumerate(self.like)]
 

@@ -104,10 +104,13 @@ class Record(Mapping[str, GroupRecord]):
     def __str__(self) -> str:
         lines = [f"step {self.step}: {self.strategy or 'inspect'} on " + ", ".join(f"{k} = {v:.4g}" for k, v in self.losses.items())]
         for group in self.groups.values():
-            line = f"  {group.name} ({group.parameters} tensors, {group.strategy})"
+            line = f"  {group.name} ({group.parameters} tensors" + (f", {group.strategy})" if self.strategy else ")")
             if group.weights is not None:
                 flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
                 line += ": " + ", ".join(f"{o} {w:.3g}" for o, w in zip(group.objectives, flat.tolist(), strict=True))
+            elif group.cosines is not None and len(group.objectives) > 1:
+                row, column = np.unravel_index(np.argmin(group.cosines), group.cosines.shape)
+                line += f": least cosine {group.cosines[row, column]:.3g} ({group.objectives[row]}/{group.objectives[column]})"
             if group.conflicts:
                 line += "; conflicts " + ", ".join("/".join(pair) for pair in group.conflicts)
             lines.append(line)

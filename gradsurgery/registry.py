@@ -1,8 +1,10 @@
 """Strategies by name: the decorator that registers a function, and the lookup."""
 
+import ast
 import copyreg
 import importlib
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,9 +14,13 @@ import numpy as np
 from gradsurgery.claims import Claim, as_claims, homogeneous, when
 from gradsurgery.contract import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of
+from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, Range
 from gradsurgery.state import State
 
-__all__ = ["Claim", "State", "Strategy", "by_objective", "get_strategy", "homogeneous", "strategy", "strategy_names", "when"]
+__all__ = [
+    "NON_NEGATIVE", "POSITIVE", "SHARE", "Claim", "Range", "State", "Strategy", "by_objective", "get_strategy", "homogeneous", "positive_losses",
+    "read_call", "registered", "strategy", "strategy_names", "when",
+]  # fmt: skip
 
 ENTRY_POINTS = "gradsurgery.strategies"
 # No option may be named like an argument of Surgery, backward, or a call of the strategy.
@@ -54,6 +60,22 @@ def by_objective(what: str, values: Any, objectives: Sequence[str], default: flo
     if not np.isfinite(array).all():
         raise InputError(f"{what}: expected finite numbers; got {dict(zip(objectives, array.tolist(), strict=True))}.")
     return array
+
+
+def positive_losses(where: str, losses: Array | None, objectives: Sequence[str] | None, above: float = 0.0) -> Array:
+    """The losses, which a formula needs to be positive (or above a bound).
+
+    Raises:
+        InputError: that names the first loss which is not.
+        StrategyError: when there are no losses.
+    """
+    if losses is None:
+        raise StrategyError(f"{where} needs the input 'losses': pass losses=.")
+    if not (losses > above).all():
+        i = int(np.argmin(losses > above))
+        name = objectives[i] if objectives is not None else str(i)
+        raise InputError(f"{where} needs losses above {above:g}; {name!r} is {losses[i]:.4g}.")
+    return losses
 
 
 def strategy(
@@ -130,10 +152,16 @@ def _checked(name: str, function: Callable[..., Any], scale: str, claims: Sequen
 
 
 def _add(new: Strategy) -> None:
+    if not new.shipped:
+        _discover()  # so that a name that is taken is an error here, where it is given
     old = _registry.get(new.name)
-    if old is not None and (old.function.__module__, old.function.__qualname__) != (new.function.__module__, new.function.__qualname__):
-        raise StrategyError(f"strategy {new.name!r} is already registered by {old.function.__module__}.{old.function.__qualname__}.")
+    if old is not None and _home(old.function) != _home(new.function):
+        raise StrategyError(f"strategy {new.name!r} is already registered by {_home(old.function)}: choose another name.")
     _registry[new.name] = new
+
+
+def _home(function: Callable[..., Any]) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
 
 
 def _discover() -> None:
@@ -154,7 +182,10 @@ def _discover() -> None:
 def of_function(function: Callable[..., Any]) -> Strategy | None:
     """The strategy that this decorated function was registered as, or None."""
     _discover()
-    return next((s for s in _registry.values() if s.function is function), None)
+    found = [s for s in _registry.values() if s.function is function]
+    if len(found) > 1:
+        raise InputError(f"this function is registered as {', '.join(repr(s.name) for s in found)}: give one of the names.")
+    return found[0] if found else None
 
 
 def _restored(name: str, given: tuple[tuple[str, Any], ...]) -> Strategy:
@@ -172,17 +203,49 @@ def strategy_names() -> list[str]:
 
 
 def get_strategy(name: str | Strategy, **options: Any) -> Strategy:
-    """The strategy of this name with its options bound.
+    """The strategy of this name with its options bound; they may also be written behind the name, as in "cagrad(c=0.4)".
 
     Raises:
         UnknownNameError: for an unknown name or option, with the nearest match and the list.
+        StrategyError: for an option's value that cannot be used, or options that cannot be read.
 
     Example:
         >>> from gradsurgery import get_strategy
         >>> get_strategy("pcgrad", reduction="mean").options
         {'reduction': 'mean'}
+        >>> get_strategy("cagrad(c=0.4)") == get_strategy("cagrad", c=0.4)
+        True
     """
+    if isinstance(name, str) and "(" in name:
+        name, written = read_call(name)
+        options = {**written, **options}
     return (name if isinstance(name, Strategy) else registered(name)).with_options(**options)
+
+
+def read_call(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of "name(option=value, ...)"; values are Python literals.
+
+    Raises:
+        StrategyError: when the text cannot be read so.
+    """
+    match = re.fullmatch(r"\s*([^()\s]*)\s*(?:\((.*)\))?\s*", text, re.S)
+    if match is None:
+        raise StrategyError(f"strategy {text!r}: write a name, or a name with options as in cagrad(c=1.0).")
+    try:
+        call = ast.parse(f"f({match[2] or ''})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args or any(k.arg is None for k in call.keywords):
+            raise StrategyError(f"strategy {text!r}: every option is given by name, as in cagrad(c=1.0).")
+        options = {}
+        for keyword in call.keywords:
+            try:
+                options[str(keyword.arg)] = ast.literal_eval(keyword.value)
+            except ValueError as error:
+                value = ast.unparse(keyword.value)
+                raise StrategyError(f"strategy {text!r}: {value} is no value; write a number or a quoted string, {keyword.arg}={value!r}.") from error
+    except (SyntaxError, AssertionError) as error:
+        raise StrategyError(f"strategy {text!r}: {match[2]!r} are not options; write name=value, separated by commas.") from error
+    return match[1], options
 
 
 def registered(name: str) -> Strategy:

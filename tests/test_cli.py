@@ -69,6 +69,7 @@ def test_describe_prints_that():
     assert code == 0
     assert out.startswith("cagrad\n======\n")
     assert "default 0.5" in out
+    assert run("describe", "cagrad(c=1.0)")[1] == out
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,9 @@ def test_describe_prints_that():
         (["compare", "--data-root", "nowhere"], "no train-images"),
         (["comprae"], "Did you mean 'compare'?"),
         (["compare", "--sedes", "2"], "--seeds"),
+        (["compare", "--lr", "fast"], "give learning rates as in"),
+        (["compare", "--lr", "0.1,0"], "learning rates are positive"),
+        (["compare", "--strategies", "cagrad(c=-1)"], "c is a number at least 0; got -1"),
     ],
 )
 def test_wrong_words(arguments, message, tmp_path):
@@ -131,3 +135,22 @@ def test_interrupting_keeps_what_is_finished(tmp_path):
     assert f"Kept: {runs} of 60 runs" in err
     assert "multimnist: test accuracy" in out
     assert (tmp_path / "out" / "comparison.png").exists()
+
+
+@pytest.mark.slow
+def test_interrupting_before_the_first_run_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "gradsurgery", "compare", "--tasks", "multimnist", "--strategies", "mgda", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "out").exists():  # the step times are taken now
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Kept: 0 of 2 runs." in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []

@@ -53,6 +53,9 @@ def test_function_name_and_bound_strategy_are_the_same(register):
     function = register(lambda gram, *, power=1.0: np.full(len(gram), power), name="other", claims=("deterministic",), variants=({"power": 2.0},))
     expected = {"contract": "passed", "deterministic": "passed", "contract [power=2.0]": "passed", "deterministic [power=2.0]": "passed"}
     assert check_strategy(function) == check_strategy("other") == expected
+    register(function, name="alias")
+    with pytest.raises(gs.InputError, match="registered as 'other', 'alias'"):
+        check_strategy(function)
     assert set(check_strategy(gs.get_strategy("other", power=3.0))) == {"contract", "deterministic"}
 
 
@@ -64,6 +67,11 @@ def test_expected_failures(register):
         check_strategy("sum", expected_failures={"deterministic": "no reason"})
     with pytest.raises(gs.InputError, match="Did you mean 'non-conflicting'"):
         check_strategy("mine", expected_failures={"non-conflict": "a typo"})
+    with pytest.raises(gs.InputError, match="expected a dict from the name of a check"):
+        check_strategy("mine", expected_failures=["non-conflicting"])
+    with pytest.raises(gs.InputError, match="expected a dict from the name of a check"):
+        parametrize_with_checks(["mine"], expected_failures={"mine": "non-conflicting"})
+    parametrize_with_checks(["cagrad", gs.get_strategy("cagrad", c=0.3)], expected_failures={"cagrad": {"contract [c=0.0]": "a reason"}})
 
 
 def test_a_withheld_promise_fails_for_ours_only(register):
@@ -97,9 +105,92 @@ def test_a_domain_is_a_number_of_objectives(register):
     register(needs_luck, name="picky")
     with pytest.raises(ConformanceError, match="refuses some gradients: too large for me"):
         check_strategy("picky")
-    register(lambda scores: np.ones(1), name="wants-scores")
-    with pytest.raises(ConformanceError, match="needs the input 'scores'"):
-        check_strategy("wants-scores")
+    register(lambda observed: np.ones(1), name="wants-observed")  # there is nothing observed at a first step
+    with pytest.raises(ConformanceError, match="needs the input 'observed'"):
+        check_strategy("wants-observed")
+
+    def alone(gram):
+        if len(gram) > 1:
+            raise gs.InputError("one is enough.")
+        return np.ones(1)
+
+    register(alone, name="alone", claims=("strict",))
+    with pytest.raises(ConformanceError, match="refuses two or more objectives: one is enough"):
+        check_strategy("alone")
+
+
+def test_a_condition_that_is_never_met_is_no_promise(register):
+    register(lambda gram: np.ones(len(gram)), claims=("deterministic", gs.when("n > 99", lambda n: n > 99, "strict")))
+    with pytest.raises(ConformanceError, match=r"'strict when n > 99' are met by no sample"):
+        check_strategy("mine")
+    assert [case.id for case in parametrize_with_checks(["mine"]).args[1]] == ["mine-contract", "mine-deterministic", "mine-conditions"]
+
+
+def test_every_input_can_be_checked(register):
+    """Strategies that take scores, several batches, torch's random numbers, tensor sizes, or go by the objectives' names."""
+
+    def by_score(gram, scores, group):
+        return np.full(len(gram), scores[group])
+
+    def dropped(rows, generator):
+        return (rows * (torch.rand(rows.shape[1], generator=generator, dtype=rows.dtype) < 0.5)).sum(0)
+
+    def per_tensor(block_grams, splits):
+        assert len(splits) == len(block_grams)
+        return np.ones(block_grams.shape[:2])
+
+    def by_name(objectives):
+        return np.array([1.0 + int(name) for name in objectives])
+
+    register(by_score, name="by-score", claims=("deterministic", "permutation-equivariant", "homogeneous(1)"))
+    register(lambda cross: np.full(cross.shape[:3:2], 1 / len(cross)), name="by-batch", claims=("deterministic", "permutation-equivariant", "homogeneous(1)"))
+    register(dropped, name="dropped", claims=("permutation-equivariant", gs.homogeneous(1)))
+    register(per_tensor, name="per-tensor", claims=("deterministic", "permutation-equivariant"))
+    register(by_name, name="by-name", claims=("deterministic", "permutation-equivariant"))
+    for name in ("by-score", "by-batch", "dropped", "per-tensor", "by-name"):
+        assert set(check_strategy(name).values()) == {"passed"}
+
+
+def test_exact_directions_from_rows_are_not_judged_by_their_rounding(register):
+    from gradsurgery.solvers import min_norm
+
+    def hull(rows):
+        wide = rows.double()
+        return torch.as_tensor(min_norm((wide @ wide.T).numpy()).value @ wide.numpy()).to(rows)
+
+    register(hull, name="hull", claims=("non-conflicting", "permutation-equivariant"))
+    assert set(check_strategy("hull").values()) == {"passed"}
+    register(lambda rows: -1e-7 * rows.sum(0), name="backwards", claims=("non-conflicting",))
+    with pytest.raises(ConformanceError, match="is hurt"):
+        check_strategy("backwards")
+
+
+def test_samples_cover_sizes_spreads_and_scales_independently():
+    from gradsurgery.testing import KINDS, samples
+
+    drawn = samples(600)
+    ratios = {kind: set() for kind in KINDS}
+    for sample in drawn:
+        live = sample.norms[sample.norms > 0]
+        if len(live) > 3:
+            ratios[sample.kind].add(round(np.log10(live.max() / live.min())))
+    assert all(max(seen) >= 4 and min(seen) == 0 for seen in ratios.values())
+    for odd in (0, 1):
+        sizes = [max(s.norms) for s in drawn if s.count % 2 == odd]
+        assert min(sizes) < 1e-15
+        assert max(sizes) > 1e18
+        assert sum(1 <= size < 1e7 for size in sizes) > 60
+    again = samples(600)
+    assert all(np.array_equal(a.jacobian, b.jacobian) and a.draw == b.draw for a, b in zip(drawn, again, strict=True))
+
+
+def test_a_sample_of_a_jacobian_is_that_jacobian():
+    from gradsurgery.testing import Sample, samples
+
+    for sample in samples(100):
+        made = Sample.of(sample.jacobian)
+        assert np.array_equal(made.jacobian, sample.jacobian)
+        assert np.array_equal(Sample.of(made.jacobian).units, made.units)
 
 
 def test_required_options_come_from_variants(register):

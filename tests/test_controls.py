@@ -94,8 +94,79 @@ def simplex_part(gram, radius):
 
 # ---- the controls: name -> (function, claims, the claim or check that has to fail)
 
+
+def norms_of(gram):
+    return np.sqrt(np.where(np.diag(gram) > 0, np.diag(gram), 1))
+
+
+def sometimes_the_sum(gram, rng):
+    return np.ones(len(gram)) if rng.random() > 0.7 else hull_weights(gram)
+
+
+def neighbours(gram):
+    cosines = gram / np.outer(*[norms_of(gram)] * 2)
+    after = np.roll(np.arange(len(gram)), -1)
+    return 1 + 0.3 * (cosines[np.arange(len(gram)), after] + cosines[after, np.arange(len(gram))][np.roll(np.arange(len(gram)), 1)])
+
+
+def half_shuffled_pcgrad(gram, rng):
+    """PCGrad whose shuffle leaves the first of the others first."""
+    weights = np.zeros(len(gram))
+    for i in range(len(gram)):
+        own = np.eye(len(gram))[i]
+        others = [j for j in range(len(gram)) if j != i]
+        for j in [*others[:1], *rng.permutation(others[1:]).tolist()]:
+            dot = own @ gram[j]
+            if dot < 0:
+                own[j] -= dot / gram[j, j]
+        weights += own
+    return weights
+
+
 H1 = gs.homogeneous(1)
 CLAIMS = {
+    "the sum in three draws of ten": (sometimes_the_sum, ["non-conflicting"], "non-conflicting"),
+    "the sum beside a zero gradient when norms are 2,000 apart": (
+        lambda gram: (
+            np.ones(len(gram))
+            if (np.diag(gram) == 0).any() and np.diag(gram).max() > 4e6 * np.where(np.diag(gram) > 0, np.diag(gram), np.inf).min()
+            else hull_weights(gram)
+        ),
+        ["non-conflicting"],
+        "non-conflicting",
+    ),
+    "uniform for 3, 5, 7 or 12 tiny gradients": (
+        lambda gram: np.full(len(gram), 1 / len(gram)) if len(gram) in (3, 5, 7, 12) and np.trace(gram) < 1e-24 else hull_weights(gram),
+        ["strict"],
+        "strict",
+    ),
+    "uniform for 5, 7 or 12 huge gradients": (
+        lambda gram: np.full(len(gram), 1 / len(gram)) if len(gram) in (5, 7, 12) and np.trace(gram) > 1e38 else hull_weights(gram),
+        ["strict"],
+        "strict",
+    ),
+    "only the outer rows at length one": (
+        lambda gram: 1 / np.where(np.isin(np.arange(len(gram)), (0, len(gram) - 1)), norms_of(gram), 1.0),
+        ["scale-invariant"],
+        "scale-invariant",
+    ),
+    "divided by a power of two": (
+        lambda gram: np.ones(len(gram)) / 2.0 ** np.floor(np.log2(norms_of(gram).max())),
+        [gs.homogeneous(0)],
+        "homogeneous",
+    ),
+    "the first of 3 to 5 objectives counts double": (
+        lambda gram: 1.0 + (3 <= len(gram) <= 5) * (np.arange(len(gram)) == 0),
+        ["permutation-equivariant"],
+        "permutation-equivariant",
+    ),
+    "cosines with the neighbours": (neighbours, ["permutation-equivariant"], "permutation-equivariant"),
+    "pcgrad, half shuffled": (half_shuffled_pcgrad, ["permutation-equivariant"], "permutation-equivariant"),
+    "random weights, the first larger from n = 4 on": (
+        lambda gram, rng: rng.random(len(gram)) + (len(gram) >= 4) * (np.arange(len(gram)) == 0),
+        ["permutation-equivariant"],
+        "permutation-equivariant",
+    ),
     "the sum claims non-conflicting": (lambda gram: np.ones(len(gram)), ["non-conflicting"], "non-conflicting"),
     "pcgrad claims non-conflicting for all n": (lambda gram, rng: gs.get_strategy("pcgrad").weights(gram, rng=rng), ["non-conflicting"], "non-conflicting"),
     "cagrad with c = 0.99 claims non-conflicting": (lambda gram: best_worst(gram, 0.99).value, ["non-conflicting"], "non-conflicting"),

@@ -186,3 +186,29 @@ def test_reentrant_checkpoint_is_a_clear_error():
     fine = checkpoint(model.audio, x, use_reentrant=False)
     gs.backward({"a": model.audio_head(fine).sum(), "b": fine.pow(2).sum()}, model, "mgda")
     assert model.audio[0].weight.grad is not None
+
+
+def test_stacked_losses_reach_what_each_of_them_reaches():
+    """One 1-d tensor, or what comes of iterating over it, gives the groups and gradients of the losses themselves."""
+    from models import Tree, grads
+
+    def step(form):
+        model = Tree()
+        losses = list(model.losses().values())
+        record = gs.backward(form(losses), model, "mgda")
+        return {name: group.parameters for name, group in record.items()}, grads(model)
+
+    expected, gradients = step(list)
+    assert len(expected) == 7
+    for form in (torch.stack, lambda losses: list(torch.stack(losses)), lambda losses: torch.stack(losses).unbind()):
+        groups, found = step(form)
+        assert groups == expected
+        assert all(torch.equal(found[name], gradient) for name, gradient in gradients.items())
+
+
+def test_stacked_losses_one_of_which_is_constant():
+    weight = torch.nn.Parameter(torch.ones(2))
+    stacked = torch.stack([weight.sum(), torch.tensor(3.0), (weight * weight).sum()])
+    record = gs.backward(stacked)
+    assert record["0+2"].objectives == ("0", "2")
+    assert weight.grad.tolist() == [3.0, 3.0]

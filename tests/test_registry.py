@@ -212,3 +212,23 @@ def test_eps_follows_the_gram_dtype(clean):
     for gram in (np.eye(2), np.eye(2, dtype=np.float32), torch.eye(2), torch.eye(2).double()):
         gs.get_strategy("test-it").weights(gram)
     assert seen == [1e-15, 1e-6, 1e-6, 1e-15]
+
+
+def test_a_name_that_is_taken_is_an_error_at_once_and_breaks_nothing():
+    """In a fresh process, before anything was looked up."""
+    import subprocess
+    import sys
+
+    code = """
+import gradsurgery as gs
+try:
+    @gs.strategy("mgda", paper="mine", scale="sum")
+    def mine(gram):
+        return gram[0]
+except gs.StrategyError as error:
+    assert "already registered by gradsurgery.strategies.mgda" in str(error), error
+else:
+    raise SystemExit("accepted")
+assert {"mgda", "pcgrad", "sum"} <= set(gs.strategy_names())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

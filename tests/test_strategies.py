@@ -253,18 +253,36 @@ def test_mmpareto_group_never_conflicts(kind, n):
 # ---- bad input
 
 
-def test_bad_options():
-    for options in ({"normalize": "l3"}, {"solver": "magic"}):
-        with pytest.raises(gs.GradSurgeryError, match=r"Known|l2"):
-            gs.get_strategy("mgda", **options).weights(np.eye(2))
-    with pytest.raises(gs.StrategyError, match="rescale"):
-        gs.get_strategy("cagrad", rescale=3).weights(np.eye(2))
-    with pytest.raises(gs.StrategyError, match="max_rescale"):
-        gs.get_strategy("mmpareto", max_rescale=0.5).weights(np.eye(2))
-    with pytest.raises(gs.StrategyError, match="rescale"):
-        gs.get_strategy("mmpareto", rescale="layer").weights(np.eye(2))
-    with pytest.raises(gs.InputError, match="radius"):
-        gs.get_strategy("cagrad", c=-1.0).weights(np.eye(2))
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mgda", {"normalize": "l3"}, "unknown normalize 'l3'. Did you mean 'l2'"),
+        ("mgda", {"solver": "magic"}, "Known: auto, active-set"),
+        ("cagrad", {"rescale": 3}, "rescale is one of 'none', 1, 2; got 3"),
+        ("cagrad", {"rescale": True}, "rescale is one of"),
+        ("cagrad", {"c": -1.0}, "c is a number at least 0; got -1.0"),
+        ("cagrad", {"c": float("nan")}, "c is a number"),
+        ("cagrad", {"c": "0.4"}, "c is a number"),
+        ("mmpareto", {"max_rescale": 0.5}, "max_rescale is a number at least 1"),
+        ("mmpareto", {"gamma": 0}, "gamma is a number above 0"),
+        ("mmpareto", {"rescale": "layer"}, "unknown rescale 'layer'"),
+    ],
+)
+def test_bad_options(name, options, message):
+    """They are refused where they are given, not at the first step."""
+    with pytest.raises(gs.StrategyError, match=message):
+        gs.get_strategy(name, **options)
+    with pytest.raises(gs.StrategyError, match=message):
+        gs.Surgery(name, **options)
+
+
+def test_options_written_behind_the_name():
+    assert gs.get_strategy("cagrad(c=0.4, rescale=1)").options == {"c": 0.4, "rescale": 1}
+    assert gs.Surgery("mgda(normalize='l2')").strategy.options["normalize"] == "l2"
+    assert gs.get_strategy("cagrad(c=0.4)", c=0.2).options["c"] == 0.2
+    for wrong, message in (("cagrad(c=0.4", "write a name"), ("cagrad(0.4)", "by name"), ("cagrad(c=x)", "c='x'"), ("cagrad(c 1)", "are not options")):
+        with pytest.raises(gs.StrategyError, match=message):
+            gs.get_strategy(wrong)
 
 
 @pytest.mark.parametrize("name", NAMES)

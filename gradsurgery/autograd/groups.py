@@ -32,7 +32,10 @@ def leaves_reached(loss: Tensor) -> dict[int, Tensor]:
     if loss.grad_fn is None:
         return {id(loss): loss}
     found: dict[int, Tensor] = {}
-    seen, stack = {loss.grad_fn}, [loss.grad_fn]
+    start = _of_stacked(loss)
+    if start is None:
+        return found
+    seen, stack = {start}, [start]
     while stack:
         node = stack.pop()
         if type(node).__name__ == "CheckpointFunctionBackward":
@@ -48,6 +51,16 @@ def leaves_reached(loss: Tensor) -> dict[int, Tensor]:
                 seen.add(after)
                 stack.append(after)
     return found
+
+
+def _of_stacked(loss: Tensor) -> Any:
+    """The node a loss starts from: for an element of `torch.stack(losses)` that of the loss itself, since the stack is reached by all."""
+    node: Any = loss.grad_fn
+    if type(node).__name__ == "UnbindBackward0":
+        before: Any = node.next_functions[0][0]
+        if type(before).__name__ == "StackBackward0" and loss.ndim == 0:
+            return before.next_functions[loss.output_nr][0]
+    return node
 
 
 class Parameters:

@@ -1,11 +1,9 @@
 """What to compare: tasks, strategies with options, seeds, learning rates; parsed from text where they come from a command line."""
 
-import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gradsurgery import InputError, Strategy, get_strategy
 from gradsurgery.tasks import Task, get_task
@@ -50,8 +48,8 @@ class Plan:
     @classmethod
     def of(
         cls,
-        tasks: Sequence[str] = DEFAULT_TASKS,
-        strategies: Sequence[str | Strategy] = DEFAULT_STRATEGIES,
+        tasks: str | Sequence[str] = DEFAULT_TASKS,
+        strategies: str | Sequence[str | Strategy] = DEFAULT_STRATEGIES,
         seeds: Sequence[int] = DEFAULT_SEEDS,
         *,
         epochs: int | None = None,
@@ -70,17 +68,14 @@ class Plan:
             >>> [run.strategy for run in plan.runs()]
             ['sum', 'cagrad(c=1.0)']
         """
-        chosen = tuple(get_task(name) for name in dict.fromkeys(tasks))
-        bound = dict(map(parse_strategy, strategies))
+        chosen = tuple(get_task(name) for name in dict.fromkeys([tasks] if isinstance(tasks, str) else tasks))
+        bound = dict(map(parse_strategy, [strategies] if isinstance(strategies, str) else strategies))
         if not chosen or not bound or not seeds:
             raise InputError("a comparison needs at least one task, one strategy and one seed.")
         if epochs is not None and epochs < 1:
             raise InputError(f"epochs: expected 1 or more; got {epochs}.")
         if any(seed < 0 for seed in seeds) or any(not 0 < lr < float("inf") for lr in lrs):
             raise InputError(f"seeds are 0 or more and learning rates positive; got {list(seeds)} and {list(lrs)}.")
-        for name, strategy in bound.items():
-            if strategy.required and not set(strategy.required) <= set(dict(strategy.given)):
-                raise InputError(f"strategy {name!r} needs its option {strategy.required[0]!r}: write {name}({strategy.required[0]}=...).")
         root = None if data_root is None else Path(data_root)
         return cls(chosen, bound, tuple(dict.fromkeys(seeds)), epochs, tuple(dict.fromkeys(lrs)), root)
 
@@ -100,34 +95,16 @@ def parse_strategy(text: str | Strategy) -> tuple[str, Strategy]:
 
     Raises:
         UnknownNameError: for a name or an option that does not exist, with the nearest match.
-        InputError: for anything else.
+        StrategyError: for text that cannot be read, or a value that an option does not take.
 
     Example:
         >>> from gradsurgery.compare import parse_strategy
         >>> parse_strategy(" mgda(normalize='l2')")[0]
         "mgda(normalize='l2')"
     """
-    if isinstance(text, Strategy):
-        return _label(text.name, dict(text.given)), text
-    match = re.fullmatch(r"\s*([^()\s]*)\s*(?:\((.*)\))?\s*", text, re.S)
-    if match is None:
-        raise InputError(f"strategy {text!r}: write a name, or a name with options as in cagrad(c=1.0).")
-    name, inside = match[1], match[2]
-    options: dict[str, Any] = {}
-    if inside:
-        try:
-            call = ast.parse(f"f({inside})", mode="eval").body
-            assert isinstance(call, ast.Call)
-            if call.args or any(k.arg is None for k in call.keywords):
-                raise ValueError("every option is given by name")
-            options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        except (SyntaxError, ValueError, AssertionError) as error:
-            raise InputError(f"strategy {text!r}: {inside!r} are not options; write name=value with numbers or quoted strings ({error}).") from error
-    return _label(name, options), get_strategy(name, **options)
-
-
-def _label(name: str, options: dict[str, Any]) -> str:
-    return f"{name}({', '.join(f'{k}={v!r}' for k, v in options.items())})" if options else name
+    strategy = get_strategy(text)
+    options = ", ".join(f"{name}={value!r}" for name, value in strategy.given)
+    return f"{strategy.name}({options})" if options else strategy.name, strategy
 
 
 def split_list(values: Sequence[str]) -> list[str]:
@@ -162,3 +139,23 @@ def parse_seeds(values: Sequence[str]) -> list[int]:
     if numbers[0] == 0:
         raise InputError("seeds: 0 seeds is no comparison; give how many, as in 3, or which, as in 0,7 (only the seed 0: 0,).")
     return list(range(numbers[0]))
+
+
+def parse_rates(values: Sequence[str]) -> list[float]:
+    """Learning rates from a command line.
+
+    Raises:
+        InputError: when these are not positive numbers.
+
+    Example:
+        >>> from gradsurgery.compare import parse_rates
+        >>> parse_rates(["0.1,0.01", "1e-3"])
+        [0.1, 0.01, 0.001]
+    """
+    try:
+        rates = [float(piece) for piece in split_list(values)]
+    except ValueError as error:
+        raise InputError(f"lr: give learning rates as in 0.1,0.01; got {', '.join(values)}.") from error
+    if not all(0 < rate < float("inf") for rate in rates):
+        raise InputError(f"lr: learning rates are positive; got {', '.join(values)}.")
+    return rates

@@ -1,5 +1,7 @@
 """Progress bars for a comparison, on stderr; and a line for every run that ends, terminal or not."""
 
+import signal
+import threading
 from types import TracebackType
 from typing import Any
 
@@ -8,6 +10,8 @@ from gradsurgery.compare.plan import Plan, Run
 
 class Bars:
     """A listener with two bars: all runs, and the one at work. A context manager.
+
+    Within it Ctrl-C takes effect at the next step, so that no line of results is torn; a second one at once.
 
     Args:
         plan: what will be run.
@@ -24,12 +28,30 @@ class Bars:
         self._tuned = len(plan.lrs) > 1
         self.current: Run | None = None
         self.step = (0, 0)
+        self._stop = False
+        self._before: Any = None
 
     def __enter__(self) -> "Bars":
-        self._progress.start()
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
+    def start(self) -> None:
+        """Show the bars."""
+        self._progress.start()
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+        self._stop = True
+
+    def _check(self) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
         self._progress.update(self._one, visible=False)
         self._progress.stop()
 
@@ -44,15 +66,18 @@ class Bars:
 
     def timed(self) -> None:
         """One round further."""
+        self._check()
         self._progress.advance(self._one)
 
     def started(self, run: Run) -> None:
         """Show a run."""
+        self._check()
         self.current, self.step = run, (0, 0)
         self._progress.reset(self._one, total=None, description=self.title, visible=True)
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
         """One step further."""
+        self._check()
         self.step = (step, steps)
         self._progress.update(self._one, total=steps, completed=step, description=f"{self.title}, loss {loss:.3f}")
 

@@ -9,7 +9,7 @@ from gradsurgery.compare.results import Row
 if TYPE_CHECKING:
     from rich.table import Table
 
-SHORTER = ("mean", "convex")  # scales whose directions are about 1/n of a sum
+OTHER_SCALES = ("mean", "convex", "own")
 
 
 def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
@@ -52,11 +52,12 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
     ]
     if 1 < seeds < 5:
         notes.append(f"± is the sample standard deviation over {seeds} seeds: differences of that size mean nothing yet.")
-    shorter = [f"{label} ({strategy.scale})" for label, strategy in plan.strategies.items() if strategy.scale in SHORTER]
-    if shorter and len(plan.lrs) < 2:
+    shown = {row.strategy for rows in summary.values() for row in rows if row.seeds}
+    others = [f"{label} ({strategy.scale})" for label, strategy in plan.strategies.items() if strategy.scale in OTHER_SCALES and label in shown]
+    if others and len(plan.lrs) < 2:
         notes.append(
-            f"scale: each strategy keeps its paper's, so {', '.join(shorter)} steps shorter than a sum at the same learning rate; "
-            "with several --lr each is reported at the one that is best for it on validation data."
+            f"scale: each strategy keeps its paper's; steps of {', '.join(others)} have another length than a sum's at the same learning rate, "
+            "often a shorter one. With several learning rates (--lr 0.01,0.03) each is reported at the one that is best for it on validation data."
         )
     for task, rows in summary.items():
         for row in rows:

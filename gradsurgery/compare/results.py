@@ -46,6 +46,12 @@ class Results:
             file.write(text + "\n")
         self.lines.append(json.loads(text))
 
+    def discard(self) -> None:
+        """Remove the file, and the folder if there is nothing else in it: for a comparison that ended before its first run."""
+        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
+
     @property
     def runs(self) -> list[Line]:
         """The lines of training runs."""

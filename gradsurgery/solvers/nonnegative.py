@@ -14,3 +14,25 @@ def nonnegative_least_squares(matrix: Array, target: Array) -> Array | None:
     except RuntimeError:  # scipy's word for its iteration limit
         return None
     return np.asarray(solution, dtype=np.float64) if np.isfinite(solution).all() else None
+
+
+def least_distance(root: Array, need: Array) -> Array | None:
+    """z >= 0 of the shortest x = root·z with rootᵀx >= need, or None where no x reaches that (Lawson & Hanson 1974, chapter 23).
+
+    Args:
+        root: [n, n], the constraints' directions are its columns.
+        need: what each of them has to reach [n].
+    """
+    n = len(need)
+    if (need <= 0).all():
+        return np.zeros(n)
+    size = float(np.abs(need).max())
+    target = np.zeros(n + 1)
+    target[n] = 1.0
+    found = nonnegative_least_squares(np.vstack([root, need / size]), target)
+    if found is None:
+        return None
+    slack = 1 - float(need @ found) / size  # 1 / (1 + ‖x/size‖²)
+    if slack <= 1e-13:
+        return None
+    return np.asarray(found * (size / slack))

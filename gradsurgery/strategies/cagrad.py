@@ -1,10 +1,9 @@
 """cagrad: near the mean gradient, the direction whose worst improvement is largest."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from gradsurgery.errors import StrategyError, one_of
-from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.registry import NON_NEGATIVE, homogeneous, strategy, when
 from gradsurgery.solvers import best_worst
 from gradsurgery.solvers.solution import Array, Solution
 
@@ -22,7 +21,7 @@ from gradsurgery.solvers.solution import Array, Solution
     ),
     variants=({"c": 0.0}, {"c": 1.0}, {"c": 2.0, "rescale": 1}, {"c": 1.0, "rescale": 2}),
 )
-def cagrad(gram: Array, eps: float | None = None, *, c: float = 0.5, rescale: Literal["none", 1, 2] = "none") -> Solution:
+def cagrad(gram: Array, eps: float | None = None, *, c: Annotated[float, NON_NEGATIVE] = 0.5, rescale: Literal["none", 1, 2] = "none") -> Solution:
     """max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, g₀ the mean gradient (equation 3; Algorithm 1).
 
     By the dual, d = g₀ + c‖g₀‖ g_w/‖g_w‖ with w = argmin over the simplex of ⟨g_w, g₀⟩ + c‖g₀‖‖g_w‖. Where g_w is only
@@ -38,8 +37,5 @@ def cagrad(gram: Array, eps: float | None = None, *, c: float = 0.5, rescale: Li
         >>> get_strategy("cagrad", c=0.0).weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
         [0.5, 0.5]
     """
-    divisors = {"none": 1.0, 1: 1 + c * c, 2: 1 + c}
-    if rescale not in divisors:
-        raise StrategyError("strategy 'cagrad': " + one_of("rescale", str(rescale), map(str, divisors)))
     solution = best_worst(gram, c, eps)
-    return replace(solution, value=solution.value / divisors[rescale])
+    return replace(solution, value=solution.value / {"none": 1.0, 1: 1 + c * c, 2: 1 + c}[rescale])

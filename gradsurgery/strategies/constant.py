@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradsurgery.registry import by_objective, homogeneous, strategy, when
+from gradsurgery.registry import by_objective, homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
 
@@ -11,11 +11,7 @@ from gradsurgery.solvers.solution import Array
     paper="weighted sum of losses",
     scale="own",
     acts_on="losses",
-    claims=(
-        homogeneous(1),
-        "deterministic",
-        when("no preference", lambda options: options["preference"] is None, "permutation-equivariant"),
-    ),
+    claims=(homogeneous(1), "deterministic", "permutation-equivariant"),
     variants=({"preference": tuple(1.0 + i for i in range(64))},),
 )
 def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:

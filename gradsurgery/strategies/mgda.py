@@ -5,13 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradsurgery.errors import InputError, StrategyError, one_of
-from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.registry import homogeneous, positive_losses, strategy, when
 from gradsurgery.solvers import at_rounding_floor, min_norm
 from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.solvers.solution import Array, Solution
-
-NORMALIZE = ("none", "l2", "loss", "loss+")
 
 
 def _exact(options: dict[str, Any]) -> bool:
@@ -22,10 +19,6 @@ def _unit(options: dict[str, Any]) -> bool:
     return options["normalize"] in ("l2", "loss+")
 
 
-def _raw(options: dict[str, Any]) -> bool:
-    return not _unit(options)
-
-
 @strategy(
     "mgda",
     paper="Désidéri 2012; Sener & Koltun 2018, arXiv:1810.04650",
@@ -33,9 +26,8 @@ def _raw(options: dict[str, Any]) -> bool:
     claims=(
         "deterministic",
         when("the solver is exact", _exact, "non-conflicting", "strict", "permutation-equivariant"),
-        when("normalize is none or loss", _raw, homogeneous(1)),
-        when("normalize is l2 or loss+", _unit, homogeneous(0)),
-        when("normalize is l2 or loss+ and the solver is exact", lambda options: _unit(options) and _exact(options), "scale-invariant"),
+        when("normalize is none or loss and the solver is exact", lambda options: not _unit(options) and _exact(options), homogeneous(1)),
+        when("normalize is l2 or loss+ and the solver is exact", lambda options: _unit(options) and _exact(options), homogeneous(0), "scale-invariant"),
         when("normalize is none", lambda options: options["normalize"] == "none", "sums-to-one"),
     ),
     inputs=lambda options: {"gram", "eps"} | ({"losses", "objectives"} if options["normalize"] in ("loss", "loss+") else set()),
@@ -70,18 +62,10 @@ def mgda(
         >>> get_strategy("mgda").weights([[1.0, 0.0], [0.0, 3.0]]).round(2).tolist()
         [0.75, 0.25]
     """
-    if normalize not in NORMALIZE:
-        raise StrategyError("strategy 'mgda': " + one_of("normalize", str(normalize), NORMALIZE))
     norms = np.sqrt(np.diagonal(gram))
     divisor = np.ones(len(gram))
     if normalize in ("loss", "loss+"):
-        if losses is None:
-            raise StrategyError(f"strategy 'mgda': normalize={normalize!r} needs the input 'losses': pass losses=.")
-        if (losses <= 0).any():
-            i = int(np.argmin(losses))
-            name = objectives[i] if objectives is not None else str(i)
-            raise InputError(f"strategy 'mgda': normalize={normalize!r} needs positive losses; {name!r} is {losses[i]:.4g}.")
-        divisor = divisor * losses
+        divisor = divisor * positive_losses(f"strategy 'mgda' with normalize={normalize!r}", losses, objectives)
     if normalize in ("l2", "loss+"):
         divisor = divisor * np.where(norms > 0, norms, 1.0)
     scaled = gram / divisor / divisor[:, None]

@@ -1,12 +1,11 @@
 """mmpareto: Pareto weights where the objectives of an encoder conflict, the plain sum where they do not."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from gradsurgery.errors import StrategyError, one_of
-from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.registry import POSITIVE, Range, homogeneous, strategy, when
 from gradsurgery.solvers import DEFAULT_EPS, Solution, at_rounding_floor, min_norm, split
 from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.solvers.solution import Array
@@ -25,9 +24,8 @@ def _one_factor(options: dict[str, Any]) -> bool:
     paper="Wei & Hu 2024, arXiv:2405.17730",
     scale="sum",
     claims=(
-        homogeneous(1),
         "deterministic",
-        when("the solver is exact", _exact, "permutation-equivariant"),
+        when("the solver is exact", _exact, homogeneous(1), "permutation-equivariant"),
         when("rescale is group or none and the solver is exact", _one_factor, "non-conflicting", "strict"),
     ),
     inputs=lambda options: {"gram", "eps"} | ({"block_grams"} if options["rescale"] == "tensor" else set()),
@@ -38,10 +36,10 @@ def mmpareto(
     block_grams: Array | None = None,
     eps: float | None = None,
     *,
-    gamma: float = 1.5,
+    gamma: Annotated[float, POSITIVE] = 1.5,
     gamma_on: Literal["always", "conflict"] = "always",
     rescale: Literal["group", "tensor", "none"] = "group",
-    max_rescale: float = 100,
+    max_rescale: Annotated[float, Range(1)] = 100,
     solver: Method = "auto",
 ) -> Solution | Array:
     """No pair in conflict: d = γ Σ gᵢ. Else h = n Σ αᵢ gᵢ at the min-norm α, lengthened to the sum: d = γ h max(1, ‖Σg‖/‖h‖).
@@ -70,12 +68,6 @@ def mmpareto(
         >>> mmpareto.weights([[1.0, -1.0], [-1.0, 4.0]]).round(3).tolist()
         [1.89, 0.756]
     """
-    if rescale not in ("group", "tensor", "none"):
-        raise StrategyError("strategy 'mmpareto': " + one_of("rescale", str(rescale), ("group", "tensor", "none")))
-    if gamma_on not in ("always", "conflict"):
-        raise StrategyError("strategy 'mmpareto': " + one_of("gamma_on", str(gamma_on), ("always", "conflict")))
-    if not max_rescale >= 1:
-        raise StrategyError(f"strategy 'mmpareto': max_rescale is at least 1; got {max_rescale!r}.")
     cosines, norms = split(gram)
     live = np.flatnonzero(norms > 0)
     n = len(gram)

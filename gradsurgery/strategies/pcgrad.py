@@ -4,7 +4,6 @@ from typing import Literal
 
 import numpy as np
 
-from gradsurgery.errors import StrategyError, one_of
 from gradsurgery.registry import homogeneous, strategy, when
 from gradsurgery.solvers import split
 from gradsurgery.solvers.solution import Array
@@ -36,8 +35,6 @@ def pcgrad(gram: Array, rng: np.random.Generator, *, reduction: Literal["sum", "
         >>> get_strategy("pcgrad").weights([[1.0, -0.5], [-0.5, 1.0]]).tolist()
         [1.5, 1.5]
     """
-    if reduction not in ("sum", "mean"):
-        raise StrategyError("strategy 'pcgrad': " + one_of("reduction", str(reduction), ("sum", "mean")))
     n = len(gram)
     cosines, norms = split(gram)
     each = np.arange(n)

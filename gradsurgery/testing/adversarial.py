@@ -12,7 +12,7 @@ from gradsurgery.errors import InputError, one_of
 
 Array = NDArray[np.float64]
 Builder = Callable[[np.random.Generator, int], Array]
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20)
 SPREADS = (0.0, 1.0, 3.0, 6.0)  # log10 of the largest ratio between two norms
 SCALE = 20.0  # log10 of the largest overall factor
 _kinds: dict[str, tuple[int, Builder]] = {}
@@ -27,6 +27,8 @@ class Sample:
         units: the directions of the rows [n, d]; each of length one, or zero.
         norms: ‖gᵢ‖ [n].
         splits: how many of the d coordinates belong to each of the k parameter tensors.
+        names: the objectives' names, which move with the rows.
+        draw: which random numbers a randomised strategy is given on it.
 
     Example:
         >>> from gradsurgery.testing import Sample
@@ -38,10 +40,16 @@ class Sample:
     units: Array
     norms: Array
     splits: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    draw: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            object.__setattr__(self, "names", tuple(map(str, range(len(self.norms)))))
 
     @classmethod
-    def of(cls, jacobian: Any, splits: Sequence[int] | None = None, kind: str = "given") -> "Sample":
-        """A sample from a Jacobian [n, d]."""
+    def of(cls, jacobian: Any, splits: Sequence[int] | None = None, kind: str = "given", draw: int = 0) -> "Sample":
+        """A sample from a Jacobian [n, d], which it holds to the last bit."""
         rows = np.array(jacobian, dtype=np.float64)
         if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
             raise InputError(f"jacobian: expected finite numbers [n, d]; got {rows.tolist() if rows.size < 20 else list(rows.shape)}.")
@@ -49,7 +57,9 @@ class Sample:
         safe = np.where(largest > 0, largest, 1.0)  # so that squares stay in range
         norms = safe * np.linalg.norm(rows / safe[:, None], axis=1)
         units = rows / np.where(norms > 0, norms, 1.0)[:, None]
-        return cls(kind, units, norms, tuple(splits) if splits is not None else (rows.shape[1],))
+        made = cls(kind, units, norms, tuple(splits) if splits is not None else (rows.shape[1],), draw=draw)
+        made.__dict__["jacobian"] = rows  # not the product of directions and norms, which rounds
+        return made
 
     @property
     def count(self) -> int:
@@ -274,14 +284,15 @@ def make_sample(kind: str, n: int, seed: Any = 0, *, spread: float = 0.0, scale:
     norms = np.where(np.linalg.norm(units, axis=1) > 0, norms * scale, 0.0)
     d = units.shape[1]
     cuts = sorted(rng.choice(np.arange(1, d), size=min(d - 1, 2), replace=False).tolist()) if d > 1 else []
-    return Sample(kind, units, norms, tuple(np.diff([0, *cuts, d]).tolist()))
+    return Sample(kind, units, norms, tuple(np.diff([0, *cuts, d]).tolist()), draw=int(rng.integers(2**31)))
 
 
 def samples(count: int = 300, *, seed: int = 0, kinds: Iterable[str] | None = None, sizes: Sequence[int] = SIZES, scales: bool = True) -> list[Sample]:
     """Adversarial Jacobians, and their Gram matrices, in the order of their size.
 
-    Every kind of geometry is met with every number of objectives, with norms equal or spread over factors of 10, 1e3
-    and 1e6, and with overall scales from 1e-20 to 1e20. The same arguments give the same samples.
+    Every kind of geometry is met with every number of objectives. Independently of these the norms are equal or spread
+    over factors of 10, 1e3 and 1e6, and half of the Jacobians have an overall scale from 1e-20 to 1e20, the ends
+    included. The same arguments give the same samples.
 
     Args:
         count: how many.
@@ -310,10 +321,11 @@ def samples(count: int = 300, *, seed: int = 0, kinds: Iterable[str] | None = No
     found = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
-        turn = i // len(chosen)
-        spread = SPREADS[(turn + i) % len(SPREADS)]
-        scale = 10.0 ** rng.uniform(-SCALE, SCALE) if scales and turn % 2 else 1.0
-        found.append(make_sample(chosen[i % len(chosen)], sizes[turn % len(sizes)], [seed, i, 1], spread=spread, scale=scale))
+        turn, k = divmod(i, len(chosen))
+        spread = SPREADS[rng.integers(len(SPREADS))]
+        exponent = rng.uniform(-SCALE, SCALE) if rng.random() < 0.7 else SCALE * rng.choice([-1, 1])
+        scale = 10.0**exponent if scales and rng.random() < 0.5 else 1.0
+        found.append(make_sample(chosen[k], sizes[(turn + k) % len(sizes)], [seed, i, 1], spread=spread, scale=scale))
     return sorted(found, key=lambda sample: sample.count)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from gradsurgery.registry import State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
-from gradsurgery.testing.runner import inputs_of, run
+from gradsurgery.testing.runner import BATCHES, inputs_of, run
 
 
 def broken_contract(strategy: Strategy, sample: Sample) -> str | None:
@@ -34,11 +34,12 @@ def _changed_inputs(strategy: Strategy, sample: Sample) -> str | None:
         "gram": sample.gram.copy(),
         "block_grams": sample.block_grams.copy(),
         "rows": rows,
-        "objectives": tuple(map(str, range(sample.count))),
         "group": "all",
         "rng": np.random.default_rng(0),
+        "generator": torch.Generator().manual_seed(0),
+        "cross": np.broadcast_to(sample.gram, (BATCHES, BATCHES, *sample.gram.shape)).copy(),
         "eps": 1e-15,
-        "state": State().bind(tuple(map(str, range(sample.count))), ("0",), [rows[0]]),
+        "state": State().bind(sample.names, ("0",), [rows[0]]),
     }
     arrays = {name: value for name, value in given.items() if isinstance(value, np.ndarray)}
     arrays["rows"] = rows.numpy()  # the same memory

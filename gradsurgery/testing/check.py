@@ -17,7 +17,7 @@ from gradsurgery.testing.shrink import shrink
 
 DRAWS = 600  # for a claim
 UNCLAIMED_DRAWS = 1000  # for a property that nobody claims
-DRAWS_IN_DISTRIBUTION = 16  # where one draw is thousands of calls
+DRAWS_IN_DISTRIBUTION = 14  # where one draw is hundreds of calls: each kind once
 Chosen = str | Strategy | Callable[..., Any]
 
 
@@ -60,8 +60,8 @@ def check_strategy(strategy: Chosen, *, expected_failures: Mapping[str, str] | N
         >>> check_strategy("sum")["deterministic"]
         'passed'
     """
-    expected = dict(expected_failures or {})
-    cases = [(bound, check, _name(bound, check, label)) for bound, label in settings(strategy) for check in checks_of(bound)]
+    expected = reasons(expected_failures, "expected_failures")
+    cases = cases_of(strategy)
     for name in expected:
         if name not in {case[2] for case in cases}:
             raise InputError("expected_failures: " + one_of("check", name, [case[2] for case in cases]))
@@ -81,6 +81,31 @@ def check_strategy(strategy: Chosen, *, expected_failures: Mapping[str, str] | N
     if failures:
         raise ConformanceError("\n\n".join(failures))
     return results
+
+
+def reasons(given: Any, what: str) -> dict[str, str]:
+    """Expected failures as a dict from the name of a check to the reason."""
+    if given is not None and not (isinstance(given, Mapping) and all(isinstance(x, str) for pair in given.items() for x in pair)):
+        raise InputError(f"{what}: expected a dict from the name of a check to the reason why it fails; got {given!r}.")
+    return dict(given or {})
+
+
+def cases_of(strategy: Chosen) -> list[tuple[Strategy, Check, str]]:
+    """(strategy with its options, check, name of the case) for all of its settings."""
+    bound = settings(strategy)
+    cases = [(one, check, f"{check.name} [{label}]" if label else check.name) for one, label in bound for check in checks_of(one)]
+    never = [c for c in bound[0][0].claims if not any(c.holds(s.count, s.rank, one.options) for one, _ in bound for s in _draws())]
+    if never and not isinstance(strategy, Strategy):  # options bound by hand may well rule a claim out
+        conditions = ", ".join(f"{str(claim)!r}" for claim in never)
+
+        def unmet(strategy: Strategy) -> None:
+            raise ConformanceError(
+                f"{strategy!r}, check 'conditions': the conditions of {conditions} are met by no sample under its defaults or any of its variants, "
+                "so that nothing can be checked: declare variants= that meet them, or take the claim back."
+            )
+
+        cases.append((bound[0][0], Check("conditions", unmet), "conditions"))
+    return cases
 
 
 def settings(strategy: Chosen) -> list[tuple[Strategy, str]]:
@@ -144,6 +169,8 @@ def _contract(strategy: Strategy) -> None:
             accepted.add(sample.count)
     if not accepted:
         raise ConformanceError(f"{strategy!r}, check 'contract': it refuses every sample: {_refusal(violation, refused[min(refused)])}.")
+    if max(accepted) < 2:
+        raise ConformanceError(f"{strategy!r}, check 'contract': it refuses two or more objectives: {_refusal(violation, refused[min(refused)])}")
     for n in accepted & set(refused):
         what = f"it works for {n} objectives, yet refuses some gradients: {_refusal(violation, refused[n])}"
         raise ConformanceError(f"{strategy!r}, check 'contract': {what}.\n{_matrix(refused[n])}\n  A sample of the kind {str(refused[n])!r}.")
@@ -154,7 +181,7 @@ def _claimed(known: Registered) -> Callable[[Strategy], None]:
         draws: Sequence[Sample] = _draws()
         judged = 0
         if _in_distribution(strategy, known.name):
-            draws = samples(DRAWS_IN_DISTRIBUTION, sizes=(2, 3, 4), scales=False)
+            draws = samples(DRAWS_IN_DISTRIBUTION, sizes=(4, 3, 2, 5), scales=False)
 
         def violation(sample: Sample) -> str | None:
             found = (known.violation(strategy, sample, claim) for claim in _made(strategy, known.name, sample))
@@ -180,7 +207,7 @@ def _unclaimed(known: Registered) -> Callable[[Strategy], None]:
         claim, judged = Claim(known.name), 0
         draws: Sequence[Sample] = _draws(UNCLAIMED_DRAWS, 1)
         if _in_distribution(strategy, known.name):
-            draws = samples(DRAWS_IN_DISTRIBUTION, seed=1, scales=False)
+            draws = samples(DRAWS_IN_DISTRIBUTION, seed=1, sizes=(4, 3, 2, 5), scales=False)
         for sample in draws:
             if _made(strategy, known.name, sample):
                 continue
@@ -262,7 +289,3 @@ def _numbers(array: Any) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 24 else text[:20] + "..."
-
-
-def _name(strategy: Strategy, check: Check, label: str) -> str:
-    return f"{check.name} [{label}]" if label else check.name

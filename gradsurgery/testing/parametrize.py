@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from gradsurgery.errors import InputError, one_of
-from gradsurgery.testing.check import Chosen, checks_of, settings
+from gradsurgery.testing.check import Chosen, cases_of, reasons
 
 if TYPE_CHECKING:
     import pytest
@@ -33,22 +33,20 @@ def parametrize_with_checks(strategies: Iterable[Chosen], *, expected_failures: 
 
     if isinstance(strategies, str):
         raise InputError(f"strategies: expected a list; got the string {strategies!r}. Write [{strategies!r}].")
-    expected = {name: dict(reasons) for name, reasons in (expected_failures or {}).items()}
-    cases, names = [], set()
+    if expected_failures is not None and not isinstance(expected_failures, Mapping):
+        raise InputError(f"expected_failures: expected a dict from a strategy's name to {{check: reason}}; got {expected_failures!r}.")
+    expected = {name: reasons(given, f"expected_failures[{name!r}]") for name, given in (expected_failures or {}).items()}
+    cases, known = [], dict[str, set[str]]()
     for chosen in strategies:
-        known = set()
-        for bound, label in settings(chosen):
-            for check in checks_of(bound):
-                name = f"{check.name} [{label}]" if label else check.name
-                known.add(name)
-                reason = expected.get(bound.name, {}).get(name)
-                marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
-                cases.append(pytest.param(bound, check, id=f"{bound.name}-{name}", marks=marks))
-            names.add(bound.name)
-            missing = [name for name in expected.get(bound.name, {}) if name not in known]
-        if missing:
-            raise InputError(f"expected_failures of {bound.name!r}: " + one_of("check", missing[0], sorted(known)))
-    unknown = [name for name in expected if name not in names]
-    if unknown:
-        raise InputError("expected_failures: " + one_of("strategy", unknown[0], sorted(names)))
+        for bound, check, name in cases_of(chosen):
+            known.setdefault(bound.name, set()).add(name)
+            reason = expected.get(bound.name, {}).get(name)
+            marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
+            cases.append(pytest.param(bound, check, id=f"{bound.name}-{name}", marks=marks))
+    for strategy, checks in expected.items():
+        if strategy not in known:
+            raise InputError("expected_failures: " + one_of("strategy", strategy, sorted(known)))
+        for name in checks:
+            if name not in known[strategy]:
+                raise InputError(f"expected_failures of {strategy!r}: " + one_of("check", name, sorted(known[strategy])))
     return pytest.mark.parametrize(("strategy", "check"), cases)

@@ -45,7 +45,7 @@ def _candidates(sample: Sample) -> Iterator[Sample]:
     d = rows.shape[1]
 
     def made(new: Array, splits: tuple[int, ...] | None = None) -> Sample:
-        return Sample.of(new, splits, sample.kind)
+        return Sample.of(new, splits, sample.kind, sample.draw)
 
     if n > 1:
         for i in range(n):
