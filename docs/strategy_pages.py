@@ -1,18 +1,45 @@
-"""One page per strategy and their table, from the registry alone."""
+"""One page per strategy, their table, and the README's, from the registry alone. `python docs/strategy_pages.py` renews the README."""
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import gradsurgery as gs
-from gradsurgery.registry import registered
+from gradsurgery.registry import Strategy, registered
 
 
 def link(paper: str) -> str:
     """arXiv numbers as links."""
     return re.sub(r"arXiv:(\d{4}\.\d{5})", r"`arXiv:\1 <https://arxiv.org/abs/\1>`__", paper)
+
+
+def shipped() -> list[Strategy]:
+    """The strategies that come with the library."""
+    return [s for s in map(registered, gs.strategy_names()) if s.shipped]
+
+
+def summary(strategy: Strategy) -> str:
+    """What it does in one line: the first line of its file, after the name."""
+    text = sys.modules[strategy.function.__module__].__doc__ or ""
+    return text.splitlines()[0].partition(": ")[2].rstrip(".")
+
+
+def readme_table() -> str:
+    """The README's table: name, what it does, when it hurts nobody, source."""
+    lines = ["| name | what it does | hurts nobody | source |", "|---|---|---|---|"]
+    for strategy in shipped():
+        safe = [claim.condition or "yes" for claim in strategy.claims if claim.name == "non-conflicting"]
+        paper = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[\1](https://arxiv.org/abs/\1)", strategy.paper)
+        lines.append(f"| `{strategy.name}` | {summary(strategy)} | {'; '.join(dict.fromkeys(safe))} | {paper} |")
+    return "\n".join(lines)
+
+
+def renew_readme(text: str) -> str:
+    """The README with its table of strategies made anew."""
+    return re.sub(r"\| name \| what it does \|.*?(?=\n\n)", lambda _: readme_table(), text, count=1, flags=re.S)
 
 
 def write_pages(docs: Path) -> list[Path]:
@@ -21,9 +48,8 @@ def write_pages(docs: Path) -> list[Path]:
     environment.filters["link"] = link
     folder = docs / "strategies"
     folder.mkdir(exist_ok=True)
-    shipped = [s for s in map(registered, gs.strategy_names()) if s.shipped]
-    texts = {"index": environment.get_template("strategies.rst.jinja").render(strategies=shipped)}
-    for strategy in shipped:
+    texts = {"index": environment.get_template("strategies.rst.jinja").render(strategies=shipped(), summary=summary)}
+    for strategy in shipped():
         names = [n for n, p in inspect.signature(strategy.function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
         inputs = [(name, name in strategy.inputs) for name in names]
         path = f"{strategy.function.__module__}.{strategy.function.__name__}"
@@ -36,3 +62,8 @@ def write_pages(docs: Path) -> list[Path]:
         if not page.exists() or page.read_text() != text:  # so that only what changed is built again
             page.write_text(text)
     return sorted(folder.glob("*.rst"))
+
+
+if __name__ == "__main__":
+    readme = Path(__file__).parent.parent / "README.md"
+    readme.write_text(renew_readme(readme.read_text()))

@@ -22,12 +22,20 @@ CASE = ("n", "rank", "options")
 
 @dataclass(frozen=True)
 class Claim:
-    """A promise by name; `degree` belongs to "homogeneous", `condition` says when it holds (always, when empty)."""
+    """A promise by name; `degree` belongs to "homogeneous", `condition` says when it holds (always, when empty).
+
+    A degree may be a function of the options; `formula` is then how it is printed.
+    """
 
     name: str
-    degree: float | None = None
+    degree: float | Callable[[Mapping[str, Any]], float] | None = None
     condition: str = ""
     predicate: Callable[..., bool] | None = None
+    formula: str = ""
+
+    def degree_under(self, options: Mapping[str, Any]) -> float | None:
+        """The degree under these options."""
+        return float(self.degree(options)) if callable(self.degree) else self.degree
 
     def holds(self, n: int, rank: int, options: Mapping[str, Any]) -> bool:
         """Whether the claim is made for n objectives whose gradients have this rank, under these options."""
@@ -37,13 +45,24 @@ class Claim:
         return bool(self.predicate(**{name: case[name] for name in inspect.signature(self.predicate).parameters}))
 
     def __str__(self) -> str:
-        text = self.name if self.degree is None else f"{self.name}({self.degree:g})"
+        degree = self.formula or ("" if self.degree is None or callable(self.degree) else f"{self.degree:g}")
+        text = f"{self.name}({degree})" if degree else self.name
         return f"{text} when {self.condition}" if self.condition else text
 
 
-def homogeneous(degree: float) -> Claim:
-    """The claim that J → sJ gives d → s^degree · d, for every s > 0 and fixed losses."""
-    return Claim("homogeneous", degree=degree)
+def homogeneous(degree: float | Callable[[Mapping[str, Any]], float], formula: str = "") -> Claim:
+    """The claim that J → sJ gives d → s^degree · d, for every s > 0 and fixed losses.
+
+    Args:
+        degree: a number, or a function of the options.
+        formula: how a function is printed.
+
+    Example:
+        >>> from gradsurgery import homogeneous
+        >>> str(homogeneous(1)), str(homogeneous(lambda options: 1 - options["p"], "1 − p"))
+        ('homogeneous(1)', 'homogeneous(1 − p)')
+    """
+    return Claim("homogeneous", degree=degree, formula=formula or ("k" if callable(degree) else ""))
 
 
 def when(condition: str, predicate: Callable[..., bool], *claims: "str | Claim") -> tuple[Claim, ...]:
@@ -65,6 +84,30 @@ def when(condition: str, predicate: Callable[..., bool], *claims: "str | Claim")
     if not claims:
         raise StrategyError(f"when({condition!r}): name the claims that hold then, as in when({condition!r}, predicate, 'strict').")
     return tuple(replace(claim, condition=condition, predicate=predicate) for claim in as_claims(claims))
+
+
+def forwarded(condition: str, base: Callable[[Mapping[str, Any]], Any]) -> tuple[Claim, ...]:
+    """The claims of a strategy that wraps another one: all that the other makes under the same circumstances.
+
+    Args:
+        condition: the condition in words.
+        base: from the options of the wrapper to the wrapped strategy.
+    """
+
+    def made_by(name: str) -> Callable[..., bool]:
+        def predicate(n: int, rank: int, options: Mapping[str, Any]) -> bool:
+            wrapped = base(options)
+            return any(claim.name == name and claim.holds(n, rank, wrapped.options) for claim in wrapped.claims)
+
+        return predicate
+
+    def degree(options: Mapping[str, Any]) -> float:
+        wrapped = base(options)
+        found = [c.degree_under(wrapped.options) for c in wrapped.claims if c.name == "homogeneous" and c.holds(2, 2, wrapped.options)]
+        return float(found[0] or 0.0) if found else 0.0
+
+    plain = [name for name in NAMES if name != "homogeneous"]
+    return tuple(replace(claim, condition=condition, predicate=made_by(claim.name)) for claim in (*map(Claim, plain), homogeneous(degree, "as wrapped")))
 
 
 def as_claims(claims: "tuple[str | Claim | tuple[Claim, ...], ...]") -> tuple[Claim, ...]:

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.claims import Claim, as_claims, homogeneous, when
+from gradsurgery.claims import Claim, as_claims, forwarded, homogeneous, when
 from gradsurgery.contract import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of
+from gradsurgery.learning import Optimizer, descend
 from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, Range
 from gradsurgery.state import State
 
 __all__ = [
-    "NON_NEGATIVE", "POSITIVE", "SHARE", "Claim", "Range", "State", "Strategy", "by_objective", "get_strategy", "homogeneous", "positive_losses",
-    "read_call", "registered", "strategy", "strategy_names", "when",
+    "NON_NEGATIVE", "POSITIVE", "SHARE", "Claim", "Optimizer", "Range", "State", "Strategy", "by_objective", "descend", "forwarded", "get_strategy",
+    "homogeneous", "modality_score", "positive_losses", "read_call", "registered", "strategy", "strategy_names", "when",
 ]  # fmt: skip
 
 ENTRY_POINTS = "gradsurgery.strategies"
@@ -76,6 +77,27 @@ def positive_losses(where: str, losses: Array | None, objectives: Sequence[str] 
         name = objectives[i] if objectives is not None else str(i)
         raise InputError(f"{where} needs losses above {above:g}; {name!r} is {losses[i]:.4g}.")
     return losses
+
+
+def modality_score(
+    name: str, scores: Mapping[str, float] | None, group: str, modality: Mapping[str, str] | None, positive: bool = True
+) -> tuple[float | None, list[float]]:
+    """The score of a group's modality and those of the others; None where the group has no modality among the scores.
+
+    Raises:
+        InputError: when there are no scores, fewer than two, or one that cannot be used, or when `modality` names one without a score.
+    """
+    if scores is None:
+        raise InputError(f"strategy {name!r} needs a score per modality: surgery.backward(losses, scores={{modality: number, ...}}).")
+    numbers = {key: float(value) for key, value in scores.items()}
+    if len(numbers) < 2 or not all(np.isfinite(x) and (x > 0 or not positive) for x in numbers.values()):
+        raise InputError(f"strategy {name!r}: expected {'positive' if positive else 'finite'} scores of two or more modalities; got {numbers}.")
+    own = (modality or {}).get(group, group)
+    if own not in numbers:
+        if group in (modality or {}):
+            raise InputError(f"strategy {name!r}: group {group!r} has the " + one_of("modality", own, numbers))
+        return None, []
+    return numbers[own], [value for key, value in numbers.items() if key != own]
 
 
 def strategy(

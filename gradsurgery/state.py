@@ -45,6 +45,11 @@ class State:
         bound._objectives, bound._parameters, bound._like = tuple(objectives), tuple(parameters), like
         return bound
 
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """This step's objectives, in order."""
+        return self._order()
+
     def vector(self, name: str, init: Any = 0.0) -> Array:
         """[n], one number an objective; objectives not seen before start from `init` (a number or [n])."""
         return self._working(name, init, [(o,) for o in self._order()], (len(self._order()),))

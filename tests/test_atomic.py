@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 from models import TwoEncoders, grads, same
+from zoo import LEAST, SHIPPED, plain, ready, step
 
 import gradsurgery as gs
 import gradsurgery.registry as registry
 
 PACKAGE = str(pathlib.Path(gs.__file__).parent)
-STRATEGIES = [n for n in gs.strategy_names() if gs.get_strategy(n).shipped]
+STRATEGIES = [n for n in SHIPPED if n not in LEAST]  # the groups here have two objectives
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_loss_that_is_not_finite_names_objective_and_group(strategy, value):
     losses = model.losses()
     losses["audio"] = losses["audio"] * value
     with pytest.raises(gs.NonFiniteError, match=r"'audio'.*'audio\+fused'"):
-        gs.backward(losses, model, strategy)
+        step(gs.Surgery(ready(strategy, "fused"), model), losses, model.losses)
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -60,16 +61,16 @@ def test_a_loss_that_is_not_finite_names_objective_and_group(strategy, value):
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_gradient_that_is_not_finite_names_objective_and_group(strategy, value, existing):
     model = TwoEncoders()
-    surgery = gs.Surgery(strategy, model)
+    surgery = gs.Surgery(ready(strategy, "fused"), model)
     if existing:
-        surgery.backward(model.losses(3))
-    before, state = grads(model), surgery.state_dict()
+        step(surgery, model.losses(3), lambda: model.losses(4))
+    before, state = grads(model), plain(surgery.state_dict())
     losses = model.losses()
     losses["visual"] = Poison.apply(losses["visual"], value)
     with pytest.raises(gs.NonFiniteError, match=r"'visual'.*'fused\+visual'|'fused\+visual'.*'visual'"):
-        surgery.backward(losses)
+        step(surgery, losses, model.losses)
     assert same(before, grads(model))
-    assert surgery.state_dict() == state
+    assert plain(surgery.state_dict()) == state
 
 
 def test_a_bad_gradient_inside_one_head_only():
@@ -87,10 +88,10 @@ def test_ignore_lets_them_pass(strategy):
     model = TwoEncoders()
     losses = model.losses()
     losses["audio"] = losses["audio"] * math.inf
-    record = gs.backward(losses, model, strategy, nonfinite="ignore")
+    record = step(gs.Surgery(ready(strategy, "fused"), model, nonfinite="ignore"), losses, model.losses)
     assert not torch.isfinite(model.audio[0].weight.grad).all()
     assert torch.isfinite(model.visual[0].weight.grad).all()
-    assert record["audio+fused"].weights is not None
+    assert set(record) == {"audio+fused", "fused+visual", "audio", "fused", "visual"}
 
 
 def test_gradients_whose_squares_overflow_are_said_to():
@@ -137,7 +138,7 @@ def interrupted(k, call):
 
 
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("name", ["mgda", "test-counting", "scaled-sum", "random"])
+@pytest.mark.parametrize("name", ["mgda", "test-counting", "scaled-sum", "random", "famo", "moco"])
 def test_an_exception_at_every_line_leaves_all_or_nothing(name, existing, counting):
     """`.grad`, the state and later steps are as if the call had not been made, or as if it had been made whole."""
 
@@ -149,7 +150,7 @@ def test_an_exception_at_every_line_leaves_all_or_nothing(name, existing, counti
         return model, surgery
 
     def outcome(model, surgery):
-        return grads(model), surgery.state_dict()
+        return grads(model), plain(surgery.state_dict())
 
     model, surgery = start()
     before = outcome(model, surgery)

@@ -45,7 +45,9 @@ def test_an_undocumented_name_is_found(check):
 def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
     """One page per strategy that ships, the table has each, and the page of one that is gone goes too."""
     pytest.importorskip("jinja2", reason="the pages are templates; torch brings jinja2")
-    import gradsurgery as gs
+    from zoo import SHIPPED
+
+    from gradsurgery.registry import registered
 
     monkeypatch.syspath_prepend(str(DOCS))
     pages = importlib.import_module("strategy_pages")
@@ -53,11 +55,13 @@ def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
     (tmp_path / "strategies").mkdir()
     (tmp_path / "strategies" / "gone.rst").write_text("")
     written = {page.stem: page.read_text() for page in pages.write_pages(tmp_path)}
-    names = [name for name in gs.strategy_names() if gs.get_strategy(name).shipped]
-    assert set(written) == {"index", *names}
-    for name in names:
+    assert set(written) == {"index", *SHIPPED}
+    for name in SHIPPED:
         assert f":doc:`{name} <{name}>`" in written["index"]
-        assert gs.get_strategy(name).paper.split(",")[0] in written[name]
-        assert all(str(claim) in written[name] for claim in gs.get_strategy(name).claims)
+        assert registered(name).paper.split(",")[0] in written[name]
+        assert all(str(claim) in written[name] for claim in registered(name).claims)
     assert not (tmp_path / "strategies" / "gone.rst").exists()
+    readme = (DOCS.parent / "README.md").read_text()
+    assert pages.renew_readme(readme) == readme, "the README's table is not the registry's: python docs/strategy_pages.py"
+    assert all(pages.summary(registered(name)) for name in SHIPPED)
     sys.modules.pop("strategy_pages")

@@ -1,5 +1,6 @@
 """The one-shot forms: backward() writes .grad, inspect() only looks."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from gradsurgery.autograd.groups import Parameters
@@ -22,6 +23,8 @@ def backward(
     nonfinite: Literal["error", "ignore"] = "error",
     others: Literal["sum", "ignore"] = "sum",
     min_objectives: int = 2,
+    protect: str | None = None,
+    scores: Mapping[str, float] | None = None,
     weights: Any = None,
     retain_graph: bool = False,
     **options: Any,
@@ -48,11 +51,11 @@ def backward(
         >>> record["first+second"].objectives
         ('first', 'second')
     """
-    surgery = Surgery(strategy, parameters, seed=seed, nonfinite=nonfinite, others=others, min_objectives=min_objectives, **options)
+    surgery = Surgery(strategy, parameters, seed=seed, nonfinite=nonfinite, others=others, min_objectives=min_objectives, protect=protect, **options)
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name
         raise StrategyError(f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) once and call surgery.backward(losses).")
-    return surgery.backward(losses, weights=weights, retain_graph=retain_graph)
+    return surgery.backward(losses, scores=scores, weights=weights, retain_graph=retain_graph)
 
 
 def inspect(

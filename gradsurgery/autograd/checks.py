@@ -9,29 +9,30 @@ from gradsurgery.autograd.groups import Group
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.scene import objectives_of
 from gradsurgery.contract import Outcome, Strategy
-from gradsurgery.errors import NonFiniteError
+from gradsurgery.errors import NonFiniteError, StrategyError
 from gradsurgery.objectives import Objectives, to_host
 
 Array = NDArray[np.float64]
 
 
 def values_of(losses: Losses) -> dict[str, float]:
-    return dict(zip(losses.names, to_host((), losses.tensors), strict=True))
+    return losses.values(to_host((), losses.tensors))
 
 
-def check_finite(values: dict[str, float], grams: list[tuple[str, tuple[str, ...], Array]]) -> None:
-    where = {o: ", ".join(repr(g) for g, names, _ in grams if o in names) for o in values}
+def check_finite(values: dict[str, float], squares: list[tuple[str, tuple[str, ...], Array]]) -> None:
+    """The losses, and per group the squared norm of each objective's gradient [n]."""
+    where = {o: ", ".join(repr(g) for g, names, _ in squares if o in names) for o in values}
     for objective, value in values.items():
         if not np.isfinite(value):
             raise NonFiniteError(f"loss {objective!r} is {value}; it reaches the group {where[objective]}. Nothing was changed.")
-    bad = [(group, o) for group, names, gram in grams for o, square in zip(names, np.diagonal(gram), strict=True) if not np.isfinite(square)]
+    bad = [(group, o) for group, names, found in squares for o, square in zip(names, found, strict=True) if not np.isfinite(square)]
     if bad:
         text = "; ".join(f"objective {o!r} in group {group!r}" for group, o in bad)
         raise NonFiniteError(f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed.")
 
 
 def check_losses(values: dict[str, float], groups: list[Group], losses: Losses, reached: dict[str, tuple[str, ...]]) -> None:
-    check_finite(values, [(g.name, (names := objectives_of(g, losses, reached)), np.zeros((len(names), len(names)))) for g in groups])
+    check_finite(values, [(g.name, (names := objectives_of(g, losses, reached)), np.zeros(len(names))) for g in groups])
 
 
 def suspects(bad: list[str], groups: list[Group], reached: dict[str, tuple[str, ...]], losses: Losses) -> str:
@@ -43,10 +44,25 @@ def suspects(bad: list[str], groups: list[Group], reached: dict[str, tuple[str, 
     return f"the gradient of {one} in group {', '.join(map(repr, where))} has NaN or inf. Nothing was changed."
 
 
+def check_form(strategy: Strategy | None, losses: Losses) -> None:
+    """One batch, or several for a strategy that takes Grams between them.
+
+    Raises:
+        StrategyError: when the losses are not given in the form that the strategy takes.
+    """
+    if strategy is not None and ("cross" in strategy.inputs) != (losses.batches > 1):
+        if losses.batches > 1:
+            raise StrategyError(f"strategy {strategy.name!r} takes the losses of one batch, a dict; got a list of {losses.batches} dicts.")
+        raise StrategyError(
+            f"strategy {strategy.name!r} takes losses of independent batches: surgery.backward([losses_1, losses_2, losses_3]), one dict of all losses each."
+        )
+
+
 def check_directions(strategy: Strategy | None, group: str, directions: list[Tensor | None], objectives: Objectives, outcome: Outcome) -> None:
     """A direction may leave the range of its dtype although gradients and weights are finite."""
     if outcome.weights is not None:
-        size = float((np.abs(outcome.weights) @ np.sqrt(np.diagonal(objectives.gram))).max())
+        weights = np.reshape(outcome.weights, -1) if objectives.batches > 1 else outcome.weights
+        size = float((np.abs(weights) @ np.sqrt(np.diagonal(objectives.gram))).max())
         if all(size <= torch.finfo(t.dtype).max / 2 for t in objectives.like):
             return
     if not all(bool(torch.isfinite(d).all()) for d in directions if d is not None):

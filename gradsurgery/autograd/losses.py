@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,16 +12,30 @@ from torch import Tensor
 from gradsurgery.errors import InputError
 from gradsurgery.registry import by_objective
 
-LossesLike = Mapping[str, Tensor] | Sequence[Tensor] | Tensor
+LossesLike = Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Sequence[Mapping[str, Tensor]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Losses:
-    """n named scalars that require grad, and the user's weight of each [n]."""
+    """n named scalars that require grad, and the user's weight of each [n].
+
+    With m independent batches there are m·n tensors, one batch after the other, and m·n weights.
+    """
 
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     weights: NDArray[np.float64]
+    batches: int = 1
+
+    def by_batch(self, items: Sequence[T]) -> list[Sequence[T]]:
+        """m·n items as m sequences of n."""
+        n = len(self.names)
+        return [items[b * n : (b + 1) * n] for b in range(self.batches)]
+
+    def values(self, numbers: Sequence[float]) -> dict[str, float]:
+        """name -> value of each loss; with several batches the mean over them."""
+        return {name: float(np.mean(column)) for name, column in zip(self.names, zip(*self.by_batch(numbers), strict=True), strict=True)}
 
 
 def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
@@ -32,6 +46,8 @@ def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
             on different devices, or weights that do not fit; the message names the loss.
     """
     names: tuple[str, ...]
+    if isinstance(losses, Sequence) and len(losses) > 0 and all(isinstance(part, Mapping) for part in losses):
+        return _independent([parse_losses(part, weights) for part in losses])
     if isinstance(losses, Mapping):
         wrong = [k for k in losses if not isinstance(k, str)]
         if wrong:
@@ -42,9 +58,10 @@ def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
             raise InputError(f"losses: a tensor of losses has one dimension; got shape {list(losses.shape)}. A single loss goes in a list or dict.")
         names, tensors = tuple(map(str, range(len(losses)))), tuple(losses.unbind())
     elif isinstance(losses, Sequence) and not isinstance(losses, str | bytes):
-        names, tensors = tuple(map(str, range(len(losses)))), tuple(losses)
+        names, tensors = tuple(map(str, range(len(losses)))), tuple(losses)  # type: ignore[arg-type]  # each is checked below
     else:
-        raise InputError(f"losses: expected a dict of name -> scalar, a sequence of scalars, or a 1-d tensor; got {type(losses).__name__}.")
+        accepted = "a dict of name -> scalar (or a list of such, one per independent batch), a sequence of scalars, or a 1-d tensor"
+        raise InputError(f"losses: expected {accepted}; got {type(losses).__name__}.")
     if not names:
         raise InputError("losses: at least one is needed; got none.")
     for name, loss in zip(names, tensors, strict=True):
@@ -59,6 +76,18 @@ def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
         if loss.device != tensors[0].device:
             raise InputError(f"loss {name!r} is on {loss.device}, {names[0]!r} on {tensors[0].device}: move them to one device first.")
     return Losses(names, tensors, by_objective("weights", weights, names, 1.0 if weights is None else None))
+
+
+def _independent(parts: list[Losses]) -> Losses:
+    """The losses of several independent batches."""
+    names = parts[0].names
+    for i, part in enumerate(parts):
+        if set(part.names) != set(names):
+            raise InputError(f"losses: every batch has the same objectives; batch 0 has {', '.join(names)}, batch {i} {', '.join(part.names)}.")
+    order = [[part.names.index(name) for name in names] for part in parts]
+    tensors = tuple(part.tensors[i] for part, indices in zip(parts, order, strict=True) for i in indices)
+    weights = np.concatenate([part.weights[indices] for part, indices in zip(parts, order, strict=True)])
+    return Losses(names, tensors, weights, len(parts))
 
 
 def root_gradients(losses: Losses, weights: NDArray[np.float64]) -> list[Tensor]:

@@ -17,7 +17,8 @@ class Memory:
 
     `waiting` holds loaded states of groups that have not been met yet (without given parameters there are no names by
     which to know a parameter again; the set of objectives tells the group). `known` gives those parameters, by id, a
-    name for as long as the process lives.
+    name for as long as the process lives. `observed` holds what `Surgery.observe` was given since the last step, `weights` the user's
+    own weights of that step, which the observed losses are multiplied by too.
     """
 
     step: int = 0
@@ -25,6 +26,8 @@ class Memory:
     states: dict[GroupKey, State] = field(default_factory=dict)
     waiting: dict[GroupKey, State] = field(default_factory=dict)
     known: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
+    observed: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
 
     def state_of(self, group: Group) -> State:
         """The group's state: its own, or a copy of the one its parameters had before a later loss split their group."""
@@ -56,11 +59,12 @@ class Memory:
                     "their parameters: give all losses in that step, or make the Surgery with parameters=model."
                 )
 
-    def after(self, reach: Reach, states: Mapping[GroupKey, State]) -> "Memory":
+    def after(self, reach: Reach, states: Mapping[GroupKey, State], weights: Mapping[str, float]) -> "Memory":
         """The memory once a step stands: groups that no parameter belongs to any more are forgotten."""
         alive = set(reach.values())
         kept = {k: s for k, s in {**self.states, **states}.items() if not isinstance(k, frozenset) or k in alive}
-        return Memory(self.step + 1, reach, kept, {k: s for k, s in self.waiting.items() if k not in kept}, self.known)
+        waiting = {k: s for k, s in self.waiting.items() if k not in kept}
+        return Memory(self.step + 1, reach, kept, waiting, self.known, {}, dict(weights))
 
     def state_dict(self, named: bool) -> dict[str, Any]:
         """Strings, numbers, tuples and tensors only."""
@@ -70,6 +74,8 @@ class Memory:
             "groups": tuple(
                 (key if isinstance(key, str) else tuple(sorted(key)), state.state_dict()) for key, state in {**self.waiting, **self.states}.items()
             ),
+            "observed": dict(self.observed),
+            "weights": dict(self.weights),
         }
 
     @classmethod
@@ -79,13 +85,14 @@ class Memory:
             reach = {str(name): frozenset(map(str, objectives)) for name, objectives in saved["reach"].items()}
             groups = {_key(key): State.from_state_dict(state) for key, state in saved["groups"]}
             step = int(saved["step"])
+            observed, weights = ({str(k): float(v) for k, v in saved.get(name, {}).items()} for name in ("observed", "weights"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"load_state_dict: expected what state_dict() returned; {error!r}.") from error
         known = set(reach.values())
         here = {k: s for k, s in groups.items() if isinstance(k, str) or k in known}
-        return cls(step, reach, here, {k: s for k, s in groups.items() if k not in here})
+        return cls(step, reach, here, {k: s for k, s in groups.items() if k not in here}, {}, observed, weights)
 
 
 def _key(saved: str | Sequence[str]) -> GroupKey:

@@ -24,6 +24,7 @@ class Plan:
     check: bool = True
     include_others: bool = True
     min_objectives: int = 2
+    protect: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Scene:
     explicit: dict[str, str] | None
     wanted: list[dict[str, Tensor]]
 
-    def reached(self, names: Iterable[str], objectives: tuple[str, ...], by_loss: list[dict[str, Tensor]]) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(o for o, found in zip(objectives, by_loss, strict=True) if name in found) for name in names}
+    def reached(self, names: Iterable[str], losses: Losses, by_loss: list[dict[str, Tensor]]) -> dict[str, tuple[str, ...]]:
+        batches = losses.by_batch(by_loss)
+        return {name: tuple(o for i, o in enumerate(losses.names) if any(name in found[i] for found in batches)) for name in names}
 
 
 def look(plan: Plan, losses: Losses, memory: Memory) -> tuple[Scene, Memory]:
@@ -46,7 +48,7 @@ def look(plan: Plan, losses: Losses, memory: Memory) -> tuple[Scene, Memory]:
     if plan.parameters.discover:
         memory.check_resumable(losses.names)
         # numbered in the order of the losses' names, so that a reordered step numbers them alike
-        leaves = dict(leaf for _, found in sorted(zip(losses.names, reached, strict=True), key=lambda pair: pair[0]) for leaf in found.items())
+        leaves = dict(leaf for _, found in sorted(zip(losses.names * losses.batches, reached, strict=True), key=lambda pair: pair[0]) for leaf in found.items())
         new = [key for key, leaf in leaves.items() if is_parameter(leaf) and key not in memory.known]
         known = {**memory.known, **{key: (f"#{len(memory.known) + i}", everything[key]) for i, key in enumerate(new)}}
         memory = replace(memory, known=known)
@@ -74,7 +76,7 @@ def look(plan: Plan, losses: Losses, memory: Memory) -> tuple[Scene, Memory]:
 
 
 def groups_of(scene: Scene, losses: Losses, memory: Memory, by_loss: list[dict[str, Tensor]]) -> tuple[list[Group], Reach, dict[str, tuple[str, ...]]]:
-    reached = scene.reached({**scene.trained, **scene.others}, losses.names, by_loss)
+    reached = scene.reached({**scene.trained, **scene.others}, losses, by_loss)
     trained = {name: t for name, t in scene.trained.items() if reached[name]}
     groups, reach = make_groups(trained, scene.explicit, reached, memory.reach)
     others = {name: t for name, t in scene.others.items() if reached[name]}

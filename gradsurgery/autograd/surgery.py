@@ -1,6 +1,8 @@
 """Surgery: one line in the training loop, with the state that some strategies keep between steps."""
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ class Surgery:
             not look, and lets them pass into `.grad` as torch does.
         others: what a reached parameter that was not given gets: "sum" (as in torch) or "ignore" (nothing).
         min_objectives: a group that fewer losses reach gets the plain gradient.
+        protect: the name of an objective that no direction may hurt, whatever the strategy: on every group that it shares with
+            others, the direction loses its component against that objective's gradient (Chaudhry et al. 2019, equation 11).
         **options: the strategy's options.
 
     By default parameters are grouped by the set of losses that have reached them so far, so that a shared trunk, each
@@ -59,6 +63,7 @@ class Surgery:
         nonfinite: Literal["error", "ignore"] = "error",
         others: Literal["sum", "ignore"] = "sum",
         min_objectives: int = 2,
+        protect: str | None = None,
         **options: Any,
     ) -> None:
         for name, value, accepted in (("nonfinite", nonfinite, ("error", "ignore")), ("others", others, ("sum", "ignore"))):
@@ -67,15 +72,21 @@ class Surgery:
         for name, number, least in (("seed", seed, 0), ("min_objectives", min_objectives, 1)):
             if not isinstance(number, int) or isinstance(number, bool) or number < least:
                 raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
+        if protect is not None and not isinstance(protect, str):
+            raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
         self.strategy = get_strategy(strategy, **options)
-        self._plan = Plan(self.strategy, Parameters(parameters), seed, nonfinite == "error", others == "sum", min_objectives)
+        if protect is not None and "cross" in self.strategy.inputs:
+            raise InputError(f"protect: not for strategy {self.strategy.name!r}, which takes losses of several batches.")
+        self._plan = Plan(self.strategy, Parameters(parameters), seed, nonfinite == "error", others == "sum", min_objectives, protect)
         self._memory = Memory()
 
-    def backward(self, losses: LossesLike, *, weights: Any = None, retain_graph: bool = False) -> Record:
+    def backward(self, losses: LossesLike, *, scores: Mapping[str, float] | None = None, weights: Any = None, retain_graph: bool = False) -> Record:
         """Combine the losses' gradients and accumulate the result into `.grad`, like `torch.autograd.backward`.
 
         Args:
-            losses: a dict of name -> scalar, a sequence of scalars, or one 1-d tensor.
+            losses: a dict of name -> scalar, a sequence of scalars, or one 1-d tensor; for strategies that take `cross`, a list of m
+                such dicts, one per independent batch.
+            scores: modality -> number, the user's own measure, for strategies that take it (`ogm-ge`, `agm`).
             weights: the user's own weight per loss, applied to the losses first: a dict by name, or numbers in order
                 when the losses were a sequence. A weight of zero makes that loss's gradient zero, which to `mgda` is a
                 stationary point: leave the loss out instead.
@@ -92,7 +103,7 @@ class Surgery:
         post-accumulate hook raises propagates, and the step stands.
         """
         parsed = parse_losses(losses, weights)
-        decision = decide(self._plan, parsed, self._memory, retain_graph)
+        decision = decide(self._plan, parsed, self._memory, retain_graph, scores)
         before = self._memory
         try:
             self._memory = decision.memory
@@ -102,6 +113,41 @@ class Surgery:
             raise
         commit.fire_hooks([parameter for parameter, _ in decision.results])
         return decision.record
+
+    def observe(self, losses: Mapping[str, Any] | Iterable[Any]) -> None:
+        """Tell it the losses on the same data after the optimizer's step; the next `backward` hands them to the strategy.
+
+        For strategies that take `observed` (`famo`); for others it changes nothing.
+
+        Args:
+            losses: numbers or scalar tensors, in the form of those that `backward` was given last: a dict by name or a sequence.
+
+        Raises:
+            InputError: before the first step, for numbers that are not finite, or for names that no loss has.
+
+        Example:
+            >>> import torch, gradsurgery as gs
+            >>> model = torch.nn.Linear(3, 2)
+            >>> surgery = gs.Surgery("famo", model)
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> def losses():
+            ...     return dict(zip("ab", model(torch.ones(3)).pow(2), strict=True))
+            >>> record = surgery.backward(losses())
+            >>> optimizer.step()
+            >>> with torch.no_grad():
+            ...     surgery.observe(losses())
+        """
+        known = self._memory.weights
+        if not known:
+            raise InputError("observe: there was no step yet; call it after backward and the optimizer's step.")
+        given = losses.items() if isinstance(losses, Mapping) else ((str(i), loss) for i, loss in enumerate(losses))
+        values = {str(name): float(value) for name, value in given}
+        for name, value in values.items():
+            if name not in known:
+                raise InputError("observe: " + one_of("loss", name, known))
+            if not math.isfinite(value):
+                raise InputError(f"observe: loss {name!r} is {value}.")
+        self._memory = replace(self._memory, observed={name: value * known[name] for name, value in values.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """What to save: the step, which objectives have reached which parameter, and the strategy's state by group.

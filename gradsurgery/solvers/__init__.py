@@ -1,21 +1,31 @@
-"""Convex problems on a Gram matrix. Each returns a `Solution` with its gap."""
+"""Small convex problems on a Gram matrix, in float64 numpy: each solver states its optimality gap in a `Solution`."""
 
+from gradsurgery.solvers.alpha_fair import alpha_fair
 from gradsurgery.solvers.best_worst import best_worst
-from gradsurgery.solvers.dual_cone import project_dual_cone
+from gradsurgery.solvers.dual_cone import project_dual_cone, project_each
 from gradsurgery.solvers.frank_wolfe import frank_wolfe
 from gradsurgery.solvers.min_norm import is_stationary, min_norm
-from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, split
+from gradsurgery.solvers.nearest_above import nearest_above
+from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, factor, split
+from gradsurgery.solvers.simplex import project_simplex
 from gradsurgery.solvers.solution import Solution
+from gradsurgery.solvers.without_harm import without_harm
 
 __all__ = [
     "DEFAULT_EPS",
     "Solution",
+    "alpha_fair",
     "as_gram",
     "at_rounding_floor",
     "best_worst",
+    "factor",
     "frank_wolfe",
     "is_stationary",
     "min_norm",
+    "nearest_above",
     "project_dual_cone",
+    "project_each",
+    "project_simplex",
     "split",
+    "without_harm",
 ]

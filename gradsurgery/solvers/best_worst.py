@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gradsurgery.errors import InputError
 from gradsurgery.solvers.dual_cone import project_dual_cone
 from gradsurgery.solvers.min_norm import min_norm
-from gradsurgery.solvers.nonnegative import nonnegative_least_squares
+from gradsurgery.solvers.nonnegative import least_distance
 from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, factor, split
 from gradsurgery.solvers.solution import Array, Solution
 
@@ -107,19 +107,8 @@ class _Levels:
     def at(self, level: float) -> tuple[Array, float] | None:
         """The multipliers x >= 0 and the distance √(xᵀCx); None where no direction reaches the level."""
         need = level * self.scale - self.start
-        n = len(need)
-        if (need <= 0).all():
-            return np.zeros(n), 0.0
-        target = np.zeros(n + 1)
-        target[n] = 1.0
-        found = nonnegative_least_squares(np.vstack([self.root_factor, need]), target)
-        if found is None:
-            return None
-        slack = 1 - float(need @ found)  # 1 / (1 + distance²)
-        if slack <= 1e-13:
-            return None
-        found = np.asarray(found / slack)
-        return found, math.sqrt(max(float(found @ self.cosines @ found), 0.0))
+        found = least_distance(self.root_factor, need)
+        return None if found is None else (found, math.sqrt(max(float(found @ self.cosines @ found), 0.0)))
 
     def crossing(self, support: NDArrayBool, radius: float) -> float | None:
         """The level at which the distance is `radius` as long as just this support is active."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from gradsurgery.errors import InputError
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
+from gradsurgery.solvers.pivoting import complementary
 from gradsurgery.solvers.scaling import as_gram, factor, split
 from gradsurgery.solvers.solution import Array, Solution
 
@@ -61,6 +62,49 @@ def project_dual_cone(gram: Any, weights: Any = None, ridge: float = 0.0) -> Sol
         added[live] = found
     gap = cone_gap(cosines, scaled + added, added)
     value = start + np.divide(added * size, norms, out=np.zeros_like(norms), where=live)
+    return Solution(value, gap, int(np.count_nonzero(added)), gap <= TOLERANCE, float(value @ gram @ value))
+
+
+def project_each(gram: Any, weights: Any = None) -> Solution:
+    """The sum of all gradients, each first projected onto the cone of directions that hurt none (Quinton & Rey 2024, definition 5).
+
+    d = Jᵀv with v = Σᵢ argmin zᵀGz s.t. z >= uᵢeᵢ. A projection is as long as what is projected, so the n problems are
+    solved for unit rows, all on one matrix of cosines.
+
+    Args:
+        gram: G = JJᵀ [n, n].
+        weights: u >= 0 [n]; None is 1/n for each.
+
+    Returns:
+        `Solution` with value v [n], objective vᵀGv, and gap the largest of those of the projections (`project_dual_cone`).
+
+    Raises:
+        InputError: when the Gram matrix or the weights cannot be used.
+        NonFiniteError: when the Gram matrix is not finite.
+
+    Example:
+        >>> from gradsurgery.solvers import project_each
+        >>> project_each([[1.0, -2.0], [-2.0, 5.0]], [1.0, 1.0]).value.round(6).tolist()
+        [3.0, 1.4]
+    """
+    gram = as_gram(gram)
+    cosines, norms = split(gram)
+    n = len(norms)
+    start = np.full(n, 1 / n) if weights is None else np.array(weights, dtype=np.float64)
+    if start.shape != norms.shape or not np.isfinite(start).all() or (start < 0).any():
+        raise InputError(f"weights: expected {n} finite numbers >= 0, one a gradient; got {np.asarray(weights).tolist()}.")
+    if cosines.min() >= 0:
+        return Solution(start, 0.0, 0, True, float(start @ gram @ start))
+    live = np.flatnonzero(norms > 0)
+    block = cosines if len(live) == n else cosines[np.ix_(live, live)]
+    added = complementary(block, np.eye(len(live)))
+    if added is None:
+        return Solution(start, np.inf, 0, False, float(start @ gram @ start))
+    image = block + added @ block
+    size = 1 + added.sum(1)
+    gap = max(0.0, float((-image.min(1) / size).max()), float((np.abs(np.einsum("ij,ij->i", added, image)) / size**2).max()))
+    value = start.copy()
+    value[live] += ((start * norms)[live] @ added) / norms[live]
     return Solution(value, gap, int(np.count_nonzero(added)), gap <= TOLERANCE, float(value @ gram @ value))
 
 

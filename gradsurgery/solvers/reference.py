@@ -93,3 +93,54 @@ def best_worst(gram: Any, radius: float) -> Solution:
     unit = length * float(safe.min())
     gap = abs(attained - float(level.value)) / max(float(np.abs(solved).sum()), 1.0)
     return Solution(weights, gap, iterations, ok, attained * unit)
+
+
+def alpha_fair(gram: Any, alpha: float = 1.0) -> Solution:
+    """min ½wᵀGw − Σ φ(wᵢ) with φ' = w^(−1/α); gap as in `gradsurgery.solvers.alpha_fair`."""
+    cp = _cvxpy()
+    gram = as_gram(gram)
+    cosines, norms = split(gram)
+    power = 1 / alpha
+    logs = (power - 1) * np.log(norms)
+    shift = float(logs.mean()) / (1 + power)
+    targets = np.exp(logs - (1 + power) * shift)
+    point = cp.Variable(len(norms), nonneg=True)
+    barrier = targets @ cp.log(point) if power == 1 else targets @ cp.power(point, 1 - power) / (1 - power)
+    ok, iterations = _solve(cp.Problem(cp.Minimize(0.5 * cp.sum_squares(factor(cosines) @ point) - barrier)))
+    if point.value is None or not (point.value > 0).all():
+        return Solution(np.zeros(len(norms)), np.inf, iterations, False)
+    x: Array = np.asarray(point.value)
+    gap = float(np.abs(cosines @ x - targets * x**-power).max()) / float(x.sum())
+    weights = x * np.exp(shift) / norms
+    return Solution(weights, gap, iterations, ok, float(weights @ gram @ weights))
+
+
+def project_each(gram: Any, weights: Any = None) -> Solution:
+    """Σᵢ of `project_dual_cone` at uᵢeᵢ, one by one."""
+    gram = as_gram(gram)
+    start = np.full(len(gram), 1 / len(gram)) if weights is None else np.asarray(weights, dtype=np.float64)
+    found = [project_dual_cone(gram, u * row) for u, row in zip(start.tolist(), np.eye(len(gram)), strict=True)]
+    value = np.sum([f.value for f in found], axis=0)
+    gap, iterations = max(f.gap for f in found), sum(f.iterations for f in found)
+    return Solution(value, gap, iterations, all(f.converged for f in found), float(value @ gram @ value))
+
+
+def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
+    """argmin ‖d − Jᵀu‖ s.t. ⟨gᵢ, d⟩ >= bᵢ; `converged` False where that cannot be met."""
+    cp = _cvxpy()
+    gram = as_gram(gram)
+    cosines, norms = split(gram)
+    start, floors = np.asarray(weights, dtype=np.float64), np.asarray(floors, dtype=np.float64)
+    safe = np.where(norms > 0, norms, 1.0)
+    scaled = start * norms
+    size = float(np.abs(scaled).sum()) or 1.0
+    on = np.flatnonzero((floors > -np.inf) & (norms > 0))
+    root = factor(cosines)
+    point = cp.Variable(len(norms))
+    limits = [(cosines @ point)[i] >= floors[i] / norms[i] / size for i in on.tolist()]
+    ok, iterations = _solve(cp.Problem(cp.Minimize(cp.sum_squares(root @ (point - scaled / size))), limits))
+    if point.value is None or not ok:
+        return Solution(start, np.inf, iterations, False)
+    value = np.where(norms > 0, point.value * size / safe, start)
+    moved = value - start
+    return Solution(value, 0.0, iterations, ok, float(moved @ gram @ moved))

@@ -127,7 +127,7 @@ def _improves(strategy: Strategy, sample: Sample, step: int) -> str | None:
 def homogeneous(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """d(sJ) = s^k d(J)."""
     before = run(strategy, sample)
-    degree = claim.degree
+    degree = claim.degree_under(strategy.options)
     for factor in (2.0**-40, 0.5, 2.0**13, 1.5, 3e-5):
         after = run(strategy, scaled(sample, factor))
         if degree is None:  # no degree promised: is there one?

@@ -1,0 +1,85 @@
+"""One step's circumstances, and a strategy asked for one group's weights or direction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradsurgery.autograd.groups import Group
+from gradsurgery.autograd.losses import Losses
+from gradsurgery.autograd.memory import Memory
+from gradsurgery.autograd.scene import Plan, Scene
+from gradsurgery.contract import Outcome, Strategy, generator_for, gradient_inputs, rng_for
+from gradsurgery.errors import InputError, NonFiniteError, StrategyError
+from gradsurgery.objectives import Objectives
+from gradsurgery.record import Record
+from gradsurgery.solvers import without_harm
+from gradsurgery.state import State
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step is made of, before anything is decided."""
+
+    plan: Plan
+    losses: Losses
+    scene: Scene
+    memory: Memory
+    scores: Mapping[str, float] | None
+    retain_graph: bool
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The user's own weight of each loss."""
+        return dict(zip(self.losses.names, self.losses.weights.tolist(), strict=False))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a step would write, what it would remember, and its Record."""
+
+    results: list[tuple[Tensor, Tensor]]
+    memory: Memory
+    record: Record
+
+
+def solve(
+    step: Step, strategy: Strategy, values: dict[str, float], group: Group, names: tuple[str, ...], objectives: Objectives | None
+) -> tuple[Outcome, State | None]:
+    """Ask the strategy; its state comes back changed, as a copy that is kept only if the step stands."""
+    memory, weight = step.memory, step.weights
+    given = {} if objectives is None else gradient_inputs(strategy, objectives)
+    given |= {
+        "losses": np.array([values[o] * weight[o] for o in names]) if values else None,
+        "observed": np.array([memory.observed[o] for o in names]) if all(o in memory.observed for o in names) else None,
+        "scores": step.scores,
+        "objectives": names,
+        "group": group.name,
+        "rng": rng_for(step.plan.seed, memory.step, group.name) if "rng" in strategy.inputs else None,
+    }
+    if "generator" in strategy.inputs:
+        given["generator"] = generator_for(step.plan.seed, memory.step, group.name, next(iter(group.parameters.values())).device)
+    state = bound = None
+    if "state" in strategy.inputs:
+        state = memory.state_of(group)
+        given["state"] = bound = state.bind(names, list(group.parameters), list(group.parameters.values()))
+    try:
+        outcome = strategy.solve(given, len(names), len(group.parameters))
+    except (InputError, NonFiniteError, StrategyError) as error:
+        raise type(error)(f"group {group.name!r} ({', '.join(names)}): {error}") from error
+    if state is not None and bound is not None:
+        state.adopt(bound)
+    return outcome, state
+
+
+def protected(outcome: Outcome, objectives: Objectives, index: int) -> Outcome:
+    """The outcome without its harm to one objective."""
+    if outcome.weights is not None:
+        grams = objectives.gram if outcome.weights.ndim == 1 else objectives.block_grams
+        return Outcome(without_harm(outcome.weights, grams, index), None, outcome.gap, outcome.converged)
+    assert outcome.direction is not None
+    gradient = objectives.rows[index]
+    along, square = (float(torch.dot(a.double(), gradient.double())) for a in (outcome.direction, gradient))
+    return outcome if along >= 0 or square == 0 else Outcome(None, outcome.direction - (along / square) * gradient)

@@ -1,0 +1,125 @@
+"""Alpha-fair weights: every gradient improved in inverse proportion to a power of its weight, by damped Newton."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gradsurgery.errors import InputError
+from gradsurgery.solvers.min_norm import is_stationary
+from gradsurgery.solvers.scaling import as_gram, split
+from gradsurgery.solvers.solution import Array, Solution
+
+TOLERANCE = 1e-10
+MAX_ITERATIONS = 300
+ENDGAME = 1e-8  # of Newton's decrement: below it steps are taken whole
+
+
+def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solution:
+    """The weights w > 0 with (Gw)ᵢ = wᵢ^(−1/α) for every i (Ban & Ji 2024, equation 4; α = 1: Navon et al. 2022, equation 2).
+
+    They minimise the strictly convex ½wᵀGw − Σ φ(wᵢ) with φ' = w^(−1/α), φ = log for α = 1, so that they are unique. With
+    xᵢ = wᵢnᵢ and the cosines C the condition is (Cx)ᵢ = tᵢ xᵢ^(−1/α), tᵢ = nᵢ^(1/α − 1): norms enter by a power only, and
+    for α = 1 not at all. Newton's steps are damped to stay positive and to decrease the objective. (α → ∞ tends to equal
+    improvements, (Gw)ᵢ → 1.)
+
+    Args:
+        gram: G = JJᵀ [n, n].
+        alpha: α > 0.
+        eps: relative accuracy of the Gram's entries; None is 1e-15.
+
+    Returns:
+        `Solution` with value w [n] (zero where the gradients are Pareto stationary up to rounding, since no finite weights
+        exist there), objective ‖Jᵀw‖², and gap maxᵢ |(Cx)ᵢ − tᵢxᵢ^(−1/α)| / Σ xⱼ.
+
+    Raises:
+        InputError: when the Gram matrix or α cannot be used.
+        NonFiniteError: when the Gram matrix is not finite.
+
+    Example:
+        >>> from gradsurgery.solvers import alpha_fair
+        >>> alpha_fair([[1.0, 0.0], [0.0, 4.0]]).value.tolist()
+        [1.0, 0.5]
+    """
+    gram = as_gram(gram)
+    if not (np.isfinite(alpha) and alpha > 0):
+        raise InputError(f"alpha: expected a finite number > 0; got {alpha!r}.")
+    cosines, norms = split(gram)
+    n = len(norms)
+    if (norms == 0).any() or _stationary(gram, cosines, norms, eps):
+        return Solution(np.zeros(n), 0.0, 0, True, 0.0)
+    power = 1 / alpha
+    # logs of t, and the factor that brings them to mean zero: x → σx turns t into t·σ^(1 + power)
+    logs = (power - 1) * np.log(norms)
+    shift = float(logs.mean()) / (1 + power)
+    targets = np.exp(logs - (1 + power) * shift)
+    if n == 2 and alpha == 1:
+        point, iterations = np.full(2, 1 / math.sqrt(1 + float(cosines[0, 1]))), 0
+    else:
+        point, iterations = _newton(cosines, targets, power)
+    gap = float(np.abs(cosines @ point - targets * point**-power).max()) / float(point.sum())
+    weights = point * math.exp(shift) / norms
+    return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
+
+
+def _stationary(gram: Array, cosines: Array, norms: Array, eps: float | None) -> bool:
+    if len(norms) == 1 or cosines.min() >= 0:
+        return False
+    return is_stationary(gram, eps)
+
+
+def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
+    """The minimum of ½xᵀCx − Σ tφ(x), with steps in relative units δ = dx/x, in which the Hessian is well scaled."""
+    n = len(targets)
+    total = cosines.sum(1)
+    point = (targets / np.where(total > 0.1, total, 1.0)) ** (1 / (1 + power))
+    best, least = point, math.inf
+    stalled, decrease = 0, math.inf
+    for iteration in range(1, MAX_ITERATIONS + 1):
+        image = cosines @ point
+        pull = targets * point**-power
+        slope = (image - pull) * point
+        residual = float(np.abs(image - pull).max()) / float(point.sum())
+        if residual < least:
+            best, least, stalled = point, residual, 0
+        elif decrease <= ENDGAME:  # quadratic convergence is over: what is left is rounding
+            stalled += 1
+        if residual <= 1e-15 or stalled >= 5:
+            return best, iteration
+        hessian = cosines * point * point[:, None]
+        hessian.flat[:: n + 1] += power * pull * point
+        try:
+            change: Array = np.asarray(np.linalg.solve(hessian, -slope), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            return best, iteration
+        if not np.isfinite(change).all():
+            return best, iteration
+        decrease = -float(slope @ change)  # Newton's decrement, squared
+        # near the end the objective no longer tells small coordinates apart, and each is kept in bounds by itself
+        factors = _bounded(change) if decrease <= ENDGAME else _search(cosines, targets, power, point, change)
+        point = point * factors
+    return best, MAX_ITERATIONS
+
+
+def _bounded(change: Array) -> Array:
+    """1 + δ, with no coordinate brought nearer to zero than a twentieth of itself."""
+    return np.asarray(np.maximum(1 + change, 0.05))
+
+
+def _search(cosines: Array, targets: Array, power: float, point: Array, change: Array) -> Array:
+    """The factors 1 + sδ of the first step that lets the objective fall enough (Armijo): each coordinate bounded, then all together."""
+    image = cosines @ point
+    here = targets * point ** (1 - power)
+    lowest = float(change.min())
+    longest = min(1.0, -0.95 / lowest) if lowest < 0 else 1.0
+    factors = _bounded(change)
+    for tried in range(44):
+        if tried:
+            factors = _bounded(change * 0.25**tried) if tried < 4 else 1 + longest * 0.5 ** (tried - 4) * change
+        move = point * (factors - 1)
+        barrier = float(targets @ np.log(factors)) if power == 1 else float(here @ (factors ** (1 - power) - 1)) / (1 - power)
+        linear = float(move @ image)
+        slope = linear - float(here @ (factors - 1))
+        if slope < 0 and linear + 0.5 * float(move @ (cosines @ move)) - barrier <= 0.1 * slope:
+            break
+    return factors

@@ -1,0 +1,23 @@
+"""Euclidean projection onto the probability simplex."""
+
+import numpy as np
+
+from gradsurgery.solvers.solution import Array
+
+
+def project_simplex(point: Array) -> Array:
+    """argmin ‖w − p‖ s.t. w >= 0, Σw = 1, exactly, by sorting (Held, Wolfe & Crowder 1974).
+
+    Args:
+        point: p [n].
+
+    Example:
+        >>> import numpy as np
+        >>> from gradsurgery.solvers import project_simplex
+        >>> project_simplex(np.array([0.5, 1.0])).tolist()
+        [0.25, 0.75]
+    """
+    point = point - point.max()  # changes nothing but the accuracy, where the point is far away
+    ordered = np.sort(point)[::-1]
+    excess = (np.cumsum(ordered) - 1) / np.arange(1, len(point) + 1)
+    return np.asarray(np.maximum(point - excess[np.flatnonzero(ordered > excess)[-1]], 0.0))

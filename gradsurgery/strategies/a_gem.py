@@ -1,0 +1,38 @@
+"""a-gem: the sum of the other objectives, without its harm to one."""
+
+import numpy as np
+
+from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.solvers import without_harm
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "a-gem",
+    paper="Chaudhry et al. 2019, arXiv:1812.00420",
+    scale="sum",
+    claims=(
+        homogeneous(1),
+        "permutation-equivariant",
+        "deterministic",
+        when("n <= 2", lambda n: n <= 2, "non-conflicting"),
+    ),
+    variants=({"objective": "0"},),
+)
+def a_gem(gram: Array, objectives: tuple[str, ...], *, objective: str) -> Array:
+    """d = g − min(0, ⟨g, r⟩)/‖r‖² · r, with r the gradient of the named objective and g the sum of all others (equation 11).
+
+    The named objective, in continual learning the loss on the memory, is never hurt; it is not followed either. On a group
+    that it does not reach d is the sum. `Surgery(protect=NAME)` does the same over any other strategy, with r among the gradients.
+
+    Args:
+        objective: the name of the objective that shall not be hurt.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> a_gem = get_strategy("a-gem", objective="0")
+        >>> a_gem.weights([[1.0, -2.0], [-2.0, 9.0]]).tolist()
+        [2.0, 1.0]
+    """
+    weights = np.array([0.0 if name == objective else 1.0 for name in objectives])
+    return without_harm(weights, gram, objectives.index(objective)) if objective in objectives else weights

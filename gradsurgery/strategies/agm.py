@@ -1,0 +1,57 @@
+"""agm: each modality's encoder is modulated by how far ahead of the others it is, against its running mean."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+
+from gradsurgery.registry import POSITIVE, State, homogeneous, modality_score, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "agm",
+    paper="Li et al. 2023, ICCV (AGM)",
+    scale="own",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+)
+def agm(
+    scores: Mapping[str, float] | None,
+    group: str,
+    objectives: tuple[str, ...],
+    state: State,
+    *,
+    alpha: Annotated[float, POSITIVE] = 1.0,
+    modality: Any = None,
+) -> Array:
+    """d = exp(α(τ − r)) Σ gᵢ, r = exp(mean(s_others) − s_own), τ the running mean of r over the steps (equations 7 to 9).
+
+    s is the cross-entropy of the modality alone, given as `surgery.backward(losses, scores={modality: s})`: a modality ahead of the others
+    has r > 1. In the first step r is its own mean and nothing changes. Groups as for `ogm-ge`.
+
+    Args:
+        alpha: α.
+        modality: {group: modality}, where their names differ.
+
+    Raises:
+        InputError: when the scores are missing, or do not name a modality that was asked for.
+
+    Example:
+        >>> import gradsurgery as gs
+        >>> agm = gs.get_strategy("agm", modality={"all": "audio"})
+        >>> state, even = gs.State(), {"audio": 1.0, "visual": 1.0}
+        >>> agm.weights([[1.0]], scores=even, state=state).tolist()
+        [1.0]
+        >>> ahead = {"audio": 0.5, "visual": 1.0}
+        >>> agm.weights([[1.0]], scores=ahead, state=state).round(3).tolist()
+        [0.723]
+    """
+    own, others = modality_score("agm", scores, group, modality, positive=False)
+    if own is None:
+        return np.ones(len(objectives))
+    ratio = float(np.exp(np.mean(others) - own))
+    count = state.scalar("steps", 0.0) + 1
+    mean = state.scalar("mean", 0.0)
+    mean += (ratio - mean) / count
+    state["steps"], state["mean"] = count, mean
+    return np.full(len(objectives), float(np.exp(alpha * (mean - ratio))))

@@ -1,0 +1,60 @@
+"""config: the direction of equal cosines with all gradients, as long as their projections onto it."""
+
+from typing import Any
+
+import numpy as np
+
+from gradsurgery.registry import by_objective, homogeneous, strategy, when
+from gradsurgery.solvers import split
+from gradsurgery.solvers.solution import Array
+
+
+def _full_rank(n: int, rank: int) -> bool:
+    return n == rank
+
+
+@strategy(
+    "config",
+    paper="Liu et al. 2024, arXiv:2408.11104",
+    scale="sum",
+    claims=(
+        homogeneous(1),
+        "permutation-equivariant",
+        "deterministic",
+        when("the gradients are linearly independent", _full_rank, "non-conflicting", "strict", "scale-invariant"),
+    ),
+)
+def config(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) -> Array:
+    """d = (Σᵢ ⟨gᵢ, x̂⟩) x̂ with x̂ the direction of x = U⁺1, U the unit rows (equations 2 and 3).
+
+    All on the matrix of cosines C: x = UᵀC⁺1, so that no [n, d] pseudo-inverse is formed. With linearly independent
+    gradients every cosine with d is the same and positive, so nobody is hurt. A zero gradient is left out.
+
+    Args:
+        preference: in place of 1: the cosines' ratio; a dict from name to number, or numbers in the order of the losses
+            when those are a sequence.
+
+    Raises:
+        InputError: when an objective has no number, or one is not finite.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> config = get_strategy("config")
+        >>> config.weights([[1.0, 0.0], [0.0, 4.0]]).round(9).tolist()
+        [1.5, 0.75]
+    """
+    cosines, norms = split(gram)
+    wanted = np.ones(len(norms)) if preference is None else by_objective("preference", preference, objectives)
+    live = np.flatnonzero(norms > 0)
+    weights = np.zeros(len(norms))
+    if not len(live):
+        return weights
+    block = cosines[np.ix_(live, live)]
+    values, vectors = np.linalg.eigh(block)
+    kept = values > len(live) * 1e-14 * values[-1]
+    along = vectors[:, kept] @ ((vectors[:, kept].T @ wanted[live]) / values[kept])
+    image = block @ along
+    square = float(along @ image)
+    if square > 0:
+        weights[live] = float(norms[live] @ image) / square * along / norms[live]
+    return weights

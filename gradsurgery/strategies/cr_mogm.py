@@ -1,0 +1,80 @@
+"""cr-mogm: another strategy's weights, averaged over the steps."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+
+from gradsurgery.errors import StrategyError
+from gradsurgery.registry import SHARE, State, Strategy, forwarded, get_strategy, strategy
+from gradsurgery.solvers import Solution
+from gradsurgery.solvers.solution import Array
+
+
+def _base(options: Mapping[str, Any]) -> Strategy:
+    base = get_strategy(options["base"])
+    if "rows" in base.inputs or base.function is cr_mogm:
+        raise StrategyError(f"strategy 'cr-mogm' averages weights, so that it cannot wrap {base.name!r}, which has none of its own.")
+    return base
+
+
+@strategy(
+    "cr-mogm",
+    paper="Zhou et al. 2022, NeurIPS (CR-MOGM)",
+    scale="own",
+    claims=forwarded("the wrapped strategy promises it", _base),
+    inputs=lambda options: {"state"} | set(_base(options).inputs),
+    variants=({"base": "pcgrad"}, {"base": "nash-mtl"}, {"base": "mgda(normalize='l2')"}),
+)
+def cr_mogm(
+    state: State,
+    gram: Array | None = None,
+    block_grams: Array | None = None,
+    losses: Array | None = None,
+    observed: Array | None = None,
+    scores: dict[str, float] | None = None,
+    cross: Array | None = None,
+    objectives: tuple[str, ...] | None = None,
+    group: str | None = None,
+    rng: np.random.Generator | None = None,
+    eps: float | None = None,
+    *,
+    base: str | Strategy = "mgda",
+    alpha: Annotated[float, SHARE] = 0.9,
+) -> Solution | Array:
+    """d = Jᵀλ with λₖ = αλₖ₋₁ + (1 − α)λ̂ₖ, λ̂ the weights of the wrapped strategy (Algorithm 1).
+
+    The average starts at the first step's λ̂, so that the first step is the wrapped strategy's, with all that it promises;
+    later ones are steadier, and what is promised for the newest gradients alone no longer holds. Scale and inputs are those of
+    the wrapped strategy; an objective that was not there before starts at its own λ̂.
+
+    Args:
+        base: the strategy that is wrapped: a name, also with options as in "cagrad(c=0.4)", or a `Strategy`.
+        alpha: α, how much of the past is kept.
+
+    Raises:
+        StrategyError: for a strategy without weights.
+
+    Example:
+        >>> import gradsurgery as gs
+        >>> steady, state = gs.get_strategy("cr-mogm", base="mgda"), gs.State()
+        >>> steady.weights([[1.0, 0.0], [0.0, 1.0]], state=state).tolist()
+        [0.5, 0.5]
+        >>> steady.weights([[1.0, 0.0], [0.0, 3.0]], state=state).round(3).tolist()
+        [0.525, 0.475]
+    """
+    wrapped = _base({"base": base})
+    given = {
+        "gram": gram, "block_grams": block_grams, "losses": losses, "observed": observed, "scores": scores, "cross": cross,
+        "objectives": objectives, "group": group, "rng": rng, "eps": eps, "state": state,
+    }  # fmt: skip
+    count = len(state.objectives)
+    outcome = wrapped.solve(given, count, None if block_grams is None else len(block_grams))
+    assert outcome.weights is not None
+    if outcome.weights.ndim > 1:
+        raise StrategyError(f"strategy 'cr-mogm' averages one weight per objective; {wrapped!r} returns {list(outcome.weights.shape)}.")
+    average = state.vector("cr-mogm", np.nan)
+    average[:] = np.where(np.isnan(average), outcome.weights, alpha * average + (1 - alpha) * outcome.weights)
+    if outcome.gap is None or outcome.converged is None:
+        return average
+    return Solution(average, outcome.gap, 0, outcome.converged)

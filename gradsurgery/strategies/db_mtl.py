@@ -1,0 +1,54 @@
+"""db-mtl: gradients of the log losses, averaged over the steps and brought to the length of the longest."""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from gradsurgery.registry import NON_NEGATIVE, Range, State, homogeneous, positive_losses, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "db-mtl",
+    paper="Lin et al. 2023, arXiv:2308.12029",
+    scale="sum",
+    claims=(homogeneous(1), "scale-invariant", "permutation-equivariant", "deterministic"),
+)
+def db_mtl(
+    rows: Tensor,
+    losses: Array,
+    objectives: tuple[str, ...],
+    state: State,
+    *,
+    beta: Annotated[float, Range(0, 1, high_open=True)] = 0.9,
+    beta_decay: Annotated[float, NON_NEGATIVE] = 0.0,
+) -> Tensor:
+    """d = Σᵢ (maxⱼ‖yⱼ‖/‖yᵢ‖) yᵢ with yᵢ ← βₖyᵢ + (1 − βₖ) gᵢ/Lᵢ, βₖ = β/k^σ in step k (equations 2 and 3, Algorithm 1).
+
+    gᵢ/Lᵢ is the gradient of log Lᵢ, which balances the losses' scales; the common length balances the gradients'. y starts
+    at the first gradient's share (1 − β₁) gᵢ/Lᵢ, as in the official code.
+
+    Args:
+        beta: β of the running gradients.
+        beta_decay: σ.
+
+    Raises:
+        InputError: when a loss is not positive; the message names it.
+
+    Example:
+        >>> import torch, gradsurgery as gs
+        >>> balanced = gs.get_strategy("db-mtl", beta=0.0)
+        >>> rows = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+        >>> balanced(rows, losses=[1.0, 2.0], state=gs.State())
+        tensor([3., 3.])
+    """
+    sizes = torch.as_tensor(positive_losses("strategy 'db-mtl'", losses, objectives), device=rows.device)
+    count = state.scalar("steps", 0.0) + 1
+    state["steps"] = count
+    share = beta / count**beta_decay
+    running = state.rows("running")
+    running.mul_(share).add_(rows * ((1 - share) / sizes).to(rows.dtype)[:, None])
+    norms = torch.linalg.vector_norm(running, dim=1, dtype=torch.float64)
+    weights = torch.where(norms > 0, norms.max() / torch.where(norms > 0, norms, 1.0), 1.0)
+    return (running.double() * weights[:, None]).sum(0).to(rows.dtype)

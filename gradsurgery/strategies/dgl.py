@@ -1,0 +1,36 @@
+"""dgl: encoders follow their unimodal losses only, the fusion follows the joint one only."""
+
+from typing import Annotated
+
+import numpy as np
+
+from gradsurgery.registry import POSITIVE, homogeneous, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "dgl",
+    paper="Wei et al. 2025 (Disentangled Gradient Learning)",
+    scale="own",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    variants=({"joint": "0"}, {"joint": "1", "alpha": 0.5}),
+)
+def dgl(objectives: tuple[str, ...], *, joint: str, alpha: Annotated[float, POSITIVE] = 1.0) -> Array:
+    """d = α Σ gᵢ over the objectives other than the joint one; where only the joint one arrives, its gradient.
+
+    On an encoder these are its unimodal loss and the joint loss, whose gradient is dropped; the fusion module is reached by the joint
+    loss alone and keeps it, as every unimodal head keeps its own.
+
+    Args:
+        joint: the name of the joint (fused) objective.
+        alpha: α, the weight of the unimodal gradients on an encoder.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> dgl = get_strategy("dgl", joint="0")
+        >>> dgl.weights([[1.0, 0.0], [0.0, 1.0]]).tolist()
+        [0.0, 1.0]
+    """
+    if set(objectives) == {joint}:
+        return np.ones(1)
+    return np.array([0.0 if name == joint else alpha if joint in objectives else 1.0 for name in objectives])

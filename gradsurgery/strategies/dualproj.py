@@ -1,0 +1,34 @@
+"""dualproj: the mean gradient, projected so that it hurts nobody."""
+
+from typing import Any
+
+from gradsurgery.registry import by_objective, homogeneous, strategy
+from gradsurgery.solvers import project_dual_cone
+from gradsurgery.solvers.solution import Array, Solution
+
+
+@strategy(
+    "dualproj",
+    paper="Lopez-Paz & Ranzato 2017, arXiv:1706.08840 (GEM)",
+    scale="mean",
+    claims=("non-conflicting", homogeneous(1), "permutation-equivariant", "deterministic"),
+    variants=({"preference": tuple(1.0 + i for i in range(64))},),
+)
+def dualproj(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) -> Solution:
+    """The direction nearest to the mean among those that conflict with no gradient: d = Jᵀv, v = argmin vᵀGv s.t. v >= u, u = 1/n.
+
+    Equation 11 of GEM, with all gradients as constraints. Nobody is hurt; an objective that the mean hurts is left just
+    where it is, so it need not improve.
+
+    Args:
+        preference: u, a dict from name to number, or numbers in the order of the losses when those are a sequence.
+
+    Raises:
+        InputError: when an objective has no number, or one is not finite.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("dualproj").weights([[1.0, -2.0], [-2.0, 5.0]]).tolist()
+        [1.0, 0.5]
+    """
+    return project_dual_cone(gram, None if preference is None else by_objective("preference", preference, objectives))

@@ -1,0 +1,49 @@
+"""dwa: the slower a loss falls, the larger its weight."""
+
+from typing import Annotated
+
+import numpy as np
+
+from gradsurgery.registry import POSITIVE, Range, State, homogeneous, positive_losses, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "dwa",
+    paper="Liu et al. 2019, arXiv:1803.10704",
+    scale="sum",
+    acts_on="losses",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+)
+def dwa(
+    losses: Array, objectives: tuple[str, ...], state: State, *, temperature: Annotated[float, POSITIVE] = 2.0, window: Annotated[int, Range(1)] = 100
+) -> Array:
+    """w = n·softmax(r/T) with rᵢ = L̄ᵢ(t − 1)/L̄ᵢ(t − 2), L̄(t) the mean loss over the t-th window (equation 7).
+
+    In the first two windows, and for an objective that was not there for two whole windows, r is 1.
+
+    Args:
+        temperature: T; the larger, the more even are the weights.
+        window: how many steps are averaged: the paper's epoch.
+
+    Raises:
+        InputError: when a loss is not positive; the message names it.
+
+    Example:
+        >>> import numpy as np, gradsurgery as gs
+        >>> average, state = gs.get_strategy("dwa", window=1), gs.State()
+        >>> for losses in ([1.0, 1.0], [1.0, 0.5], [1.0, 0.5]):
+        ...     weights = average.weights(np.eye(2), losses=losses, state=state)
+        >>> weights.round(3).tolist()
+        [1.124, 0.876]
+    """
+    losses = positive_losses("strategy 'dwa'", losses, objectives)
+    count, total, last, before = (state.vector(name, start) for name, start in (("steps", 0.0), ("total", 0.0), ("last", np.nan), ("before", np.nan)))
+    full = count >= window
+    before[full], last[full] = last[full], (total / np.maximum(count, 1.0))[full]
+    count[full] = total[full] = 0.0
+    count += 1
+    total += losses
+    rate = np.where(np.isnan(before), 1.0, last / before)
+    powers = np.exp((rate - rate.max()) / temperature)
+    return np.asarray(len(losses) * powers / powers.sum())

@@ -1,0 +1,39 @@
+"""fairgrad: alpha-fair improvements, from the sum over proportional fairness to equal ones."""
+
+from typing import Annotated
+
+from gradsurgery.registry import POSITIVE, homogeneous, strategy, when
+from gradsurgery.solvers import alpha_fair
+from gradsurgery.solvers.solution import Array, Solution
+
+
+@strategy(
+    "fairgrad",
+    paper="Ban & Ji 2024, arXiv:2402.15638",
+    scale="own",
+    claims=(
+        "non-conflicting",
+        "strict",
+        "permutation-equivariant",
+        "deterministic",
+        homogeneous(lambda options: (1 - options["alpha"]) / (1 + options["alpha"]), "(1 − α)/(1 + α)"),
+        when("alpha = 1", lambda options: options["alpha"] == 1, "scale-invariant"),
+    ),
+    variants=({"alpha": 1.0}, {"alpha": 0.5}),
+)
+def fairgrad(gram: Array, eps: float | None = None, *, alpha: Annotated[float, POSITIVE] = 2.0) -> Solution:
+    """d = Jᵀw with (Gw)ᵢ = wᵢ^(−1/α), w > 0 (equation 4): every objective improves, by (Gw)ᵢ.
+
+    Found as the minimum of a strictly convex function, so that w is unique. α = 1 is `nash-mtl`; a larger α cares more for the
+    objective that improves least, α → 0 for the sum of all improvements alone. Where the gradients are Pareto stationary d is zero.
+
+    Args:
+        alpha: α > 0; 2 in the official runs.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> fairgrad = get_strategy("fairgrad")
+        >>> fairgrad.weights([[1.0, 0.0], [0.0, 8.0]]).round(9).tolist()
+        [1.0, 0.25]
+    """
+    return alpha_fair(gram, alpha, eps)

@@ -1,0 +1,69 @@
+"""famo: losses that fall at the same rate, from the losses alone."""
+
+from typing import Annotated, Any
+
+import numpy as np
+
+from gradsurgery.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, strategy
+from gradsurgery.registry import positive_losses as positive
+from gradsurgery.solvers.solution import Array
+
+SMALL = 1e-8
+
+
+@strategy(
+    "famo",
+    paper="Liu et al. 2023, arXiv:2306.03792",
+    scale="convex",
+    acts_on="losses",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic", "sums-to-one"),
+)
+def famo(
+    losses: Array,
+    objectives: tuple[str, ...],
+    state: State,
+    observed: Array | None = None,
+    *,
+    lr: Annotated[float, POSITIVE] = 0.025,
+    weight_decay: Annotated[float, NON_NEGATIVE] = 1e-3,
+    minimum: Any = 0.0,
+) -> Array:
+    """The gradient of c Σᵢ zᵢ log Dᵢ: wᵢ = c zᵢ/Dᵢ, z = softmax(ξ), D = L − L_min + 1e-8, 1/c = Σ z/D (equations 8 and 9, Algorithm 1).
+
+    Then ξ takes Adam's step on J_softmaxᵀ(log D − log D'), with D' the same after the step on the parameters. Give the losses on the
+    same data after the optimizer's step to `Surgery.observe(losses)`; without that the next step's losses serve as D', which are
+    those of other data. Either way ξ moves at the beginning of the next step.
+
+    Args:
+        lr: Adam's learning rate for ξ.
+        weight_decay: added to the gradient of ξ; 1e-3 in the official runs, 1e-5 in the official class.
+        minimum: L_min: a number, a dict from name to number, or numbers in the order of the losses when those are a sequence.
+
+    Raises:
+        InputError: when a loss is not above its minimum; the message names it.
+
+    Example:
+        >>> import numpy as np, gradsurgery as gs
+        >>> famo, state = gs.get_strategy("famo"), gs.State()
+        >>> weights = famo.weights(np.eye(2), losses=[1.0, 3.0], state=state)
+        >>> weights.round(3).tolist()
+        [0.75, 0.25]
+    """
+    least = by_objective("minimum", dict.fromkeys(objectives, minimum) if isinstance(minimum, int | float) else minimum, objectives)
+    above = positive("strategy 'famo' (less the minimum)", losses - least, objectives) + SMALL
+    logits, last = state.vector("xi", 0.0), state.vector("last", np.nan)
+    seen = ~np.isnan(last)
+    if seen.any():
+        after = above if observed is None else np.maximum(observed - least, 0.0) + SMALL
+        change = np.where(seen, np.log(np.where(seen, last, 1.0)) - np.log(after), 0.0)
+        shares = _softmax(logits)
+        slope = shares * (change - float(shares @ change))
+        logits[:] = descend(state, "xi", logits, slope, lr, "adam", weight_decay)
+    last[:] = above
+    weights = _softmax(logits) / above
+    return np.asarray(weights / weights.sum())
+
+
+def _softmax(values: Array) -> Array:
+    powers = np.exp(values - values.max())
+    return np.asarray(powers / powers.sum())

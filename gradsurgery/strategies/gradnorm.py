@@ -1,0 +1,63 @@
+"""gradnorm: weights learned so that all gradients have the same length, up to how far their losses have fallen."""
+
+from typing import Annotated
+
+import numpy as np
+
+from gradsurgery.registry import NON_NEGATIVE, POSITIVE, Optimizer, State, descend, homogeneous, positive_losses, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "gradnorm",
+    paper="Chen et al. 2018, arXiv:1711.02257",
+    scale="sum",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+)
+def gradnorm(
+    gram: Array,
+    losses: Array,
+    objectives: tuple[str, ...],
+    state: State,
+    *,
+    alpha: Annotated[float, NON_NEGATIVE] = 1.5,
+    lr: Annotated[float, POSITIVE] = 0.025,
+    optimizer: Optimizer = "adam",
+) -> Array:
+    """d = Σ wᵢgᵢ; then w takes a step on Σᵢ |wᵢnᵢ − n̄ rᵢ^α|, n̄ = mean(wn) and rᵢ = (Lᵢ/Lᵢ⁰)/mean, both held fixed (equation 2).
+
+    w starts at 1, is kept >= 0 and rescaled to Σw = n after each step (Algorithm 1). Lᵢ⁰ is the loss of the objective's
+    first step. Lengths are taken in units of n̄, so that their scale does not matter to the learning rate of w.
+
+    Args:
+        alpha: α, how strongly objectives that lag behind are favoured.
+        lr: the learning rate of w.
+        optimizer: what moves w: "adam" or "sgd".
+
+    Raises:
+        InputError: when a loss is not positive; the message names it.
+
+    Example:
+        >>> import numpy as np, gradsurgery as gs
+        >>> gradnorm, state = gs.get_strategy("gradnorm"), gs.State()
+        >>> gram, losses = np.diag([1.0, 9.0]), [1.0, 1.0]
+        >>> for _ in range(2):
+        ...     weights = gradnorm.weights(gram, losses=losses, state=state)
+        >>> weights.round(3).tolist()
+        [1.025, 0.975]
+    """
+    losses = positive_losses("strategy 'gradnorm'", losses, objectives)
+    norms = np.sqrt(np.diagonal(gram))
+    weights = state.vector("weights", 1.0)
+    used = weights.copy()
+    first = state.vector("first", np.nan)
+    first[:] = np.where(np.isnan(first), losses, first)
+    rate = losses / first
+    rate = rate / rate.mean()
+    mean = float((weights * norms).mean())
+    if mean > 0:
+        slope = norms / mean * np.sign(weights * norms - mean * rate**alpha)
+        moved = np.maximum(descend(state, "weights", weights, slope, lr, optimizer), 0.0)
+        if moved.sum() > 0:
+            weights[:] = moved * len(moved) / moved.sum()
+    return used

@@ -1,0 +1,48 @@
+"""imtl-g: the direction whose projections onto all gradients are equal."""
+
+import numpy as np
+
+from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.solvers import split
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "imtl-g",
+    paper="Liu et al. 2021, ICLR (IMTL)",
+    scale="convex",
+    claims=(
+        homogeneous(1),
+        "permutation-equivariant",
+        "deterministic",
+        "sums-to-one",
+        when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "scale-invariant"),
+    ),
+)
+def imtl_g(gram: Array) -> Array:
+    """d = Jᵀw with ⟨d, gᵢ⟩/nᵢ equal for all i and Σw = 1 (equation 6): wᵢ ∝ (C⁺1)ᵢ/nᵢ, C the matrix of cosines.
+
+    For two objectives w₁ = n₂/(n₁ + n₂), and nobody is hurt. From three on weights may be negative, and d even an ascent
+    direction for every objective: that is the method. Where some gradients are zero they take all the weight, so that d
+    is zero; where the weights cannot be brought to sum to one (only rounding is left of their sum) they are zero.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("imtl-g").weights([[1.0, -0.5], [-0.5, 9.0]]).tolist()
+        [0.75, 0.25]
+    """
+    cosines, norms = split(gram)
+    zero = norms == 0
+    if zero.any():
+        return np.asarray(zero / zero.sum())
+    scale = norms.min() / norms
+    if len(norms) == 2:
+        return np.asarray(scale / scale.sum())
+    values, vectors = np.linalg.eigh(cosines)
+    kept = values > len(norms) * 1e-14 * values[-1]
+    equal = vectors[:, kept] @ ((vectors[:, kept].sum(0)) / values[kept])
+    weights = scale * equal
+    total = float(weights.sum())
+    if abs(total) <= 1e-12 * float(np.abs(weights).sum()):
+        return np.zeros(len(norms))
+    return np.asarray(weights / total)

@@ -1,0 +1,38 @@
+"""imtl-l: every loss scaled to the same size, by a learned factor."""
+
+from typing import Annotated
+
+import numpy as np
+
+from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "imtl-l",
+    paper="Liu et al. 2021, ICLR (IMTL)",
+    scale="own",
+    acts_on="losses",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+)
+def imtl_l(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 1e-3, optimizer: Optimizer = "sgd") -> Array:
+    """The gradient of Σᵢ e^(sᵢ) Lᵢ − sᵢ, s learned: at the optimum every scaled loss e^(sᵢ) Lᵢ is 1 (equation 8).
+
+    wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is the sum.
+
+    Args:
+        lr: the learning rate of s. In the paper s is one more parameter of the model, at the model's learning rate: give yours.
+        optimizer: what moves s: "adam" or "sgd".
+
+    Example:
+        >>> import numpy as np, gradsurgery as gs
+        >>> scaled, state = gs.get_strategy("imtl-l", lr=0.1), gs.State()
+        >>> for _ in range(400):
+        ...     weights = scaled.weights(np.eye(2), losses=[0.5, 4.0], state=state)
+        >>> weights.round(3).tolist()
+        [2.0, 0.25]
+    """
+    logs = state.vector("s", 0.0)
+    weights = np.exp(logs)
+    logs[:] = descend(state, "s", logs, weights * losses - 1, lr, optimizer)
+    return np.asarray(weights)

@@ -1,0 +1,44 @@
+"""modo: min-norm weights moved by a stochastic step whose two batches are independent, so that it is unbiased."""
+
+from typing import Annotated
+
+import numpy as np
+
+from gradsurgery.errors import InputError
+from gradsurgery.registry import NON_NEGATIVE, POSITIVE, State, strategy
+from gradsurgery.solvers import project_simplex
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "modo",
+    paper="Chen et al. 2023, arXiv:2305.20057",
+    scale="convex",
+    claims=("permutation-equivariant", "deterministic", "sums-to-one"),
+)
+def modo(cross: Array, state: State, *, gamma: Annotated[float, POSITIVE] = 1e-3, rho: Annotated[float, NON_NEGATIVE] = 0.1) -> Array:
+    """d = J₃ᵀλ with λ ← Π(λ − γ(J₁J₂ᵀλ + ρλ)) onto the simplex, J₁, J₂, J₃ from three independent batches (Algorithm 1).
+
+    λ starts at 1/n. γ is absolute, as in the paper: what it does depends on the size of the gradients.
+
+    Args:
+        gamma: γ, the step size of λ.
+        rho: ρ, the regulariser.
+
+    Raises:
+        InputError: for anything but three batches.
+
+    Example:
+        >>> import numpy as np, gradsurgery as gs
+        >>> cross = np.broadcast_to(np.diag([1.0, 3.0]), (3, 3, 2, 2))
+        >>> modo = gs.get_strategy("modo", gamma=0.1)
+        >>> weights = modo.weights(np.eye(2), cross=cross, state=gs.State())
+        >>> weights.round(3).tolist()
+        [[0.0, 0.0], [0.0, 0.0], [0.55, 0.45]]
+    """
+    if len(cross) != 3:
+        raise InputError(f"strategy 'modo' takes three independent batches: surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}.")
+    n = cross.shape[-1]
+    weights = state.vector("lambda", 1 / n)
+    weights[:] = project_simplex(weights - gamma * (cross[0, 1] @ weights + rho * weights))
+    return np.stack([np.zeros(n), np.zeros(n), weights])

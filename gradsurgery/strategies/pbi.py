@@ -1,0 +1,48 @@
+"""pbi: progress along a preferred direction, with a penalty on the distance from it."""
+
+from typing import Annotated, Any
+
+import numpy as np
+
+from gradsurgery.errors import InputError
+from gradsurgery.registry import NON_NEGATIVE, by_objective, homogeneous, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "pbi",
+    paper="Zhang & Li 2007, IEEE TEVC (MOEA/D)",
+    scale="own",
+    acts_on="losses",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    variants=({"preference": tuple(1.0 + i for i in range(64)), "theta": 1.0},),
+)
+def pbi(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, theta: Annotated[float, NON_NEGATIVE] = 5.0, ideal: Any = 0.0) -> Array:
+    """The gradient of d₁ + θd₂, d₁ = ⟨L − z, ŵ⟩ and d₂ = ‖(L − z) − d₁ŵ‖: ŵ + θ((L − z) − d₁ŵ)/d₂ (section III.A).
+
+    Where the losses lie on the preferred direction (d₂ is only rounding) the second term, which has no gradient there, is left out.
+
+    Args:
+        preference: w, a dict from name to number, or numbers in the order of the losses when those are a sequence; 1 by default.
+        theta: θ; 5 in the paper.
+        ideal: z: a number, or by objective as above.
+
+    Raises:
+        InputError: when an objective has no number, or the preference is zero.
+
+    Example:
+        >>> import numpy as np, gradsurgery as gs
+        >>> pbi = gs.get_strategy("pbi", theta=1.0)
+        >>> pbi.weights(np.eye(2), losses=[1.0, 3.0]).round(3).tolist()
+        [0.0, 1.414]
+    """
+    n = len(losses)
+    wanted = np.ones(n) if preference is None else by_objective("preference", preference, objectives)
+    length = float(np.linalg.norm(wanted))
+    if length == 0:
+        raise InputError("strategy 'pbi': the preference is zero; give at least one positive number.")
+    unit = wanted / length
+    shifted = losses - by_objective("ideal", dict.fromkeys(objectives, ideal) if isinstance(ideal, int | float) else ideal, objectives)
+    across = shifted - float(shifted @ unit) * unit
+    distance = float(np.linalg.norm(across))
+    return np.asarray(unit if distance <= 1e-14 * float(np.linalg.norm(shifted)) else unit + theta * across / distance)

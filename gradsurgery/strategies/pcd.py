@@ -1,0 +1,76 @@
+"""pcd: the primary objective's gradient, moved so little that every secondary objective still improves by a share."""
+
+from typing import Annotated
+
+import numpy as np
+
+from gradsurgery.errors import InputError, one_of
+from gradsurgery.registry import SHARE, Range, State, homogeneous, strategy, when
+from gradsurgery.solvers import at_rounding_floor, nearest_above
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "pcd",
+    paper="Priority-Constrained Descent 2026, arXiv:2606.29521",
+    scale="own",
+    claims=(
+        homogeneous(1),
+        "scale-invariant",
+        "deterministic",
+        when("the primary objective is named", lambda options: options["primary"] is not None, "permutation-equivariant"),
+    ),
+    variants=({"primary": "0"},),
+)
+def pcd(
+    gram: Array,
+    objectives: tuple[str, ...],
+    state: State,
+    eps: float | None = None,
+    *,
+    primary: str | None = None,
+    tau: Annotated[float, SHARE] = 0.02,
+    beta: Annotated[float, Range(0, 1, high_open=True)] = 0.999,
+) -> Array:
+    """min ½‖d − g̃₁‖² s.t. ⟨g̃ⱼ, d⟩ >= τ‖g̃ⱼ‖² for every secondary j, then d rescaled to n₁.
+
+    g̃ᵢ = gᵢ/√v̂ᵢ with v̂ᵢ the bias-corrected running mean of nᵢ² (decay β). Where the constraints contradict each other
+    d = g₁; where the primary gradient is zero, d = 0.
+
+    Args:
+        primary: the primary objective's name; None is the first.
+        tau: τ, the share of its own step's progress that each secondary objective is promised.
+        beta: β of the running mean of the squared norms.
+
+    Raises:
+        InputError: when there is no objective of that name.
+
+    Example:
+        >>> import gradsurgery as gs
+        >>> pcd, state = gs.get_strategy("pcd"), gs.State()
+        >>> pcd.weights([[1.0, 0.0], [0.0, 4.0]], state=state).round(3).tolist()
+        [1.0, 0.01]
+    """
+    if primary is not None and primary not in objectives:
+        raise InputError("strategy 'pcd': " + one_of("primary objective", primary, objectives))
+    n, first = len(gram), 0 if primary is None else objectives.index(primary)
+    squares = np.diagonal(gram)
+    mean = state.vector("squares", 0.0)
+    seen = state.vector("steps", 0.0)
+    seen += 1
+    mean *= beta
+    mean += (1 - beta) * squares
+    corrected = mean / (1 - beta**seen)
+    scale = np.divide(1.0, np.sqrt(corrected), out=np.zeros(n), where=corrected > 0)
+    if squares[first] == 0:
+        return np.zeros(n)
+    scaled = gram * scale * scale[:, None]
+    floors = tau * np.diagonal(scaled)
+    floors[first] = -np.inf
+    floors[squares == 0] = -np.inf
+    start = np.eye(n)[first]
+    found = nearest_above(scaled, start, floors).value
+    square = float(found @ scaled @ found)
+    if at_rounding_floor(scaled, found, eps):
+        return np.zeros(n)
+    return np.asarray(found * scale * np.sqrt(squares[first] / square))

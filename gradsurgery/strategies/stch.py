@@ -1,0 +1,69 @@
+"""stch: a smooth maximum of the losses."""
+
+from typing import Annotated, Any
+
+import numpy as np
+
+from gradsurgery.registry import POSITIVE, Range, State, by_objective, homogeneous, positive_losses, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "stch",
+    paper="Lin et al. 2024, arXiv:2402.19078",
+    scale="own",
+    acts_on="losses",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    variants=({"window": 0}, {"window": 0, "preference": tuple(1.0 + i for i in range(64))}),
+)
+def stch(
+    losses: Array,
+    objectives: tuple[str, ...],
+    state: State,
+    *,
+    mu: Annotated[float, POSITIVE] = 1.0,
+    window: Annotated[int, Range(0)] = 100,
+    preference: Any = None,
+    ideal: Any = 0.0,
+) -> Array:
+    """The gradient of μ log Σᵢ exp(λᵢ(fᵢ − zᵢ)/μ), which tends to the largest λᵢ(fᵢ − zᵢ) as μ → 0 (equation 7).
+
+    With a window, as in the official multi-task runs, fᵢ = log(Lᵢ/L̄ᵢ), λ = 1 and the whole times n, where the nadir L̄ᵢ is the mean of
+    the objective's first `window` losses; during these steps Σ log Lᵢ is descended. Without a window fᵢ = Lᵢ, as
+    the formula is written.
+
+    Args:
+        mu: μ, the smoothing.
+        window: how many steps the nadir is averaged over; 0 for the plain formula.
+        preference: λ without a window (default 1/n): a dict from name to number, or numbers in the order of the losses when
+            those are a sequence.
+        ideal: z without a window: a number, or by objective as above.
+
+    Raises:
+        InputError: with a window, when a loss is not positive; the message names it.
+
+    Example:
+        >>> import numpy as np, gradsurgery as gs
+        >>> smooth, state = gs.get_strategy("stch", window=0, mu=0.1), gs.State()
+        >>> weights = smooth.weights(np.eye(2), losses=[1.0, 2.0], state=state)
+        >>> weights.round(3).tolist()
+        [0.003, 0.497]
+    """
+    n = len(losses)
+    if window == 0:
+        shares = np.full(n, 1 / n) if preference is None else by_objective("preference", preference, objectives)
+        point = by_objective("ideal", dict.fromkeys(objectives, ideal) if isinstance(ideal, int | float) else ideal, objectives)
+        return np.asarray(shares * _softmax(shares * (losses - point) / mu))
+    losses = positive_losses("strategy 'stch' with a window", losses, objectives)
+    count, total = state.vector("steps", 0.0), state.vector("total", 0.0)
+    warm = count < window
+    if warm.any():
+        count[warm] += 1
+        total[warm] += losses[warm]
+        return np.asarray(1 / losses)
+    return np.asarray(n * _softmax(np.log(losses * window / total) / mu) / losses)
+
+
+def _softmax(values: Array) -> Array:
+    powers = np.exp(values - values.max())
+    return np.asarray(powers / powers.sum())

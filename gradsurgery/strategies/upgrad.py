@@ -1,0 +1,42 @@
+"""upgrad: the mean of the gradients, each first projected so that it hurts none."""
+
+from typing import Any
+
+import numpy as np
+
+from gradsurgery.errors import InputError
+from gradsurgery.registry import by_objective, homogeneous, strategy
+from gradsurgery.solvers import project_each
+from gradsurgery.solvers.solution import Array, Solution
+
+
+@strategy(
+    "upgrad",
+    paper="Quinton & Rey 2024, arXiv:2406.16232",
+    scale="mean",
+    claims=("non-conflicting", "strict", homogeneous(1), "permutation-equivariant", "deterministic"),
+    variants=({"preference": tuple(1.0 + i for i in range(64))},),
+)
+def upgrad(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) -> Solution:
+    """d = Σᵢ of the projections of uᵢgᵢ onto the cone of directions that conflict with no gradient, u = 1/n (definition 5).
+
+    Each projection is Jᵀv with v = argmin vᵀGv s.t. v >= uᵢeᵢ (proposition 1). Nobody is hurt, and where no gradients
+    conflict it is their mean.
+
+    Args:
+        preference: u > 0, a dict from name to number, or numbers in the order of the losses when those are a sequence.
+
+    Raises:
+        InputError: when an objective has no number, or one that is not positive.
+
+    Example:
+        >>> from gradsurgery import get_strategy
+        >>> get_strategy("upgrad").weights([[1.0, -0.5], [-0.5, 1.0]]).tolist()
+        [0.75, 0.75]
+    """
+    if preference is None:
+        return project_each(gram)
+    wanted = by_objective("preference", preference, objectives)
+    if not (wanted > 0).all():
+        raise InputError(f"strategy 'upgrad': preference is positive; got {dict(zip(objectives, wanted.tolist(), strict=True))}.")
+    return project_each(gram, np.asarray(wanted))

@@ -1,0 +1,38 @@
+"""uw: homoscedastic uncertainty as the weight of each loss."""
+
+from typing import Annotated
+
+import numpy as np
+
+from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy
+from gradsurgery.solvers.solution import Array
+
+
+@strategy(
+    "uw",
+    paper="Kendall et al. 2018, arXiv:1705.07115",
+    scale="own",
+    acts_on="losses",
+    claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+)
+def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, optimizer: Optimizer = "sgd") -> Array:
+    """The gradient of Σᵢ ½(e^(−sᵢ) Lᵢ + sᵢ), s = log σ² learned (equation 7 of the paper, with its log variance).
+
+    wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½.
+
+    Args:
+        lr: the learning rate of s; the paper trains everything by gradient descent at 2.5e-3.
+        optimizer: what moves s: "adam" or "sgd".
+
+    Example:
+        >>> import numpy as np, gradsurgery as gs
+        >>> uw, state = gs.get_strategy("uw", lr=0.1), gs.State()
+        >>> uw.weights(np.eye(2), losses=[1.0, 3.0], state=state).tolist()
+        [0.5, 0.5]
+        >>> uw.weights(np.eye(2), losses=[1.0, 3.0], state=state).round(3).tolist()
+        [0.5, 0.452]
+    """
+    logs = state.vector("log variance", 0.0)
+    weights = 0.5 * np.exp(-logs)
+    logs[:] = descend(state, "log variance", logs, 0.5 - weights * losses, lr, optimizer)
+    return np.asarray(weights)
