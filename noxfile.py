@@ -1,4 +1,4 @@
-"""The project's checks, each one session: tests, lint, types, docs, examples."""
+"""The project's checks, each one session: tests, lint, types, docs, peers, examples."""
 
 import nox
 
@@ -35,6 +35,14 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "doctest", "docs", "docs/_build/doctest")
     session.run("python", "docs/check.py", "docs/_build/html/objects.inv")
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Agreement with TorchJD where definitions are the same, and the weights' times beside its own in one run."""
+    session.install(*CONSTRAINTS, "-e", ".[test]", "torchjd[full]==0.18.0")
+    session.run("python", "-m", "pytest", "tests/test_peers.py")
+    session.run("python", "benchmarks/weights.py")
 
 
 @nox.session

@@ -13,6 +13,10 @@ CPU = torch.device("cpu")
 BUFFER = {"cpu": 1 << 19, "other": 1 << 24}
 
 
+PIECE = {"cpu": 1 << 15, "other": 1 << 20}
+CANCELLING = 2.0  # terms this many times longer than their sum are summed in float64
+
+
 class Objectives:
     """The gradients of n objectives with respect to k parameter tensors.
 
@@ -106,8 +110,19 @@ class Objectives:
         """
         if self.batches > 1:
             weights = np.reshape(weights, self.count)
-        table = np.broadcast_to(weights, (len(self.like), self.count)).tolist()
-        return [_combine([row[t] for row in self.gradients], table[t], tensor) for t, tensor in enumerate(self.like)]
+        table = np.broadcast_to(weights, (len(self.like), self.count))
+        precise = self._cancels(table)
+        return [_combine([row[t] for row in self.gradients], table[t].tolist(), tensor, precise) for t, tensor in enumerate(self.like)]
+
+    def _cancels(self, table: Array) -> bool:
+        """Whether d is much shorter than its terms, so that single precision would leave little of what it promises."""
+        if self._blocks is None or self.count == 1 or all(t.dtype == torch.float64 for t in self.like):
+            return False
+        grams = self._blocks
+        used = table if len(grams) == len(table) else table[:1]
+        length = np.einsum("ki,kij,kj->", used, grams, used) if len(used) == len(grams) else 0.0
+        size = float((np.abs(table).max(0) * np.sqrt(np.diagonal(grams.sum(0)))).sum())
+        return bool(length < (size / CANCELLING) ** 2)
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
@@ -204,7 +219,7 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: 
 
 
 @torch.no_grad()
-def _combine(column: list[Tensor | None], weights: list[float], like: Tensor) -> Tensor | None:
+def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, precise: bool) -> Tensor | None:
     terms = [(w, g) for w, g in zip(weights, column, strict=True) if g is not None]
     if not terms:
         return None
@@ -214,8 +229,25 @@ def _combine(column: list[Tensor | None], weights: list[float], like: Tensor) ->
     wide = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
     if wide == torch.float32 and not all(1e-30 < abs(w) < 1e30 for w, _ in terms):
         wide = torch.float64  # a row of 1e-20 may need a weight that float32 does not hold
+    if precise and wide == torch.float32 and like.device.type != "mps":
+        return _combine_precisely(terms, like)
     first, gradient = terms[0]
     out = gradient.to(wide) * first if gradient.dtype != wide else torch.mul(gradient, first)
     for weight, gradient in terms[1:]:
         out.add_(gradient.to(wide), alpha=weight)
     return out.to(like.dtype)
+
+
+def _combine_precisely(terms: list[tuple[float, Tensor]], like: Tensor) -> Tensor:
+    """Σ wᵢgᵢ summed in float64 and rounded once, piece by piece."""
+    out = torch.empty_like(like, memory_format=torch.contiguous_format)
+    flat, pieces = out.view(-1), [gradient.reshape(-1) for _, gradient in terms]
+    weights = torch.tensor([weight for weight, _ in terms], dtype=torch.float64, device=like.device)
+    step = min(PIECE.get(like.device.type, PIECE["other"]), max(like.numel(), 1))
+    buffer = torch.empty(len(terms), step, dtype=torch.float64, device=like.device)
+    for start in range(0, like.numel(), step):
+        used = buffer[:, : min(step, like.numel() - start)]
+        for row, piece in zip(used, pieces, strict=True):
+            row.copy_(piece[start : start + step])
+        flat[start : start + step] = (weights @ used).to(out.dtype)
+    return out if like.is_contiguous() else torch.empty_like(like).copy_(out)

@@ -42,4 +42,6 @@ def plain(state):
         return (str(state.dtype), state.tolist())
     if isinstance(state, dict):
         return {key: plain(value) for key, value in state.items()}
-    return tuple(map(plain, state)) if isinstance(state, list | tuple) else state
+    if isinstance(state, list | tuple):
+        return tuple(map(plain, state))
+    return "nan" if state != state else state  # so that two of them are equal

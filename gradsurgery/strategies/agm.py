@@ -16,10 +16,10 @@ from gradsurgery.solvers.solution import Array
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
 )
 def agm(
-    scores: Mapping[str, float] | None,
     group: str,
     objectives: tuple[str, ...],
     state: State,
+    scores: Mapping[str, float] | None = None,
     *,
     alpha: Annotated[float, POSITIVE] = 1.0,
     modality: Any = None,

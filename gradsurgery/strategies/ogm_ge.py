@@ -20,9 +20,9 @@ from gradsurgery.solvers.solution import Array
     variants=({"noise": False},),
 )
 def ogm_ge(
-    scores: Mapping[str, float] | None,
     group: str,
     objectives: tuple[str, ...],
+    scores: Mapping[str, float] | None = None,
     rows: Tensor | None = None,
     splits: tuple[int, ...] | None = None,
     generator: torch.Generator | None = None,
