@@ -181,7 +181,7 @@ class Strategy:
         if "rows" in self.inputs:
             raise StrategyError(f"strategy {self.name!r} works on the gradients' coordinates: call it on the gradients.")
         single = getattr(gram, "dtype", None) in (torch.float32, np.dtype(np.float32))
-        array = as_gram(gram.detach().cpu().numpy() if isinstance(gram, Tensor) else gram)
+        array = as_gram(np.array(gram.detach().cpu().numpy() if isinstance(gram, Tensor) else gram, dtype=np.float64))
         inputs.setdefault("eps", 1e-6 if single else DEFAULT_EPS)
         outcome = self._alone({"gram": array, "block_grams": array[None], **inputs}, len(array), step)
         assert outcome.weights is not None
@@ -237,7 +237,8 @@ class Strategy:
         if len(given["objectives"]) != n:
             raise InputError(f"objectives: expected {n} names; got {list(given['objectives'])}.")
         given.setdefault("group", "all")
-        given.setdefault("rng", rng_for(0, step, given["group"]))
+        if "rng" in self.inputs and "rng" not in given:
+            given["rng"] = rng_for(0, step, given["group"])
         if "generator" in self.inputs:
             device = torch.device("cpu") if objectives is None else objectives.like[0].device
             given.setdefault("generator", generator_for(0, step, given["group"], device))

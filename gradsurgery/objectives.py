@@ -14,7 +14,7 @@ BUFFER = {"cpu": 1 << 19, "other": 1 << 24}
 
 
 PIECE = {"cpu": 1 << 15, "other": 1 << 20}
-CANCELLING = 2.0  # terms this many times longer than their sum are summed in float64
+CANCELLING = 4.0  # terms this many times longer than their sum are summed in float64
 
 
 class Objectives:

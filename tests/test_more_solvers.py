@@ -55,7 +55,7 @@ def test_alpha_fair_agrees_with_cvxpy(kind, alpha):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cvxpy warns where it is inaccurate; those are left out
             theirs = reference.alpha_fair(sample.gram, alpha)
-        if theirs.gap > 1e-6 or sample.distance() < 1e-8:  # its power cones rarely reach the tolerance that it is asked for
+        if theirs.gap > 1e-5 or sample.distance() < 1e-8:  # its power cones rarely reach the tolerance that it is asked for
             continue
         compared += 1
         ours = alpha_fair(sample.gram, alpha)

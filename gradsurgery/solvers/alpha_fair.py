@@ -7,12 +7,14 @@ import numpy as np
 
 from gradsurgery.errors import InputError
 from gradsurgery.solvers.min_norm import is_stationary
-from gradsurgery.solvers.scaling import as_gram, split
+from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, split
 from gradsurgery.solvers.solution import Array, Solution
 
 TOLERANCE = 1e-10
 MAX_ITERATIONS = 300
-ENDGAME = 1e-8  # of Newton's decrement: below it steps are taken whole
+HUGE = 1e12  # at a stationary point the minimum lies at infinity
+LATE = 1e-2  # of Newton's decrement: from here on the best point is kept
+ENDGAME = 1e-8  # of the same: below it steps are taken whole
 
 
 def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solution:
@@ -46,7 +48,7 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
         raise InputError(f"alpha: expected a finite number > 0; got {alpha!r}.")
     cosines, norms = split(gram)
     n = len(norms)
-    if (norms == 0).any() or _stationary(gram, cosines, norms, eps):
+    if (norms == 0).any():
         return Solution(np.zeros(n), 0.0, 0, True, 0.0)
     power = 1 / alpha
     # logs of t, and the factor that brings them to mean zero: x → σx turns t into t·σ^(1 + power)
@@ -54,18 +56,21 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     shift = float(logs.mean()) / (1 + power)
     targets = np.exp(logs - (1 + power) * shift)
     if n == 2 and alpha == 1:
-        point, iterations = np.full(2, 1 / math.sqrt(1 + float(cosines[0, 1]))), 0
+        point, iterations = np.full(2, 1 / math.sqrt(max(1 + float(cosines[0, 1]), DEFAULT_EPS))), 0
     else:
         point, iterations = _newton(cosines, targets, power)
-    gap = float(np.abs(cosines @ point - targets * point**-power).max()) / float(point.sum())
+    image = cosines @ point
+    if not _not_stationary(image, point, eps) and is_stationary(gram, eps):
+        return Solution(np.zeros(n), 0.0, iterations, True, 0.0)
+    gap = float(np.abs(image - targets * point**-power).max()) / float(point.sum())
     weights = point * math.exp(shift) / norms
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
 
 
-def _stationary(gram: Array, cosines: Array, norms: Array, eps: float | None) -> bool:
-    if len(norms) == 1 or cosines.min() >= 0:
-        return False
-    return is_stationary(gram, eps)
+def _not_stationary(image: Array, point: Array, eps: float | None) -> bool:
+    """A certificate: a unit direction that improves every unit row by m leaves no combination of them shorter than m Σwⱼnⱼ."""
+    least = float(image.min())
+    return least > 0 and least * least > 20 * (eps or DEFAULT_EPS) * float(point @ image)
 
 
 def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
@@ -78,25 +83,32 @@ def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
     for iteration in range(1, MAX_ITERATIONS + 1):
         image = cosines @ point
         pull = targets * point**-power
-        slope = (image - pull) * point
-        residual = float(np.abs(image - pull).max()) / float(point.sum())
-        if residual < least:
-            best, least, stalled = point, residual, 0
-        elif decrease <= ENDGAME:  # quadratic convergence is over: what is left is rounding
-            stalled += 1
-        if residual <= 1e-15 or stalled >= 5:
-            return best, iteration
+        residuals = image - pull
+        slope = residuals * point
+        if decrease <= LATE:
+            residual = float(np.abs(residuals).max()) / float(point.sum())
+            if residual < least:
+                best, least, stalled = point, residual, 0
+            elif decrease <= ENDGAME:  # quadratic convergence is over: what is left is rounding
+                stalled += 1
+            if residual <= 1e-15 or stalled >= 5:
+                return best, iteration
+        else:
+            best = point
+            if iteration % 8 == 0 and point.max() > HUGE:
+                return best, iteration
         hessian = cosines * point * point[:, None]
         hessian.flat[:: n + 1] += power * pull * point
         try:
             change: Array = np.asarray(np.linalg.solve(hessian, -slope), dtype=np.float64)
         except np.linalg.LinAlgError:
             return best, iteration
-        if not np.isfinite(change).all():
-            return best, iteration
         decrease = -float(slope @ change)  # Newton's decrement, squared
+        if not math.isfinite(decrease):
+            return best, iteration
         # near the end the objective no longer tells small coordinates apart, and each is kept in bounds by itself
-        factors = _bounded(change) if decrease <= ENDGAME else _search(cosines, targets, power, point, change)
+        whole = decrease <= ENDGAME or (decrease < 0.01 and np.abs(change).max() < 0.3)
+        factors = _bounded(change) if whole else _search(cosines, targets, power, point, change)
         point = point * factors
     return best, MAX_ITERATIONS
 

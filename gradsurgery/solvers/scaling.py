@@ -1,5 +1,6 @@
 """A Gram matrix taken apart into cosines and norms, and the rounding floor below which nothing is real."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ from gradsurgery.errors import InputError, NonFiniteError
 from gradsurgery.solvers.solution import Array
 
 DEFAULT_EPS = 1e-15
+WELL_CONDITIONED = 1e-3  # of the diagonal of a Cholesky factor of cosines
 
 
 def as_gram(gram: Any) -> Array:
-    """Check a Gram matrix and return it as a symmetric float64 array [n, n].
+    """Check a Gram matrix and return it as a symmetric float64 array [n, n]: the one given, if it is one.
 
     Raises:
         InputError: when it is not square, not symmetric, or has a negative diagonal.
@@ -20,6 +22,8 @@ def as_gram(gram: Any) -> Array:
     array = np.asarray(gram, dtype=np.float64)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
         raise InputError(f"a Gram matrix is square, [n, n] with n >= 1; got shape {list(array.shape)}.")
+    if math.isfinite(array.sum()) and (array == array.T).all() and array.diagonal().min() >= 0:
+        return array
     if not np.isfinite(array).all():
         bad = sorted({int(i) for i in np.argwhere(~np.isfinite(array))[:, 0]})
         raise NonFiniteError(f"the Gram matrix has NaN or inf in rows {bad}: a gradient there is not finite, or its square overflows.")
@@ -42,10 +46,33 @@ def split(gram: Array) -> tuple[Array, Array]:
 
 
 def factor(cosines: Array) -> Array:
-    """L [n, n] with LᵀL = cosines; eigenvalues that rounding made negative count as zero."""
+    """L [n, n] with LᵀL = cosines: Cholesky's where they are well-conditioned, else by eigenvalues, of which negative ones count as zero."""
+    try:
+        upper: Array = np.asarray(np.linalg.cholesky(cosines).T, dtype=np.float64)
+        if upper.diagonal().min(initial=1.0) > WELL_CONDITIONED:
+            return upper
+    except np.linalg.LinAlgError:
+        pass
+    return principal_factor(cosines)
+
+
+def principal_factor(cosines: Array) -> Array:
+    """L [n, n] with LᵀL = cosines whose rows are the principal components, the shortest first."""
     values, vectors = np.linalg.eigh(cosines)
     root: Array = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     return root
+
+
+def least_squares(cosines: Array, target: Array) -> Array:
+    """C⁺b for a matrix of cosines, with eigenvalues below rounding taken for zero."""
+    try:
+        if np.linalg.cholesky(cosines).diagonal().min(initial=1.0) > WELL_CONDITIONED:
+            return np.asarray(np.linalg.solve(cosines, target))
+    except np.linalg.LinAlgError:
+        pass
+    values, vectors = np.linalg.eigh(cosines)
+    kept = values > len(cosines) * 1e-14 * values[-1]
+    return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ target) / values[kept]))
 
 
 def at_rounding_floor(gram: Array, weights: Array, eps: float | None = None) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gradsurgery.registry import by_objective, homogeneous, strategy
-from gradsurgery.solvers import factor, split
+from gradsurgery.solvers import principal_factor, split
 from gradsurgery.solvers.solution import Array
 
 SPREAD = 1e3  # of the norms, above which an ordinary eigendecomposition loses the small components
@@ -50,7 +50,12 @@ def aligned_mtl(
     roots, vectors = _components(gram)
     if not len(roots):
         return wanted
-    length = {"min": roots.min(), "median": np.sqrt(np.sort(roots**2)[(len(roots) - 1) // 2]), "rmse": np.sqrt(np.mean(roots**2))}[scale]
+    if scale == "min":
+        length = roots.min()
+    elif scale == "median":
+        length = np.sort(roots)[(len(roots) - 1) // 2]
+    else:
+        length = np.sqrt(np.mean(roots**2))
     return np.asarray(vectors @ (length / roots * (vectors.T @ wanted)))
 
 
@@ -69,7 +74,7 @@ def _components(gram: Array) -> tuple[Array, Array]:
     from scipy.linalg.lapack import dgejsv
 
     on = np.flatnonzero(live)
-    root = factor(cosines[np.ix_(on, on)])
+    root = principal_factor(cosines[np.ix_(on, on)])
     rank = int((np.linalg.norm(root, axis=1) > np.sqrt(len(on) * 1e-14)).sum())
     values, _, right, work, _, _ = dgejsv(root * (norms[on] / norms.max()), joba=0, jobu=3, jobv=0)
     vectors = np.zeros((len(norms), rank))

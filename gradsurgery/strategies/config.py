@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gradsurgery.registry import by_objective, homogeneous, strategy, when
-from gradsurgery.solvers import split
+from gradsurgery.solvers import least_squares, split
 from gradsurgery.solvers.solution import Array
 
 
@@ -50,9 +50,7 @@ def config(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) 
     if not len(live):
         return weights
     block = cosines[np.ix_(live, live)]
-    values, vectors = np.linalg.eigh(block)
-    kept = values > len(live) * 1e-14 * values[-1]
-    along = vectors[:, kept] @ ((vectors[:, kept].T @ wanted[live]) / values[kept])
+    along = least_squares(block, wanted[live])
     image = block @ along
     square = float(along @ image)
     if square > 0:

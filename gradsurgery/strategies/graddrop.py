@@ -7,8 +7,6 @@ from torch import Tensor
 
 from gradsurgery.registry import by_objective, homogeneous, strategy
 
-CHUNK = 1 << 16  # coordinates at once: what is computed stays in the cache
-
 
 @strategy(
     "graddrop",
@@ -20,7 +18,7 @@ CHUNK = 1 << 16  # coordinates at once: what is computed stays in the cache
 def graddrop(rows: Tensor, generator: torch.Generator, objectives: tuple[str, ...], *, leak: Any = 0.0) -> Tensor:
     """Per coordinate P = ½(1 + Σg/Σ|g|) and U ~ U(0, 1): gᵢ > 0 is kept where P > U, gᵢ < 0 where P < U (Algorithm 1).
 
-    d = Σᵢ (ℓᵢ + (1 − ℓᵢ)Mᵢ) gᵢ with Mᵢ in {0, 1} whether it was kept. One pass over the gradients, piece by piece; U follows
+    d = Σᵢ (ℓᵢ + (1 − ℓᵢ)Mᵢ) gᵢ with Mᵢ in {0, 1} whether it was kept. One pass over the gradients; U follows
     from (seed, step, group). Where all gradients agree in sign nothing is dropped.
 
     Args:
@@ -35,20 +33,17 @@ def graddrop(rows: Tensor, generator: torch.Generator, objectives: tuple[str, ..
         >>> gs.get_strategy("graddrop")(torch.tensor([[1.0, -2.0], [3.0, -1.0]]))
         tensor([ 4., -3.])
     """
-    shares = by_objective("leak", dict.fromkeys(objectives, leak) if isinstance(leak, int | float) else leak, objectives)
-    leaks = torch.as_tensor(shares, dtype=rows.dtype, device=rows.device)[:, None]
+    shares = by_objective("leak", dict.fromkeys(objectives, leak) if isinstance(leak, int | float) else leak, objectives).tolist()
     chance = torch.rand(rows.shape[1], generator=generator, dtype=torch.float32, device=rows.device)
-    out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
-    leaky = bool(shares.any())
-    for start in range(0, rows.shape[1], CHUNK):
-        piece = slice(start, start + CHUNK)
-        part = rows[:, piece]
-        total, size = part.sum(0), torch.linalg.vector_norm(part, 1, dim=0)
-        positive = (total + size) > 2 * size * chance[piece]  # P > U
-        # of the kept sign: (Σ|g| + Σg)/2 is the sum of the positive ones, (Σg − Σ|g|)/2 that of the negative ones
-        kept = torch.where(positive, part.clamp(min=0).sum(0), part.clamp(max=0).sum(0)) if not leaky else None
-        if kept is None:
-            same = (part > 0) == positive
-            kept = (part * torch.where(same, torch.ones((), dtype=rows.dtype, device=rows.device), leaks)).sum(0)
-        out[piece] = kept
-    return out
+    # the sums of the positive and of the negative entries; every row is read once, and nothing of the size of all rows is made
+    positive, negative, part = (torch.zeros(rows.shape[1], dtype=rows.dtype, device=rows.device) for _ in range(3))
+    leaked = torch.zeros_like(positive) if any(shares) else None
+    for row, share in zip(rows, shares, strict=True):
+        for total, kept in ((positive, {"min": 0}), (negative, {"max": 0})):
+            total.add_(torch.clamp(row, **kept, out=part), alpha=1 - share)
+        if leaked is not None:
+            leaked.add_(row, alpha=share)
+    size = positive - negative if leaked is None else torch.linalg.vector_norm(rows, 1, dim=0)
+    upper = positive if leaked is None else (size + rows.sum(0)) / 2
+    found = torch.where(upper > size * chance, positive, negative)  # P > U
+    return found if leaked is None else found.add_(leaked)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gradsurgery.registry import homogeneous, strategy, when
-from gradsurgery.solvers import split
+from gradsurgery.solvers import least_squares, split
 from gradsurgery.solvers.solution import Array
 
 
@@ -38,10 +38,7 @@ def imtl_g(gram: Array) -> Array:
     scale = norms.min() / norms
     if len(norms) == 2:
         return np.asarray(scale / scale.sum())
-    values, vectors = np.linalg.eigh(cosines)
-    kept = values > len(norms) * 1e-14 * values[-1]
-    equal = vectors[:, kept] @ ((vectors[:, kept].sum(0)) / values[kept])
-    weights = scale * equal
+    weights = scale * least_squares(cosines, np.ones(len(norms)))
     total = float(weights.sum())
     if abs(total) <= 1e-12 * float(np.abs(weights).sum()):
         return np.zeros(len(norms))

@@ -62,13 +62,13 @@ def mgda(
         >>> get_strategy("mgda").weights([[1.0, 0.0], [0.0, 3.0]]).round(2).tolist()
         [0.75, 0.25]
     """
-    norms = np.sqrt(np.diagonal(gram))
-    divisor = np.ones(len(gram))
+    divisor: Array | float = 1.0
     if normalize in ("loss", "loss+"):
         divisor = divisor * positive_losses(f"strategy 'mgda' with normalize={normalize!r}", losses, objectives)
     if normalize in ("l2", "loss+"):
+        norms = np.sqrt(np.diagonal(gram))
         divisor = divisor * np.where(norms > 0, norms, 1.0)
-    scaled = gram / divisor / divisor[:, None]
+    scaled = gram if isinstance(divisor, float) else gram / divisor / divisor[:, None]
     solution = min_norm(scaled, solver)
     if at_rounding_floor(scaled, solution.value, eps):
         return replace(solution, value=np.zeros(len(gram)))
