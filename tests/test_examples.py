@@ -55,3 +55,21 @@ def test_help_and_wrong_names(script, tmp_path):
     code, _, err = run(script, "--data-root", str(tmp_path))
     assert code != 0
     assert "train-images" in err
+
+
+@pytest.mark.slow
+def test_toy_runs_and_draws(tmp_path):
+    """500 of the 50,000 steps: every strategy moves, and what is written is what is shown."""
+    import json
+
+    code, out, err = run("toy.py", "--steps", "500", "--out", str(tmp_path / "toy"))
+    assert code == 0, err
+    outcomes = json.loads((tmp_path / "toy" / "outcomes.json").read_text())
+    assert set(outcomes["ends"]["nash"]) >= {"sum", "mgda", "nash-mtl", "imtl-g", "aligned-mtl", "config", "pcgrad"}
+    for version, ends in outcomes["ends"].items():
+        for found in ends.values():
+            for start, end in zip(outcomes["starts"][version], found, strict=True):
+                moved = max(abs(a - b) for a, b in zip(start, end["x"], strict=True))
+                assert 0.3 < moved < 1.5  # Adam at 1e-3
+    assert (tmp_path / "toy" / "toy.png").stat().st_size > 50_000
+    assert "nash-mtl" in out

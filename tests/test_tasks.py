@@ -49,7 +49,7 @@ def test_torchvision_layout(root):
     assert digits.test[1].tolist() == list(range(10)) * 2
     assert (len(digits.train[1]), len(digits.validation[1])) == (70, 10)
     assert load_digits(root / "MNIST" / "raw").train[1].tolist() == digits.train[1].tolist()
-    for name in task_names():
+    for name in ("multimnist", "cg-mnist"):
         assert len(get_task(name).load(root).test[0]) >= 20
 
 
@@ -136,3 +136,28 @@ def test_registering_and_asking():
     with pytest.raises(gs.InputError, match="lr is positive; got 1, 1, 0"):
         task("mine", epochs=1, batch=1, lr=0.0, paper="mine")(lambda root: None)
     assert "mine" not in task_names()
+
+
+def test_the_toy_is_its_formula_and_its_front_is_where_both_fall_no_further():
+    from gradsurgery.tasks.toy import CAGRAD, FLOOR, NASH
+
+    def by_hand(x1, x2, scale):
+        f1 = np.log(max(abs(0.5 * (-x1 - 7) - np.tanh(-x2)), 5e-6)) + 6
+        f2 = np.log(max(abs(0.5 * (-x1 + 3) + np.tanh(-x2) + 2), 5e-6)) + 6
+        q1 = ((-x1 + 7) ** 2 + 0.1 * (-x2 - 8) ** 2) / 10 - 20
+        q2 = ((-x1 - 7) ** 2 + 0.1 * (-x2 - 8) ** 2) / 10 - 20
+        c1, c2 = max(np.tanh(x2 / 2), 0), max(np.tanh(-x2 / 2), 0)
+        return scale * (f1 * c1 + q1 * c2), f2 * c1 + q2 * c2
+
+    rng = np.random.default_rng(0)
+    for x in rng.uniform(-10, 10, (50, 2)):
+        for toy, scale in ((NASH, 0.1), (CAGRAD, 1.0)):
+            assert toy.losses(torch.tensor(x)).tolist() == pytest.approx(by_hand(*x, scale))
+    x, losses = NASH.front()
+    for other in (FLOOR - 0.2, FLOOR + 0.2):  # off the front both are worse in the middle of it
+        moved = x.clone()
+        moved[:, 1] = other
+        assert (NASH.losses(moved)[60:140] > losses[60:140]).all()
+    assert NASH.distance(torch.tensor([0.0, FLOOR])) == 0
+    torch.manual_seed(2)
+    assert get_task("toy").load(None).model().x.tolist() == [9.0, 9.0]
