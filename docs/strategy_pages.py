@@ -4,7 +4,9 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import gradsurgery as gs
@@ -25,6 +27,33 @@ def summary(strategy: Strategy) -> str:
     """What it does in one line: the first line of its file, after the name."""
     text = sys.modules[strategy.function.__module__].__doc__ or ""
     return text.splitlines()[0].partition(": ")[2].rstrip(".")
+
+
+DEGENERATE = {
+    "all gradients zero": [[0.0, 0.0]] * 4,
+    "one objective, (1, 2)": [[1.0, 2.0]],
+    "four equal ones, (1, 2)": [[1.0, 2.0]] * 4,
+    "two pairs of opposite ones, ±(1, 2)": [[1.0, 2.0], [-1.0, -2.0]] * 2,
+    "(1, 0), (0, 1), (1, 1) and zero": [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]],
+    "those times 1e-20": [[1e-20, 0.0], [0.0, 1e-20], [1e-20, 1e-20], [0.0, 0.0]],
+}
+
+
+def degenerate(strategy: Strategy) -> list[tuple[str, str]]:
+    """What it makes of degenerate gradients, with losses of 1, in a first step: the direction, or why there is none."""
+    bound = strategy.with_options(**dict.fromkeys(strategy.required, "0"))
+    found = []
+    for case, rows in DEGENERATE.items():
+        given = torch.tensor(rows, dtype=torch.float64)
+        inputs: dict[str, Any] = {"losses": [1.0] * len(rows), "scores": {"all": 2.0, "other": 1.0}}
+        if "state" in bound.inputs:
+            inputs["state"] = gs.State()
+        try:
+            direction = bound(given.expand(3, *given.shape) if "cross" in bound.inputs else given, **inputs).tolist()
+            found.append((case, "(" + ", ".join(f"{x + 0.0:.4g}" for x in direction) + ")"))
+        except gs.InputError as error:
+            found.append((case, f"an error: {error}"))
+    return found
 
 
 def readme_table() -> str:
@@ -53,7 +82,9 @@ def write_pages(docs: Path) -> list[Path]:
         names = [n for n, p in inspect.signature(strategy.function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
         inputs = [(name, name in strategy.inputs) for name in names]
         path = f"{strategy.function.__module__}.{strategy.function.__name__}"
-        texts[strategy.name] = environment.get_template("strategy.rst.jinja").render(strategy=strategy, inputs=inputs, path=path)
+        texts[strategy.name] = environment.get_template("strategy.rst.jinja").render(
+            strategy=strategy, inputs=inputs, path=path, degenerate=degenerate(strategy)
+        )
     for old in folder.glob("*.rst"):
         if old.stem not in texts:
             old.unlink()
