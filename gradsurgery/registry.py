@@ -35,7 +35,7 @@ _discovered = False
 
 
 def by_objective(what: str, values: Any, objectives: Sequence[str], default: float | None = None) -> Array:
-    """Numbers [n] in the order of `objectives`, from a dict by name, or from a sequence in the order of the losses.
+    """Numbers [n] in the order of `objectives`: one for all, a dict by name, or a sequence in the order of the losses.
 
     When the losses were given as a sequence their names are their positions, so that a group which only some of them
     reach still picks the right ones.
@@ -44,7 +44,9 @@ def by_objective(what: str, values: Any, objectives: Sequence[str], default: flo
         if default is None:
             raise InputError(f"{what}: give one number per objective ({', '.join(objectives)}).")
         return np.full(len(objectives), float(default))
-    if isinstance(values, Mapping):
+    if isinstance(values, int | float) and not isinstance(values, bool):
+        numbers: list[Any] = [values] * len(objectives)
+    elif isinstance(values, Mapping):
         missing = [o for o in objectives if o not in values]
         if missing and default is None:
             raise InputError(f"{what}: nothing given for {', '.join(map(repr, missing))}; given: {', '.join(map(repr, values))}.")

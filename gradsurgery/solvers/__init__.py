@@ -7,7 +7,7 @@ from gradsurgery.solvers.frank_wolfe import frank_wolfe
 from gradsurgery.solvers.min_norm import is_stationary, min_norm
 from gradsurgery.solvers.nearest_above import nearest_above
 from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, factor, least_squares, principal_factor, split
-from gradsurgery.solvers.simplex import project_simplex
+from gradsurgery.solvers.simplex import project_simplex, softmax
 from gradsurgery.solvers.solution import Solution
 from gradsurgery.solvers.without_harm import without_harm
 
@@ -28,6 +28,7 @@ __all__ = [
     "project_dual_cone",
     "project_each",
     "project_simplex",
+    "softmax",
     "split",
     "without_harm",
 ]

@@ -1,4 +1,4 @@
-"""Euclidean projection onto the probability simplex."""
+"""Onto the probability simplex: by Euclidean projection, or by softmax."""
 
 import numpy as np
 
@@ -21,3 +21,19 @@ def project_simplex(point: Array) -> Array:
     ordered = np.sort(point)[::-1]
     excess = (np.cumsum(ordered) - 1) / np.arange(1, len(point) + 1)
     return np.asarray(np.maximum(point - excess[np.flatnonzero(ordered > excess)[-1]], 0.0))
+
+
+def softmax(values: Array) -> Array:
+    """exp(xᵢ) / Σ exp(xⱼ), without overflow.
+
+    Args:
+        values: x [n].
+
+    Example:
+        >>> import numpy as np
+        >>> from gradsurgery.solvers import softmax
+        >>> softmax(np.array([1000.0, 1000.0])).tolist()
+        [0.5, 0.5]
+    """
+    powers = np.exp(values - values.max())
+    return np.asarray(powers / powers.sum())

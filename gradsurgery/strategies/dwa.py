@@ -5,6 +5,7 @@ from typing import Annotated
 import numpy as np
 
 from gradsurgery.registry import POSITIVE, Range, State, homogeneous, positive_losses, strategy
+from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 
 
@@ -45,5 +46,4 @@ def dwa(
     count += 1
     total += losses
     rate = np.where(np.isnan(before), 1.0, last / before)
-    powers = np.exp((rate - rate.max()) / temperature)
-    return np.asarray(len(losses) * powers / powers.sum())
+    return np.asarray(len(losses) * softmax(rate / temperature))

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, strategy
-from gradsurgery.registry import positive_losses as positive
+from gradsurgery.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, positive_losses, strategy
+from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 
 SMALL = 1e-8
@@ -49,21 +49,16 @@ def famo(
         >>> weights.round(3).tolist()
         [0.75, 0.25]
     """
-    least = by_objective("minimum", dict.fromkeys(objectives, minimum) if isinstance(minimum, int | float) else minimum, objectives)
-    above = positive("strategy 'famo' (less the minimum)", losses - least, objectives) + SMALL
+    least = by_objective("minimum", minimum, objectives)
+    above = positive_losses("strategy 'famo' (less the minimum)", losses - least, objectives) + SMALL
     logits, last = state.vector("xi", 0.0), state.vector("last", np.nan)
     seen = ~np.isnan(last)
     if seen.any():
         after = above if observed is None else np.maximum(observed - least, 0.0) + SMALL
         change = np.where(seen, np.log(np.where(seen, last, 1.0)) - np.log(after), 0.0)
-        shares = _softmax(logits)
+        shares = softmax(logits)
         slope = shares * (change - float(shares @ change))
         logits[:] = descend(state, "xi", logits, slope, lr, "adam", weight_decay)
     last[:] = above
-    weights = _softmax(logits) / above
+    weights = softmax(logits) / above
     return np.asarray(weights / weights.sum())
-
-
-def _softmax(values: Array) -> Array:
-    powers = np.exp(values - values.max())
-    return np.asarray(powers / powers.sum())

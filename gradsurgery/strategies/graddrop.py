@@ -33,7 +33,7 @@ def graddrop(rows: Tensor, generator: torch.Generator, objectives: tuple[str, ..
         >>> gs.get_strategy("graddrop")(torch.tensor([[1.0, -2.0], [3.0, -1.0]]))
         tensor([ 4., -3.])
     """
-    shares = by_objective("leak", dict.fromkeys(objectives, leak) if isinstance(leak, int | float) else leak, objectives).tolist()
+    shares = by_objective("leak", leak, objectives).tolist()
     chance = torch.rand(rows.shape[1], generator=generator, dtype=torch.float32, device=rows.device)
     # the sums of the positive and of the negative entries; every row is read once, and nothing of the size of all rows is made
     positive, negative, part = (torch.zeros(rows.shape[1], dtype=rows.dtype, device=rows.device) for _ in range(3))

@@ -42,7 +42,7 @@ def pbi(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, t
     if length == 0:
         raise InputError("strategy 'pbi': the preference is zero; give at least one positive number.")
     unit = wanted / length
-    shifted = losses - by_objective("ideal", dict.fromkeys(objectives, ideal) if isinstance(ideal, int | float) else ideal, objectives)
+    shifted = losses - by_objective("ideal", ideal, objectives)
     across = shifted - float(shifted @ unit) * unit
     distance = float(np.linalg.norm(across))
     return np.asarray(unit if distance <= 1e-14 * float(np.linalg.norm(shifted)) else unit + theta * across / distance)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from gradsurgery.registry import POSITIVE, Range, State, by_objective, homogeneous, positive_losses, strategy
+from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 
 
@@ -52,8 +53,8 @@ def stch(
     n = len(losses)
     if window == 0:
         shares = np.full(n, 1 / n) if preference is None else by_objective("preference", preference, objectives)
-        point = by_objective("ideal", dict.fromkeys(objectives, ideal) if isinstance(ideal, int | float) else ideal, objectives)
-        return np.asarray(shares * _softmax(shares * (losses - point) / mu))
+        point = by_objective("ideal", ideal, objectives)
+        return np.asarray(shares * softmax(shares * (losses - point) / mu))
     losses = positive_losses("strategy 'stch' with a window", losses, objectives)
     count, total = state.vector("steps", 0.0), state.vector("total", 0.0)
     warm = count < window
@@ -61,9 +62,4 @@ def stch(
         count[warm] += 1
         total[warm] += losses[warm]
         return np.asarray(1 / losses)
-    return np.asarray(n * _softmax(np.log(losses * window / total) / mu) / losses)
-
-
-def _softmax(values: Array) -> Array:
-    powers = np.exp(values - values.max())
-    return np.asarray(powers / powers.sum())
+    return np.asarray(n * softmax(np.log(losses * window / total) / mu) / losses)
