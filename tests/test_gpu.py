@@ -3,6 +3,7 @@
 import pytest
 import torch
 from models import TwoEncoders, grads
+from zoo import LEAST, SHIPPED, direction, ready, step
 
 import gradsurgery as gs
 
@@ -18,13 +19,17 @@ class OnDevice(TwoEncoders):
         x, y = (torch.randn(rows, k, generator=generator, dtype=dtype).to(device) for k in (4, 5))
         a, v = self.frozen(self.audio(x)), self.visual(y)
         fused = self.fusion(torch.cat([a, v], 1))
-        return {"fused": fused.pow(2).mean(), "audio": -self.audio_head(a).sum(), "visual": (self.visual_head(v) - 1).pow(2).mean()}
+        return {"fused": fused.pow(2).mean(), "audio": (self.audio_head(a) + 3).pow(2).mean(), "visual": (self.visual_head(v) - 1).pow(2).mean()}
 
 
-@pytest.mark.parametrize("name", gs.strategy_names())
+# torch draws other numbers on other devices
+COMPARABLE = [name for name in SHIPPED if name not in LEAST and "generator" not in ready(name).inputs]
+
+
+@pytest.mark.parametrize("name", COMPARABLE)
 def test_cuda_equals_cpu(name):
     host, device = OnDevice(), OnDevice().cuda()
-    expected, found = gs.backward(host.losses(), host, name), gs.backward(device.losses(), device, name)
+    expected, found = (step(gs.Surgery(ready(name, "fused"), model), model.losses(), lambda model=model: model.losses(1)) for model in (host, device))
     assert list(expected) == list(found)
     for parameter, gradient in grads(host).items():
         other = grads(device)[parameter]
@@ -35,6 +40,7 @@ def test_cuda_equals_cpu(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_directions_stay_on_the_device(dtype):
     rows = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
-    out = gs.get_strategy("mgda")(rows)
-    assert out.device == rows.device
-    assert out.dtype == dtype
+    for name in SHIPPED:
+        out = direction(ready(name), rows)
+        assert out.device == rows.device
+        assert out.dtype == dtype
