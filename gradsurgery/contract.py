@@ -15,7 +15,7 @@ from torch import Tensor
 from gradsurgery.claims import Claim
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, UnknownNameError, one_of
 from gradsurgery.objectives import Objectives
-from gradsurgery.options import annotations, check_option
+from gradsurgery.options import annotations, check_option, names_objective
 from gradsurgery.solvers import DEFAULT_EPS, Solution, as_gram
 
 Array = NDArray[np.float64]
@@ -107,6 +107,11 @@ class Strategy:
     def needs_gradients(self) -> bool:
         """Whether it looks at gradients at all; one that does not decides from losses, names and chance."""
         return bool(self.inputs & FROM_GRADIENTS)
+
+    @cached_property
+    def named_objectives(self) -> dict[str, str]:
+        """The options that name an objective, with the name."""
+        return {name: value for name, value in self.options.items() if isinstance(value, str) and names_objective(self.annotations.get(name))}
 
     @property
     def shipped(self) -> bool:

@@ -39,6 +39,8 @@ class Range:
         return f"from {self.low:g}{' (excluded)' if self.low_open else ''} to {self.high:g}{' (excluded)' if self.high_open else ''}"
 
 
+OBJECTIVE = "an objective's name"
+ObjectiveName = Annotated[str, OBJECTIVE]
 POSITIVE = Range(0, low_open=True)
 NON_NEGATIVE = Range(0)
 SHARE = Range(0, 1)
@@ -66,6 +68,11 @@ def check_option(where: str, option: str, value: Any, annotation: Any) -> None:
         raise StrategyError(f"{where}: {option} is {problem}; got {value!r}.")
 
 
+def names_objective(annotation: Any) -> bool:
+    """Whether an option is the name of an objective (`ObjectiveName`)."""
+    return any(get_origin(part) is Annotated and OBJECTIVE in get_args(part)[1:] for part in _parts(annotation))
+
+
 def describe_annotation(annotation: Any) -> str:
     """In a few words, for a list of options; empty where there is nothing to say."""
     return " or ".join(filter(None, (_words(part) for part in _parts(annotation))))
@@ -84,7 +91,7 @@ def _words(annotation: Any) -> str:
         return values[0] if len(values) == 1 else "one of " + ", ".join(values)
     if origin is Annotated:
         base, *marks = get_args(annotation)
-        return " ".join([_words(base), *(str(mark) for mark in marks if isinstance(mark, Range))])
+        return OBJECTIVE if OBJECTIVE in marks else " ".join([_words(base), *(str(mark) for mark in marks if isinstance(mark, Range))])
     if annotation is type(None):
         return "None"
     return {float: "a number", int: "a whole number", bool: "True or False", str: "a name"}.get(annotation, "")

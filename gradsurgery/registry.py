@@ -7,6 +7,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from gradsurgery.claims import Claim, as_claims, forwarded, homogeneous, when
 from gradsurgery.contract import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of
 from gradsurgery.learning import Optimizer, descend
-from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, Range
+from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, Range
 from gradsurgery.state import State
 
 __all__ = [
-    "NON_NEGATIVE", "POSITIVE", "SHARE", "Claim", "Optimizer", "Range", "State", "Strategy", "by_objective", "descend", "forwarded", "get_strategy",
-    "homogeneous", "modality_score", "positive_losses", "read_call", "registered", "strategy", "strategy_names", "when",
+    "NON_NEGATIVE", "POSITIVE", "SHARE", "Claim", "ObjectiveName", "Optimizer", "Range", "State", "Strategy", "by_objective", "descend", "forwarded",
+    "get_strategy", "homogeneous", "modality_score", "positive_losses", "read_call", "registered", "strategy", "strategy_names", "when",
 ]  # fmt: skip
 
 ENTRY_POINTS = "gradsurgery.strategies"
@@ -44,7 +45,7 @@ def by_objective(what: str, values: Any, objectives: Sequence[str], default: flo
         if default is None:
             raise InputError(f"{what}: give one number per objective ({', '.join(objectives)}).")
         return np.full(len(objectives), float(default))
-    if isinstance(values, int | float) and not isinstance(values, bool):
+    if (isinstance(values, Real) and not isinstance(values, bool)) or getattr(values, "ndim", None) == 0:
         numbers: list[Any] = [values] * len(objectives)
     elif isinstance(values, Mapping):
         missing = [o for o in objectives if o not in values]
@@ -91,7 +92,7 @@ def modality_score(
     """
     if scores is None:
         raise InputError(f"strategy {name!r} needs a score per modality: surgery.backward(losses, scores={{modality: number, ...}}).")
-    numbers = {key: float(value) for key, value in scores.items()}
+    numbers = dict(scores)
     if len(numbers) < 2 or not all(np.isfinite(x) and (x > 0 or not positive) for x in numbers.values()):
         raise InputError(f"strategy {name!r}: expected {'positive' if positive else 'finite'} scores of two or more modalities; got {numbers}.")
     own = (modality or {}).get(group, group)

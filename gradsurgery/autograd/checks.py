@@ -1,5 +1,8 @@
 """Everything finite, or an error that names the objective and the group."""
 
+import difflib
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,7 +12,7 @@ from gradsurgery.autograd.groups import Group
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.scene import objectives_of
 from gradsurgery.contract import Outcome, Strategy
-from gradsurgery.errors import NonFiniteError, StrategyError
+from gradsurgery.errors import InputError, NonFiniteError, StrategyError, one_of
 from gradsurgery.objectives import Objectives, to_host
 
 Array = NDArray[np.float64]
@@ -56,6 +59,19 @@ def check_form(strategy: Strategy | None, losses: Losses) -> None:
         raise StrategyError(
             f"strategy {strategy.name!r} takes losses of independent batches: surgery.backward([losses_1, losses_2, losses_3]), one dict of all losses each."
         )
+
+
+def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
+    """An option names an objective: a misspelt name is an error, one that no loss has yet a warning, since losses may come.
+
+    Raises:
+        InputError: when a loss has nearly that name.
+    """
+    if name in losses:
+        return
+    if difflib.get_close_matches(name, losses, n=1, cutoff=0.5):
+        raise InputError(f"{what}: " + one_of("objective", name, losses))
+    warnings.warn(f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is.", stacklevel=5)
 
 
 def check_directions(strategy: Strategy | None, group: str, directions: list[Tensor | None], objectives: Objectives, outcome: Outcome) -> None:

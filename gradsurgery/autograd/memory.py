@@ -29,6 +29,11 @@ class Memory:
     observed: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
 
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        """A copy knows the copied tensors by their own ids."""
+        known = {id(tensor): (name, tensor) for name, tensor in saved["known"].values()}
+        self.__dict__.update({**saved, "known": known})
+
     def state_of(self, group: Group) -> State:
         """The group's state: its own, or a copy of the one its parameters had before a later loss split their group."""
         names = list(group.parameters)

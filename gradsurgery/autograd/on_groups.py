@@ -44,7 +44,7 @@ def on_groups(step: Step, strategy: Strategy | None) -> Decision:
     records: dict[str, GroupRecord] = {}
     for group, names, objectives in parts:
         gram = objectives.cross.mean((0, 1)) if losses.batches > 1 else objectives.gram
-        finite = bool(np.isfinite(objectives.gram).all())
+        finite = bool(np.isfinite(objectives.gram).all()) and all(np.isfinite(values[o]) for o in names)
         applied = strategy if fixed is not None or (not group.plain and len(names) >= plan.min_objectives and finite) else None
         outcome = Outcome(np.ones(len(names)) if losses.batches == 1 else np.full((losses.batches, len(names)), 1 / losses.batches))
         if fixed is not None:
@@ -53,7 +53,7 @@ def on_groups(step: Step, strategy: Strategy | None) -> Decision:
             outcome, state = solve(step, applied, values, group, names, objectives)
             if state is not None:
                 states[group.key] = state
-        if plan.protect in names and len(names) > 1 and applied is not None and finite:
+        if strategy is not None and plan.protect in names and len(names) > 1 and finite and (fixed is not None or not group.plain):
             outcome = protected(outcome, objectives, names.index(plan.protect))
         if strategy is not None:
             directions = objectives.combine(outcome.weights) if outcome.weights is not None else objectives.split(_direction(outcome))
@@ -81,6 +81,8 @@ def _weights_of_losses(step: Step, strategy: Strategy, states: dict[frozenset[st
     if values and step.plan.check:
         groups, _, reached = groups_of(step.scene, step.losses, step.memory, step.scene.wanted)
         check_losses(values, groups, step.losses, reached)
+    if not all(map(np.isfinite, values.values())):  # let through by nonfinite="ignore"
+        return dict.fromkeys(step.losses.names, 1.0)
     everything = Group("losses", "+".join(step.losses.names), {**step.scene.trained, **step.scene.others})
     outcome, state = solve(step, strategy, values, everything, step.losses.names, None)
     if state is not None:

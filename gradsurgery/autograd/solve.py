@@ -53,7 +53,7 @@ def solve(
     given = {} if objectives is None else gradient_inputs(strategy, objectives)
     given |= {
         "losses": np.array([values[o] * weight[o] for o in names]) if values else None,
-        "observed": np.array([memory.observed[o] for o in names]) if all(o in memory.observed for o in names) else None,
+        "observed": np.array([memory.observed.get(o, np.nan) for o in names]) if memory.observed else None,
         "scores": step.scores,
         "objectives": names,
         "group": group.name,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -70,14 +71,14 @@ class Surgery:
             if value not in accepted:
                 raise InputError(one_of(name, str(value), accepted))
         for name, number, least in (("seed", seed, 0), ("min_objectives", min_objectives, 1)):
-            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
                 raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
         if protect is not None and not isinstance(protect, str):
             raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
         self.strategy = get_strategy(strategy, **options)
-        if protect is not None and "cross" in self.strategy.inputs:
+        if "cross" in self.strategy.inputs and protect is not None:
             raise InputError(f"protect: not for strategy {self.strategy.name!r}, which takes losses of several batches.")
-        self._plan = Plan(self.strategy, Parameters(parameters), seed, nonfinite == "error", others == "sum", min_objectives, protect)
+        self._plan = Plan(self.strategy, Parameters(parameters), int(seed), nonfinite == "error", others == "sum", min_objectives, protect)
         self._memory = Memory()
 
     def backward(self, losses: LossesLike, *, scores: Mapping[str, float] | None = None, weights: Any = None, retain_graph: bool = False) -> Record:
@@ -103,7 +104,7 @@ class Surgery:
         post-accumulate hook raises propagates, and the step stands.
         """
         parsed = parse_losses(losses, weights)
-        decision = decide(self._plan, parsed, self._memory, retain_graph, scores)
+        decision = decide(self._plan, parsed, self._memory, retain_graph, None if scores is None else _numbers("scores", scores))
         before = self._memory
         try:
             self._memory = decision.memory
@@ -140,13 +141,14 @@ class Surgery:
         known = self._memory.weights
         if not known:
             raise InputError("observe: there was no step yet; call it after backward and the optimizer's step.")
-        given = losses.items() if isinstance(losses, Mapping) else ((str(i), loss) for i, loss in enumerate(losses))
-        values = {str(name): float(value) for name, value in given}
+        values = _numbers("observe", losses if isinstance(losses, Mapping) else dict(enumerate(losses)) if isinstance(losses, Iterable) else losses)
         for name, value in values.items():
             if name not in known:
                 raise InputError("observe: " + one_of("loss", name, known))
             if not math.isfinite(value):
                 raise InputError(f"observe: loss {name!r} is {value}.")
+        if missing := [name for name in known if name not in values]:
+            raise InputError(f"observe: {', '.join(map(repr, missing))} of the last step's losses are missing; give all of them.")
         self._memory = replace(self._memory, observed={name: value * known[name] for name, value in values.items()})
 
     def state_dict(self) -> dict[str, Any]:
@@ -170,3 +172,11 @@ class Surgery:
 
     def __repr__(self) -> str:
         return f"Surgery({self.strategy!r}, step={self._memory.step})"
+
+
+def _numbers(what: str, given: Any) -> dict[str, float]:
+    """A dict from name to number, from numbers or scalar tensors."""
+    try:
+        return {str(name): float(value) for name, value in given.items()}
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what}: expected a number for each name, as in {{'a': 0.5, 'b': 1.0}}; got {given!r}.") from error

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.registry import ObjectiveName, homogeneous, strategy, when
 from gradsurgery.solvers import without_harm
 from gradsurgery.solvers.solution import Array
 
@@ -19,7 +19,7 @@ from gradsurgery.solvers.solution import Array
     ),
     variants=({"objective": "0"},),
 )
-def a_gem(gram: Array, objectives: tuple[str, ...], *, objective: str) -> Array:
+def a_gem(gram: Array, objectives: tuple[str, ...], *, objective: ObjectiveName) -> Array:
     """d = g − min(0, ⟨g, r⟩)/‖r‖² · r, with r the gradient of the named objective and g the sum of all others (equation 11).
 
     The named objective, in continual learning the loss on the memory, is never hurt; it is not followed either. On a group

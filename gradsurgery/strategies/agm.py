@@ -8,6 +8,8 @@ import numpy as np
 from gradsurgery.registry import POSITIVE, State, homogeneous, modality_score, strategy
 from gradsurgery.solvers.solution import Array
 
+LIMIT = 50.0  # of a difference of cross-entropies, so that its exponential stays a number
+
 
 @strategy(
     "agm",
@@ -49,9 +51,9 @@ def agm(
     own, others = modality_score("agm", scores, group, modality, positive=False)
     if own is None:
         return np.ones(len(objectives))
-    ratio = float(np.exp(np.mean(others) - own))
+    ratio = float(np.exp(np.clip(np.mean(others) - own, -LIMIT, LIMIT)))
     count = state.scalar("steps", 0.0) + 1
     mean = state.scalar("mean", 0.0)
     mean += (ratio - mean) / count
     state["steps"], state["mean"] = count, mean
-    return np.full(len(objectives), float(np.exp(alpha * (mean - ratio))))
+    return np.full(len(objectives), float(np.exp(min(alpha * (mean - ratio), LIMIT))))

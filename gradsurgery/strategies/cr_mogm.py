@@ -13,8 +13,8 @@ from gradsurgery.solvers.solution import Array
 
 def _base(options: Mapping[str, Any]) -> Strategy:
     base = get_strategy(options["base"])
-    if "rows" in base.inputs or base.function is cr_mogm:
-        raise StrategyError(f"strategy 'cr-mogm' averages weights, so that it cannot wrap {base.name!r}, which has none of its own.")
+    if {"rows", "cross", "block_grams"} & base.inputs or base.function is cr_mogm:
+        raise StrategyError(f"strategy 'cr-mogm' averages one weight per objective, so that it cannot wrap {base!r}.")
     return base
 
 
@@ -29,11 +29,9 @@ def _base(options: Mapping[str, Any]) -> Strategy:
 def cr_mogm(
     state: State,
     gram: Array | None = None,
-    block_grams: Array | None = None,
     losses: Array | None = None,
     observed: Array | None = None,
     scores: dict[str, float] | None = None,
-    cross: Array | None = None,
     objectives: tuple[str, ...] | None = None,
     group: str | None = None,
     rng: np.random.Generator | None = None,
@@ -46,7 +44,8 @@ def cr_mogm(
 
     The average starts at the first step's λ̂, so that the first step is the wrapped strategy's, with all that it promises;
     later ones are steadier, and what is promised for the newest gradients alone no longer holds. Scale and inputs are those of
-    the wrapped strategy; an objective that was not there before starts at its own λ̂.
+    the wrapped strategy, except that one which acts on losses is asked group by group here, so that heads keep their plain
+    gradient; an objective that was not there before starts at its own λ̂.
 
     Args:
         base: the strategy that is wrapped: a name, also with options as in "cagrad(c=0.4)", or a `Strategy`.
@@ -65,14 +64,12 @@ def cr_mogm(
     """
     wrapped = _base({"base": base})
     given = {
-        "gram": gram, "block_grams": block_grams, "losses": losses, "observed": observed, "scores": scores, "cross": cross,
+        "gram": gram, "losses": losses, "observed": observed, "scores": scores,
         "objectives": objectives, "group": group, "rng": rng, "eps": eps, "state": state,
     }  # fmt: skip
     count = len(state.objectives)
-    outcome = wrapped.solve(given, count, None if block_grams is None else len(block_grams))
+    outcome = wrapped.solve(given, count)
     assert outcome.weights is not None
-    if outcome.weights.ndim > 1:
-        raise StrategyError(f"strategy 'cr-mogm' averages one weight per objective; {wrapped!r} returns {list(outcome.weights.shape)}.")
     average = state.vector("cr-mogm", np.nan)
     average[:] = np.where(np.isnan(average), outcome.weights, alpha * average + (1 - alpha) * outcome.weights)
     if outcome.gap is None or outcome.converged is None:

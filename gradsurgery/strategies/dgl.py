@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, homogeneous, strategy
+from gradsurgery.registry import POSITIVE, ObjectiveName, homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
 
@@ -15,7 +15,7 @@ from gradsurgery.solvers.solution import Array
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"joint": "0"}, {"joint": "1", "alpha": 0.5}),
 )
-def dgl(objectives: tuple[str, ...], *, joint: str, alpha: Annotated[float, POSITIVE] = 1.0) -> Array:
+def dgl(objectives: tuple[str, ...], *, joint: ObjectiveName, alpha: Annotated[float, POSITIVE] = 1.0) -> Array:
     """d = α Σ gᵢ over the objectives other than the joint one; where only the joint one arrives, its gradient.
 
     On an encoder these are its unimodal loss and the joint loss, whose gradient is dropped; the fusion module is reached by the joint

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.registry import POSITIVE, State, homogeneous, strategy
+from gradsurgery.solvers import softmax
 
 
 @strategy(
@@ -23,6 +24,8 @@ def excess_mtl(rows: Tensor, state: State, *, eta: Annotated[float, POSITIVE] = 
     zero, and the size of the gradients does not matter. The official code takes the first step's eᵢ undivided, which
     makes weights depend on the number of parameters; here, as in the paper, every step is relative to the first.
 
+    The sums are kept in the parameters' dtype: in half precision small gradients stop counting beside large sums.
+
     Args:
         eta: η, the step size of the weights.
 
@@ -32,15 +35,14 @@ def excess_mtl(rows: Tensor, state: State, *, eta: Annotated[float, POSITIVE] = 
         >>> excess(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), state=gs.State())
         tensor([1., 2.])
     """
-    total = state.rows("squares")
-    total.add_(rows * rows)
-    ratio = torch.where(total > 0, rows * rows / total.sqrt(), torch.zeros((), dtype=rows.dtype, device=rows.device))
+    size, length = rows.abs(), state.rows("root of the squares")
+    torch.hypot(length, rows, out=length)  # whose squares may leave the range of the gradients' dtype
+    ratio = torch.where(length > 0, size * (size / length), torch.zeros((), dtype=rows.dtype, device=rows.device))
     excess = ratio.sum(1, dtype=torch.float64).cpu().numpy()
     start = state.vector("start", np.nan)
     start[:] = np.where(np.isnan(start), excess, start)
     relative = np.divide(excess, start, out=np.ones_like(excess), where=start > 0)
     logs = state.vector("logs", 0.0)
-    logs += eta * relative
-    logs -= logs.max()
-    weights = len(rows) * np.exp(logs) / np.exp(logs).sum()
+    logs += eta * (relative - relative.mean())  # what all have in common would count against those that are absent
+    weights = len(rows) * softmax(logs)
     return torch.as_tensor(weights, dtype=rows.dtype, device=rows.device) @ rows

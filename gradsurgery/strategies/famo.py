@@ -54,7 +54,7 @@ def famo(
     logits, last = state.vector("xi", 0.0), state.vector("last", np.nan)
     seen = ~np.isnan(last)
     if seen.any():
-        after = above if observed is None else np.maximum(observed - least, 0.0) + SMALL
+        after = above if observed is None else np.where(np.isnan(observed), above, np.maximum(observed - least, 0.0) + SMALL)
         change = np.where(seen, np.log(np.where(seen, last, 1.0)) - np.log(after), 0.0)
         shares = softmax(logits)
         slope = shares * (change - float(shares @ change))

@@ -26,7 +26,8 @@ def gradnorm(
 ) -> Array:
     """d = Σ wᵢgᵢ; then w takes a step on Σᵢ |wᵢnᵢ − n̄ rᵢ^α|, n̄ = mean(wn) and rᵢ = (Lᵢ/Lᵢ⁰)/mean, both held fixed (equation 2).
 
-    w starts at 1, is kept >= 0 and rescaled to Σw = n after each step (Algorithm 1). Lᵢ⁰ is the loss of the objective's
+    w starts at 1, is kept >= 0 and rescaled after each step so that Σw over all objectives, those absent in this
+    step included, stays their number (Algorithm 1). Lᵢ⁰ is the loss of the objective's
     first step. Lengths are taken in units of n̄, so that their scale does not matter to the learning rate of w.
 
     Args:
@@ -59,5 +60,5 @@ def gradnorm(
         slope = norms / mean * np.sign(weights * norms - mean * rate**alpha)
         moved = np.maximum(descend(state, "weights", weights, slope, lr, optimizer), 0.0)
         if moved.sum() > 0:
-            weights[:] = moved * len(moved) / moved.sum()
+            weights[:] = moved * weights.sum() / moved.sum()
     return used

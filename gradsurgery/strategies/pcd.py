@@ -4,8 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.errors import InputError, one_of
-from gradsurgery.registry import SHARE, Range, State, homogeneous, strategy, when
+from gradsurgery.registry import SHARE, ObjectiveName, Range, State, homogeneous, strategy, when
 from gradsurgery.solvers import at_rounding_floor, nearest_above
 from gradsurgery.solvers.solution import Array
 
@@ -28,22 +27,19 @@ def pcd(
     state: State,
     eps: float | None = None,
     *,
-    primary: str | None = None,
+    primary: ObjectiveName | None = None,
     tau: Annotated[float, SHARE] = 0.02,
     beta: Annotated[float, Range(0, 1, high_open=True)] = 0.999,
 ) -> Array:
     """min ½‖d − g̃₁‖² s.t. ⟨g̃ⱼ, d⟩ >= τ‖g̃ⱼ‖² for every secondary j, then d rescaled to n₁.
 
     g̃ᵢ = gᵢ/√v̂ᵢ with v̂ᵢ the bias-corrected running mean of nᵢ² (decay β). Where the constraints contradict each other
-    d = g₁; where the primary gradient is zero, d = 0.
+    d = g₁; where the primary gradient is zero, d = 0. On a group that the named primary objective does not reach d is the sum.
 
     Args:
         primary: the primary objective's name; None is the first.
         tau: τ, the share of its own step's progress that each secondary objective is promised.
         beta: β of the running mean of the squared norms.
-
-    Raises:
-        InputError: when there is no objective of that name.
 
     Example:
         >>> import gradsurgery as gs
@@ -52,7 +48,7 @@ def pcd(
         [1.0, 0.01]
     """
     if primary is not None and primary not in objectives:
-        raise InputError("strategy 'pcd': " + one_of("primary objective", primary, objectives))
+        return np.ones(len(objectives))
     n, first = len(gram), 0 if primary is None else objectives.index(primary)
     squares = np.diagonal(gram)
     mean = state.vector("squares", 0.0)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from gradsurgery.errors import InputError
 from gradsurgery.registry import POSITIVE, Range, State, by_objective, homogeneous, positive_losses, strategy
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
@@ -41,7 +42,7 @@ def stch(
         ideal: z without a window: a number, or by objective as above.
 
     Raises:
-        InputError: with a window, when a loss is not positive; the message names it.
+        InputError: with a window, when a loss is not positive (the message names it), or for a preference or an ideal point.
 
     Example:
         >>> import numpy as np, gradsurgery as gs
@@ -55,6 +56,8 @@ def stch(
         shares = np.full(n, 1 / n) if preference is None else by_objective("preference", preference, objectives)
         point = by_objective("ideal", ideal, objectives)
         return np.asarray(shares * softmax(shares * (losses - point) / mu))
+    if preference is not None or ideal != 0.0:
+        raise InputError("strategy 'stch': preference and ideal belong to the plain formula: give window=0 too.")
     losses = positive_losses("strategy 'stch' with a window", losses, objectives)
     count, total = state.vector("steps", 0.0), state.vector("total", 0.0)
     warm = count < window
