@@ -41,6 +41,7 @@ def parametrize_with_checks(strategies: Iterable[Chosen], *, expected_failures: 
         for bound, check, name in cases_of(chosen):
             known.setdefault(bound.name, set()).add(name)
             reason = expected.get(bound.name, {}).get(name)
+            # only what the caller expects to fail, with the reason given; strict, so that a mended failure shows
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
             cases.append(pytest.param(bound, check, id=f"{bound.name}-{name}", marks=marks))
     for strategy, checks in expected.items():
