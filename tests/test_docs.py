@@ -1,6 +1,7 @@
 """The docs' own check: it passes on what there is, and fails on a public name without documentation."""
 
 import importlib.util
+import json
 import pathlib
 import sys
 import types
@@ -79,3 +80,17 @@ def test_violation_rates_are_measured(monkeypatch):
     assert all(f"``{name}``" in page for name in violations.STRATEGIES)
     assert f"{violations.DRAWS:,} draws" in page
     sys.modules.pop("violations")
+
+
+def test_the_toys_page_is_its_recorded_outcomes(monkeypatch):
+    """toy.rst is what docs/toy.py makes of toy.json, and there the strategies end where their papers say."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    toy = importlib.import_module("toy")
+    outcomes = json.loads((DOCS / "toy.json").read_text())
+    assert (DOCS / "toy.rst").read_text() == toy.page(outcomes)
+    off = {name: [end["distance"] >= toy.REACHED for end in found] for name, found in outcomes["ends"]["nash"].items()}
+    for name, away in off.items():
+        stops = name.split("(")[0] in ("sum", "pcgrad", "cagrad", "config")
+        assert away == [False, False, stops, False, False], name
+    assert [any(end["distance"] >= toy.REACHED for end in found) for found in outcomes["ends"]["cagrad"].values()] == [True, False]
+    sys.modules.pop("toy")
