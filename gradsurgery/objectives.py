@@ -9,12 +9,16 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 CPU = torch.device("cpu")
-# Entries of the float64 work buffer: large enough for one matrix product to pay, small beside the gradients.
+# Entries of the work buffer: large enough for one matrix product to pay, small beside the gradients.
 BUFFER = {"cpu": 1 << 19, "other": 1 << 24}
 
 
 PIECE = {"cpu": 1 << 15, "other": 1 << 20}
 CANCELLING = 4.0  # terms this many times longer than their sum are summed in float64
+COLUMNS = 256  # products of float32 numbers are summed in float32 over so many, and from there on in float64
+LARGE = 1 << 16  # gradients with fewer entries than this are worth no shortcut
+SQUARES = (1e-24, 1e30)  # squared norms whose terms float32 holds
+INDEPENDENT = 1e-2  # least eigenvalue of the cosines down to which an accuracy of 1e-6 is plenty
 
 
 class Objectives:
@@ -27,8 +31,10 @@ class Objectives:
         blocks: keep one Gram matrix per tensor; otherwise only their sum is formed.
         batches: m independent batches, one after the other: `gradients` are then m·n rows.
 
-    Products are accumulated in float64 whatever the gradients' dtype (on the host for devices without it), one
-    piece at a time: one read of the gradients, no [n, d] copy, and squares of float32 or half gradients stay in range.
+    Products are formed one piece at a time: one read of the gradients, no [n, d] copy. They are summed in float64 whatever the
+    gradients' dtype (on the host for devices without it), so that squares of float32 or half gradients stay in range. On the CPU the
+    sums over `COLUMNS` products are first made in float32, which is several times faster and accurate to 1e-6; where the squares do not
+    fit, or the gradients are so nearly dependent that 1e-6 might decide something, all is summed again in float64.
     """
 
     def __init__(self, gradients: Sequence[Sequence[Tensor | None]], like: Sequence[Tensor] | None = None, blocks: bool = False, batches: int = 1) -> None:
@@ -41,6 +47,8 @@ class Objectives:
         self._rows: Tensor | None = None
         self._pending: list[tuple[int, Tensor]] | None = None
         self._blocks: Array | None = None
+        self._single = self._may_be_single()
+        self.scale = 1.0  # what the gradients come multiplied by: Grams, `rows` and what `split` takes are without it
 
     @property
     def count(self) -> int:
@@ -55,14 +63,14 @@ class Objectives:
     @property
     def gram(self) -> Array:
         """G = JJᵀ [n, n], float64 on the host."""
-        return np.asarray(self._host().sum(0))
+        return np.asarray(self._host().sum(0) / self.scale**2)
 
     @property
     def block_grams(self) -> Array:
         """[k, n, n], one Gram matrix per parameter tensor; they sum to `gram`."""
         if not self.blocks:
-            self.blocks, self._pending, self._blocks = True, None, None
-        return self._host()
+            self.blocks, self._pending, self._blocks, self._single = True, None, None, self._may_be_single()
+        return self._host() / self.scale**2 if self.scale != 1 else self._host()
 
     @property
     def cross(self) -> Array:
@@ -83,8 +91,9 @@ class Objectives:
 
     @property
     def eps(self) -> float:
-        """The relative accuracy of the Gram's entries: float64 sums of exact or float64 products."""
-        return 1e-15
+        """The accuracy of the Gram's entries relative to nᵢnⱼ: 1e-15, or 1e-6 where part of the sums was made in float32."""
+        self._host()
+        return 1e-6 if self._single else 1e-15
 
     @property
     def rows(self) -> Tensor:
@@ -94,13 +103,15 @@ class Objectives:
         dtype = self.like[0].dtype
         for tensor in self.like[1:]:
             dtype = torch.promote_types(dtype, tensor.dtype)
+        if self.scale != 1:
+            dtype = torch.promote_types(dtype, torch.float32)
         device = self.like[0].device
         rows = torch.zeros(self.count, sum(self.splits), dtype=dtype, device=device)
         for i, row in enumerate(self.gradients):
             for piece, gradient in zip(torch.split(rows[i], self.splits), row, strict=True):
                 if gradient is not None:
                     piece.copy_(gradient.reshape(-1))
-        return rows
+        return rows if self.scale == 1 else rows.div_(self.scale)
 
     def combine(self, weights: Array) -> list[Tensor | None]:
         """d = Jᵀw tensor by tensor, in new tensors of each parameter's dtype; None where no objective reaches one.
@@ -126,13 +137,39 @@ class Objectives:
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
-        pieces = torch.split(direction, self.splits)
+        pieces = torch.split(direction if self.scale == 1 else direction * self.scale, self.splits)
         return [p.reshape(t.shape).to(t.dtype, copy=True) for p, t in zip(pieces, self.like, strict=True)]
 
     def start(self) -> None:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
         if self._pending is None and self._blocks is None:
-            self._pending = _products(self.gradients, self.like, self.blocks)
+            self._pending = _products(self.gradients, self.like, self.blocks, torch.float32 if self._single else torch.float64)
+
+    def _may_be_single(self) -> bool:
+        """Whether float32 sums are worth trying: many entries on the CPU, none in float64, and products that are not rounded to fewer bits."""
+        used = [g for row in self.gradients for g in row if g is not None]
+        return (
+            sum(g.numel() for g in used) >= LARGE
+            and all(g.device.type == "cpu" and g.dtype != torch.float64 for g in used)
+            and torch.get_float32_matmul_precision() == "highest"
+        )
+
+    def _again(self) -> bool:
+        """Whether the sums made in float32 are not good enough here; then the Gram is forgotten."""
+        if not self._single or self._blocks is None:
+            return False
+        squares = np.diagonal(self._blocks, axis1=1, axis2=2)
+        if self.blocks:
+            reached = np.array([[row[t] is not None for row in self.gradients] for t in range(len(self.like))])
+        else:
+            reached = np.ones_like(squares, dtype=bool)
+        if ((squares > SQUARES[0]) & (squares < SQUARES[1]))[reached].all():
+            gram = self._blocks.sum(0)
+            norms = np.sqrt(np.diagonal(gram))
+            if self.count == 1 or np.linalg.eigvalsh(gram / norms / norms[:, None])[0] > INDEPENDENT:
+                return False
+        self._single, self._blocks = False, None
+        return True
 
     def _host(self) -> Array:
         if self._blocks is None:
@@ -161,6 +198,8 @@ def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list
             for t, product in group._pending:
                 blocks[t] += next(arrived[product.device]).reshape(n, n)
             group._blocks, group._pending = blocks, None
+    if again := [group for group in groups if group._again()]:
+        to_host(again)
     return [float(next(arrived[value.device])[0]) for value in values]
 
 
@@ -174,8 +213,8 @@ def _widen(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: bool) -> list[tuple[int, Tensor]]:
-    """(block, G [n, n] float64) per block and device."""
+def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: bool, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
+    """(block, G [n, n] float64) per block and device; dtype is that of the first sums."""
     n = len(gradients)
     sums: dict[tuple[int, torch.device], Tensor] = {}
     buffers: dict[torch.device, Tensor] = {}
@@ -183,7 +222,7 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: 
 
     def flush(block: int, device: torch.device) -> None:
         used = buffers[device][:, : filled[device]]
-        product = used @ used.T
+        product = used @ used.T if dtype == torch.float64 else _in_pieces(used)
         sums[block, device] = sums[block, device] + product if (block, device) in sums else product
         filled[device] = 0
 
@@ -194,7 +233,7 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: 
         device = CPU if device.type == "mps" else device
         if device not in buffers:
             width = max(1024, BUFFER.get(device.type, BUFFER["other"]) // n)
-            buffers[device] = torch.empty(n, min(width, max(largest, 1)), dtype=torch.float64, device=device)
+            buffers[device] = torch.empty(n, min(width, max(largest, 1)), dtype=dtype, device=device)
             filled[device] = 0
         buffer, done, block = buffers[device], 0, t if blocks else 0
         flat = [None if g is None else g.reshape(-1) for g in column]
@@ -216,6 +255,15 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: 
         if used:
             flush(0, device)
     return [(block, product) for (block, _), product in sums.items()]
+
+
+def _in_pieces(rows: Tensor) -> Tensor:
+    """JJᵀ in float64 for float32 rows [n, d], from float32 products of pieces of them."""
+    n, whole = len(rows), rows.shape[1] // COLUMNS * COLUMNS
+    pieces = rows[:, :whole].reshape(n, -1, COLUMNS).transpose(0, 1)
+    product = torch.bmm(pieces, pieces.transpose(1, 2)).sum(0, dtype=torch.float64) if whole else torch.zeros(n, n, dtype=torch.float64)
+    rest = rows[:, whole:]
+    return product + (rest @ rest.T).double() if rest.shape[1] else product
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ class GroupRecord:
         weights: [n], or [k, n] with one row a parameter tensor; None for a strategy that returns a direction itself.
         gap: the solver's relative optimality gap; None where no solver ran.
         converged: whether that gap is below the solver's tolerance; None where no solver ran.
+        replayed: whether the weights are those of an earlier step (`Surgery(every=k)`).
     """
 
     name: str
@@ -35,6 +36,7 @@ class GroupRecord:
     gap: float | None = None
     converged: bool | None = None
     stationarity: Callable[[Array], bool] | None = field(default=None, repr=False)
+    replayed: bool = False
 
     @property
     def norms(self) -> Array | None:
@@ -77,12 +79,15 @@ class Record(Mapping[str, GroupRecord]):
         losses: name -> value of each loss, as given (before the user's weights).
         groups: name -> GroupRecord; `record["audio+fused"]` is `record.groups["audio+fused"]`.
         step: how many steps the `Surgery` had taken before this one; 0 for the one-shot forms.
+        overflow: whether, under a GradScaler, something was not finite: then every `.grad` got infinity, for the scaler to skip the
+            optimizer's step, and the `Surgery` is as it was.
     """
 
     strategy: str | None
     losses: dict[str, float]
     groups: dict[str, GroupRecord]
     step: int = 0
+    overflow: bool = False
 
     def __getitem__(self, name: str) -> GroupRecord:
         try:
@@ -103,8 +108,9 @@ class Record(Mapping[str, GroupRecord]):
 
     def __str__(self) -> str:
         lines = [f"step {self.step}: {self.strategy or 'inspect'} on " + ", ".join(f"{k} = {v:.4g}" for k, v in self.losses.items())]
+        lines[0] += "; overflow, to be skipped" if self.overflow else ""
         for group in self.groups.values():
-            line = f"  {group.name} ({group.parameters} tensors" + (f", {group.strategy})" if self.strategy else ")")
+            line = f"  {group.name} ({group.parameters} tensors" + (f", {group.strategy}{', replayed' if group.replayed else ''})" if self.strategy else ")")
             if group.weights is not None:
                 flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
                 line += ": " + ", ".join(f"{o} {w:.3g}" for o, w in zip(group.objectives, flat.tolist(), strict=True))

@@ -7,6 +7,7 @@ from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.scene import Plan
+from gradsurgery.autograd.solve import Call
 from gradsurgery.autograd.step import decide
 from gradsurgery.autograd.surgery import ParametersLike, Surgery
 from gradsurgery.contract import Strategy
@@ -24,9 +25,12 @@ def backward(
     others: Literal["sum", "ignore"] = "sum",
     min_objectives: int = 2,
     protect: str | None = None,
+    features: Any = None,
+    scaler: Any = None,
     scores: Mapping[str, float] | None = None,
     weights: Any = None,
     retain_graph: bool = False,
+    create_graph: bool = False,
     **options: Any,
 ) -> Record:
     """Combine the gradients of several losses and accumulate the result into `.grad`, in place of `loss.backward()`.
@@ -55,7 +59,7 @@ def backward(
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name
         raise StrategyError(f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) once and call surgery.backward(losses).")
-    return surgery.backward(losses, scores=scores, weights=weights, retain_graph=retain_graph)
+    return surgery.backward(losses, features=features, scaler=scaler, scores=scores, weights=weights, retain_graph=retain_graph, create_graph=create_graph)
 
 
 def inspect(
@@ -77,4 +81,4 @@ def inspect(
         (('up', 'down'),)
     """
     plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum")
-    return decide(plan, parse_losses(losses, weights), Memory(), retain_graph=True).record
+    return decide(plan, parse_losses(losses, weights), Memory(), Call(retain_graph=True)).record

@@ -2,6 +2,7 @@
 
 import difflib
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -32,6 +33,10 @@ def check_finite(values: dict[str, float], squares: list[tuple[str, tuple[str, .
     if bad:
         text = "; ".join(f"objective {o!r} in group {group!r}" for group, o in bad)
         raise NonFiniteError(f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed.")
+
+
+def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:
+    return all(map(np.isfinite, values.values())) and all(bool(np.isfinite(np.diagonal(group.gram)).all()) for group in groups)
 
 
 def check_losses(values: dict[str, float], groups: list[Group], losses: Losses, reached: dict[str, tuple[str, ...]]) -> None:

@@ -23,44 +23,83 @@ class Group:
     plain: bool = False
 
 
-def leaves_reached(loss: Tensor) -> dict[int, Tensor]:
-    """The leaf tensors a loss can send gradients to, by id, in the order the graph is met.
+@dataclass
+class Reached:
+    """What a loss can send gradients to.
+
+    Attributes:
+        leaves: leaf tensors by id, in the order the graph is met.
+        uncertain: ids of the leaves reached only through a region that torch.compile made one node of: it gives zeros where the loss
+            does not reach.
+        cut: the positions in `cuts` that were met.
+        nodes: the nodes that were met.
+    """
+
+    leaves: dict[int, Tensor]
+    uncertain: set[int]
+    cut: set[int]
+    nodes: set[Any]
+
+
+def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = None) -> Reached:
+    """The leaf tensors a loss can send gradients to, without going on beyond `cuts`, outputs (node, number) of the graph.
 
     Raises:
         InputError: when reentrant checkpointing hides a part of the graph.
     """
     if loss.grad_fn is None:
-        return {id(loss): loss}
-    found: dict[int, Tensor] = {}
+        return Reached({id(loss): loss}, set(), set(), set())
+    cuts = cuts or {}
     start = _of_stacked(loss)
     if start is None:
-        return found
-    seen, stack = {start}, [start]
-    while stack:
-        node = stack.pop()
-        if type(node).__name__ == "CheckpointFunctionBackward":
-            raise InputError(
-                "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
-                "per-loss gradients: use checkpoint(..., use_reentrant=False)."
-            )
-        leaf = getattr(node, "variable", None)
-        if isinstance(leaf, Tensor) and leaf.is_leaf:
-            found[id(leaf)] = leaf
-        for after, _ in node.next_functions:
-            if after is not None and after not in seen:
-                seen.add(after)
-                stack.append(after)
-    return found
+        return Reached({}, set(), set(), set())
+    found: dict[int, Tensor] = {}
+    cut: set[int] = set()
+    seen: set[Any] = set()
+    compiled: list[Any] = []
+    uncertain: set[int] = set()
+
+    def walk(stack: list[tuple[Any, int]], certain: bool) -> None:
+        while stack:
+            node, output = stack.pop()
+            if node is None:
+                continue
+            if (node, output) in cuts:
+                cut.add(cuts[node, output])
+                continue
+            if node in seen:
+                continue
+            kind = type(node).__name__
+            if kind == "CheckpointFunctionBackward":
+                raise InputError(
+                    "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
+                    "per-loss gradients: use checkpoint(..., use_reentrant=False)."
+                )
+            if kind == "CompiledFunctionBackward" and certain:
+                compiled.append((node, output))
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)
+            if isinstance(leaf, Tensor) and leaf.is_leaf:
+                found[id(leaf)] = leaf
+                if not certain:
+                    uncertain.add(id(leaf))
+            stack.extend(node.next_functions)
+
+    walk([start], certain=True)
+    walk(compiled, certain=False)
+    return Reached(found, uncertain, cut, seen)
 
 
-def _of_stacked(loss: Tensor) -> Any:
-    """The node a loss starts from: for an element of `torch.stack(losses)` that of the loss itself, since the stack is reached by all."""
+def _of_stacked(loss: Tensor) -> tuple[Any, int] | None:
+    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all."""
     node: Any = loss.grad_fn
     if type(node).__name__ == "UnbindBackward0":
         before: Any = node.next_functions[0][0]
         if type(before).__name__ == "StackBackward0" and loss.ndim == 0:
-            return before.next_functions[loss.output_nr][0]
-    return node
+            start: tuple[Any, int] = before.next_functions[loss.output_nr]
+            return start if start[0] is not None else None
+    return node, loss.output_nr
 
 
 class Parameters:
@@ -124,12 +163,12 @@ def make_groups(
     Returns:
         The groups in the order of the parameters, and the reach with this step added.
     """
+    grown = {**reach, **{name: reach.get(name, frozenset()) | frozenset(reached[name]) for name in parameters}}
     if explicit is not None:
         groups: dict[GroupKey, Group] = {}
         for name, tensor in parameters.items():
             groups.setdefault(explicit[name], Group(explicit[name], explicit[name], {})).parameters[name] = tensor
-        return list(groups.values()), reach
-    grown = {**reach, **{name: reach.get(name, frozenset()) | frozenset(reached[name]) for name in parameters}}
+        return list(groups.values()), grown
     by_reach: dict[GroupKey, Group] = {}
     titles: dict[str, int] = {}
     for name, tensor in parameters.items():

@@ -1,7 +1,7 @@
 """The losses of one step: names, scalars, and the user's own weights for them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +32,10 @@ class Losses:
         """m·n items as m sequences of n."""
         n = len(self.names)
         return [items[b * n : (b + 1) * n] for b in range(self.batches)]
+
+    def detached(self) -> "Losses":
+        """The same without graph."""
+        return replace(self, tensors=tuple(loss.detach() for loss in self.tensors))
 
     def values(self, numbers: Sequence[float]) -> dict[str, float]:
         """name -> value of each loss; with several batches the mean over them."""
@@ -90,6 +94,7 @@ def _independent(parts: list[Losses]) -> Losses:
     return Losses(names, tensors, weights, len(parts))
 
 
-def root_gradients(losses: Losses, weights: NDArray[np.float64]) -> list[Tensor]:
-    """The gradient each loss starts its backward pass with: its weight."""
-    return [torch.full_like(t, w) for t, w in zip(losses.tensors, weights.tolist(), strict=True)]
+def root_gradients(losses: Losses, weights: NDArray[np.float64], scale: Tensor | None = None) -> list[Tensor]:
+    """The gradient each loss starts its backward pass with: its weight, times a GradScaler's factor."""
+    roots = [torch.full_like(t, w) for t, w in zip(losses.tensors, weights.tolist(), strict=True)]
+    return roots if scale is None else [(root * scale).to(root.dtype) for root in roots]

@@ -18,7 +18,8 @@ class Memory:
     `waiting` holds loaded states of groups that have not been met yet (without given parameters there are no names by
     which to know a parameter again; the set of objectives tells the group). `known` gives those parameters, by id, a
     name for as long as the process lives. `observed` holds what `Surgery.observe` was given since the last step, `weights` the user's
-    own weights of that step, which the observed losses are multiplied by too.
+    own weights of that step, which the observed losses are multiplied by too. `replay` are the weights of each group as they were
+    solved in step `solved`, if they are to be used again.
     """
 
     step: int = 0
@@ -28,6 +29,12 @@ class Memory:
     known: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
     observed: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    solved: int = 0
+    replay: dict[GroupKey, dict[str, float]] = field(default_factory=dict)
+
+    def replays(self, every: int) -> bool:
+        """Whether this step uses the weights of an earlier one: solved ones are good for `every` steps."""
+        return bool(self.replay) and self.step - self.solved < every
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """A copy knows the copied tensors by their own ids."""
@@ -64,12 +71,22 @@ class Memory:
                     "their parameters: give all losses in that step, or make the Surgery with parameters=model."
                 )
 
-    def after(self, reach: Reach, states: Mapping[GroupKey, State], weights: Mapping[str, float]) -> "Memory":
-        """The memory once a step stands: groups that no parameter belongs to any more are forgotten."""
+    def after(
+        self, reach: Reach, states: Mapping[GroupKey, State], weights: Mapping[str, float], replay: Mapping[GroupKey, dict[str, float]] | None = None
+    ) -> "Memory":
+        """The memory once a step stands: groups that no parameter belongs to any more are forgotten.
+
+        Args:
+            reach: the objectives that have reached each parameter so far.
+            states: the new state of each group that has one.
+            weights: the user's own weights.
+            replay: the weights solved in this step, if they are to be used again; None where earlier ones were used.
+        """
         alive = set(reach.values())
         kept = {k: s for k, s in {**self.states, **states}.items() if not isinstance(k, frozenset) or k in alive}
         waiting = {k: s for k, s in self.waiting.items() if k not in kept}
-        return Memory(self.step + 1, reach, kept, waiting, self.known, {}, dict(weights))
+        solved, again = (self.solved, self.replay) if replay is None else (self.step, dict(replay))
+        return Memory(self.step + 1, reach, kept, waiting, self.known, {}, dict(weights), solved, again)
 
     def state_dict(self, named: bool) -> dict[str, Any]:
         """Strings, numbers, tuples and tensors only."""
@@ -81,6 +98,8 @@ class Memory:
             ),
             "observed": dict(self.observed),
             "weights": dict(self.weights),
+            "solved": self.solved,
+            "replay": tuple((key if isinstance(key, str) else tuple(sorted(key)), dict(weights)) for key, weights in self.replay.items()),
         }
 
     @classmethod
@@ -90,6 +109,8 @@ class Memory:
             reach = {str(name): frozenset(map(str, objectives)) for name, objectives in saved["reach"].items()}
             groups = {_key(key): State.from_state_dict(state) for key, state in saved["groups"]}
             step = int(saved["step"])
+            replay = {_key(key): {str(k): float(v) for k, v in found.items()} for key, found in saved.get("replay", ())}
+            solved = int(saved.get("solved", 0))
             observed, weights = ({str(k): float(v) for k, v in saved.get(name, {}).items()} for name in ("observed", "weights"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
@@ -97,7 +118,7 @@ class Memory:
             raise InputError(f"load_state_dict: expected what state_dict() returned; {error!r}.") from error
         known = set(reach.values())
         here = {k: s for k, s in groups.items() if isinstance(k, str) or k in known}
-        return cls(step, reach, here, {k: s for k, s in groups.items() if k not in here}, {}, observed, weights)
+        return cls(step, reach, here, {k: s for k, s in groups.items() if k not in here}, {}, observed, weights, solved, replay)
 
 
 def _key(saved: str | Sequence[str]) -> GroupKey:

@@ -5,10 +5,13 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from gradsurgery.autograd.checks import check_directions, check_finite, check_losses, values_of
-from gradsurgery.autograd.groups import Group, check_dense
-from gradsurgery.autograd.jacobian import gather
-from gradsurgery.autograd.losses import root_gradients
+from gradsurgery.autograd.behind import behind_features
+from gradsurgery.autograd.checks import all_finite, check_directions, check_finite
+from gradsurgery.autograd.gathered import Gathered, sift
+from gradsurgery.autograd.groups import Group, GroupKey
+from gradsurgery.autograd.on_losses import LOSSES
+from gradsurgery.autograd.precision import one_scale, overflow
+from gradsurgery.autograd.replay import weights_again, weights_to_keep
 from gradsurgery.autograd.scene import groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, protected, solve
 from gradsurgery.contract import Outcome, Strategy
@@ -18,17 +21,10 @@ from gradsurgery.solvers import is_stationary
 from gradsurgery.state import State
 
 
-def on_groups(step: Step, strategy: Strategy | None) -> Decision:
+def settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decision:
     """Decide a step from the gradients of every loss; strategy None only looks."""
-    plan, losses, scene, memory = step.plan, step.losses, step.scene, step.memory
-    states: dict[frozenset[str] | str, State] = {}
-    fixed = None
-    if strategy is not None and strategy.acts_on == "losses":
-        fixed = _weights_of_losses(step, strategy, states)
-    gradients = gather(losses.tensors, root_gradients(losses, losses.weights), scene.wanted, step.retain_graph)
-    for found in gradients:
-        for name, gradient in found.items():
-            check_dense(name, gradient)
+    plan, losses, scene, memory = step.plan, gathered.losses, gathered.scene, step.memory
+    gradients, idle = sift(gathered, memory.reach)
     groups, reach, reached = groups_of(scene, losses, memory, gradients)
     parts: list[tuple[Group, tuple[str, ...], Objectives]] = []
     for group in groups:
@@ -36,30 +32,46 @@ def on_groups(step: Step, strategy: Strategy | None) -> Decision:
         rows = [[found[losses.names.index(o)].get(name) for name in group.parameters] for found in losses.by_batch(gradients) for o in names]
         blocks = strategy is not None and "block_grams" in strategy.inputs and not group.plain and len(names) >= plan.min_objectives
         parts.append((group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches)))
-    values = losses.values(to_host([o for _, _, o in parts], losses.tensors))
-    if plan.check:
+    scales = [] if gathered.scale is None else list(gathered.scale.reshape(-1).unbind())
+    arrived = to_host([o for _, _, o in parts], (*losses.tensors, *scales))
+    values = losses.values(arrived[: len(losses.tensors)])
+    if scales:
+        scale = one_scale(arrived[len(losses.tensors) :])
+        if not all_finite(values, [o for _, _, o in parts]) and plan.check and strategy is not None:
+            return Decision(overflow(scene.written), memory, Record(strategy.name, values, {}, memory.step, overflow=True))
+        for _, _, objectives in parts:
+            objectives.scale = scale
+    elif plan.check:
         check_finite(values, [(group.name, names, np.diagonal(o.gram).reshape(losses.batches, -1).max(0)) for group, names, o in parts])
 
-    results: list[tuple[Tensor, Tensor]] = []
+    states: dict[GroupKey, State] = {}
+    fixed = _weights_of_losses(step, strategy, values, states) if strategy is not None and strategy.acts_on == "losses" else None
+    directions: dict[str, Tensor] = dict(idle)
+    solved: dict[GroupKey, dict[str, float]] = {} if fixed is None else {LOSSES: fixed}
     records: dict[str, GroupRecord] = {}
     for group, names, objectives in parts:
         gram = objectives.cross.mean((0, 1)) if losses.batches > 1 else objectives.gram
         finite = bool(np.isfinite(objectives.gram).all()) and all(np.isfinite(values[o]) for o in names)
         applied = strategy if fixed is not None or (not group.plain and len(names) >= plan.min_objectives and finite) else None
         outcome = Outcome(np.ones(len(names)) if losses.batches == 1 else np.full((losses.batches, len(names)), 1 / losses.batches))
+        again = None if step.replay is None or applied is None or fixed is not None else weights_again(step.replay, group, names)
         if fixed is not None:
             outcome = Outcome(np.array([fixed[o] for o in names]))
+        elif again is not None:
+            outcome = Outcome(again)
         elif applied is not None:
             outcome, state = solve(step, applied, values, group, names, objectives)
             if state is not None:
                 states[group.key] = state
-        if strategy is not None and plan.protect in names and len(names) > 1 and finite and (fixed is not None or not group.plain):
+        if strategy is not None and plan.protect in names and len(names) > 1 and finite and (fixed is not None or not group.plain) and again is None:
             outcome = protected(outcome, objectives, names.index(plan.protect))
+        if plan.every > 1 and applied is not None and fixed is None:
+            solved[group.key] = weights_to_keep(applied, names, outcome)
         if strategy is not None:
-            directions = objectives.combine(outcome.weights) if outcome.weights is not None else objectives.split(_direction(outcome))
-            if plan.check:
-                check_directions(applied, group.name, directions, objectives, outcome)
-            results += [(p, d) for p, d in zip(group.parameters.values(), directions, strict=True) if d is not None]
+            found = objectives.combine(outcome.weights) if outcome.weights is not None else objectives.split(_direction(outcome))
+            if plan.check and not scales:
+                check_directions(applied, group.name, found, objectives, outcome)
+            directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
         records[group.name] = GroupRecord(
             group.name,
             names,
@@ -70,21 +82,24 @@ def on_groups(step: Step, strategy: Strategy | None) -> Decision:
             outcome.gap,
             outcome.converged,
             partial(is_stationary, eps=objectives.eps) if finite else None,
+            again is not None or (fixed is not None and step.replay is not None),
         )
     record = Record(strategy.name if strategy is not None else None, values, records, memory.step)
-    return Decision(results, memory.after(reach, states, step.weights), record)
+    replay = None if step.replay is not None and all(r.replayed or r.strategy == "plain" for r in records.values()) else solved if plan.every > 1 else {}
+    results = [(scene.parameter(name), d) for name, d in directions.items() if name not in scene.cut.features]
+    if strategy is not None and scene.cut.features:
+        results += behind_features(scene, directions, gradients, step.retain_graph, plan.check and not scales)
+    return Decision(results, memory.after(reach, states, step.weights, replay), record)
 
 
-def _weights_of_losses(step: Step, strategy: Strategy, states: dict[frozenset[str] | str, State]) -> dict[str, float]:
+def _weights_of_losses(step: Step, strategy: Strategy, values: dict[str, float], states: dict[GroupKey, State]) -> dict[str, float]:
     """The weights that a strategy which acts on losses gives them, for a step that looks at gradients all the same."""
-    values = values_of(step.losses) if "losses" in strategy.inputs else {}
-    if values and step.plan.check:
-        groups, _, reached = groups_of(step.scene, step.losses, step.memory, step.scene.wanted)
-        check_losses(values, groups, step.losses, reached)
+    if step.replay is not None and LOSSES in step.replay and set(step.replay[LOSSES]) == set(step.losses.names):
+        return dict(step.replay[LOSSES])
     if not all(map(np.isfinite, values.values())):  # let through by nonfinite="ignore"
         return dict.fromkeys(step.losses.names, 1.0)
-    everything = Group("losses", "+".join(step.losses.names), {**step.scene.trained, **step.scene.others})
-    outcome, state = solve(step, strategy, values, everything, step.losses.names, None)
+    everything = Group(LOSSES, "+".join(step.losses.names), {**step.scene.trained, **step.scene.others})
+    outcome, state = solve(step, strategy, values if "losses" in strategy.inputs else {}, everything, step.losses.names, None)
     if state is not None:
         states[everything.key] = state
     assert outcome.weights is not None

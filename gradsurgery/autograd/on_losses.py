@@ -1,14 +1,18 @@
 """Strategies that look at no gradient: one backward pass for everything."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradsurgery.autograd import commit
+from gradsurgery.autograd.behind import behind_features
 from gradsurgery.autograd.checks import Array, check_losses, suspects, values_of
-from gradsurgery.autograd.groups import Group, check_dense
+from gradsurgery.autograd.groups import Group, GroupKey, Reach, check_dense
 from gradsurgery.autograd.jacobian import gather_sum
 from gradsurgery.autograd.losses import root_gradients
+from gradsurgery.autograd.precision import overflow
 from gradsurgery.autograd.scene import groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, solve
 from gradsurgery.contract import Outcome, Strategy
@@ -17,41 +21,47 @@ from gradsurgery.objectives import to_host
 from gradsurgery.record import GroupRecord, Record
 from gradsurgery.state import State
 
+LOSSES = "losses"  # the group that a strategy which acts on losses has its state and weights under
+
 
 def on_losses(step: Step, strategy: Strategy) -> Decision:
     """A strategy whose weights belong to the losses: one weighted pass for every parameter, heads included."""
-    plan, losses, scene, memory = step.plan, step.losses, step.scene, step.memory
+    losses, scene, memory = step.losses, step.scene, step.memory
     groups, reach, reached = groups_of(scene, losses, memory, scene.wanted)
     values: dict[str, float] = {}
     if "losses" in strategy.inputs:
         values = values_of(losses)
-        if plan.check:
+        if step.plan.check and step.scale is None:
             check_losses(values, groups, losses, reached)
-    everything = Group("losses", "+".join(losses.names), {**scene.trained, **scene.others})
+    everything = Group(LOSSES, "+".join(losses.names), {**scene.trained, **scene.others})
     if all(map(np.isfinite, values.values())):
         outcome, state = solve(step, strategy, values, everything, losses.names, None)
-    else:  # let through by nonfinite="ignore"
+    else:  # let through by nonfinite="ignore", or for the scaler to see
         outcome, state = Outcome(np.ones(len(losses.names))), None
     assert outcome.weights is not None
     weights = dict(zip(losses.names, outcome.weights.tolist(), strict=True))
-    results, values = _one_pass(step, outcome.weights, {}, groups, reached, values)
+    gradients = weighted_pass(step, outcome.weights, {name: t for group in groups for name, t in group.parameters.items()}, step.retain_graph)
     records = {}
     for group in groups:
         names = objectives_of(group, losses, reached)
         row = np.array([weights[o] for o in names])
         records[group.name] = GroupRecord(group.name, names, strategy.name, len(group.parameters), weights=row, gap=outcome.gap, converged=outcome.converged)
     states = {everything.key: state} if state is not None else {}
-    return Decision(results, memory.after(reach, states, step.weights), Record(strategy.name, values, records, memory.step))
+    known = step.memory.reach if any(scene.uncertain) else reach  # what a compiled region reaches, only gradients tell
+    return finish(step, strategy, groups, known, reached, gradients, values, states, records, {LOSSES: weights} if step.plan.every > 1 else {})
 
 
 def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
     """A group strategy that looks at no gradient: if its weights are equal within each group, one pass of the sum and a factor a group; else None."""
     plan, losses, scene, memory = step.plan, step.losses, step.scene, step.memory
+    if any(scene.uncertain):
+        return None
     groups, reach, reached = groups_of(scene, losses, memory, scene.wanted)
     values = values_of(losses) if "losses" in strategy.inputs else {}
     factors: dict[str, float] = {}
     records: dict[str, GroupRecord] = {}
-    states: dict[frozenset[str] | str, State] = {}
+    states: dict[GroupKey, State] = {}
+    solved: dict[GroupKey, dict[str, float]] = {}
     for group in groups:
         names = objectives_of(group, losses, reached)
         applied = not group.plain and len(names) >= plan.min_objectives
@@ -63,40 +73,78 @@ def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
         row = outcome.weights
         if row is None or row.ndim != 1 or not (row == row[0]).all():
             return None
+        if applied and plan.every > 1:
+            solved[group.key] = dict(zip(names, row.tolist(), strict=True))
         factors.update(dict.fromkeys(group.parameters, float(row[0])))
         records[group.name] = GroupRecord(
             group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=row, gap=outcome.gap, converged=outcome.converged
         )
-    results, values = _one_pass(step, np.ones(len(losses.names)), factors, groups, reached, values)
-    return Decision(results, memory.after(reach, states, step.weights), Record(strategy.name, values, records, memory.step))
+    gradients = weighted_pass(step, np.ones(len(losses.names)), {name: t for group in groups for name, t in group.parameters.items()}, step.retain_graph)
+    return finish(step, strategy, groups, reach, reached, gradients, values, states, records, solved, factors)
 
 
-def _one_pass(
-    step: Step, weights: Array, factors: dict[str, float], groups: list[Group], reached: dict[str, tuple[str, ...]], values: dict[str, float]
-) -> tuple[list[tuple[Tensor, Tensor]], dict[str, float]]:
-    """The gradient of Σ wᵢ Lᵢ in one backward pass, times a factor per parameter."""
+def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:
+    """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass."""
     losses = step.losses
-    wanted = {name: t for group in groups for name, t in group.parameters.items()}
-    found = gather_sum(losses.tensors, root_gradients(losses, weights * losses.weights), wanted, step.retain_graph)
+    found = gather_sum(losses.tensors, root_gradients(losses, weights * losses.weights, step.scale), wanted, retain_graph)
     for name, gradient in found.items():
         check_dense(name, gradient)
+    return found
+
+
+def finish(
+    step: Step,
+    strategy: Strategy,
+    groups: list[Group],
+    reach: Reach,
+    reached: dict[str, tuple[str, ...]],
+    found: dict[str, Tensor],
+    values: dict[str, float],
+    states: dict[GroupKey, State],
+    records: dict[str, GroupRecord],
+    solved: dict[GroupKey, dict[str, float]] | None,
+    factors: Mapping[str, float] | None = None,
+) -> Decision:
+    """The decision from gradients that are already weighted, but for a factor per parameter; `found` is used up.
+
+    Args:
+        step: the step.
+        strategy: what decided the weights.
+        groups: the groups, with what has reached each parameter so far (`reach`) and what does now (`reached`).
+        reach: see above.
+        reached: see above.
+        found: parameter -> gradient.
+        values: the losses' values where they are known already.
+        states: the new states.
+        records: the Record's groups.
+        solved: the weights to use again; None where those of an earlier step were used.
+        factors: what a parameter's gradient is to be multiplied by.
+    """
+    losses, memory, scene = step.losses, step.memory, step.scene
     names = list(found)
     if step.plan.check:
         # a sum is the cheapest read that a NaN or inf survives; one that only overflows is looked at again
         totals = [g.detach().sum(dtype=torch.promote_types(g.dtype, torch.float32)) for g in found.values()]
         arrived = to_host((), (*losses.tensors, *totals))
-        values = dict(zip(losses.names, arrived, strict=False))
-        check_losses(values, groups, losses, reached)
-        odd = [name for name, total in zip(names, arrived[len(losses.names) :], strict=True) if not np.isfinite(total)]
+        values = losses.values(arrived[: len(losses.tensors)])
+        odd = [name for name, total in zip(names, arrived[len(losses.tensors) :], strict=True) if not np.isfinite(total)]
         bad = [name for name in odd if not bool(torch.isfinite(found[name]).all())]
+        if step.scale is not None and (bad or not all(map(np.isfinite, values.values()))):
+            return Decision(overflow(scene.written), memory, Record(strategy.name, values, {}, memory.step, overflow=True))
+        check_losses(values, groups, losses, reached)
         if bad:
             raise NonFiniteError(suspects(bad, groups, reached, losses))
     values = values or values_of(losses)
-    parameters = [wanted[name] for name in names]
-    gradients = list(found.values())
+    features = {name: found.pop(name) for name in names if name in scene.cut.features}
+    parameters = [scene.parameter(name) for name in found]
+    gradients, kept = list(found.values()), list(found)
     found.clear()
     directions = commit.owned(gradients, parameters)
-    for i, name in enumerate(names):
-        if factors.get(name, 1.0) != 1.0:
-            directions[i] = directions[i].mul_(factors[name])
-    return list(zip(parameters, directions, strict=True)), values
+    for i, name in enumerate(kept):
+        if (factors or {}).get(name, 1.0) != 1.0:
+            directions[i] = directions[i].mul_((factors or {})[name])
+    results = list(zip(parameters, directions, strict=True))
+    if features:
+        roots = {name: g * (factors or {}).get(name, 1.0) for name, g in features.items()}
+        results += behind_features(scene, roots, [features], step.retain_graph, step.plan.check and step.scale is None)
+    return Decision(results, memory.after(reach, states, step.weights, solved), Record(strategy.name, values, records, memory.step))

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.autograd.groups import Group
+from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.scene import Plan, Scene
@@ -20,8 +21,18 @@ from gradsurgery.state import State
 
 
 @dataclass(frozen=True)
+class Call:
+    """What `Surgery.backward` was given beside the losses."""
+
+    scores: Mapping[str, float] | None = None
+    retain_graph: bool = False
+    scaler: Any = None
+    features: dict[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
 class Step:
-    """What one step is made of, before anything is decided."""
+    """What one step is made of, before anything is decided; `scale` is the GradScaler's factor, `replay` the weights to use again."""
 
     plan: Plan
     losses: Losses
@@ -29,6 +40,8 @@ class Step:
     memory: Memory
     scores: Mapping[str, float] | None
     retain_graph: bool
+    scale: Tensor | None = None
+    replay: Mapping[GroupKey, Mapping[str, float]] | None = None
 
     @property
     def weights(self) -> dict[str, float]:

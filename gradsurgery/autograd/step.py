@@ -1,27 +1,55 @@
 """One step, up to but not including the writing: everything is computed and checked."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 from gradsurgery.autograd.checks import check_form, check_named
+from gradsurgery.autograd.gathered import Gathered, harvest
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
-from gradsurgery.autograd.on_groups import on_groups
+from gradsurgery.autograd.on_groups import settle
 from gradsurgery.autograd.on_losses import before_gradients, on_losses
+from gradsurgery.autograd.precision import scale_of
+from gradsurgery.autograd.replay import replayed
 from gradsurgery.autograd.scene import Plan, look
-from gradsurgery.autograd.solve import Decision, Step
+from gradsurgery.autograd.solve import Call, Decision, Step
+from gradsurgery.errors import InputError
 
 
-def decide(plan: Plan, losses: Losses, memory: Memory, retain_graph: bool, scores: Mapping[str, float] | None = None) -> Decision:
+def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     """Everything a step decides. Nothing outside is changed but the graph, which is freed unless retained."""
+    _check(plan, losses, memory)
+    if call.features is not None and losses.batches > 1:
+        raise InputError("features: losses of several batches have features of several batches; leave features out.")
+    scene, memory = look(plan, losses, memory, call.features)
+    step = Step(plan, losses, scene, memory, call.scores, call.retain_graph, scale_of(call.scaler, losses.tensors[0]))
+    strategy = plan.strategy
+    decision = None
+    if strategy is not None and memory.replays(plan.every):
+        step = replace(step, replay=memory.replay)
+        decision = replayed(step, strategy)
+        if decision is None:
+            step = replace(step, replay=None)
+    if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
+        decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
+    return decision or settle(step, strategy, harvest(losses, scene, call.retain_graph, step.scale))
+
+
+def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:
+    """The gradients of one micro-batch, and what is known of the parameters now."""
+    _check(plan, losses, memory)
+    scene, memory = look(plan, losses, memory)
+    return harvest(losses, scene, call.retain_graph, scale_of(call.scaler, losses.tensors[0])), memory
+
+
+def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) -> Decision:
+    """Everything a step decides whose gradients were gathered before."""
+    step = Step(plan, gathered.losses, gathered.scene, memory, call.scores, False, gathered.scale, memory.replay if memory.replays(plan.every) else None)
+    return settle(step, plan.strategy, gathered)
+
+
+def _check(plan: Plan, losses: Losses, memory: Memory) -> None:
     check_form(plan.strategy, losses)
     if memory.step == 0:
         named = plan.strategy.named_objectives if plan.strategy is not None else {}
         for what, name in {**named, **({"protect": plan.protect} if plan.protect is not None else {})}.items():
             check_named(what, name, losses.names)
-    scene, memory = look(plan, losses, memory)
-    step = Step(plan, losses, scene, memory, scores, retain_graph)
-    strategy = plan.strategy
-    decision = None
-    if strategy is not None and not strategy.needs_gradients and plan.protect is None:
-        decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
-    return on_groups(step, strategy) if decision is None else decision

@@ -1,19 +1,24 @@
 """Surgery: one line in the training loop, with the state that some strategies keep between steps."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from gradsurgery.autograd import commit
+from gradsurgery.autograd.features import parse_features
+from gradsurgery.autograd.gathered import Gathered, add, check_gathered
 from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.scene import Plan
-from gradsurgery.autograd.step import decide
+from gradsurgery.autograd.solve import Call, Decision
+from gradsurgery.autograd.step import decide, decide_gathered, gather_more
 from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.record import Record
@@ -30,6 +35,9 @@ class Surgery:
         parameters: a Module; tensors; a dict of group name -> Module or tensors (explicit groups); or None: every
             `nn.Parameter` the losses reach. A Module is asked again at every step, so that layers may be added or frozen.
         seed: where randomised strategies start; their numbers follow from (seed, step, group).
+        every: solve in every k-th step and use its weights again in the steps between, which then cost one backward pass for each group
+            of several objectives and one for all others, instead of one per loss. A step in which a group has other objectives than
+            when it was solved is solved. For strategies with one weight per objective.
         nonfinite: "error" raises on NaN or inf in a loss or gradient and leaves everything as it was; "ignore" does
             not look, and lets them pass into `.grad` as torch does.
         others: what a reached parameter that was not given gets: "sum" (as in torch) or "ignore" (nothing).
@@ -61,6 +69,7 @@ class Surgery:
         parameters: ParametersLike = None,
         *,
         seed: int = 0,
+        every: int = 1,
         nonfinite: Literal["error", "ignore"] = "error",
         others: Literal["sum", "ignore"] = "sum",
         min_objectives: int = 2,
@@ -70,7 +79,7 @@ class Surgery:
         for name, value, accepted in (("nonfinite", nonfinite, ("error", "ignore")), ("others", others, ("sum", "ignore"))):
             if value not in accepted:
                 raise InputError(one_of(name, str(value), accepted))
-        for name, number, least in (("seed", seed, 0), ("min_objectives", min_objectives, 1)):
+        for name, number, least in (("seed", seed, 0), ("every", every, 1), ("min_objectives", min_objectives, 1)):
             if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
                 raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
         if protect is not None and not isinstance(protect, str):
@@ -78,20 +87,41 @@ class Surgery:
         self.strategy = get_strategy(strategy, **options)
         if "cross" in self.strategy.inputs and protect is not None:
             raise InputError(f"protect: not for strategy {self.strategy.name!r}, which takes losses of several batches.")
-        self._plan = Plan(self.strategy, Parameters(parameters), int(seed), nonfinite == "error", others == "sum", min_objectives, protect)
+        if every > 1 and (found := sorted({"rows", "block_grams", "cross"} & self.strategy.inputs)):
+            raise InputError(f"every: strategy {self.strategy.name!r} takes `{found[0]}`, so it has no weights per objective to use again; leave every=1.")
+        self._plan = Plan(self.strategy, Parameters(parameters), int(seed), nonfinite == "error", others == "sum", min_objectives, protect, int(every))
         self._memory = Memory()
+        self._gathered: Gathered | None = None
 
-    def backward(self, losses: LossesLike, *, scores: Mapping[str, float] | None = None, weights: Any = None, retain_graph: bool = False) -> Record:
+    def backward(
+        self,
+        losses: LossesLike,
+        *,
+        features: Any = None,
+        scaler: Any = None,
+        scores: Mapping[str, float] | None = None,
+        weights: Any = None,
+        retain_graph: bool = False,
+        create_graph: bool = False,
+    ) -> Record:
         """Combine the losses' gradients and accumulate the result into `.grad`, like `torch.autograd.backward`.
 
         Args:
             losses: a dict of name -> scalar, a sequence of scalars, or one 1-d tensor; for strategies that take `cross`, a list of m
                 such dicts, one per independent batch.
+            features: the shared representation, a tensor or a sequence or dict of tensors from which the losses were computed. The
+                strategy then looks at the gradients there, and what it decides goes through the trunk behind them in one pass
+                (Sener & Koltun 2018, section 3.3, for every strategy). What a strategy claims then holds at the features only:
+                no objective is hurt by a small step of theirs, which the trunk's parameters may not be able to make.
+            scaler: a `torch.amp.GradScaler`; give the plain losses, not `scaler.scale(loss)`, and go on with `scaler.step(optimizer)`
+                and `scaler.update()`. `.grad` is then scaled, and the strategy has seen gradients that are not. What is not finite
+                reaches the scaler as infinity in every `.grad`, and the `Surgery` stays as it was.
             scores: modality -> number, the user's own measure, for strategies that take it (`ogm-ge`, `agm`).
             weights: the user's own weight per loss, applied to the losses first: a dict by name, or numbers in order
                 when the losses were a sequence. A weight of zero makes that loss's gradient zero, which to `mgda` is a
                 stationary point: leave the loss out instead.
             retain_graph: keep the graph for another pass.
+            create_graph: not supported; differentiate a penalty on the gradients as a loss of its own.
 
         Returns:
             The `Record` of what was decided.
@@ -103,14 +133,93 @@ class Surgery:
         Every exception up to the writing of `.grad` leaves `.grad`, the state and the step as they were. What a
         post-accumulate hook raises propagates, and the step stands.
         """
+        if self._gathered is not None:
+            raise InputError("backward: gradients were accumulated before; call combine(), or discard() to drop them.")
+        if create_graph:
+            raise InputError(
+                "create_graph: the direction of a surgery is not differentiable. A penalty on a loss's gradient is a loss of its own: "
+                "compute it with torch.autograd.grad(..., create_graph=True) before, and give it by name."
+            )
+        cut = None if features is None else parse_features(features)
+        return self._write(decide(self._plan, parse_losses(losses, weights), self._memory, Call(_scores(scores), retain_graph, scaler, cut)))
+
+    def accumulate(self, losses: LossesLike, *, scaler: Any = None, weights: Any = None, retain_graph: bool = False) -> None:
+        """Gather the gradients of one micro-batch's losses and add them, loss by loss, to those gathered before; `.grad` stays as it is.
+
+        As with torch, the sum is meant: for the mean over k micro-batches divide each loss by k. Losses may be missing from some
+        micro-batches. It keeps one gradient per loss and parameter until `combine`.
+
+        Args:
+            losses: as for `backward`.
+            scaler: as for `backward`, the same for all micro-batches of a step.
+            weights: as for `backward`, the same for all micro-batches of a step.
+            retain_graph: keep the graph for another pass.
+
+        Raises:
+            InputError: for losses, weights or a graph that cannot be used.
+            NonFiniteError: for NaN or inf, naming the objective; what was gathered before stays.
+
+        Example:
+            >>> import torch, gradsurgery as gs
+            >>> model = torch.nn.Linear(3, 2)
+            >>> surgery = gs.Surgery("upgrad", model)
+            >>> for batch in torch.ones(4, 3).split(2):
+            ...     first, second = model(batch).mean(0) / 2
+            ...     surgery.accumulate({"first": first, "second": second})
+            >>> surgery.combine()["first+second"].objectives
+            ('first', 'second')
+        """
         parsed = parse_losses(losses, weights)
-        decision = decide(self._plan, parsed, self._memory, retain_graph, None if scores is None else _numbers("scores", scores))
-        before = self._memory
+        if parsed.batches > 1:
+            raise InputError(f"accumulate: strategy {self.strategy.name!r} takes losses of several batches at once; give them to backward.")
+        new, memory = gather_more(self._plan, parsed, self._memory, Call(None, retain_graph, scaler))
+        if self._plan.check and new.scale is None:
+            check_gathered(new)
+        total, sums, terms = add(self._gathered, new)
+        before = self._gathered, self._memory
+        try:
+            self._gathered, self._memory = total, memory
+            if sums:
+                # One call into torch, the last of the block: from here on the sum stands.
+                torch._foreach_add_(sums, terms)
+        except BaseException:
+            self._gathered, self._memory = before
+            raise
+
+    def combine(self, *, scores: Mapping[str, float] | None = None) -> Record:
+        """One surgery on the gradients gathered by `accumulate`, into `.grad`; the losses are the sums over the micro-batches.
+
+        With `every=k` the steps between use the weights again, on gradients that were gathered one by one all the same.
+
+        Args:
+            scores: as for `backward`.
+
+        Returns:
+            The `Record` of what was decided.
+
+        Raises:
+            InputError: when nothing was gathered, or the scaler was updated between micro-batches.
+
+        After an exception what was gathered is still there: call it again, or `discard()`.
+        """
+        if self._gathered is None:
+            raise InputError("combine: nothing was gathered; call accumulate(losses) for each micro-batch first.")
+        return self._write(decide_gathered(self._plan, self._gathered, self._memory, Call(_scores(scores))), drop=True)
+
+    def discard(self) -> None:
+        """Drop the gradients gathered by `accumulate`."""
+        self._gathered = None
+
+    def _write(self, decision: Decision, drop: bool = False) -> Record:
+        """Make a decision stand: the memory and `.grad`, or neither; then the hooks."""
+        before, gathered = self._memory, self._gathered
         try:
             self._memory = decision.memory
+            if drop:
+                self._gathered = None
             commit.write(decision.results)
         except BaseException:
-            self._memory = before
+            self._memory, self._gathered = before, gathered
             raise
         commit.fire_hooks([parameter for parameter, _ in decision.results])
         return decision.record
@@ -154,8 +263,11 @@ class Surgery:
     def state_dict(self) -> dict[str, Any]:
         """What to save: the step, which objectives have reached which parameter, and the strategy's state by group.
 
-        Tensors, strings, numbers and tuples only, so that `torch.load(..., weights_only=True)` reads it.
+        Tensors, strings, numbers and tuples only, so that `torch.load(..., weights_only=True)` reads it. Gradients gathered by
+        `accumulate` and not yet combined are not in it, and a warning says so.
         """
+        if self._gathered is not None:
+            warnings.warn("state_dict: gradients gathered by accumulate are not saved; the step begins anew after loading.", stacklevel=2)
         return {"strategy": self.strategy.name, **self._memory.state_dict(named=not self._plan.parameters.discover)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -168,10 +280,14 @@ class Surgery:
             raise InputError(f"load_state_dict: expected what state_dict() returned; got {type(state).__name__} without a strategy.")
         if state["strategy"] != self.strategy.name:
             raise InputError(f"load_state_dict: this state belongs to strategy {state['strategy']!r}, not to {self.strategy.name!r}.")
-        self._memory = Memory.from_state_dict(state)
+        self._memory, self._gathered = Memory.from_state_dict(state), None
 
     def __repr__(self) -> str:
         return f"Surgery({self.strategy!r}, step={self._memory.step})"
+
+
+def _scores(scores: Mapping[str, float] | None) -> dict[str, float] | None:
+    return None if scores is None else _numbers("scores", scores)
 
 
 def _numbers(what: str, given: Any) -> dict[str, float]:

@@ -1,0 +1,135 @@
+"""The gradients of every loss, with the scene they belong to: of one batch, or summed over several."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradsurgery.autograd import commit
+from gradsurgery.autograd.groups import Reach, check_dense
+from gradsurgery.autograd.jacobian import gather
+from gradsurgery.autograd.losses import Losses, root_gradients
+from gradsurgery.autograd.scene import Scene
+from gradsurgery.errors import InputError, NonFiniteError
+from gradsurgery.objectives import to_host
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a backward pass per loss gives, all of it without graph.
+
+    Attributes:
+        losses: the losses, detached.
+        scene: what is trained and what each loss reaches.
+        gradients: for each loss (and batch) parameter -> gradient; times the scale if there is one.
+        scale: the GradScaler's factor, or None.
+    """
+
+    losses: Losses
+    scene: Scene
+    gradients: list[dict[str, Tensor]]
+    scale: Tensor | None
+
+
+def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | None) -> Gathered:
+    """One pass per loss.
+
+    Raises:
+        InputError: for sparse gradients.
+    """
+    gradients = gather(losses.tensors, root_gradients(losses, losses.weights, scale), scene.wanted, retain_graph)
+    for found in gradients:
+        for name, gradient in found.items():
+            check_dense(name, gradient)
+    return Gathered(losses.detached(), scene, gradients, scale)
+
+
+def keep(gathered: Gathered) -> Gathered:
+    """The same with gradients that nobody else holds, so that others may be added to them."""
+    kept = []
+    for found in gathered.gradients:
+        names, gradients = list(found), list(found.values())
+        found.clear()
+        parameters = [gathered.scene.parameter(name) for name in names]
+        kept.append(dict(zip(names, commit.owned(gradients, parameters), strict=True)))
+    return replace(gathered, gradients=kept)
+
+
+def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor], list[Tensor]]:
+    """The sum of two, once `torch._foreach_add_` has added the second list to the first: gradients of `before` that go on as those of the sum.
+
+    Raises:
+        InputError: when the user's weights differ, or only one came through a GradScaler.
+    """
+    if before is None:
+        return keep(new), [], []
+    if (before.scale is None) != (new.scale is None):
+        raise InputError("accumulate: give the scaler for all micro-batches of a step, or for none.")
+    weights = dict(zip(before.losses.names, before.losses.weights.tolist(), strict=True))
+    for name, weight in zip(new.losses.names, new.losses.weights.tolist(), strict=True):
+        if weights.setdefault(name, weight) != weight:
+            raise InputError(f"accumulate: the weight of loss {name!r} was {weights[name]} and is {weight} now; it is one number a step.")
+    names = (*before.losses.names, *(name for name in new.losses.names if name not in before.losses.names))
+    values = dict(zip(before.losses.names, before.losses.tensors, strict=True))
+    for name, value in zip(new.losses.names, new.losses.tensors, strict=True):
+        values[name] = values[name] + value if name in values else value
+    rows = dict(zip(before.losses.names, (dict(found) for found in before.gradients), strict=True))
+    totals: list[Tensor] = []
+    terms: list[Tensor] = []
+    for name, found in zip(new.losses.names, keep(new).gradients, strict=True):
+        row = rows.setdefault(name, {})
+        for parameter, gradient in found.items():
+            if parameter in row:
+                totals.append(row[parameter])
+                terms.append(gradient)
+            else:
+                row[parameter] = gradient
+    losses = Losses(names, tuple(values[name] for name in names), np.array([weights[name] for name in names]))
+    scene = before.scene.joined(before.losses.names, new.scene, new.losses.names)
+    return Gathered(losses, scene, [rows[name] for name in names], _both_scales(before, new)), totals, terms
+
+
+def check_gathered(gathered: Gathered) -> None:
+    """Everything finite.
+
+    Raises:
+        NonFiniteError: naming the loss, and the parameter whose gradient is not.
+    """
+    losses = gathered.losses
+    places = [(loss, name, g) for loss, found in zip(losses.names, gathered.gradients, strict=True) for name, g in found.items()]
+    # a sum is the cheapest read that a NaN or inf survives; one that only overflows is looked at again
+    totals = [g.sum(dtype=torch.promote_types(g.dtype, torch.float32)) for _, _, g in places]
+    arrived = to_host((), (*losses.tensors, *totals))
+    for name, value in zip(losses.names, arrived, strict=False):
+        if not np.isfinite(value):
+            raise NonFiniteError(f"loss {name!r} is {value}. Nothing was added.")
+    for (loss, name, gradient), total in zip(places, arrived[len(losses.names) :], strict=True):
+        if not np.isfinite(total) and not bool(torch.isfinite(gradient).all()):
+            raise NonFiniteError(f"the gradient of objective {loss!r} for parameter {name!r} has NaN or inf. Nothing was added.")
+
+
+def _both_scales(before: Gathered, new: Gathered) -> Tensor | None:
+    """Both scales in one tensor, so that no value has to come to the host now: they are compared in `combine`."""
+    if before.scale is None or new.scale is None:
+        return None
+    return torch.cat([before.scale.reshape(-1), new.scale.reshape(-1)])
+
+
+def sift(gathered: Gathered, reach: Reach) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """The gradients without the zeros of losses that do not reach, and zeros for the parameters that no loss reaches.
+
+    Behind a compiled region every loss gives every parameter a gradient: there a loss reaches what it has ever given more than zeros.
+    """
+    losses, scene = gathered.losses, gathered.scene
+    names = losses.names * losses.batches
+    places = [(i, name) for i, found in enumerate(gathered.gradients) for name in found if name in scene.uncertain[i]]
+    if not places:
+        return gathered.gradients, {}
+    largest = iter(to_host((), torch._foreach_norm([gathered.gradients[i][name] for i, name in places], torch.inf)))
+    kept = [dict(found) for found in gathered.gradients]
+    for (i, name), size in zip(places, largest, strict=True):
+        if size == 0 and names[i] not in reach.get(name, ()):
+            del kept[i][name]
+    left = {name for found in kept for name in found}
+    return kept, {name: torch.zeros_like(scene.parameter(name)) for _, name in places if name not in left}

@@ -1,0 +1,74 @@
+"""Steps that use the weights of an earlier one: no gradient of a single loss is formed."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradsurgery.autograd.groups import Group, GroupKey
+from gradsurgery.autograd.on_losses import LOSSES, finish, weighted_pass
+from gradsurgery.autograd.scene import groups_of, objectives_of
+from gradsurgery.autograd.solve import Decision, Step
+from gradsurgery.contract import Outcome, Strategy
+from gradsurgery.errors import StrategyError
+from gradsurgery.record import GroupRecord
+
+
+def weights_again(replay: Mapping[GroupKey, Mapping[str, float]], group: Group, names: Sequence[str]) -> NDArray[np.float64] | None:
+    """The group's weights [n] of an earlier step; None where it then had other objectives."""
+    found = replay.get(group.key)
+    return np.array([found[name] for name in names]) if found is not None and set(found) == set(names) else None
+
+
+def weights_to_keep(strategy: Strategy, names: Sequence[str], outcome: Outcome) -> dict[str, float]:
+    """The weights of one group, for the steps that follow.
+
+    Raises:
+        StrategyError: for weights that are not one number per objective.
+    """
+    if outcome.weights is None or outcome.weights.ndim != 1:
+        raise StrategyError(f"every: strategy {strategy.name!r} gives no single weight per objective that could be used again; leave every=1.")
+    return dict(zip(names, outcome.weights.tolist(), strict=True))
+
+
+def replayed(step: Step, strategy: Strategy) -> Decision | None:
+    """One pass for each group of several objectives and one for all others; None where a group has no weights from before."""
+    losses, scene, memory, plan = step.losses, step.scene, step.memory, step.plan
+    assert step.replay is not None
+    likely = scene.likely(losses, memory.reach)
+    groups, reach, reached = groups_of(scene, losses, memory, likely)
+    if {name for found in scene.wanted for name in found} != {name for name, objectives in reached.items() if objectives}:
+        return None  # behind a compiled region, and not yet known to be reached
+    of_losses = strategy.acts_on == "losses"
+    passes: list[tuple[NDArray[np.float64], dict[str, Tensor]]] = []
+    plain: dict[str, Tensor] = {}
+    records = {}
+    for group in groups:
+        names = objectives_of(group, losses, reached)
+        applied = of_losses or (not group.plain and len(names) >= plan.min_objectives)
+        weights: NDArray[np.float64] | None = np.ones(len(names))
+        if of_losses:
+            found = step.replay.get(LOSSES, {})
+            if set(found) != set(losses.names):
+                return None
+            weights = np.array([found[name] for name in names])
+        elif applied:
+            weights = weights_again(step.replay, group, names)
+        if weights is None:
+            return None
+        row = dict(zip(names, weights.tolist(), strict=True))
+        roots = np.array([row.get(name, 0.0) for name in losses.names])
+        if of_losses and passes:
+            passes[0][1].update(group.parameters)
+        elif applied:
+            passes.append((np.array([step.replay[LOSSES][name] for name in losses.names]) if of_losses else roots, dict(group.parameters)))
+        else:
+            plain.update(group.parameters)
+        records[group.name] = GroupRecord(group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=weights, replayed=applied)
+    if plain:
+        passes.append((np.ones(len(losses.names)), plain))
+    gradients: dict[str, Tensor] = {}
+    for i, (roots, wanted) in enumerate(passes):
+        gradients |= weighted_pass(step, roots, wanted, step.retain_graph or i + 1 < len(passes))
+    return finish(step, strategy, groups, reach, reached, gradients, {}, {}, records, None)
