@@ -14,6 +14,7 @@ TOLERANCE = 1e-10
 MAX_ITERATIONS = 300
 HUGE = 1e12  # at a stationary point the minimum lies at infinity
 LATE = 1e-2  # of Newton's decrement: from here on the best point is kept
+EXACT = 1e-13  # a residual below this is not worth many more tries
 ENDGAME = 1e-8  # of the same: below it steps are taken whole
 
 
@@ -91,7 +92,7 @@ def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
                 best, least, stalled = point, residual, 0
             elif decrease <= ENDGAME:  # quadratic convergence is over: what is left is rounding
                 stalled += 1
-            if residual <= 1e-15 or stalled >= 5:
+            if residual <= 1e-15 or stalled >= (2 if least <= EXACT else 5):
                 return best, iteration
         else:
             best = point

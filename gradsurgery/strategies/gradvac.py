@@ -42,15 +42,17 @@ def gradvac(gram: Array, state: State, rng: np.random.Generator, *, beta: Annota
     target = state.pairs("target", 0.0)
     each = np.arange(n)
     others = np.array([[j for j in range(n) if j != i] for i in range(n)], dtype=np.intp).reshape(n, n - 1)
+    order = rng.permuted(others, axis=1).T
+    wanted = target[each, order]  # [n − 1, n]; each pair is met once, so that all of this is known before
+    slant = wanted / np.sqrt(np.maximum(1 - wanted**2, FLOOR))
+    along, square = np.zeros(order.shape), np.zeros(order.shape)
     coefficients = np.diag(norms)  # row i holds g̃ᵢ as coefficients of the unit rows
-    for j in rng.permuted(others, axis=1).T:
-        image = coefficients @ cosines
-        length = np.sqrt(np.maximum(np.einsum("ij,ij->i", image, coefficients), 0.0))
-        live = (length > 0) & (norms[j] > 0)
-        rho = np.where(live, np.clip(image[each, j] / np.where(length > 0, length, 1.0), -1.0, 1.0), 0.0)
-        wanted = target[each, j]
-        sine = np.sqrt(np.maximum(1 - wanted**2, FLOOR))
-        pull = length * (wanted * np.sqrt(1 - rho**2) / sine - rho)
-        coefficients[each, j] += np.where(live & (rho < wanted), np.maximum(pull, 0.0), 0.0)
-        target[each, j] = (1 - beta) * wanted + beta * rho
+    for k, j in enumerate(order):
+        along[k] = np.einsum("ij,ij->i", coefficients, cosines[j])
+        square[k] = np.einsum("ij,ij->i", coefficients @ cosines, coefficients)
+        pull = slant[k] * np.sqrt(np.maximum(square[k] - along[k] ** 2, 0.0)) - along[k]  # > 0 where ρ < ρ̂
+        coefficients[each, j] += np.where(norms[j] > 0, np.maximum(pull, 0.0), 0.0)
+    length = np.sqrt(np.maximum(square, 0.0))
+    rho = np.where(norms[order] > 0, np.clip(np.divide(along, length, out=np.zeros(order.shape), where=length > 0), -1.0, 1.0), 0.0)
+    target[each, order] = (1 - beta) * wanted + beta * rho
     return np.asarray(np.divide(coefficients.sum(0), norms, out=np.ones(n), where=norms > 0))
