@@ -3,6 +3,7 @@
 import math
 import pathlib
 import sys
+import warnings
 
 import pytest
 import torch
@@ -137,43 +138,127 @@ def interrupted(k, call):
     return count
 
 
+def at_features(model):
+    """The losses of a batch, and the features they were computed from."""
+    a, v = torch.randn(8, 4, dtype=torch.float64), torch.randn(8, 5, dtype=torch.float64)
+    a, v = model.frozen(model.audio(a)), model.visual(v)
+    losses = {
+        "fused": model.fusion(torch.cat([a, v], 1)).pow(2).mean(),
+        "audio": model.audio_head(a).pow(2).mean(),
+        "visual": model.visual_head(v).exp().mean(),
+    }
+    return losses, {"a": a, "v": v}
+
+
+def plainly(model, surgery, seed):
+    losses = model.losses(seed)
+    return lambda: surgery.backward(losses)
+
+
+def scaled(model, surgery, seed):
+    losses, scaler = model.losses(seed), torch.amp.GradScaler("cpu", init_scale=8.0)
+    return lambda: surgery.backward(losses, scaler=scaler)
+
+
+def overflowing(model, surgery, seed):
+    losses, scaler = model.losses(seed), torch.amp.GradScaler("cpu", init_scale=8.0)
+    losses["audio"] = losses["audio"] * math.inf
+    return lambda: surgery.backward(losses, scaler=scaler)
+
+
+def cut(model, surgery, seed):
+    torch.manual_seed(seed)
+    losses, features = at_features(model)
+    return lambda: surgery.backward(losses, features=features)
+
+
+def accumulating(model, surgery, seed):
+    losses = model.losses(seed)
+    return lambda: surgery.accumulate(losses)
+
+
+def combining(model, surgery, seed):
+    if surgery._gathered is None:
+        for part in (seed, seed + 10):
+            surgery.accumulate(model.losses(part))
+    return surgery.combine
+
+
+# mode -> (strategies, options of Surgery, what comes before, the call)
+MODES = {
+    "plain": (["mgda", "test-counting", "scaled-sum", "random", "famo", "moco"], {}, plainly, plainly),
+    "scaler": (["mgda", "uw", "moco"], {}, scaled, scaled),
+    "overflow": (["mgda", "uw"], {}, scaled, overflowing),
+    "features": (["mgda", "famo"], {}, cut, cut),
+    "every, solved": (["mgda", "uw"], {"every": 2}, None, plainly),
+    "every, replayed": (["mgda", "uw", "test-counting"], {"every": 2}, plainly, plainly),
+    "accumulate": (["mgda", "test-counting"], {}, accumulating, accumulating),
+    "combine": (["mgda", "moco", "famo"], {}, None, combining),
+    "combine, replayed": (["mgda"], {"every": 2}, combining, combining),
+    "protect": (["mgda"], {"protect": "fused"}, plainly, plainly),
+}
+
+
+def told(surgery):
+    """Everything that a Surgery keeps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = plain(surgery.state_dict())
+    gathered = surgery._gathered
+    return state, None if gathered is None else (gathered.losses.names, plain(gathered.losses.tensors), plain(gathered.gradients))
+
+
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("name", ["mgda", "test-counting", "scaled-sum", "random", "famo", "moco"])
-def test_an_exception_at_every_line_leaves_all_or_nothing(name, existing, counting):
+@pytest.mark.parametrize(("mode", "name"), [(mode, name) for mode, found in MODES.items() for name in found[0]])
+def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, counting):
     """`.grad`, the state and later steps are as if the call had not been made, or as if it had been made whole."""
+    _, options, first, make = MODES[mode]
 
     def start():
         model = TwoEncoders()
-        surgery = gs.Surgery(name, model)
-        if existing:
-            surgery.backward(model.losses(5))
-        return model, surgery
+        surgery = gs.Surgery(name, model, **options)
+        if first is not None:
+            first(model, surgery, 5)()
+        if not existing:
+            model.zero_grad()
+        elif first is None:
+            sum(model.losses(6).values()).backward()
+        return model, surgery, make(model, surgery, 0)
 
     def outcome(model, surgery):
-        return grads(model), plain(surgery.state_dict())
+        return grads(model), told(surgery)
 
-    model, surgery = start()
+    def finished(model, surgery):
+        """What the next step makes of it."""
+        if surgery._gathered is not None:
+            surgery.combine()
+        return surgery.backward(model.losses(7)) and outcome(model, surgery)
+
+    model, surgery, call = start()
     before = outcome(model, surgery)
-    losses = model.losses()
-    lines = interrupted(-1, lambda: surgery.backward(losses))
+    lines = interrupted(-1, call)
     after = outcome(model, surgery)
-    assert not same(before[0], after[0])
+    assert not same(before[0], after[0]) or before[1] != after[1]
+    last = finished(model, surgery)
     kept = 0
-    # every line of the end, where things are written, and every eleventh of what leads there
-    for k in [*range(1, lines - 250, 11), *range(lines - 250, lines + 1)]:
-        model, surgery = start()
-        losses = model.losses()
-        assert interrupted(k, lambda surgery=surgery, losses=losses: surgery.backward(losses)) >= k
+    # every line of the end, where things are written, and every eleventh (or 31st) of what leads there
+    end = max(1, lines - (250 if mode == "plain" else 60))
+    for k in [*range(1, end, 11 if mode == "plain" else 31), *range(end, lines + 1)]:
+        model, surgery, call = start()
+        assert interrupted(k, call) >= k
         found = outcome(model, surgery)
-        if same(found[0], before[0]):
-            assert found[1] == before[1], k
-            surgery.backward(model.losses())  # and the next step is the one that would have been
+        if same(found[0], before[0]) and found[1] == before[1]:
+            make(model, surgery, 0)()  # and the next step is the one that would have been
             found = outcome(model, surgery)
         else:
             kept += 1
         assert same(found[0], after[0]), k
         assert found[1] == after[1], k
-    assert 0 < kept < 100  # the lines after the commit: three per parameter to look for hooks
+        if k % 9 == 0:
+            found = finished(model, surgery)
+            assert same(found[0], last[0]), k
+            assert found[1] == last[1], k
+    assert (mode != "plain" or kept > 0) and kept < 100  # the lines after the commit: three per parameter to look for hooks
 
 
 def test_a_strategy_that_raises_or_returns_nonsense(counting):
