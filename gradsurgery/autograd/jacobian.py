@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gradsurgery.autograd.compiled import several_passes
+
 
 def gather(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool) -> list[dict[str, Tensor]]:
     """The gradients of each loss with respect to its own wanted parameters, by name; those that autograd calls None are left out.
@@ -21,7 +23,8 @@ def gather(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[d
         if not inputs:
             gradients.append({})
             continue
-        found = torch.autograd.grad(loss, list(inputs.values()), root, retain_graph=retain_graph or i != last, allow_unused=True)
+        with several_passes():
+            found = torch.autograd.grad(loss, list(inputs.values()), root, retain_graph=retain_graph or i != last, allow_unused=True)
         gradients.append({name: g for name, g in zip(inputs, found, strict=True) if g is not None})
     return gradients
 
@@ -30,5 +33,6 @@ def gather_sum(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: dict[s
     """The gradient of the weighted sum of all losses, in one pass."""
     if not wanted:
         return {}
-    found = torch.autograd.grad(list(losses), list(wanted.values()), list(roots), retain_graph=retain_graph, allow_unused=True)
+    with several_passes():
+        found = torch.autograd.grad(list(losses), list(wanted.values()), list(roots), retain_graph=retain_graph, allow_unused=True)
     return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
