@@ -511,13 +511,18 @@ def test_a_gradient_that_is_zero_at_first_joins_the_group_when_it_comes():
 def test_a_region_compiled_for_one_pass_only_says_what_to_do():
     config = pytest.importorskip("torch._functorch.config")
     assert not config.donated_buffer  # set when the package was imported
-    model = SharedTrunk()
-    call = torch.compile(lambda: list(model.losses()[0].values()), backend="aot_eager")
+    model, x = SharedTrunk(), torch.randn(7, 4, dtype=F64)
+
+    def losses_of(x):
+        z = model.trunk(x).tanh()
+        return model.heads["a"](z).exp().mean(), model.heads["b"](z).pow(2).mean()
+
+    call = torch.compile(losses_of, backend="aot_eager")
     config.donated_buffer = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            losses = call()
+            losses = call(x)
             with pytest.raises(gs.InputError, match=r"allows one backward pass only.*donated_buffer = False"):
                 gs.backward(losses, model, "mgda")
             assert all(p.grad is None for p in model.parameters())
