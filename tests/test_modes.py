@@ -522,10 +522,14 @@ def test_a_region_compiled_for_one_pass_only_says_what_to_do():
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            losses = call(x)
-            with pytest.raises(gs.InputError, match=r"allows one backward pass only.*donated_buffer = False"):
-                gs.backward(losses, model, "mgda")
-            assert all(p.grad is None for p in model.parameters())
+            losses = dict(zip("ab", call(x), strict=True))
+            for allowed in (True, False):  # what counts is how it was compiled
+                config.donated_buffer = allowed
+                with pytest.raises(gs.InputError, match=r"allows one backward pass only.*donated_buffer = False"):
+                    gs.backward(losses, model, "mgda")
+                assert all(p.grad is None for p in model.parameters())
+            gs.backward(losses, model, "sum")  # one pass
+            assert model.trunk[0].weight.grad is not None
     finally:
         config.donated_buffer = False
 

@@ -2,8 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from gradsurgery.errors import InputError
+
+ONE_PASS = (
+    "a region that torch.compile made allows one backward pass only: import gradsurgery before the first forward pass of the compiled model, "
+    "or set torch._functorch.config.donated_buffer = False there; call torch.compiler.reset() to have it compiled again."
+)
 
 
 def allow_several_passes() -> None:
@@ -19,6 +25,16 @@ def allow_several_passes() -> None:
             config.donated_buffer = False
 
 
+def is_compiled(node: Any) -> bool:
+    """Whether a node of the graph is a compiled region."""
+    return type(node).__name__ == "CompiledFunctionBackward"
+
+
+def allows_one_pass(node: Any) -> bool:
+    """Whether a compiled region was made for one backward pass: its buffers are then overwritten, whatever the setting is by now."""
+    return bool(getattr(getattr(getattr(node, "_forward_cls", None), "metadata", None), "bw_donated_idxs", None))
+
+
 @contextlib.contextmanager
 def several_passes() -> Iterator[None]:
     """Say what to do where a region was compiled for one pass only.
@@ -31,7 +47,4 @@ def several_passes() -> Iterator[None]:
     except RuntimeError as error:
         if "donated buffer" not in str(error):
             raise
-        raise InputError(
-            "a region that torch.compile made allows one backward pass only: import gradsurgery before the first forward pass of the compiled model, "
-            "or set torch._functorch.config.donated_buffer = False there and call torch.compiler.reset()."
-        ) from error
+        raise InputError(ONE_PASS) from error

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.autograd import commit
+from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.groups import Reach, check_dense
 from gradsurgery.autograd.jacobian import gather
 from gradsurgery.autograd.losses import Losses, root_gradients
@@ -36,8 +37,10 @@ def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | No
     """One pass per loss.
 
     Raises:
-        InputError: for sparse gradients.
+        InputError: for sparse gradients, or a compiled region that allows one pass only.
     """
+    if scene.once and sum(map(bool, scene.wanted)) > 1:
+        raise InputError(ONE_PASS)
     gradients = gather(losses.tensors, root_gradients(losses, losses.weights, scale), scene.wanted, retain_graph)
     for found in gradients:
         for name, gradient in found.items():

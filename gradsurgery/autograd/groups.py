@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradsurgery.autograd.compiled import allows_one_pass, is_compiled
 from gradsurgery.errors import InputError
 
 GroupKey = str | frozenset[str]
@@ -32,13 +33,13 @@ class Reached:
         uncertain: ids of the leaves reached only through a region that torch.compile made one node of: it gives zeros where the loss
             does not reach.
         cut: the positions in `cuts` that were met.
-        nodes: the nodes that were met.
+        once: whether a compiled region was met that allows one backward pass only.
     """
 
     leaves: dict[int, Tensor]
     uncertain: set[int]
     cut: set[int]
-    nodes: set[Any]
+    once: bool
 
 
 def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = None) -> Reached:
@@ -48,11 +49,11 @@ def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = No
         InputError: when reentrant checkpointing hides a part of the graph.
     """
     if loss.grad_fn is None:
-        return Reached({id(loss): loss}, set(), set(), set())
+        return Reached({id(loss): loss}, set(), set(), False)
     cuts = cuts or {}
     start = _of_stacked(loss)
     if start is None:
-        return Reached({}, set(), set(), set())
+        return Reached({}, set(), set(), False)
     found: dict[int, Tensor] = {}
     cut: set[int] = set()
     seen: set[Any] = set()
@@ -75,7 +76,7 @@ def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = No
                     "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
                     "per-loss gradients: use checkpoint(..., use_reentrant=False)."
                 )
-            if kind == "CompiledFunctionBackward" and certain:
+            if is_compiled(node) and certain:
                 compiled.append((node, output))
                 continue
             seen.add(node)
@@ -88,7 +89,7 @@ def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = No
 
     walk([start], certain=True)
     walk(compiled, certain=False)
-    return Reached(found, uncertain, cut, seen)
+    return Reached(found, uncertain, cut, any(allows_one_pass(node) for node in seen if is_compiled(node)))
 
 
 def _of_stacked(loss: Tensor) -> tuple[Any, int] | None:

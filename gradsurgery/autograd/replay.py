@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.on_losses import LOSSES, finish, weighted_pass
 from gradsurgery.autograd.scene import groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step
 from gradsurgery.contract import Outcome, Strategy
-from gradsurgery.errors import StrategyError
+from gradsurgery.errors import InputError, StrategyError
 from gradsurgery.record import GroupRecord
 
 
@@ -68,6 +69,8 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
         records[group.name] = GroupRecord(group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=weights, replayed=applied)
     if plain:
         passes.append((np.ones(len(losses.names)), plain))
+    if scene.once and len(passes) > 1:
+        raise InputError(ONE_PASS)
     gradients: dict[str, Tensor] = {}
     for i, (roots, wanted) in enumerate(passes):
         gradients |= weighted_pass(step, roots, wanted, step.retain_graph or i + 1 < len(passes))

@@ -40,6 +40,7 @@ class Scene:
         wanted: for each loss those its graph reaches.
         uncertain: for each loss the names of those it may reach or not, behind a compiled region.
         cut: the features.
+        once: whether a compiled region allows one backward pass only.
     """
 
     trained: dict[str, Tensor]
@@ -48,6 +49,7 @@ class Scene:
     wanted: list[dict[str, Tensor]]
     uncertain: list[frozenset[str]]
     cut: Cut
+    once: bool = False
 
     def parameter(self, name: str) -> Tensor:
         return self.trained[name] if name in self.trained else self.others[name]
@@ -79,7 +81,7 @@ class Scene:
             uncertain[loss] = frozenset(wanted[loss]) - certain
         explicit = None if self.explicit is None else {**self.explicit, **(new.explicit or {})}
         merged = {**self.trained, **new.trained}, {**self.others, **new.others}
-        return Scene(*merged, explicit, list(wanted.values()), list(uncertain.values()), self.cut)
+        return Scene(*merged, explicit, list(wanted.values()), list(uncertain.values()), self.cut, self.once or new.once)
 
 
 def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor] | None = None) -> tuple[Scene, Memory]:
@@ -122,6 +124,7 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
         [{**cut.met(found), **{both[key]: leaf for key, leaf in found.leaves.items() if key in both}} for found in reached],
         [frozenset(both[key] for key in found.uncertain if key in both) for found in reached],
         Cut(cut.features, trunk, unknown),
+        any(found.once for found in reached),
     )
     return scene, memory
 
