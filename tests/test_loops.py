@@ -1,11 +1,16 @@
 """Every loop of loops.py with every strategy, and the table in the docs that says so."""
 
+import importlib.util
+import pathlib
+
 import pytest
 import torch
 from loops import LOOPS
 from zoo import SHIPPED, ready
 
 import gradsurgery as gs
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -21,3 +26,11 @@ def test_loop(title, name):
             loop.run(strategy)
     else:
         loop.run(strategy)
+
+
+def test_the_docs_table_is_what_is_tested():
+    """docs/loops.py makes it from the same list; its file has the name of ours, so it is loaded by its path."""
+    spec = importlib.util.spec_from_file_location("loops_page", DOCS / "loops.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (DOCS / "loops.rst").read_text() == module.page(), "python docs/loops.py renews it"
