@@ -1,7 +1,10 @@
 """The project's checks, each one session: tests, lint, types, docs, peers, examples."""
 
+from pathlib import Path
+
 import nox
 
+ROOT = Path(__file__).parent
 nox.options.sessions = ["lint", "types", "tests", "docs", "examples"]
 CONSTRAINTS = ("-c", "constraints.txt")
 
@@ -51,3 +54,14 @@ def examples(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, "-e", ".[compare]")
     session.run("python", "examples/multimodal_cgmnist.py")
     session.run("python", "examples/multitask_multimnist.py")
+
+
+@nox.session
+@nox.parametrize("framework", ["lightning", "transformers", "peft"])
+def frameworks(session: nox.Session, framework: str) -> None:
+    """Each framework's example in full and its tests, in an environment of its own."""
+    example = {"lightning": "lightning_multitask", "transformers": "transformers_trainer", "peft": "peft_forget_retain"}[framework]
+    session.install(*CONSTRAINTS, "-e", f".[{framework},testing]")
+    session.run("python", "-m", "pytest", "tests/test_frameworks.py", "-k", framework)
+    session.chdir(session.create_tmp())
+    session.run("python", f"{ROOT}/examples/{example}.py")

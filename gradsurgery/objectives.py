@@ -16,7 +16,7 @@ BUFFER = {"cpu": 1 << 19, "other": 1 << 24}
 PIECE = {"cpu": 1 << 15, "other": 1 << 20}
 CANCELLING = 4.0  # terms this many times longer than their sum are summed in float64
 COLUMNS = 256  # products of float32 numbers are summed in float32 over so many, and from there on in float64
-LARGE = 1 << 16  # gradients with fewer entries than this are worth no shortcut
+LARGE = 1 << 19  # gradients with fewer entries than this are worth no shortcut
 SQUARES = (1e-24, 1e30)  # squared norms whose terms float32 holds
 INDEPENDENT = 1e-2  # least eigenvalue of the cosines down to which an accuracy of 1e-6 is plenty
 

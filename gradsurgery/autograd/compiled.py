@@ -6,6 +6,7 @@ from typing import Any
 
 from gradsurgery.errors import InputError
 
+COMPILED = "CompiledFunctionBackward"  # the kind of node that a region is
 ONE_PASS = (
     "a region that torch.compile made allows one backward pass only: import gradsurgery before the first forward pass of the compiled model, "
     "or set torch._functorch.config.donated_buffer = False there; call torch.compiler.reset() to have it compiled again."
@@ -23,11 +24,6 @@ def allow_several_passes() -> None:
 
         if config.donated_buffer:
             config.donated_buffer = False
-
-
-def is_compiled(node: Any) -> bool:
-    """Whether a node of the graph is a compiled region."""
-    return type(node).__name__ == "CompiledFunctionBackward"
 
 
 def allows_one_pass(node: Any) -> bool:

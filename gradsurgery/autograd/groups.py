@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradsurgery.autograd.compiled import allows_one_pass, is_compiled
+from gradsurgery.autograd.compiled import COMPILED, allows_one_pass
 from gradsurgery.errors import InputError
 
 GroupKey = str | frozenset[str]
@@ -57,39 +57,34 @@ def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = No
     found: dict[int, Tensor] = {}
     cut: set[int] = set()
     seen: set[Any] = set()
-    compiled: list[Any] = []
+    regions: list[Any] = []
     uncertain: set[int] = set()
-
-    def walk(stack: list[tuple[Any, int]], certain: bool) -> None:
-        while stack:
-            node, output = stack.pop()
-            if node is None:
-                continue
-            if (node, output) in cuts:
-                cut.add(cuts[node, output])
-                continue
-            if node in seen:
-                continue
-            kind = type(node).__name__
-            if kind == "CheckpointFunctionBackward":
+    stack = [start]
+    certain = True
+    while stack or (certain and regions):
+        if not stack:
+            certain, stack = False, [(node, 0) for node in regions]
+        node, output = stack.pop()
+        if cuts and (node, output) in cuts:
+            cut.add(cuts[node, output])
+        elif node is not None and node not in seen:
+            kind = type(node)
+            if kind.__name__ == "AccumulateGrad":
+                leaf: Tensor = node.variable
+                found[id(leaf)] = leaf
+                if not certain:
+                    uncertain.add(id(leaf))
+            elif kind.__name__ == "CheckpointFunctionBackward":
                 raise InputError(
                     "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
                     "per-loss gradients: use checkpoint(..., use_reentrant=False)."
                 )
-            if is_compiled(node) and certain:
-                compiled.append((node, output))
+            elif certain and kind.__name__ == COMPILED:
+                regions.append(node)
                 continue
             seen.add(node)
-            leaf = getattr(node, "variable", None)
-            if isinstance(leaf, Tensor) and leaf.is_leaf:
-                found[id(leaf)] = leaf
-                if not certain:
-                    uncertain.add(id(leaf))
             stack.extend(node.next_functions)
-
-    walk([start], certain=True)
-    walk(compiled, certain=False)
-    return Reached(found, uncertain, cut, any(allows_one_pass(node) for node in seen if is_compiled(node)))
+    return Reached(found, uncertain, cut, any(map(allows_one_pass, regions)))
 
 
 def _of_stacked(loss: Tensor) -> tuple[Any, int] | None:
