@@ -1,5 +1,6 @@
 """NaN and inf are errors that name their place, and a step that fails anywhere leaves nothing behind."""
 
+import functools
 import math
 import pathlib
 import sys
@@ -172,6 +173,26 @@ def cut(model, surgery, seed):
     return lambda: surgery.backward(losses, features=features)
 
 
+@functools.cache
+def compiled_losses():
+    """A model, and it and its losses in one compiled region."""
+    model = TwoEncoders()
+    x, y = torch.randn(8, 4, dtype=torch.float64), torch.randn(8, 5, dtype=torch.float64)
+
+    def losses():
+        a, v = model.audio(x), model.visual(y)
+        return model.fusion(torch.cat([a, v], 1)).exp().mean(), model.audio_head(a).pow(2).mean(), model.visual_head(v).exp().mean()
+
+    return model, torch.compile(losses, backend="aot_eager", fullgraph=True)
+
+
+def in_compiled_region(model, surgery, seed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        losses = dict(zip(("fused", "audio", "visual"), compiled_losses()[1](), strict=True))
+    return lambda: surgery.backward(losses)
+
+
 def accumulating(model, surgery, seed):
     losses = model.losses(seed)
     return lambda: surgery.accumulate(losses)
@@ -195,6 +216,7 @@ MODES = {
     "accumulate": (["mgda", "test-counting"], {}, accumulating, accumulating),
     "combine": (["mgda", "moco", "famo"], {}, None, combining),
     "combine, replayed": (["mgda"], {"every": 2}, combining, combining),
+    "compiled": (["mgda"], {}, None, in_compiled_region),
     "protect": (["mgda"], {"protect": "fused"}, plainly, plainly),
 }
 
@@ -217,7 +239,8 @@ def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, 
     _, options, first, make = MODES[mode]
 
     def start():
-        model = TwoEncoders()
+        model = compiled_losses()[0] if mode == "compiled" else TwoEncoders()
+        model.zero_grad()
         surgery = gs.Surgery(name, model, **options)
         if first is not None:
             first(model, surgery, 5)()
