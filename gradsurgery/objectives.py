@@ -148,11 +148,7 @@ class Objectives:
     def _may_be_single(self) -> bool:
         """Whether float32 sums are worth trying: many entries on the CPU, none in float64, and products that are not rounded to fewer bits."""
         used = [g for row in self.gradients for g in row if g is not None]
-        return (
-            sum(g.numel() for g in used) >= LARGE
-            and all(g.device.type == "cpu" and g.dtype != torch.float64 for g in used)
-            and torch.get_float32_matmul_precision() == "highest"
-        )
+        return sum(g.numel() for g in used) >= LARGE and all(g.device.type == "cpu" and g.dtype != torch.float64 for g in used) and _products_are_whole()
 
     def _again(self) -> bool:
         """Whether the sums made in float32 are not good enough here; then the Gram is forgotten."""
@@ -201,6 +197,12 @@ def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list
     if again := [group for group in groups if group._again()]:
         to_host(again)
     return [float(next(arrived[value.device])[0]) for value in values]
+
+
+def _products_are_whole() -> bool:
+    """Whether the CPU multiplies float32 matrices in float32, and not in the fewer bits that a user may have allowed."""
+    found = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", None)  # torch >= 2.9; the older question fails beside it
+    return found in ("none", "ieee") if found is not None else torch.get_float32_matmul_precision() == "highest"
 
 
 def _unpack(parts: list[Tensor]) -> list[Array]:

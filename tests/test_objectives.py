@@ -1,5 +1,8 @@
 """The Gram matrix: sums in float32 where they are good enough, and again in float64 where they are not."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +66,25 @@ def test_float64_small_and_rounded_products_take_no_shortcut():
     finally:
         torch.set_float32_matmul_precision(before)
     assert np.allclose(objectives.gram, exact(gradients).sum(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("setting", "single"),
+    [
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", True),
+        ("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", False),
+        ("torch.backends.fp32_precision = 'tf32'", False),
+        ("torch.set_float32_matmul_precision('high')", False),
+    ],
+)
+def test_each_way_to_allow_fewer_bits_is_seen(setting, single):
+    """In a process of its own, since torch refuses to be asked in the older way once the newer one was used."""
+    if "fp32_precision" in setting and not hasattr(torch.backends.mkldnn, "matmul"):
+        pytest.skip("torch < 2.9 has no such setting")
+    code = f"import torch; {setting}; from gradsurgery import Objectives; print(Objectives([[torch.randn(1 << 19)] for _ in range(2)]).eps)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout) == (1e-6 if single else 1e-15)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
