@@ -80,7 +80,7 @@ class Record(Mapping[str, GroupRecord]):
         groups: name -> GroupRecord; `record["audio+fused"]` is `record.groups["audio+fused"]`.
         step: how many steps the `Surgery` had taken before this one; 0 for the one-shot forms.
         overflow: whether, under a GradScaler, something was not finite: then every `.grad` got infinity, for the scaler to skip the
-            optimizer's step, and the `Surgery` is as it was.
+            optimizer's step, and the `Surgery` is as it was; groups have neither a Gram matrix nor weights.
     """
 
     strategy: str | None

@@ -415,6 +415,8 @@ def test_an_overflow_anywhere_skips_every_optimizer(strategy, where):
         record = surgery.backward(losses, scaler=scaler)
     assert record.overflow
     assert "overflow" in str(record)
+    assert {"audio+fused", "fused+visual"} <= set(record)
+    assert record["audio+fused"].gram is record["audio+fused"].weights is record["audio+fused"].conflicts is None
     assert plain(surgery.state_dict()) == state
     optimizers = [torch.optim.SGD(part.parameters(), lr=1.0) for part in (model.audio, model.visual, model.fusion, model.audio_head, model.visual_head)]
     before = [p.detach().clone() for p in model.parameters()]

@@ -9,8 +9,8 @@ from gradsurgery.autograd.behind import behind_features
 from gradsurgery.autograd.checks import all_finite, check_directions, check_finite
 from gradsurgery.autograd.gathered import Gathered, sift
 from gradsurgery.autograd.groups import Group, GroupKey
-from gradsurgery.autograd.on_losses import LOSSES
-from gradsurgery.autograd.precision import one_scale, overflow
+from gradsurgery.autograd.on_losses import LOSSES, skipped
+from gradsurgery.autograd.precision import one_scale
 from gradsurgery.autograd.replay import weights_again, weights_to_keep
 from gradsurgery.autograd.scene import groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, protected, solve
@@ -38,7 +38,7 @@ def settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisio
     if scales:
         scale = one_scale(arrived[len(losses.tensors) :])
         if not all_finite(values, [o for _, _, o in parts]) and plan.check and strategy is not None:
-            return Decision(overflow(scene.written), memory, Record(strategy.name, values, {}, memory.step, overflow=True))
+            return skipped(scene, strategy, values, memory, [(group, names) for group, names, _ in parts])
         for _, _, objectives in parts:
             objectives.scale = scale
     elif plan.check:

@@ -1,6 +1,6 @@
 """Strategies that look at no gradient: one backward pass for everything."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from gradsurgery.autograd.checks import Array, check_losses, suspects, values_of
 from gradsurgery.autograd.groups import Group, GroupKey, Reach, check_dense
 from gradsurgery.autograd.jacobian import gather_sum
 from gradsurgery.autograd.losses import root_gradients
+from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.precision import overflow
-from gradsurgery.autograd.scene import groups_of, objectives_of
+from gradsurgery.autograd.scene import Scene, groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, solve
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.errors import NonFiniteError
@@ -92,6 +93,12 @@ def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_
     return found
 
 
+def skipped(scene: Scene, strategy: Strategy, values: dict[str, float], memory: Memory, groups: Sequence[tuple[Group, tuple[str, ...]]]) -> Decision:
+    """What a GradScaler skips: infinity everywhere, and no step remembered."""
+    records = {group.name: GroupRecord(group.name, names, strategy.name, len(group.parameters)) for group, names in groups}
+    return Decision(overflow(scene.written), memory, Record(strategy.name, values, records, memory.step, overflow=True))
+
+
 def finish(
     step: Step,
     strategy: Strategy,
@@ -130,7 +137,7 @@ def finish(
         odd = [name for name, total in zip(names, arrived[len(losses.tensors) :], strict=True) if not np.isfinite(total)]
         bad = [name for name in odd if not bool(torch.isfinite(found[name]).all())]
         if step.scale is not None and (bad or not all(map(np.isfinite, values.values()))):
-            return Decision(overflow(scene.written), memory, Record(strategy.name, values, {}, memory.step, overflow=True))
+            return skipped(scene, strategy, values, memory, [(group, objectives_of(group, losses, reached)) for group in groups])
         check_losses(values, groups, losses, reached)
         if bad:
             raise NonFiniteError(suspects(bad, groups, reached, losses))
