@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradsurgery.claims import Claim
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, UnknownNameError, one_of
-from gradsurgery.objectives import Objectives
+from gradsurgery.objectives import Objectives, without_autocast
 from gradsurgery.options import annotations, check_option, names_objective
 from gradsurgery.solvers import DEFAULT_EPS, Solution, as_gram
 
@@ -223,14 +223,17 @@ class Strategy:
         if isinstance(gradients, Tensor) and "rows" in self.inputs:
             objectives.take_rows(gradients.detach())
         names = inputs.get("objectives") or tuple(map(str, range(n)))
-        if bad := [names[i % n] for i in objectives.not_finite()]:
+        with without_autocast(rows[0].device):
+            bad = [names[i % n] for i in objectives.not_finite()]
+        if bad:
             raise NonFiniteError(f"the gradient of objective {', '.join(map(repr, bad))} has NaN or inf entries, or its square overflows float64.")
-        given = gradient_inputs(self, objectives)
-        outcome = self._alone({**given, **inputs}, n, step, objectives)
-        if outcome.direction is not None:
-            return outcome.direction.to(rows[0].dtype)
-        assert outcome.weights is not None
-        pieces = [piece for piece in objectives.combine(outcome.weights) if piece is not None]
+        with without_autocast(rows[0].device):
+            given = gradient_inputs(self, objectives)
+            outcome = self._alone({**given, **inputs}, n, step, objectives)
+            if outcome.direction is not None:
+                return outcome.direction.to(rows[0].dtype)
+            assert outcome.weights is not None
+            pieces = [piece for piece in objectives.combine(outcome.weights) if piece is not None]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _alone(self, given: dict[str, Any], n: int, step: int, objectives: Objectives | None = None) -> Outcome:

@@ -1,6 +1,7 @@
 """Objectives: the gradients of n objectives for one group of parameters, kept tensor by tensor."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -138,7 +139,7 @@ class Objectives:
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
         pieces = torch.split(direction if self.scale == 1 else direction * self.scale, self.splits)
-        return [p.reshape(t.shape).to(t.dtype, copy=True) for p, t in zip(pieces, self.like, strict=True)]
+        return [torch.empty_like(t).copy_(p.reshape(t.shape)) for p, t in zip(pieces, self.like, strict=True)]
 
     def start(self) -> None:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
@@ -172,6 +173,16 @@ class Objectives:
             to_host([self])
         assert self._blocks is not None
         return self._blocks
+
+
+@contextlib.contextmanager
+def without_autocast(device: torch.device) -> Iterator[None]:
+    """Within a user's autocast region our own products would be rounded to half precision."""
+    with contextlib.ExitStack() as stack:
+        for kind in {"cpu", device.type}:
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @torch.no_grad()

@@ -343,7 +343,7 @@ def closures(strategy):
 
 @loop(
     "every=3: solved once, its weights used twice more",
-    error=lambda s: "leave every=1" if takes("rows", "block_grams", "cross")(s) else None,
+    error=lambda s: "leave every=1" if takes("rows", "block_grams", "cross", "observed")(s) else None,
 )
 def every(strategy):
     model = Linear(torch.float64)
@@ -364,7 +364,14 @@ def every(strategy):
     assert record.step == 3
 
 
-@loop("weights at the features, one pass through the trunk", error=several_batches)
+def not_at_features(strategy):
+    state = gs.State()
+    if "state" in strategy.inputs and "cross" not in strategy.inputs:
+        decided(strategy, by_hand(), LOSS_BASE.tolist(), state=state)
+    return "keeps gradients between steps" if state.has_rows else several_batches(strategy)
+
+
+@loop("weights at the features, one pass through the trunk", error=not_at_features)
 def features(strategy):
     trunk, x = nn.Linear(4, 3, dtype=torch.float64), INPUT.double()
     z = trunk(x)
@@ -420,6 +427,23 @@ def compile_aot_eager(strategy):
 @loop("torch.compile, inductor: the same")
 def compile_inductor(strategy):
     with_compiled(strategy, "inductor")
+
+
+@loop("torch.compile of the whole step, `surgery.backward` inside")
+def compile_step(strategy):
+    model = Linear()
+    surgery = gs.Surgery(strategy, model)
+
+    def step(x):
+        hidden = model(x)
+        losses = {name: base + (hidden @ out).mean() for name, out, base in (("a", OUT[0], 4.0), ("b", OUT[1], 5.0), ("c", OUT[2], 6.0))}
+        backward(surgery, losses)
+        return losses
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        losses = torch.compile(step, backend="aot_eager")(INPUT)
+    close(flat(model.parameters()), decided(strategy, by_hand(), values(losses)))
 
 
 @loop("activation checkpointing, use_reentrant=False")

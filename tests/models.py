@@ -77,3 +77,19 @@ def same(before, after):
     return before.keys() == after.keys() and all(
         (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b)) for a, b in ((before[k], after[k]) for k in before)
     )
+
+
+def by_loss(losses, tensors):
+    """Each loss's gradients of some tensors, flattened [n, d]; zeros where it does not reach. The graph is kept."""
+    rows = []
+    for loss in losses.values():
+        found = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
+        rows.append(torch.cat([(torch.zeros_like(t) if g is None else g).reshape(-1) for t, g in zip(tensors, found, strict=True)]))
+    return torch.stack(rows)
+
+
+def both(first, second):
+    """The gradients of two models in pairs, where they have any."""
+    first, second = grads(first), grads(second)
+    assert {n for n, g in first.items() if g is None} == {n for n, g in second.items() if g is None}
+    return [(first[n], second[n]) for n in first if first[n] is not None]

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from models import Tree, TwoEncoders, grads, same
+from models import Tree, TwoEncoders, both, by_loss, grads, same
 from torch import nn
 from zoo import plain
 
@@ -15,22 +15,6 @@ import gradsurgery as gs
 from gradsurgery.solvers import min_norm
 
 F64 = torch.float64
-
-
-def by_loss(losses, tensors):
-    """Each loss's gradients of some tensors, flattened [n, d]; zeros where it does not reach. The graph is kept."""
-    rows = []
-    for loss in losses.values():
-        found = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
-        rows.append(torch.cat([(torch.zeros_like(t) if g is None else g).reshape(-1) for t, g in zip(tensors, found, strict=True)]))
-    return torch.stack(rows)
-
-
-def both(first, second):
-    """The gradients of two models in pairs, where they have any."""
-    first, second = grads(first), grads(second)
-    assert {n for n, g in first.items() if g is None} == {n for n, g in second.items() if g is None}
-    return [(first[n], second[n]) for n in first if first[n] is not None]
 
 
 def flat_grads(parameters):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from gradsurgery.autograd.compiled import eager
 from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
@@ -15,6 +16,7 @@ from gradsurgery.errors import StrategyError
 from gradsurgery.record import Record
 
 
+@eager
 def backward(
     losses: LossesLike,
     parameters: ParametersLike = None,
@@ -62,6 +64,7 @@ def backward(
     return surgery.backward(losses, features=features, scaler=scaler, scores=scores, weights=weights, retain_graph=retain_graph, create_graph=create_graph)
 
 
+@eager
 def inspect(
     losses: LossesLike,
     parameters: ParametersLike = None,

@@ -79,13 +79,11 @@ def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
     warnings.warn(f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is.", stacklevel=5)
 
 
-def check_directions(strategy: Strategy | None, group: str, directions: list[Tensor | None], objectives: Objectives, outcome: Outcome) -> None:
-    """A direction may leave the range of its dtype although gradients and weights are finite."""
+def fits(directions: list[Tensor | None], objectives: Objectives, outcome: Outcome) -> bool:
+    """Whether a direction is finite: it may leave the range of its dtype although gradients and weights are."""
     if outcome.weights is not None:
         weights = np.reshape(outcome.weights, -1) if objectives.batches > 1 else outcome.weights
-        size = float((np.abs(weights) @ np.sqrt(np.diagonal(objectives.gram))).max())
+        size = float((np.abs(weights) @ np.sqrt(np.diagonal(objectives.gram))).max()) * objectives.scale
         if all(size <= torch.finfo(t.dtype).max / 2 for t in objectives.like):
-            return
-    if not all(bool(torch.isfinite(d).all()) for d in directions if d is not None):
-        name = strategy.name if strategy is not None else "sum"
-        raise NonFiniteError(f"the direction of strategy {name!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed.")
+            return True
+    return all(bool(torch.isfinite(d).all()) for d in directions if d is not None)

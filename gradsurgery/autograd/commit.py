@@ -16,9 +16,13 @@ def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]
     keeps; like torch's own accumulation, this takes a gradient over only when nobody else holds it and its layout fits.
     """
     out: list[Tensor] = []
+    storages: set[int] = set()
     for i in range(len(gradients)):
+        storage = gradients[i].untyped_storage()
         # two references are ours: the list's and getrefcount's argument
         alone = sys.getrefcount(gradients[i]) <= 2 and gradients[i].stride() == parameters[i].stride()
+        alone = alone and storage.data_ptr() not in storages and storage.nbytes() == gradients[i].numel() * gradients[i].element_size()
+        storages.add(storage.data_ptr())
         out.append(gradients[i] if alone else torch.empty_like(parameters[i]).copy_(gradients[i]))
     return out
 
@@ -33,6 +37,8 @@ def write(results: Sequence[tuple[Tensor, Tensor]]) -> None:
     fresh = [(p, d) for p, d in results if p.grad is None]
     old = [(p.grad, d) for p, d in results if p.grad is not None]
     for grad, direction in old:
+        if grad.layout == torch.strided and any(step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)):
+            raise InputError(f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first.")
         if grad.layout != torch.strided or grad.device != direction.device or grad.shape != direction.shape or grad.is_inference():
             raise InputError(
                 f"a parameter's .grad ({grad.layout}, {list(grad.shape)} on {grad.device}) cannot take a gradient of shape "

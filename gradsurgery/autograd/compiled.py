@@ -1,16 +1,34 @@
 """Regions made by torch.compile: their backward pass has to run once per loss."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+import torch
 
 from gradsurgery.errors import InputError
 
+P = ParamSpec("P")
+T = TypeVar("T")
 COMPILED = "CompiledFunctionBackward"  # the kind of node that a region is
 ONE_PASS = (
     "a region that torch.compile made allows one backward pass only: import gradsurgery before the first forward pass of the compiled model, "
     "or set torch._functorch.config.donated_buffer = False there; call torch.compiler.reset() to have it compiled again."
 )
+
+
+def eager(function: Callable[P, T]) -> Callable[P, T]:
+    """Leave a function out of what torch.compile traces, so that a whole training step may be compiled around it."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            left_out: Callable[P, T] = torch._dynamo.disable(function)  # type: ignore[no-untyped-call]
+            return left_out(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def allow_several_passes() -> None:

@@ -40,26 +40,32 @@ class Cutting:
         self.features = features
         self.places: dict[tuple[Any, int], int] = {(z.grad_fn, z.output_nr): i for i, z in enumerate(features.values())}
 
-    def behind(self, reached: Sequence[Reached]) -> dict[int, Tensor]:
-        """The leaves behind the features, by id.
+    def behind(self, reached: Sequence[Reached]) -> tuple[dict[int, Tensor], bool]:
+        """The leaves behind the features, by id, and whether a compiled region among them allows one backward pass only.
 
         Raises:
             InputError: when a feature reaches no loss, or lies behind another.
         """
         used = {i for found in reached for i in found.cut}
         leaves: dict[int, Tensor] = {}
+        once = False
         for i, (name, feature) in enumerate(self.features.items()):
             if i not in used:
-                raise InputError(f"{name} reaches no loss: give the tensor that the losses were computed from.")
+                raise InputError(f"{name[1:]} reaches no loss: give the tensor that the losses were computed from.")
             found = leaves_reached(feature, {place: j for place, j in self.places.items() if j != i})
             if found.cut:
-                raise InputError(f"{name} depends on {list(self.features)[min(found.cut)]}: give features that do not depend on one another.")
+                raise InputError(f"{name[1:]} depends on {list(self.features)[min(found.cut)][1:]}: give features that do not depend on one another.")
             leaves.update(found.leaves)
-        return leaves
+            once = once or found.once
+        return leaves, once
 
     def met(self, found: Reached) -> dict[str, Tensor]:
         """The features that a loss reaches."""
         return {name: z for i, (name, z) in enumerate(self.features.items()) if i in found.cut}
+
+    def doubtful(self, found: Reached) -> set[str]:
+        """Those that it may reach or not, behind a compiled region."""
+        return {name for i, name in enumerate(self.features) if i in found.doubtful}
 
     def check_apart(self, leaves: Mapping[int, Tensor], twice: Iterable[int]) -> None:
         """A parameter lies behind the features or beside them.
@@ -75,29 +81,35 @@ class Cutting:
 
 
 def parse_features(features: Any) -> dict[str, Tensor]:
-    """A tensor, a sequence or a dict of tensors, by name.
+    """A tensor, a sequence or a dict of tensors, by name: one with a leading dot, which no parameter of a Module has.
 
     Raises:
         InputError: for something else, or a tensor that no trunk has computed.
     """
     if isinstance(features, Tensor):
-        named = {"features": features}
+        named = {".features": features}
     elif isinstance(features, Mapping):
-        named = {f"features[{name!r}]": z for name, z in features.items()}
+        named = {f".features[{name!r}]": z for name, z in features.items()}
     elif isinstance(features, Sequence) and not isinstance(features, str | bytes):
-        named = {f"features[{i}]": z for i, z in enumerate(features)}
+        named = {f".features[{i}]": z for i, z in enumerate(features)}
     else:
         raise InputError(f"features: expected a tensor, or a sequence or dict of tensors; got {type(features).__name__}.")
     if not named:
         raise InputError("features: at least one tensor is needed; got none.")
     unique: dict[int, str] = {}
-    for name, z in named.items():
+    for key, z in named.items():
+        name = key[1:]
         if not isinstance(z, Tensor):
             raise InputError(f"{name}: expected a tensor; got {type(z).__name__}.")
         if z.grad_fn is None:
             raise InputError(f"{name} has no graph behind it (a leaf, or detached): give the tensor that the trunk computed.")
         if not z.is_floating_point() or z.layout != torch.strided:
             raise InputError(f"{name}: expected dense real floating point numbers; got {z.dtype}, {z.layout}.")
+        if z._backward_hooks or z.retains_grad:
+            raise InputError(
+                f"{name} has a hook or retain_grad(), which would act twice, at the end of the heads and at the beginning of the trunk: "
+                "compute the losses from features.view_as(features), and give that."
+            )
         if id(z) in unique:
             raise InputError(f"{name} is the same tensor as {unique[id(z)]}.")
         unique[id(z)] = name

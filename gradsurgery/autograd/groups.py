@@ -32,13 +32,15 @@ class Reached:
         leaves: leaf tensors by id, in the order the graph is met.
         uncertain: ids of the leaves reached only through a region that torch.compile made one node of: it gives zeros where the loss
             does not reach.
-        cut: the positions in `cuts` that were met.
+        cut: the positions in `cuts` that were met, and of them those met only behind a compiled region (`doubtful`).
+        doubtful: see above.
         once: whether a compiled region was met that allows one backward pass only.
     """
 
     leaves: dict[int, Tensor]
     uncertain: set[int]
     cut: set[int]
+    doubtful: set[int]
     once: bool
 
 
@@ -49,51 +51,59 @@ def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = No
         InputError: when reentrant checkpointing hides a part of the graph.
     """
     if loss.grad_fn is None:
-        return Reached({id(loss): loss}, set(), set(), False)
+        return Reached({id(loss): loss}, set(), set(), set(), False)
     cuts = cuts or {}
     start = _of_stacked(loss)
     if start is None:
-        return Reached({}, set(), set(), False)
+        return Reached({}, set(), set(), set(), False)
     found: dict[int, Tensor] = {}
     cut: set[int] = set()
     seen: set[Any] = set()
     regions: list[Any] = []
     uncertain: set[int] = set()
     stack = [start]
-    certain = True
+    certain, once = True, False
+    doubtful: set[int] = set()
     while stack or (certain and regions):
         if not stack:
             certain, stack = False, [(node, 0) for node in regions]
         node, output = stack.pop()
         if cuts and (node, output) in cuts:
+            if not certain and cuts[node, output] not in cut:
+                doubtful.add(cuts[node, output])
             cut.add(cuts[node, output])
         elif node is not None and node not in seen:
             kind = type(node)
             if kind.__name__ == "AccumulateGrad":
                 leaf: Tensor = node.variable
-                found[id(leaf)] = leaf
-                if not certain:
-                    uncertain.add(id(leaf))
+                if leaf.requires_grad:  # it may have been frozen since the forward pass
+                    found[id(leaf)] = leaf
+                    if not certain:
+                        uncertain.add(id(leaf))
             elif kind.__name__ == "CheckpointFunctionBackward":
                 raise InputError(
                     "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
                     "per-loss gradients: use checkpoint(..., use_reentrant=False)."
                 )
-            elif certain and kind.__name__ == COMPILED:
-                regions.append(node)
-                continue
+            elif kind.__name__ == COMPILED:
+                once = once or allows_one_pass(node)
+                if certain:
+                    regions.append(node)
+                    continue
             seen.add(node)
             stack.extend(node.next_functions)
-    return Reached(found, uncertain, cut, any(map(allows_one_pass, regions)))
+    return Reached(found, uncertain, cut, doubtful, once)
 
 
 def _of_stacked(loss: Tensor) -> tuple[Any, int] | None:
-    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all."""
+    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant."""
     node: Any = loss.grad_fn
-    if type(node).__name__ == "UnbindBackward0":
+    kind = type(node).__name__
+    if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):
         before: Any = node.next_functions[0][0]
-        if type(before).__name__ == "StackBackward0" and loss.ndim == 0:
-            start: tuple[Any, int] = before.next_functions[loss.output_nr]
+        if type(before).__name__ == "StackBackward0":
+            count = len(before.next_functions)
+            start: tuple[Any, int] = before.next_functions[loss.output_nr if kind == "UnbindBackward0" else node._saved_index % count]
             return start if start[0] is not None else None
     return node, loss.output_nr
 
@@ -160,17 +170,15 @@ def make_groups(
         The groups in the order of the parameters, and the reach with this step added.
     """
     grown = {**reach, **{name: reach.get(name, frozenset()) | frozenset(reached[name]) for name in parameters}}
-    if explicit is not None:
-        groups: dict[GroupKey, Group] = {}
-        for name, tensor in parameters.items():
-            groups.setdefault(explicit[name], Group(explicit[name], explicit[name], {})).parameters[name] = tensor
-        return list(groups.values()), grown
     by_reach: dict[GroupKey, Group] = {}
-    titles: dict[str, int] = {}
+    titles: dict[str, int] = dict.fromkeys((explicit or {}).values(), 1)
     for name, tensor in parameters.items():
-        key = grown[name]
-        if key not in by_reach:
-            title = "+".join(sorted(key))
+        key: GroupKey = grown[name]
+        if explicit is not None and name in explicit:  # features are grouped by reach all the same
+            key = explicit[name]
+            by_reach.setdefault(key, Group(key, explicit[name], {}))
+        elif key not in by_reach:
+            title = "+".join(sorted(grown[name]))
             titles[title] = titles.get(title, 0) + 1
             by_reach[key] = Group(key, title if titles[title] == 1 else f"{title} ({titles[title]})", {})
         by_reach[key].parameters[name] = tensor

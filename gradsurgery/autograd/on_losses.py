@@ -111,6 +111,7 @@ def finish(
     records: dict[str, GroupRecord],
     solved: dict[GroupKey, dict[str, float]] | None,
     factors: Mapping[str, float] | None = None,
+    sums: Mapping[str, Tensor] | None = None,
 ) -> Decision:
     """The decision from gradients that are already weighted, but for a factor per parameter; `found` is used up.
 
@@ -126,6 +127,7 @@ def finish(
         records: the Record's groups.
         solved: the weights to use again; None where those of an earlier step were used.
         factors: what a parameter's gradient is to be multiplied by.
+        sums: the plain sum at the features, where `found` holds something else there.
     """
     losses, memory, scene = step.losses, step.memory, step.scene
     names = list(found)
@@ -153,5 +155,10 @@ def finish(
     results = list(zip(parameters, directions, strict=True))
     if features:
         roots = {name: g * (factors or {}).get(name, 1.0) for name, g in features.items()}
-        results += behind_features(scene, roots, [features], step.retain_graph, step.plan.check and step.scale is None)
+        try:
+            results += behind_features(scene, roots, [features if sums is None else sums], step.retain_graph, step.plan.check)
+        except NonFiniteError:
+            if step.scale is None:
+                raise
+            return skipped(scene, strategy, values, memory, [(group, objectives_of(group, losses, reached)) for group in groups])
     return Decision(results, memory.after(reach, states, step.weights, solved), Record(strategy.name, values, records, memory.step))

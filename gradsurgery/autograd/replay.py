@@ -37,11 +37,11 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
     """One pass for each group of several objectives and one for all others; None where a group has no weights from before."""
     losses, scene, memory, plan = step.losses, step.scene, step.memory, step.plan
     assert step.replay is not None
-    likely = scene.likely(losses, memory.reach)
-    groups, reach, reached = groups_of(scene, losses, memory, likely)
-    if {name for found in scene.wanted for name in found} != {name for name, objectives in reached.items() if objectives}:
-        return None  # behind a compiled region, and not yet known to be reached
     of_losses = strategy.acts_on == "losses"
+    likely = scene.wanted if of_losses else scene.likely(losses, memory.reach)
+    if likely is None:
+        return None
+    groups, reach, reached = groups_of(scene, losses, memory, likely)
     passes: list[tuple[NDArray[np.float64], dict[str, Tensor]]] = []
     plain: dict[str, Tensor] = {}
     records = {}
@@ -50,10 +50,10 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
         applied = of_losses or (not group.plain and len(names) >= plan.min_objectives)
         weights: NDArray[np.float64] | None = np.ones(len(names))
         if of_losses:
-            found = step.replay.get(LOSSES, {})
-            if set(found) != set(losses.names):
+            kept = step.replay.get(LOSSES, {})
+            if set(kept) != set(losses.names):
                 return None
-            weights = np.array([found[name] for name in names])
+            weights = np.array([kept[name] for name in names])
         elif applied:
             weights = weights_again(step.replay, group, names)
         if weights is None:
@@ -67,11 +67,21 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
         else:
             plain.update(group.parameters)
         records[group.name] = GroupRecord(group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=weights, replayed=applied)
+    plain |= {name: scene.parameter(name) for found in scene.wanted for name in found if not reached[name]}
     if plain:
         passes.append((np.ones(len(losses.names)), plain))
+    at_features = scene.cut.features if scene.cut.others and not of_losses else {}
+    if at_features:
+        passes.append((np.ones(len(losses.names)), dict(at_features)))
     if scene.once and len(passes) > 1:
         raise InputError(ONE_PASS)
     gradients: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] | None = None
     for i, (roots, wanted) in enumerate(passes):
-        gradients |= weighted_pass(step, roots, wanted, step.retain_graph or i + 1 < len(passes))
-    return finish(step, strategy, groups, reach, reached, gradients, {}, {}, records, None)
+        found = weighted_pass(step, roots, wanted, step.retain_graph or i + 1 < len(passes))
+        if at_features and i + 1 == len(passes):
+            sums = found
+        else:
+            gradients |= found
+    known = memory.reach if of_losses and any(scene.uncertain) else reach
+    return finish(step, strategy, groups, known, reached, gradients, {}, {}, records, None, sums=sums)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.features import Cut, Cutting
 from gradsurgery.autograd.groups import Group, Parameters, Reach, is_parameter, leaves_reached, make_groups
 from gradsurgery.autograd.losses import Losses
@@ -63,13 +64,18 @@ class Scene:
         batches = losses.by_batch(by_loss)
         return {name: tuple(o for i, o in enumerate(losses.names) if any(name in found[i] for found in batches)) for name in names}
 
-    def likely(self, losses: Losses, reach: Reach) -> list[dict[str, Tensor]]:
-        """What each loss reaches as far as it is known before gradients: behind compiled regions, what it has reached before."""
-        names = losses.names * losses.batches
-        return [
-            {name: t for name, t in found.items() if name not in odd or loss in reach.get(name, ())}
-            for loss, found, odd in zip(names, self.wanted, self.uncertain, strict=True)
-        ]
+    def likely(self, losses: Losses, reach: Reach) -> list[dict[str, Tensor]] | None:
+        """What each loss reaches as far as it is known before gradients: what it has reached before. None where the graph shows more than that.
+
+        Behind compiled regions it always does, and what no loss has reached before is left out.
+        """
+        found_by: list[dict[str, Tensor]] = []
+        for loss, found, odd in zip(losses.names, self.wanted, self.uncertain, strict=True):
+            known = {name: t for name, t in found.items() if name in self.others or loss in reach.get(name, ())}
+            if any(name not in known and (name not in odd or name not in reach) for name in found):
+                return None
+            found_by.append(known)
+        return found_by
 
     def joined(self, mine: Sequence[str], new: "Scene", theirs: Sequence[str]) -> "Scene":
         """Both scenes as one: those of the losses `mine` and `theirs`, in the order of the first and then of what is new."""
@@ -88,7 +94,7 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
     cut = Cutting(features or {})
     reached = [leaves_reached(loss, cut.places) for loss in losses.tensors]
     around = {key: leaf for found in reached for key, leaf in found.leaves.items()}
-    behind = cut.behind(reached)
+    behind, behind_once = cut.behind(reached)
     given = plan.parameters.named()
     if plan.parameters.discover:
         memory.check_resumable(losses.names)
@@ -115,14 +121,16 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
         if leaf.is_complex():
             raise InputError(f"a complex parameter ({leaf.dtype}, shape {list(leaf.shape)}) is reached; only real ones are supported.")
     both = {**names, **outside}
+    if behind_once and trunk and unknown:
+        raise InputError(ONE_PASS)
     cut.check_apart({**around, **behind}, {id(leaf) for leaf in (*trunk, *unknown)} & set(both))
     explicit = {name: group for name, _, group in given.values()} if plan.parameters.explicit else None
     scene = Scene(
         {**cut.features, **{name: around[key] for key, name in names.items()}},
         {name: around[key] for key, name in outside.items()},
-        explicit if explicit is None else {**explicit, **dict.fromkeys(cut.features, "features")},
+        explicit,
         [{**cut.met(found), **{both[key]: leaf for key, leaf in found.leaves.items() if key in both}} for found in reached],
-        [frozenset(both[key] for key in found.uncertain if key in both) for found in reached],
+        [frozenset(both[key] for key in found.uncertain if key in both) | cut.doubtful(found) for found in reached],
         Cut(cut.features, trunk, unknown),
         any(found.once for found in reached),
     )

@@ -26,12 +26,18 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     decision = None
     if strategy is not None and memory.replays(plan.every):
         step = replace(step, replay=memory.replay)
-        decision = replayed(step, strategy)
+        # what weights of losses do to a protected objective, only gradients tell
+        decision = replayed(step, strategy) if plan.protect is None or strategy.acts_on == "group" else settle(step, strategy, harvest_of(step))
         if decision is None:
             step = replace(step, replay=None)
     if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
         decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
-    return decision or settle(step, strategy, harvest(losses, scene, call.retain_graph, step.scale))
+    return decision or settle(step, strategy, harvest_of(step))
+
+
+def harvest_of(step: Step) -> Gathered:
+    """The gradients of every loss of a step."""
+    return harvest(step.losses, step.scene, step.retain_graph, step.scale)
 
 
 def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:

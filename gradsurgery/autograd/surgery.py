@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradsurgery.autograd import commit
+from gradsurgery.autograd.compiled import eager
 from gradsurgery.autograd.features import parse_features
 from gradsurgery.autograd.gathered import Gathered, add, check_gathered
 from gradsurgery.autograd.groups import Parameters
@@ -89,10 +90,13 @@ class Surgery:
             raise InputError(f"protect: not for strategy {self.strategy.name!r}, which takes losses of several batches.")
         if every > 1 and (found := sorted({"rows", "block_grams", "cross"} & self.strategy.inputs)):
             raise InputError(f"every: strategy {self.strategy.name!r} takes `{found[0]}`, so it has no weights per objective to use again; leave every=1.")
+        if every > 1 and "observed" in self.strategy.inputs:
+            raise InputError(f"every: strategy {self.strategy.name!r} learns from the losses of each step, which cost it one pass; leave every=1.")
         self._plan = Plan(self.strategy, Parameters(parameters), int(seed), nonfinite == "error", others == "sum", min_objectives, protect, int(every))
         self._memory = Memory()
         self._gathered: Gathered | None = None
 
+    @eager
     def backward(
         self,
         losses: LossesLike,
@@ -143,6 +147,7 @@ class Surgery:
         cut = None if features is None else parse_features(features)
         return self._write(decide(self._plan, parse_losses(losses, weights), self._memory, Call(_scores(scores), retain_graph, scaler, cut)))
 
+    @eager
     def accumulate(self, losses: LossesLike, *, scaler: Any = None, weights: Any = None, retain_graph: bool = False) -> None:
         """Gather the gradients of one micro-batch's losses and add them, loss by loss, to those gathered before; `.grad` stays as it is.
 
@@ -186,6 +191,7 @@ class Surgery:
             self._gathered, self._memory = before
             raise
 
+    @eager
     def combine(self, *, scores: Mapping[str, float] | None = None) -> Record:
         """One surgery on the gradients gathered by `accumulate`, into `.grad`; the losses are the sums over the micro-batches.
 
@@ -224,6 +230,7 @@ class Surgery:
         commit.fire_hooks([parameter for parameter, _ in decision.results])
         return decision.record
 
+    @eager
     def observe(self, losses: Mapping[str, Any] | Iterable[Any]) -> None:
         """Tell it the losses on the same data after the optimizer's step; the next `backward` hands them to the strategy.
 
