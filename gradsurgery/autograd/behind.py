@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from gradsurgery.autograd import commit
+from gradsurgery.autograd.checks import OutOfRangeError
 from gradsurgery.autograd.groups import check_dense
 from gradsurgery.autograd.scene import Scene
-from gradsurgery.errors import NonFiniteError
 
 
 def behind_features(
@@ -18,14 +18,14 @@ def behind_features(
 
     Raises:
         InputError: for sparse gradients.
-        NonFiniteError: when one is not finite, although the gradients at the features are.
+        OutOfRangeError: when one is not finite, although the gradients at the features are.
     """
     sums = {name: torch.stack(g).sum(0) for name in scene.cut.features if (g := [found[name] for found in gradients if name in found])}
     found = scene.cut.through({name: d for name, d in directions.items() if name in scene.cut.features}, sums, retain_graph)
     for p, gradient in found:
         check_dense(f"of shape {list(p.shape)} behind the features", gradient)
         if check and not bool(torch.isfinite(gradient).all()):
-            raise NonFiniteError(f"the gradient of a parameter of shape {list(p.shape)} behind the features has NaN or inf. Nothing was changed.")
+            raise OutOfRangeError(f"the gradient of a parameter of shape {list(p.shape)} behind the features has NaN or inf. Nothing was changed.")
     parameters, owned = [p for p, _ in found], [g for _, g in found]
     found.clear()
     return list(zip(parameters, commit.owned(owned, parameters), strict=True))

@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -15,8 +15,13 @@ from gradsurgery.autograd.scene import objectives_of
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, one_of
 from gradsurgery.objectives import Objectives, to_host
+from gradsurgery.state import State
 
 Array = NDArray[np.float64]
+
+
+class OutOfRangeError(NonFiniteError):
+    """Something that became infinite on the way from finite gradients: an error, or under a GradScaler an overflow like others."""
 
 
 def values_of(losses: Losses) -> dict[str, float]:
@@ -79,11 +84,27 @@ def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
     warnings.warn(f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is.", stacklevel=5)
 
 
-def fits(directions: list[Tensor | None], objectives: Objectives, outcome: Outcome) -> bool:
-    """Whether a direction is finite: it may leave the range of its dtype although gradients and weights are."""
+def check_directions(strategy: Strategy | None, group: str, directions: list[Tensor | None], objectives: Objectives, outcome: Outcome) -> None:
+    """A direction may leave the range of its dtype although gradients and weights are finite.
+
+    Raises:
+        OutOfRangeError: then.
+    """
     if outcome.weights is not None:
         weights = np.reshape(outcome.weights, -1) if objectives.batches > 1 else outcome.weights
         size = float((np.abs(weights) @ np.sqrt(np.diagonal(objectives.gram))).max()) * objectives.scale
         if all(size <= torch.finfo(t.dtype).max / 2 for t in objectives.like):
-            return True
-    return all(bool(torch.isfinite(d).all()) for d in directions if d is not None)
+            return
+    if not all(bool(torch.isfinite(d).all()) for d in directions if d is not None):
+        name = strategy.name if strategy is not None else "sum"
+        raise OutOfRangeError(f"the direction of strategy {name!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed.")
+
+
+def check_no_rows(strategy: Strategy, group: Group, features: Mapping[str, Tensor], state: State) -> None:
+    """Gradients at the features belong to the examples of one batch.
+
+    Raises:
+        InputError: for a strategy that keeps gradients from step to step.
+    """
+    if state.has_rows and not features.keys().isdisjoint(group.parameters):
+        raise InputError(f"features: strategy {strategy.name!r} keeps gradients between steps, and those at the features are of other examples each time.")

@@ -1,25 +1,114 @@
-"""Strategies on groups: one pass per loss, then a Gram matrix and a problem per group."""
+"""Strategies on groups: a Gram matrix and a problem per group, from the gradients of every loss."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from gradsurgery.autograd.behind import behind_features
-from gradsurgery.autograd.checks import all_finite, check_finite, fits
+from gradsurgery.autograd.checks import OutOfRangeError, all_finite, check_directions, check_finite, check_no_rows
 from gradsurgery.autograd.gathered import Gathered, sift
 from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.on_losses import LOSSES, skipped
 from gradsurgery.autograd.precision import one_scale
 from gradsurgery.autograd.replay import weights_again, weights_to_keep
-from gradsurgery.autograd.scene import Scene, groups_of, objectives_of
+from gradsurgery.autograd.scene import groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, protected, solve
 from gradsurgery.contract import Outcome, Strategy
-from gradsurgery.errors import InputError, NonFiniteError
 from gradsurgery.objectives import Objectives, to_host, without_autocast
 from gradsurgery.record import GroupRecord, Record
 from gradsurgery.solvers import is_stationary
 from gradsurgery.state import State
+
+
+@dataclass(frozen=True)
+class Part:
+    """One group, its objectives in this step, and their gradients; `several`: enough objectives for a strategy."""
+
+    group: Group
+    names: tuple[str, ...]
+    objectives: Objectives
+    several: bool
+
+
+@dataclass
+class Solving:
+    """What is decided group by group.
+
+    Attributes:
+        step: the step, with the strategy and the losses' values.
+        strategy: the strategy; None only looks.
+        values: name -> value of each loss.
+        fixed: the weights of a strategy that acts on losses.
+        replaying: whether the weights are those of an earlier step.
+        states: the new state of each group that has one.
+        solved: the weights of each group, for steps to come.
+    """
+
+    step: Step
+    strategy: Strategy | None
+    values: dict[str, float]
+    fixed: dict[str, float] | None = None
+    replaying: bool = False
+    states: dict[GroupKey, State] = field(default_factory=dict)
+    solved: dict[GroupKey, dict[str, float]] = field(default_factory=dict)
+
+    def begin(self, parts: Sequence[Part]) -> None:
+        """All weights are from an earlier step, or none; those of a strategy that acts on losses are known here."""
+        step, strategy = self.step, self.strategy
+        if strategy is None or strategy.acts_on == "group":
+            kept = step.replay
+            self.replaying = kept is not None and all(weights_again(kept, p.group, p.names) is not None for p in parts if p.several)
+            return
+        self.replaying = step.replay is not None and set(step.replay.get(LOSSES, ())) == set(step.losses.names)
+        self.fixed = self.solved[LOSSES] = self._of_losses(strategy)
+
+    def _of_losses(self, strategy: Strategy) -> dict[str, float]:
+        step = self.step
+        if step.replay is not None and self.replaying:
+            return dict(step.replay[LOSSES])
+        if not all(map(np.isfinite, self.values.values())):  # let through by nonfinite="ignore"
+            return dict.fromkeys(step.losses.names, 1.0)
+        everything = Group(LOSSES, "+".join(step.losses.names), {**step.scene.trained, **step.scene.others})
+        outcome, state = solve(step, strategy, self.values if "losses" in strategy.inputs else {}, everything, step.losses.names, None)
+        if state is not None:
+            self.states[everything.key] = state
+        assert outcome.weights is not None
+        return dict(zip(step.losses.names, outcome.weights.tolist(), strict=True))
+
+    def decide(self, part: Part) -> tuple[Outcome, Strategy | None, bool]:
+        """The outcome for one group, the strategy if it was applied, and whether everything was finite."""
+        group, names, objectives = part.group, part.names, part.objectives
+        finite = bool(np.isfinite(objectives.gram).all()) and all(np.isfinite(self.values[o]) for o in names)
+        protect = self.step.plan.protect if self.strategy is not None and finite and len(names) > 1 else None
+        if self.fixed is not None:
+            outcome = Outcome(np.array([self.fixed[o] for o in names]))
+            harmless = protected(outcome, objectives, names.index(protect)) if protect is not None and protect in names else outcome
+            return harmless, self.strategy, finite
+        applied = self.strategy if part.several and finite else None
+        again = weights_again(self.step.replay, group, names) if self.step.replay is not None and self.replaying and applied is not None else None
+        batches = objectives.batches
+        outcome = Outcome(np.ones(len(names)) if batches == 1 else np.full((batches, len(names)), 1 / batches))
+        if again is not None:
+            outcome = Outcome(again)
+        elif applied is not None:
+            outcome, state = solve(self.step, applied, self.values, group, names, objectives)
+            if state is not None:
+                check_no_rows(applied, group, self.step.scene.cut.features, state)
+                self.states[group.key] = state
+        if protect is not None and protect in names and not group.plain and again is None:
+            outcome = protected(outcome, objectives, names.index(protect))
+        if self.step.plan.every > 1 and applied is not None:
+            self.solved[group.key] = weights_to_keep(applied, names, outcome)
+        return outcome, applied, finite
+
+    def to_keep(self) -> dict[GroupKey, dict[str, float]] | None:
+        """The weights that later steps may use again; None to go on with those of an earlier step."""
+        if self.replaying:
+            return None
+        return self.solved if self.step.plan.every > 1 else {}
 
 
 def settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decision:
@@ -32,112 +121,76 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
     plan, losses, scene, memory = step.plan, gathered.losses, gathered.scene, step.memory
     gradients, idle = sift(gathered, memory.reach)
     groups, reach, reached = groups_of(scene, losses, memory, gradients)
-    parts: list[tuple[Group, tuple[str, ...], Objectives]] = []
+    parts: list[Part] = []
     for group in groups:
         names = objectives_of(group, losses, reached)
         rows = [[found[losses.names.index(o)].get(name) for name in group.parameters] for found in losses.by_batch(gradients) for o in names]
-        blocks = strategy is not None and "block_grams" in strategy.inputs and not group.plain and len(names) >= plan.min_objectives
-        parts.append((group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches)))
-    scales = [] if gathered.scale is None else list(gathered.scale.reshape(-1).unbind())
-    arrived = to_host([o for _, _, o in parts], (*losses.tensors, *scales))
-    values = losses.values(arrived[: len(losses.tensors)])
-    if scales:
-        scale = one_scale(arrived[len(losses.tensors) :])
-        if not all_finite(values, [o for _, _, o in parts]) and plan.check and strategy is not None:
-            return skipped(scene, strategy, values, memory, [(group, names) for group, names, _ in parts])
-        for _, _, objectives in parts:
-            objectives.scale = scale
-    elif plan.check:
-        check_finite(values, [(group.name, names, np.diagonal(o.gram).reshape(losses.batches, -1).max(0)) for group, names, o in parts])
+        several = not group.plain and len(names) >= plan.min_objectives
+        blocks = strategy is not None and "block_grams" in strategy.inputs and several
+        parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches), several))
+    values, overflowing = _measure(step, strategy, gathered, parts)
+    skip = partial(skipped, scene, strategy, values, memory, [(part.group, part.names) for part in parts])
+    if overflowing:
+        return skip()
 
-    applies = {group.name: not group.plain and len(names) >= plan.min_objectives for group, names, _ in parts}
-    of_losses = strategy is not None and strategy.acts_on == "losses"
-    replaying = step.replay is not None and (
-        set(step.replay.get(LOSSES, ())) == set(losses.names)
-        if of_losses
-        else all(weights_again(step.replay, group, names) is not None for group, names, _ in parts if applies[group.name])
-    )
-    states: dict[GroupKey, State] = {}
-    fixed = _weights_of_losses(step, strategy, values, states, replaying) if strategy is not None and of_losses else None
+    solving = Solving(step, strategy, values)
+    solving.begin(parts)
     directions: dict[str, Tensor] = dict(idle)
-    solved: dict[GroupKey, dict[str, float]] = {} if fixed is None else {LOSSES: fixed}
     records: dict[str, GroupRecord] = {}
-    for group, names, objectives in parts:
-        gram = objectives.cross.mean((0, 1)) if losses.batches > 1 else objectives.gram
-        finite = bool(np.isfinite(objectives.gram).all()) and all(np.isfinite(values[o]) for o in names)
-        applied = strategy if fixed is not None or (applies[group.name] and finite) else None
-        again = weights_again(step.replay, group, names) if step.replay is not None and replaying and applied is not None and fixed is None else None
-        outcome = Outcome(np.ones(len(names)) if losses.batches == 1 else np.full((losses.batches, len(names)), 1 / losses.batches))
-        if fixed is not None:
-            outcome = Outcome(np.array([fixed[o] for o in names]))
-        elif again is not None:
-            outcome = Outcome(again)
-        elif applied is not None:
-            outcome, state = solve(step, applied, values, group, names, objectives)
-            if state is not None:
-                check_no_rows(applied, group, scene, state)
-                states[group.key] = state
-        if strategy is not None and plan.protect in names and len(names) > 1 and finite and (fixed is not None or not group.plain) and again is None:
-            outcome = protected(outcome, objectives, names.index(plan.protect))
-        if plan.every > 1 and applied is not None and fixed is None:
-            solved[group.key] = weights_to_keep(applied, names, outcome)
-        if strategy is not None:
-            found = objectives.combine(outcome.weights) if outcome.weights is not None else objectives.split(_direction(outcome))
-            if plan.check and not fits(found, objectives, outcome):
-                if scales:
-                    return skipped(scene, strategy, values, memory, [(group, names) for group, names, _ in parts])
-                raise NonFiniteError(
-                    f"the direction of strategy {strategy.name if applied else 'sum'!r} in group {group.name!r} is not finite in the parameters' dtype. "
-                    "Nothing was changed."
-                )
-            directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
-        records[group.name] = GroupRecord(
-            group.name,
-            names,
-            applied.name if applied is not None else "plain",
-            len(group.parameters),
-            gram,
-            outcome.weights if strategy is not None else None,
-            outcome.gap,
-            outcome.converged,
-            partial(is_stationary, eps=objectives.eps) if finite else None,
-            replaying and applied is not None,
-        )
-    record = Record(strategy.name if strategy is not None else None, values, records, memory.step)
-    results = [(scene.parameter(name), d) for name, d in directions.items() if name not in scene.cut.features]
-    if strategy is not None and scene.cut.features:
-        try:
+    try:
+        for part in parts:
+            outcome, applied, finite = solving.decide(part)
+            group, objectives = part.group, part.objectives
+            if strategy is not None:
+                found = objectives.combine(outcome.weights) if outcome.weights is not None else objectives.split(_direction(outcome))
+                if plan.check:
+                    check_directions(applied, group.name, found, objectives, outcome)
+                directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
+            records[group.name] = GroupRecord(
+                group.name,
+                part.names,
+                applied.name if applied is not None else "plain",
+                len(group.parameters),
+                objectives.cross.mean((0, 1)) if losses.batches > 1 else objectives.gram,
+                outcome.weights if strategy is not None else None,
+                outcome.gap,
+                outcome.converged,
+                partial(is_stationary, eps=objectives.eps) if finite else None,
+                solving.replaying and applied is not None,
+            )
+        results = [(scene.parameter(name), d) for name, d in directions.items() if name not in scene.cut.features]
+        if strategy is not None and scene.cut.features:
             results += behind_features(scene, directions, gradients, step.retain_graph, plan.check)
-        except NonFiniteError:
-            if not scales:
-                raise
-            return skipped(scene, strategy, values, memory, [(group, names) for group, names, _ in parts])
+    except OutOfRangeError:
+        if gathered.scale is None:
+            raise
+        return skip()
+    record = Record(strategy.name if strategy is not None else None, values, records, memory.step)
     unreached = {name: frozenset[str]() for name in idle if name not in reach and name in scene.trained}
-    return Decision(results, memory.after({**reach, **unreached}, states, step.weights, None if replaying else solved if plan.every > 1 else {}), record)
+    return Decision(results, memory.after({**reach, **unreached}, solving.states, step.weights, solving.to_keep()), record)
 
 
-def check_no_rows(strategy: Strategy, group: Group, scene: Scene, state: State) -> None:
-    """Gradients at the features belong to the examples of one batch.
+def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: Sequence[Part]) -> tuple[dict[str, float], bool]:
+    """The Gram matrices and the losses' values, in one transfer; whether a GradScaler is to skip the step.
 
     Raises:
-        InputError: for a strategy that keeps gradients from step to step.
+        NonFiniteError: for NaN or inf without a scaler.
     """
-    if state.has_rows and not scene.cut.features.keys().isdisjoint(group.parameters):
-        raise InputError(f"features: strategy {strategy.name!r} keeps gradients between steps, and those at the features are of other examples each time.")
-
-
-def _weights_of_losses(step: Step, strategy: Strategy, values: dict[str, float], states: dict[GroupKey, State], replaying: bool) -> dict[str, float]:
-    """The weights that a strategy which acts on losses gives them, for a step that looks at gradients all the same."""
-    if step.replay is not None and replaying:
-        return dict(step.replay[LOSSES])
-    if not all(map(np.isfinite, values.values())):  # let through by nonfinite="ignore"
-        return dict.fromkeys(step.losses.names, 1.0)
-    everything = Group(LOSSES, "+".join(step.losses.names), {**step.scene.trained, **step.scene.others})
-    outcome, state = solve(step, strategy, values if "losses" in strategy.inputs else {}, everything, step.losses.names, None)
-    if state is not None:
-        states[everything.key] = state
-    assert outcome.weights is not None
-    return dict(zip(step.losses.names, outcome.weights.tolist(), strict=True))
+    losses = gathered.losses
+    count = len(losses.tensors)
+    scales = () if gathered.scale is None else tuple(gathered.scale.reshape(-1).unbind())
+    arrived = to_host([part.objectives for part in parts], (*losses.tensors, *scales))
+    values = losses.values(arrived[:count])
+    if not scales:
+        if step.plan.check:
+            check_finite(values, [(p.group.name, p.names, np.diagonal(p.objectives.gram).reshape(losses.batches, -1).max(0)) for p in parts])
+        return values, False
+    scale = one_scale(arrived[count:])
+    if step.plan.check and strategy is not None and not all_finite(values, [part.objectives for part in parts]):
+        return values, True
+    for part in parts:
+        part.objectives.scale = scale
+    return values, False
 
 
 def _direction(outcome: Outcome) -> Tensor:

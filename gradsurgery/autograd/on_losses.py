@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.behind import behind_features
-from gradsurgery.autograd.checks import Array, check_losses, suspects, values_of
+from gradsurgery.autograd.checks import Array, OutOfRangeError, check_losses, suspects, values_of
 from gradsurgery.autograd.groups import Group, GroupKey, Reach, check_dense
 from gradsurgery.autograd.jacobian import gather_sum
 from gradsurgery.autograd.losses import root_gradients
@@ -93,10 +93,11 @@ def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_
     return found
 
 
-def skipped(scene: Scene, strategy: Strategy, values: dict[str, float], memory: Memory, groups: Sequence[tuple[Group, tuple[str, ...]]]) -> Decision:
+def skipped(scene: Scene, strategy: Strategy | None, values: dict[str, float], memory: Memory, groups: Sequence[tuple[Group, tuple[str, ...]]]) -> Decision:
     """What a GradScaler skips: infinity everywhere, and no step remembered."""
-    records = {group.name: GroupRecord(group.name, names, strategy.name, len(group.parameters)) for group, names in groups}
-    return Decision(overflow(scene.written), memory, Record(strategy.name, values, records, memory.step, overflow=True))
+    name = None if strategy is None else strategy.name
+    records = {group.name: GroupRecord(group.name, names, name or "plain", len(group.parameters)) for group, names in groups}
+    return Decision(overflow(scene.written), memory, Record(name, values, records, memory.step, overflow=True))
 
 
 def finish(
@@ -157,7 +158,7 @@ def finish(
         roots = {name: g * (factors or {}).get(name, 1.0) for name, g in features.items()}
         try:
             results += behind_features(scene, roots, [features if sums is None else sums], step.retain_graph, step.plan.check)
-        except NonFiniteError:
+        except OutOfRangeError:
             if step.scale is None:
                 raise
             return skipped(scene, strategy, values, memory, [(group, objectives_of(group, losses, reached)) for group in groups])
