@@ -39,6 +39,6 @@ class ConformanceError(GradSurgeryError, AssertionError):
 def one_of(what: str, given: str, known: Iterable[str]) -> str:
     """The sentence for an unknown name: what was given, the nearest match, and everything that is accepted."""
     names = list(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5) or difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {given!r}.{hint} Known: {', '.join(names) or 'none'}."

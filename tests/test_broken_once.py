@@ -351,3 +351,66 @@ def test_a_direction_has_the_layout_of_its_parameter():
     out = convolution(torch.randn(2, 3, 8, 8))
     gs.backward({"a": out.sum(), "b": -out.pow(2).sum()}, convolution, "graddrop")
     assert convolution.weight.grad.stride() == convolution.weight.stride()
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("strategy", ["sum", "mgda"])
+def test_features_out_of_the_region_that_computed_the_losses(strategy, order):
+    """Whichever output they are: no gradient goes from the losses to the features, and nothing may be trained in silence."""
+    model = Small()
+    data = x()
+
+    def forward(data):
+        z = model.trunk(data)
+        found = model.of(z)
+        outputs = [found["a"], found["b"]]
+        outputs.insert(order, z)
+        return outputs
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outputs = torch.compile(forward, backend="aot_eager", fullgraph=True)(data)
+    z = outputs.pop(order)
+    with pytest.raises(gs.InputError, match="apart"):
+        gs.backward(dict(zip("ab", outputs, strict=True)), model, strategy, features=z)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_loss_that_comes_from_a_compiled_trunk_beside_the_features(first):
+    model = Small()
+
+    def trunk(data):
+        z = model.trunk(data)
+        extra = model.trunk[0](data).pow(2).mean()
+        return (extra, z) if first else (z, extra)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = torch.compile(trunk, backend="aot_eager", fullgraph=True)(x())
+    extra, z = found if first else found[::-1]
+    with pytest.raises(gs.InputError, match="around them too"):
+        gs.backward({**model.of(z), "extra": extra}, model, "sum", features=z)
+
+
+def test_scores_that_name_nothing():
+    model = TwoEncoders()
+    with pytest.warns(UserWarning, match=r"none of 'x', 'y' is the modality of a group.*modality="):
+        gs.backward(model.losses(), model, "ogm-ge", scores={"x": 2.0, "y": 1.0})
+    parts = {"audio": model.audio, "visual": model.visual}
+    with pytest.raises(gs.InputError, match=r"unknown modality 'audoi'. Did you mean 'audio'"):
+        gs.Surgery("ogm-ge", parts).backward(model.losses(), scores={"audoi": 2.0, "visual": 1.0})
+
+
+def test_what_belongs_to_the_step_and_a_graph_that_is_gone():
+    model = Small()
+    with pytest.raises(gs.InputError, match=r"weights belongs to the step: surgery.backward\(losses, weights=...\)"):
+        gs.Surgery("mgda", model, weights={"a": 1.0})
+    with pytest.raises(gs.InputError, match="not its optimizer"):
+        gs.Surgery("mgda", torch.optim.SGD(model.parameters()))
+    losses = model.of(model.trunk(x()))
+    gs.backward(losses, model, "mgda")
+    with pytest.raises(gs.InputError, match="freed by an earlier backward pass"):
+        gs.backward(losses, model, "mgda")
+    with pytest.raises(gs.UnknownNameError, match="Did you mean 'mgda'"):
+        gs.Surgery("MGDA", model)

@@ -33,7 +33,7 @@ def step(surgery, losses, again=None, **arguments):
     if "cross" in surgery.strategy.inputs:
         fresh = again or (lambda: losses)
         return surgery.backward([losses, fresh(), fresh()], **arguments)
-    return surgery.backward(losses, scores={"audio": 2.0, "visual": 1.0}, **arguments)
+    return surgery.backward(losses, scores={"audio": 2.0, "visual": 1.0, "audio+fused": 2.0, "fused+visual": 1.0, "a+b": 1.5}, **arguments)
 
 
 def plain(state):

@@ -100,6 +100,26 @@ def check_directions(strategy: Strategy | None, group: str, directions: list[Ten
         raise OutOfRangeError(f"the direction of strategy {name!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed.")
 
 
+def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterable[str]) -> None:
+    """Scores that no group's modality has do nothing.
+
+    Raises:
+        InputError: for one that is nearly the name of a modality without a score.
+    """
+    named = strategy.options.get("modality") or {}
+    modalities = {named.get(group, group) for group in groups}
+    for name in scores:
+        near = difflib.get_close_matches(name, modalities - set(scores), n=1, cutoff=0.8)
+        if name not in modalities and near:
+            raise InputError("scores: " + one_of("modality", name, sorted(modalities)))
+    if modalities.isdisjoint(scores):
+        warnings.warn(
+            f"scores: none of {', '.join(map(repr, scores))} is the modality of a group (the groups are {', '.join(map(repr, groups))}): nothing is "
+            f"modulated. Say which group is which: get_strategy({strategy.name!r}, modality={{group: modality}}).",
+            stacklevel=6,
+        )
+
+
 def check_no_rows(strategy: Strategy, group: Group, features: Mapping[str, Tensor], state: State) -> None:
     """Gradients at the features belong to the examples of one batch.
 

@@ -51,7 +51,7 @@ def allows_one_pass(node: Any) -> bool:
 
 @contextlib.contextmanager
 def several_passes() -> Iterator[None]:
-    """Say what to do where a region was compiled for one pass only.
+    """Say what to do where a region was compiled for one pass only, or a graph is gone.
 
     Raises:
         InputError: in place of torch's error.
@@ -59,6 +59,11 @@ def several_passes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "donated buffer" not in str(error):
-            raise
-        raise InputError(ONE_PASS) from error
+        if "donated buffer" in str(error):
+            raise InputError(ONE_PASS) from error
+        if "backward through the graph a second time" in str(error):
+            raise InputError(
+                "the losses' graph was freed by an earlier backward pass: one call takes all losses of a forward pass; for a second pass give "
+                "retain_graph=True to the first."
+            ) from error
+        raise

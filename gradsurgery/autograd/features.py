@@ -51,7 +51,10 @@ class Cutting:
         once = False
         for i, (name, feature) in enumerate(self.features.items()):
             if i not in used:
-                raise InputError(f"{name[1:]} reaches no loss: give the tensor that the losses were computed from.")
+                raise InputError(
+                    f"{name[1:]} reaches no loss: give the tensor that the losses were computed from. (If torch.compile made one region of trunk and "
+                    "heads, the features are an output of it beside the losses: compile the trunk and the heads apart.)"
+                )
             found = leaves_reached(feature, {place: j for place, j in self.places.items() if j != i})
             if found.cut:
                 raise InputError(f"{name[1:]} depends on {list(self.features)[min(found.cut)][1:]}: give features that do not depend on one another.")
@@ -76,7 +79,8 @@ class Cutting:
         for key in twice:
             raise InputError(
                 f"features: a parameter of shape {list(leaves[key].shape)} reaches the losses through the features and around them too; "
-                "give everything that the losses take from the trunk as features=[...]."
+                "give everything that the losses take from the trunk as features=[...]; and if torch.compile made one region of trunk and heads, "
+                "compile them apart."
             )
 
 

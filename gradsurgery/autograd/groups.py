@@ -66,7 +66,7 @@ def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = No
     doubtful: set[int] = set()
     while stack or (certain and regions):
         if not stack:
-            certain, stack = False, [(node, 0) for node in regions]
+            certain, stack = False, regions
         node, output = stack.pop()
         if cuts and (node, output) in cuts:
             if not certain and cuts[node, output] not in cut:
@@ -88,7 +88,7 @@ def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = No
             elif kind.__name__ == COMPILED:
                 once = once or allows_one_pass(node)
                 if certain:
-                    regions.append(node)
+                    regions.append((node, output))
                     continue
             seen.add(node)
             stack.extend(node.next_functions)
@@ -129,7 +129,9 @@ class Parameters:
         if isinstance(given, Tensor):
             return [given]
         if not isinstance(given, Iterable) or isinstance(given, str | bytes):
-            hint = f" The strategy goes elsewhere: backward(losses, model, {given!r}) or Surgery({given!r}, model)." if isinstance(given, str) else ""
+            hint = " Give the model, not its optimizer." if hasattr(given, "param_groups") else ""
+            if isinstance(given, str):
+                hint = f" The strategy goes elsewhere: backward(losses, model, {given!r}) or Surgery({given!r}, model)."
             raise InputError(f"{where}: expected a Module, tensors, or a dict of group name -> either; got {type(given).__name__}.{hint}")
         tensors = list(given)
         for i, tensor in enumerate(tensors):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gradsurgery.autograd.checks import check_form, check_named
+from gradsurgery.autograd.checks import check_form, check_named, check_scores
 from gradsurgery.autograd.gathered import Gathered, harvest
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
@@ -32,7 +32,10 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
             step = replace(step, replay=None)
     if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
         decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
-    return decision or settle(step, strategy, harvest_of(step))
+    decision = decision or settle(step, strategy, harvest_of(step))
+    if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
+        check_scores(strategy, call.scores, list(decision.record.groups))
+    return decision
 
 
 def harvest_of(step: Step) -> Gathered:

@@ -85,6 +85,8 @@ class Surgery:
                 raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
         if protect is not None and not isinstance(protect, str):
             raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
+        if found := sorted({"weights", "scores", "features", "scaler", "retain_graph"} & set(options)):
+            raise InputError(f"{found[0]} belongs to the step: surgery.backward(losses, {found[0]}=...), not Surgery(..., {found[0]}=...).")
         self.strategy = get_strategy(strategy, **options)
         if "cross" in self.strategy.inputs and protect is not None:
             raise InputError(f"protect: not for strategy {self.strategy.name!r}, which takes losses of several batches.")
