@@ -26,6 +26,7 @@ def backward(
     nonfinite: Literal["error", "ignore"] = "error",
     others: Literal["sum", "ignore"] = "sum",
     min_objectives: int = 2,
+    method: Literal["auto", "taps", "gradients"] = "auto",
     protect: str | None = None,
     features: Any = None,
     scaler: Any = None,
@@ -57,7 +58,8 @@ def backward(
         >>> record["first+second"].objectives
         ('first', 'second')
     """
-    surgery = Surgery(strategy, parameters, seed=seed, nonfinite=nonfinite, others=others, min_objectives=min_objectives, protect=protect, **options)
+    given: dict[str, Any] = {"seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "protect": protect}
+    surgery = Surgery(strategy, parameters, **given, **options)
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name
         raise StrategyError(f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) once and call surgery.backward(losses).")

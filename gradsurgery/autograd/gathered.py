@@ -1,6 +1,7 @@
 """The gradients of every loss, with the scene they belong to: of one batch, or summed over several."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from gradsurgery.autograd.groups import Reach, check_dense
 from gradsurgery.autograd.jacobian import gather
 from gradsurgery.autograd.losses import Losses, root_gradients
 from gradsurgery.autograd.scene import Scene
+from gradsurgery.autograd.taps import Tap
 from gradsurgery.errors import InputError, NonFiniteError
 from gradsurgery.objectives import to_host
 
@@ -25,15 +27,17 @@ class Gathered:
         scene: what is trained and what each loss reaches.
         gradients: for each loss (and batch) parameter -> gradient; times the scale if there is one.
         scale: the GradScaler's factor, or None.
+        taps: the weights for which `gradients` holds those at the layer's outputs.
     """
 
     losses: Losses
     scene: Scene
     gradients: list[dict[str, Tensor]]
     scale: Tensor | None
+    taps: Mapping[str, Tap] = field(default_factory=dict)
 
 
-def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | None) -> Gathered:
+def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | None, taps: Mapping[str, Tap] | None = None) -> Gathered:
     """One pass per loss.
 
     Raises:
@@ -41,11 +45,12 @@ def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | No
     """
     if scene.once and sum(map(bool, scene.wanted)) > 1:
         raise InputError(ONE_PASS)
-    gradients = gather(losses.tensors, root_gradients(losses, losses.weights, scale), scene.wanted, retain_graph)
+    taps = taps or {}
+    gradients = gather(losses.tensors, root_gradients(losses, losses.weights, scale), scene.wanted, retain_graph, taps)
     for found in gradients:
         for name, gradient in found.items():
             check_dense(name, gradient)
-    return Gathered(losses.detached(), scene, gradients, scale)
+    return Gathered(losses.detached(), scene, gradients, scale, taps)
 
 
 def keep(gathered: Gathered) -> Gathered:

@@ -1,14 +1,18 @@
 """Per-loss gradients by torch.autograd.grad: each loss's graph is traversed once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import several_passes
+from gradsurgery.autograd.taps import Tap, listening
 
 
-def gather(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool) -> list[dict[str, Tensor]]:
+def gather(
+    losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool, taps: Mapping[str, Tap] | None = None
+) -> list[dict[str, Tensor]]:
     """The gradients of each loss with respect to its own wanted parameters, by name; those that autograd calls None are left out.
 
     Args:
@@ -16,6 +20,7 @@ def gather(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[d
         roots: the gradient each starts from (its weight).
         wanted: for each loss the parameters its graph reaches.
         retain_graph: whether the graphs are still needed afterwards; otherwise they are freed with the last pass.
+        taps: the weights for which the gradients at their layers' outputs are wanted instead.
     """
     last = max((i for i, inputs in enumerate(wanted) if inputs), default=-1)
     gradients: list[dict[str, Tensor]] = []
@@ -23,9 +28,13 @@ def gather(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[d
         if not inputs:
             gradients.append({})
             continue
-        with several_passes():
-            found = torch.autograd.grad(loss, list(inputs.values()), root, retain_graph=retain_graph or i != last, allow_unused=True)
-        gradients.append({name: g for name, g in zip(inputs, found, strict=True) if g is not None})
+        tapped = {name: tap for name, tap in (taps or {}).items() if name in inputs}
+        plain = [name for name in inputs if name not in tapped]
+        asked: list[Any] = [*(inputs[name] for name in plain), *(tap.through for tap in tapped.values() if tap.through is not None)]
+        with several_passes(), listening(tapped) as heard:
+            found = torch.autograd.grad(loss, asked, root, retain_graph=retain_graph or i != last, allow_unused=True)
+        heard |= {name: g for name, g in zip(plain, found, strict=False) if g is not None}
+        gradients.append({name: heard[name] for name in inputs if name in heard})
     return gradients
 
 

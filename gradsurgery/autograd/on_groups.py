@@ -16,6 +16,7 @@ from gradsurgery.autograd.precision import one_scale
 from gradsurgery.autograd.replay import weights_again, weights_to_keep
 from gradsurgery.autograd.scene import groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, protected, solve
+from gradsurgery.autograd.taps import inputs_of
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.objectives import Objectives, to_host, without_autocast
 from gradsurgery.record import GroupRecord, Record
@@ -127,7 +128,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
         rows = [[found[losses.names.index(o)].get(name) for name in group.parameters] for found in losses.by_batch(gradients) for o in names]
         several = not group.plain and len(names) >= plan.min_objectives
         blocks = strategy is not None and "block_grams" in strategy.inputs and several
-        parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches), several))
+        inputs = inputs_of(list(group.parameters), gathered.taps)
+        parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs), several))
     values, overflowing = _measure(step, strategy, gathered, parts)
     skip = partial(skipped, scene, strategy, values, memory, [(part.group, part.names) for part in parts])
     if overflowing:

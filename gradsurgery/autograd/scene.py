@@ -28,6 +28,7 @@ class Plan:
     min_objectives: int = 2
     protect: str | None = None
     every: int = 1
+    method: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from gradsurgery.autograd.precision import scale_of
 from gradsurgery.autograd.replay import replayed
 from gradsurgery.autograd.scene import Plan, look
 from gradsurgery.autograd.solve import Call, Decision, Step
+from gradsurgery.autograd.taps import find_taps
 from gradsurgery.errors import InputError
 
 
@@ -40,7 +41,9 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
 
 def harvest_of(step: Step) -> Gathered:
     """The gradients of every loss of a step."""
-    return harvest(step.losses, step.scene, step.retain_graph, step.scale)
+    strategy, method = step.plan.strategy, step.plan.method
+    taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(step.losses, step.scene, method)
+    return harvest(step.losses, step.scene, step.retain_graph, step.scale, taps)
 
 
 def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:

@@ -43,6 +43,10 @@ class Surgery:
             not look, and lets them pass into `.grad` as torch does.
         others: what a reached parameter that was not given gets: "sum" (as in torch) or "ignore" (nothing).
         min_objectives: a group that fewer losses reach gets the plain gradient.
+        method: how Gram matrices are formed: "gradients" from the gradient of every loss for every parameter; "taps" for the weights of linear layers
+            from the gradients at the layers' outputs, which are exact too and form no gradient of a single loss for them; "auto" taps
+            where counting operations says that it is cheaper (few rows of input for the layer's width). Other layers, and weights with
+            other uses, are materialised either way.
         protect: the name of an objective that no direction may hurt, whatever the strategy: on every group that it shares with
             others, the direction loses its component against that objective's gradient (Chaudhry et al. 2019, equation 11).
         **options: the strategy's options.
@@ -74,10 +78,12 @@ class Surgery:
         nonfinite: Literal["error", "ignore"] = "error",
         others: Literal["sum", "ignore"] = "sum",
         min_objectives: int = 2,
+        method: Literal["auto", "taps", "gradients"] = "auto",
         protect: str | None = None,
         **options: Any,
     ) -> None:
-        for name, value, accepted in (("nonfinite", nonfinite, ("error", "ignore")), ("others", others, ("sum", "ignore"))):
+        choices = (nonfinite, ("error", "ignore")), (others, ("sum", "ignore")), (method, ("auto", "taps", "gradients"))
+        for name, (value, accepted) in zip(("nonfinite", "others", "method"), choices, strict=True):
             if value not in accepted:
                 raise InputError(one_of(name, str(value), accepted))
         for name, number, least in (("seed", seed, 0), ("every", every, 1), ("min_objectives", min_objectives, 1)):
@@ -94,7 +100,7 @@ class Surgery:
             raise InputError(f"every: strategy {self.strategy.name!r} takes `{found[0]}`, so it has no weights per objective to use again; leave every=1.")
         if every > 1 and "observed" in self.strategy.inputs:
             raise InputError(f"every: strategy {self.strategy.name!r} learns from the losses of each step, which cost it one pass; leave every=1.")
-        self._plan = Plan(self.strategy, Parameters(parameters), int(seed), nonfinite == "error", others == "sum", min_objectives, protect, int(every))
+        self._plan = Plan(self.strategy, Parameters(parameters), int(seed), nonfinite == "error", others == "sum", min_objectives, protect, int(every), method)
         self._memory = Memory()
         self._gathered: Gathered | None = None
 

@@ -1,0 +1,72 @@
+"""Weight gradients Wᵢ = Δᵢᵀx of a linear layer that are not formed: their Gram matrix, and their weighted sum."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+COLUMNS = 256  # products of float32 numbers are summed in float32 over so many, and from there on in float64
+
+
+def in_pieces(left: Tensor, right: Tensor) -> Tensor:
+    """Left times right transposed, in float64, for rows [n, d], from products of pieces of `COLUMNS` columns."""
+    n, d = left.shape
+    whole = d // COLUMNS * COLUMNS
+    product = torch.zeros(n, n, dtype=torch.float64, device=left.device)
+    if whole:
+        first, second = (rows[:, :whole].reshape(n, -1, COLUMNS).transpose(0, 1) for rows in (left, right))
+        product += torch.bmm(first, second.transpose(1, 2)).sum(0, dtype=torch.float64)
+    if whole < d:
+        product += (left[:, whole:] @ right[:, whole:].T).double()
+    return product
+
+
+@torch.no_grad()
+def gram_tapped(deltas: Sequence[Tensor | None], inputs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """⟨Wᵢ, Wⱼ⟩ = ⟨(xxᵀ)Δᵢ, Δⱼ⟩ [n, n] in float64, and ‖x‖²‖Δᵢ‖² [n], which the error of float32 products is relative to.
+
+    Args:
+        deltas: for each objective Δᵢ [rows, out], or None where it does not reach the layer.
+        inputs: x [rows, in].
+        dtype: what the products are made in.
+    """
+    n = len(deltas)
+    reached = [i for i, delta in enumerate(deltas) if delta is not None]
+    x = inputs.to(dtype)
+    between = x @ x.T
+    stacked = torch.stack([delta.to(dtype) for delta in deltas if delta is not None])  # [n, rows, out]
+    flat = stacked.flatten(1)
+    product = torch.zeros(n, n, dtype=torch.float64, device=inputs.device)
+    images = torch.empty_like(stacked)
+    for delta, image in zip(stacked, images, strict=True):
+        torch.mm(between, delta, out=image)
+    found = in_pieces(images.flatten(1), flat)
+    product[torch.tensor(reached)[:, None], torch.tensor(reached)] = (found + found.T) / 2
+    bound = torch.zeros(n, dtype=torch.float64, device=inputs.device)
+    bound[torch.tensor(reached)] = (between.trace() * flat.square().sum(1)).double()
+    return product, bound
+
+
+@torch.no_grad()
+def combine_tapped(deltas: Sequence[Tensor | None], weights: Sequence[float], like: Tensor, inputs: Tensor, precise: bool) -> Tensor | None:
+    """Σ wᵢ Δᵢᵀx by one product; None where no objective reaches the layer.
+
+    Args:
+        deltas: for each objective Δᵢ [rows, out] or None.
+        weights: w [n].
+        like: the weight [out, in].
+        inputs: x [rows, in].
+        precise: form it in float64.
+    """
+    terms = [(w, delta) for w, delta in zip(weights, deltas, strict=True) if delta is not None]
+    if not terms:
+        return None
+    dtype = torch.float64 if precise or not all(w == 0 or 1e-30 < abs(w) < 1e30 for w, _ in terms) else torch.promote_types(like.dtype, torch.float32)
+    total = torch.zeros_like(terms[0][1], dtype=dtype)
+    for weight, delta in terms:
+        if weight != 0:
+            total.add_(delta.to(dtype), alpha=weight)
+    out = torch.empty_like(like)
+    if out.dtype == dtype and out.is_contiguous():
+        return torch.mm(total.T, inputs, out=out)
+    return out.copy_(total.T @ inputs.to(dtype))
