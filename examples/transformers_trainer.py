@@ -41,7 +41,8 @@ class SurgeryTrainer(Trainer):
     def __init__(self, *args: Any, surgery: gs.Surgery, whole_batch: bool = True, **options: Any) -> None:
         super().__init__(*args, **options)
         if self.accelerator.distributed_type != DistributedType.NO:
-            raise NotImplementedError("this example is for one process and one device")
+            # each process would solve on its own gradients, and their averages would be nobody's surgery
+            raise RuntimeError("this example is for one process and one device")
         self.surgery, self.whole_batch = surgery, whole_batch
         self.records: list[gs.Record] = []  # since the last log
 

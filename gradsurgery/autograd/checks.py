@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,18 @@ def check_finite(values: dict[str, float], squares: list[tuple[str, tuple[str, .
     if bad:
         text = "; ".join(f"objective {o!r} in group {group!r}" for group, o in bad)
         raise NonFiniteError(f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed.")
+
+
+def read_finite(losses: Losses, gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
+    """The losses' values and the positions of gradients with a NaN or an infinity, in one transfer.
+
+    A sum is the cheapest read that they survive; one that only overflows is looked at again.
+    """
+    count = len(losses.tensors)
+    totals = [g.detach().sum(dtype=torch.promote_types(g.dtype, torch.float32)) for g in gradients]
+    arrived = to_host((), (*losses.tensors, *totals))
+    odd = [i for i, total in enumerate(arrived[count:]) if not np.isfinite(total)]
+    return arrived[:count], [i for i in odd if not bool(torch.isfinite(gradients[i]).all())]
 
 
 def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:

@@ -24,7 +24,7 @@ def eager(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if torch.compiler.is_compiling():
-            left_out: Callable[P, T] = torch._dynamo.disable(function)  # type: ignore[no-untyped-call]
+            left_out: Callable[P, T] = torch._dynamo.disable(function)  # type: ignore[no-untyped-call]  # torch's is untyped
             return left_out(*args, **kwargs)
         return function(*args, **kwargs)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.autograd import commit
+from gradsurgery.autograd.checks import read_finite
 from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.groups import Reach, check_dense
 from gradsurgery.autograd.jacobian import gather
@@ -106,15 +107,12 @@ def check_gathered(gathered: Gathered) -> None:
     """
     losses = gathered.losses
     places = [(loss, name, g) for loss, found in zip(losses.names, gathered.gradients, strict=True) for name, g in found.items()]
-    # a sum is the cheapest read that a NaN or inf survives; one that only overflows is looked at again
-    totals = [g.sum(dtype=torch.promote_types(g.dtype, torch.float32)) for _, _, g in places]
-    arrived = to_host((), (*losses.tensors, *totals))
-    for name, value in zip(losses.names, arrived, strict=False):
+    values, bad = read_finite(losses, [g for _, _, g in places])
+    for name, value in zip(losses.names, values, strict=True):
         if not np.isfinite(value):
             raise NonFiniteError(f"loss {name!r} is {value}. Nothing was added.")
-    for (loss, name, gradient), total in zip(places, arrived[len(losses.names) :], strict=True):
-        if not np.isfinite(total) and not bool(torch.isfinite(gradient).all()):
-            raise NonFiniteError(f"the gradient of objective {loss!r} for parameter {name!r} has NaN or inf. Nothing was added.")
+    for loss, name, _ in (places[i] for i in bad):
+        raise NonFiniteError(f"the gradient of objective {loss!r} for parameter {name!r} has NaN or inf. Nothing was added.")
 
 
 def _both_scales(before: Gathered, new: Gathered) -> Tensor | None:

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.behind import behind_features
-from gradsurgery.autograd.checks import Array, OutOfRangeError, check_losses, suspects, values_of
+from gradsurgery.autograd.checks import Array, OutOfRangeError, check_losses, read_finite, suspects, values_of
 from gradsurgery.autograd.groups import Group, GroupKey, Reach, check_dense
 from gradsurgery.autograd.jacobian import gather_sum
 from gradsurgery.autograd.losses import root_gradients
@@ -18,7 +17,6 @@ from gradsurgery.autograd.scene import Scene, groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, solve
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.errors import NonFiniteError
-from gradsurgery.objectives import to_host
 from gradsurgery.record import GroupRecord, Record
 from gradsurgery.state import State
 
@@ -35,7 +33,11 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
         if step.plan.check and step.scale is None:
             check_losses(values, groups, losses, reached)
     everything = Group(LOSSES, "+".join(losses.names), {**scene.trained, **scene.others})
-    if all(map(np.isfinite, values.values())):
+    kept = (step.replay or {}).get(LOSSES, {})
+    replaying = set(kept) == set(losses.names)
+    if replaying:
+        outcome, state = Outcome(np.array([kept[name] for name in losses.names])), None
+    elif all(map(np.isfinite, values.values())):
         outcome, state = solve(step, strategy, values, everything, losses.names, None)
     else:  # let through by nonfinite="ignore", or for the scaler to see
         outcome, state = Outcome(np.ones(len(losses.names))), None
@@ -46,10 +48,20 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
     for group in groups:
         names = objectives_of(group, losses, reached)
         row = np.array([weights[o] for o in names])
-        records[group.name] = GroupRecord(group.name, names, strategy.name, len(group.parameters), weights=row, gap=outcome.gap, converged=outcome.converged)
+        records[group.name] = GroupRecord(
+            group.name,
+            names,
+            strategy.name,
+            len(group.parameters),
+            weights=row,
+            gap=outcome.gap,
+            converged=outcome.converged,
+            replayed=replaying,
+        )
     states = {everything.key: state} if state is not None else {}
     known = step.memory.reach if any(scene.uncertain) else reach  # what a compiled region reaches, only gradients tell
-    return finish(step, strategy, groups, known, reached, gradients, values, states, records, {LOSSES: weights} if step.plan.every > 1 else {})
+    solved: dict[GroupKey, dict[str, float]] | None = None if replaying else {LOSSES: weights} if step.plan.every > 1 else {}
+    return finish(step, strategy, groups, known, reached, gradients, values, states, records, solved)
 
 
 def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
@@ -133,12 +145,8 @@ def finish(
     losses, memory, scene = step.losses, step.memory, step.scene
     names = list(found)
     if step.plan.check:
-        # a sum is the cheapest read that a NaN or inf survives; one that only overflows is looked at again
-        totals = [g.detach().sum(dtype=torch.promote_types(g.dtype, torch.float32)) for g in found.values()]
-        arrived = to_host((), (*losses.tensors, *totals))
-        values = losses.values(arrived[: len(losses.tensors)])
-        odd = [name for name, total in zip(names, arrived[len(losses.tensors) :], strict=True) if not np.isfinite(total)]
-        bad = [name for name in odd if not bool(torch.isfinite(found[name]).all())]
+        numbers, odd = read_finite(losses, list(found.values()))
+        values, bad = losses.values(numbers), [names[i] for i in odd]
         if step.scale is not None and (bad or not all(map(np.isfinite, values.values()))):
             return skipped(scene, strategy, values, memory, [(group, objectives_of(group, losses, reached)) for group in groups])
         check_losses(values, groups, losses, reached)

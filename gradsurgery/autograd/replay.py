@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.groups import Group, GroupKey
-from gradsurgery.autograd.on_losses import LOSSES, finish, weighted_pass
+from gradsurgery.autograd.on_losses import finish, weighted_pass
 from gradsurgery.autograd.scene import groups_of, objectives_of
 from gradsurgery.autograd.solve import Decision, Step
 from gradsurgery.contract import Outcome, Strategy
@@ -34,11 +34,10 @@ def weights_to_keep(strategy: Strategy, names: Sequence[str], outcome: Outcome) 
 
 
 def replayed(step: Step, strategy: Strategy) -> Decision | None:
-    """One pass for each group of several objectives and one for all others; None where a group has no weights from before."""
+    """A strategy on groups: one pass for each group of several objectives and one for all others; None where one has no weights from before."""
     losses, scene, memory, plan = step.losses, step.scene, step.memory, step.plan
     assert step.replay is not None
-    of_losses = strategy.acts_on == "losses"
-    likely = scene.wanted if of_losses else scene.likely(losses, memory.reach)
+    likely = scene.likely(losses, memory.reach)
     if likely is None:
         return None
     groups, reach, reached = groups_of(scene, losses, memory, likely)
@@ -47,30 +46,20 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
     records = {}
     for group in groups:
         names = objectives_of(group, losses, reached)
-        applied = of_losses or (not group.plain and len(names) >= plan.min_objectives)
-        weights: NDArray[np.float64] | None = np.ones(len(names))
-        if of_losses:
-            kept = step.replay.get(LOSSES, {})
-            if set(kept) != set(losses.names):
-                return None
-            weights = np.array([kept[name] for name in names])
-        elif applied:
-            weights = weights_again(step.replay, group, names)
+        applied = not group.plain and len(names) >= plan.min_objectives
+        weights = weights_again(step.replay, group, names) if applied else np.ones(len(names))
         if weights is None:
             return None
-        row = dict(zip(names, weights.tolist(), strict=True))
-        roots = np.array([row.get(name, 0.0) for name in losses.names])
-        if of_losses and passes:
-            passes[0][1].update(group.parameters)
-        elif applied:
-            passes.append((np.array([step.replay[LOSSES][name] for name in losses.names]) if of_losses else roots, dict(group.parameters)))
+        if applied:
+            row = dict(zip(names, weights.tolist(), strict=True))
+            passes.append((np.array([row.get(name, 0.0) for name in losses.names]), dict(group.parameters)))
         else:
             plain.update(group.parameters)
         records[group.name] = GroupRecord(group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=weights, replayed=applied)
     plain |= {name: scene.parameter(name) for found in scene.wanted for name in found if not reached[name]}
     if plain:
         passes.append((np.ones(len(losses.names)), plain))
-    at_features = scene.cut.features if scene.cut.others and not of_losses else {}
+    at_features = scene.cut.features if scene.cut.others else {}
     if at_features:
         passes.append((np.ones(len(losses.names)), dict(at_features)))
     if scene.once and len(passes) > 1:
@@ -83,5 +72,4 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
             sums = found
         else:
             gradients |= found
-    known = memory.reach if of_losses and any(scene.uncertain) else reach
-    return finish(step, strategy, groups, known, reached, gradients, {}, {}, records, None, sums=sums)
+    return finish(step, strategy, groups, reach, reached, gradients, {}, {}, records, None, sums=sums)

@@ -27,10 +27,10 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     decision = None
     if strategy is not None and memory.replays(plan.every):
         step = replace(step, replay=memory.replay)
-        # what weights of losses do to a protected objective, only gradients tell
-        decision = replayed(step, strategy) if plan.protect is None or strategy.acts_on == "group" else settle(step, strategy, harvest_of(step))
-        if decision is None:
+        if strategy.acts_on == "group":
+            decision = replayed(step, strategy)
             step = replace(step, replay=None)
+    # what weights of losses do to a protected objective, only gradients tell
     if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
         decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
     decision = decision or settle(step, strategy, harvest_of(step))

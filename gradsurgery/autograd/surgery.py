@@ -82,8 +82,8 @@ class Surgery:
         protect: str | None = None,
         **options: Any,
     ) -> None:
-        choices = (nonfinite, ("error", "ignore")), (others, ("sum", "ignore")), (method, ("auto", "taps", "gradients"))
-        for name, (value, accepted) in zip(("nonfinite", "others", "method"), choices, strict=True):
+        choices = {"nonfinite": (nonfinite, ("error", "ignore")), "others": (others, ("sum", "ignore")), "method": (method, ("auto", "taps", "gradients"))}
+        for name, (value, accepted) in choices.items():
             if value not in accepted:
                 raise InputError(one_of(name, str(value), accepted))
         for name, number, least in (("seed", seed, 0), ("every", every, 1), ("min_objectives", min_objectives, 1)):
