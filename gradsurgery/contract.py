@@ -4,7 +4,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -285,8 +285,12 @@ def gradient_inputs(strategy: Strategy, objectives: Objectives) -> dict[str, Any
 
 def rng_for(seed: int, step: int, group: str) -> np.random.Generator:
     """A generator derived from (seed, step, group), so that nothing is carried from step to step."""
-    digest = int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "little")
-    return np.random.default_rng([seed & (2**64 - 1), step, digest])
+    return np.random.default_rng([seed & (2**64 - 1), step, _digest(group)])
+
+
+@lru_cache(maxsize=4096)
+def _digest(group: str) -> int:
+    return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "little")
 
 
 def generator_for(seed: int, step: int, group: str, device: torch.device) -> torch.Generator:

@@ -1,7 +1,8 @@
 """State: what a strategy remembers between steps, keyed by the names of objectives and parameters."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,35 @@ from torch import Tensor
 from gradsurgery.errors import InputError, StrategyError
 
 Array = NDArray[np.float64]
+
+
+class _Kept(NamedTuple):
+    """Numbers by objective, by pair, or one: never changed in place, so that copies of a state share them."""
+
+    objectives: tuple[str, ...]
+    values: Array
+    seen: NDArray[np.bool_] | None = None  # which entries were ever set; None is all
+
+    def over(self, other: "_Kept | None") -> "_Kept":
+        """These numbers, and those of the other where these have none."""
+        ndim = self.values.ndim
+        if other is None or other.values.ndim != ndim or (other.objectives == self.objectives and self.seen is None):
+            return self
+        objectives = tuple(dict.fromkeys(self.objectives + other.objectives))
+        values, seen = np.zeros((len(objectives),) * ndim), np.zeros((len(objectives),) * ndim, dtype=np.bool_)
+        for kept in (other, self):
+            places = np.ix_(*[[objectives.index(o) for o in kept.objectives]] * ndim)
+            known = np.ones(kept.values.shape, dtype=np.bool_) if kept.seen is None else kept.seen
+            values[places] = np.where(known, kept.values, values[places])
+            seen[places] |= known
+        return _Kept(objectives, values, None if seen.all() else seen)
+
+    def at(self, objectives: tuple[str, ...], init: Array) -> Array:
+        """A copy in this order, with `init` where there is no number yet."""
+        if self.objectives == objectives and self.seen is None:
+            return self.values.copy()
+        known = self.over(_Kept(objectives, init))
+        return known.values[np.ix_(*[[known.objectives.index(o) for o in objectives]] * init.ndim)]
 
 
 class State:
@@ -31,7 +61,7 @@ class State:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[str, dict[tuple[str, ...], float]] = {}
+        self._numbers: dict[str, _Kept] = {}
         self._tensors: dict[str, dict[tuple[str, str], Tensor]] = {}
         self._objectives: tuple[str, ...] | None = None
         self._parameters: tuple[str, ...] = ()
@@ -52,16 +82,15 @@ class State:
 
     def vector(self, name: str, init: Any = 0.0) -> Array:
         """[n], one number an objective; objectives not seen before start from `init` (a number or [n])."""
-        return self._working(name, init, [(o,) for o in self._order()], (len(self._order()),))
+        return self._working(name, init, 1)
 
     def pairs(self, name: str, init: Any = 0.0) -> Array:
         """[n, n], one number per ordered pair of objectives; new pairs start from `init` (a number or [n, n])."""
-        order = self._order()
-        return self._working(name, init, [(a, b) for a in order for b in order], (len(order), len(order)))
+        return self._working(name, init, 2)
 
     def scalar(self, name: str, init: float = 0.0) -> float:
         """One number for the group; set it with `state[name] = value`."""
-        return float(self._working(name, init, [()], ()))
+        return float(self._working(name, init, 0))
 
     def rows(self, name: str) -> Tensor:
         """[n, d] on the parameters' device, zeros for what is new; kept per objective and parameter tensor."""
@@ -99,10 +128,7 @@ class State:
         numbers, tensors = dict(self._numbers), dict(self._tensors)
         order = step._order()
         for name, array in step._arrays.items():
-            keys: list[tuple[str, ...]] = [()]
-            for _ in range(array.ndim):
-                keys = [(*key, o) for key in keys for o in order]
-            numbers[name] = {**numbers.get(name, {}), **dict(zip(keys, array.reshape(-1).tolist(), strict=True))}
+            numbers[name] = _Kept(order if array.ndim else (), array.copy()).over(numbers.get(name))
         for name, rows in step._rows.items():
             new = {
                 (o, p): piece.reshape(t.shape).clone()
@@ -115,14 +141,14 @@ class State:
     def copy(self, parameters: Iterable[str] | None = None) -> "State":
         """A copy, with the rows of these parameters only."""
         new = State()
-        new._numbers = {name: dict(values) for name, values in self._numbers.items()}
+        new._numbers = dict(self._numbers)
         keep = None if parameters is None else set(parameters)
         new._tensors = {n: {k: t for k, t in v.items() if keep is None or k[1] in keep} for n, v in self._tensors.items()}
         return new
 
     def absorb(self, other: "State") -> None:
         """Take from another state what this one does not have."""
-        self._numbers = {n: {**other._numbers.get(n, {}), **self._numbers.get(n, {})} for n in {**other._numbers, **self._numbers}}
+        self._numbers = {**other._numbers, **{name: kept.over(other._numbers.get(name)) for name, kept in self._numbers.items()}}
         self._tensors = {n: {**other._tensors.get(n, {}), **self._tensors.get(n, {})} for n in {**other._tensors, **self._tensors}}
 
     @property
@@ -133,7 +159,14 @@ class State:
     def state_dict(self) -> dict[str, Any]:
         """Tensors, strings, numbers and tuples only: it loads with `weights_only=True`."""
         return {
-            "numbers": {name: tuple((key, value) for key, value in values.items()) for name, values in self._numbers.items()},
+            "numbers": {
+                name: tuple(
+                    (key, float(kept.values[at]))
+                    for key, at in zip(product(kept.objectives, repeat=kept.values.ndim), np.ndindex(kept.values.shape), strict=True)
+                    if kept.seen is None or kept.seen[at]
+                )
+                for name, kept in self._numbers.items()
+            },
             "tensors": {name: tuple((key, value.clone()) for key, value in values.items()) for name, values in self._tensors.items()},
         }
 
@@ -142,7 +175,7 @@ class State:
         """The inverse of `state_dict`."""
         new = cls()
         try:
-            new._numbers = {str(n): {tuple(map(str, k)): float(x) for k, x in v} for n, v in saved["numbers"].items()}
+            new._numbers = {str(n): _loaded([(tuple(map(str, k)), float(x)) for k, x in v]) for n, v in saved["numbers"].items() if v}
             new._tensors = {str(n): {(str(k[0]), str(k[1])): x.clone() for k, x in v} for n, v in saved["tensors"].items()}
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise InputError(f"this is not a saved strategy state: {error!r}.") from error
@@ -156,12 +189,26 @@ class State:
     def _pieces(self) -> list[tuple[str, Tensor]]:
         return list(zip(self._parameters, self._like, strict=True))
 
-    def _working(self, name: str, init: Any, keys: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> Array:
+    def _working(self, name: str, init: Any, ndim: int) -> Array:
+        order = self._order() if ndim else ()
+        shape = (len(order),) * ndim
         if name in self._rows or (name in self._arrays and self._arrays[name].shape != shape):
             raise StrategyError(f"state {name!r} was read as another kind before.")
         if name not in self._arrays:
-            saved = self._numbers.get(name, {})
-            start = np.broadcast_to(np.asarray(init, dtype=np.float64), shape).reshape(-1).tolist()
-            values = [saved.get(key, first) for key, first in zip(keys, start, strict=True)]
-            self._arrays[name] = np.array(values, dtype=np.float64).reshape(shape)
+            start = np.broadcast_to(np.asarray(init, dtype=np.float64), shape)
+            kept = self._numbers.get(name)
+            self._arrays[name] = start.copy() if kept is None or kept.values.ndim != ndim else kept.at(order, start)
         return self._arrays[name]
+
+
+def _loaded(entries: Sequence[tuple[tuple[str, ...], float]]) -> _Kept:
+    """Numbers as they are saved: (key, value), with one objective a key, two, or none."""
+    ndim = len(entries[0][0])
+    objectives = tuple(dict.fromkeys(o for key, _ in entries for o in key))
+    values, seen = np.zeros((len(objectives),) * ndim), np.zeros((len(objectives),) * ndim, dtype=np.bool_)
+    for key, value in entries:
+        if len(key) != ndim:
+            raise ValueError(f"keys of different lengths: {entries[0][0]} and {key}")
+        at = tuple(map(objectives.index, key))
+        values[at], seen[at] = value, True
+    return _Kept(objectives, values, None if seen.all() else seen)

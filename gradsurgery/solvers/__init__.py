@@ -6,6 +6,7 @@ from gradsurgery.solvers.dual_cone import project_dual_cone, project_each
 from gradsurgery.solvers.frank_wolfe import frank_wolfe
 from gradsurgery.solvers.min_norm import is_stationary, min_norm
 from gradsurgery.solvers.nearest_above import nearest_above
+from gradsurgery.solvers.orders import meetings
 from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, factor, least_squares, principal_factor, split
 from gradsurgery.solvers.simplex import project_simplex, softmax
 from gradsurgery.solvers.solution import Solution
@@ -22,6 +23,7 @@ __all__ = [
     "frank_wolfe",
     "is_stationary",
     "least_squares",
+    "meetings",
     "min_norm",
     "nearest_above",
     "principal_factor",

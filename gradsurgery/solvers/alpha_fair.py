@@ -15,6 +15,7 @@ MAX_ITERATIONS = 300
 HUGE = 1e12  # at a stationary point the minimum lies at infinity
 LATE = 1e-2  # of Newton's decrement: from here on the best point is kept
 EXACT = 1e-13  # a residual below this is not worth many more tries
+LAST = 3e-6  # a step in which no weight moved by more, relative to itself, leaves an error of about its square
 ENDGAME = 1e-8  # of the same: below it steps are taken whole
 
 
@@ -80,7 +81,7 @@ def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
     total = cosines.sum(1)
     point = (targets / np.where(total > 0.1, total, 1.0)) ** (1 / (1 + power))
     best, least = point, math.inf
-    stalled, decrease = 0, math.inf
+    stalled, decrease, change = 0, math.inf, np.ones(n)
     for iteration in range(1, MAX_ITERATIONS + 1):
         image = cosines @ point
         pull = targets * point**-power
@@ -92,7 +93,7 @@ def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
                 best, least, stalled = point, residual, 0
             elif decrease <= ENDGAME:  # quadratic convergence is over: what is left is rounding
                 stalled += 1
-            if residual <= 1e-15 or stalled >= (2 if least <= EXACT else 5):
+            if residual <= 1e-15 or stalled >= (2 if least <= EXACT else 5) or (residual <= EXACT and np.abs(change).max() <= LAST):
                 return best, iteration
         else:
             best = point
@@ -101,7 +102,7 @@ def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
         hessian = cosines * point * point[:, None]
         hessian.flat[:: n + 1] += power * pull * point
         try:
-            change: Array = np.asarray(np.linalg.solve(hessian, -slope), dtype=np.float64)
+            change = np.asarray(np.linalg.solve(hessian, -slope), dtype=np.float64)
         except np.linalg.LinAlgError:
             return best, iteration
         decrease = -float(slope @ change)  # Newton's decrement, squared

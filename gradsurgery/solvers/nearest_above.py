@@ -46,11 +46,13 @@ def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
     if (floors[norms == 0] > 0).any():
         return _infeasible(start)
     need = (floors[bound] / norms[bound] - cosines[bound] @ scaled) / size
-    root = factor(cosines[np.ix_(bound, bound)])
-    found = least_distance(root, need) if len(bound) else np.zeros(0)
+    among = cosines[np.ix_(bound, bound)]
+    # a single floor, or floors that the start meets, need no search: cosines of a row with itself are one
+    easy = len(bound) <= 1 or need.max() <= 0
+    found = np.maximum(need, 0.0) if easy else least_distance(factor(among), need)
     if found is None:
         return _infeasible(start)
-    missing = need - cosines[np.ix_(bound, bound)] @ found
+    missing = need - among @ found
     gap = max(0.0, float(missing.max(initial=0.0))) / (1 + float(found.sum()))
     if gap > TOLERANCE:
         return _infeasible(start)

@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 
 from gradsurgery.registry import SHARE, State, homogeneous, strategy, when
-from gradsurgery.solvers import split
+from gradsurgery.solvers import meetings, split
 from gradsurgery.solvers.solution import Array
 
 FLOOR = 1e-12  # of 1 − ρ̂²: a target of 1 asks for a multiple without bound
@@ -41,18 +41,24 @@ def gradvac(gram: Array, state: State, rng: np.random.Generator, *, beta: Annota
     cosines, norms = split(gram)
     target = state.pairs("target", 0.0)
     each = np.arange(n)
-    others = np.array([[j for j in range(n) if j != i] for i in range(n)], dtype=np.intp).reshape(n, n - 1)
-    order = rng.permuted(others, axis=1).T
+    order = meetings(n, rng)
     wanted = target[each, order]  # [n − 1, n]; each pair is met once, so that all of this is known before
-    slant = wanted / np.sqrt(np.maximum(1 - wanted**2, FLOOR))
-    along, square = np.zeros(order.shape), np.zeros(order.shape)
-    coefficients = np.diag(norms)  # row i holds g̃ᵢ as coefficients of the unit rows
-    for k, j in enumerate(order):
-        along[k] = np.einsum("ij,ij->i", coefficients, cosines[j])
-        square[k] = np.einsum("ij,ij->i", coefficients @ cosines, coefficients)
-        pull = slant[k] * np.sqrt(np.maximum(square[k] - along[k] ** 2, 0.0)) - along[k]  # > 0 where ρ < ρ̂
-        coefficients[each, j] += np.where(norms[j] > 0, np.maximum(pull, 0.0), 0.0)
-    length = np.sqrt(np.maximum(square, 0.0))
-    rho = np.where(norms[order] > 0, np.clip(np.divide(along, length, out=np.zeros(order.shape), where=length > 0), -1.0, 1.0), 0.0)
-    target[each, order] = (1 - beta) * wanted + beta * rho
-    return np.asarray(np.divide(coefficients.sum(0), norms, out=np.ones(n), where=norms > 0))
+    slant = wanted / np.sqrt(np.maximum(1 - wanted * wanted, FLOOR))
+    real = (norms > 0)[order]
+    slant[~real] = 0.0
+    image = cosines * norms[:, None]  # row i holds ⟨g̃ᵢ, unit row j⟩
+    square = norms * norms  # and this ‖g̃ᵢ‖²
+    along, squares, pulls = [], [], []
+    for slope, met, place in zip(slant, cosines[order], order + n * each, strict=True):
+        here = image.take(place)
+        pull = np.maximum(slope * np.sqrt(np.maximum(square - here * here, 0.0)) - here, 0.0)  # > 0 where ρ < ρ̂
+        along.append(here)
+        squares.append(square)
+        pulls.append(pull)
+        image += pull[:, None] * met
+        square = square + pull * (pull + here + here)
+    length = np.sqrt(np.maximum(squares, 0.0)).reshape(order.shape)
+    rho = np.divide(np.reshape(along, order.shape), length, out=np.zeros(order.shape), where=real & (length > 0))
+    target[each, order] = (1 - beta) * wanted + beta * np.minimum(np.maximum(rho, -1.0), 1.0)
+    coefficients = norms + np.bincount(order.ravel(), np.ravel(pulls), n)  # of the unit rows, in the sum of all g̃ᵢ
+    return np.asarray(np.divide(coefficients, norms, out=np.ones(n), where=norms > 0))

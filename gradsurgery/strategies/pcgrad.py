@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from gradsurgery.registry import homogeneous, strategy, when
-from gradsurgery.solvers import split
+from gradsurgery.solvers import meetings, split
 from gradsurgery.solvers.solution import Array
 
 
@@ -38,11 +38,10 @@ def pcgrad(gram: Array, rng: np.random.Generator, *, reduction: Literal["sum", "
     n = len(gram)
     cosines, norms = split(gram)
     each = np.arange(n)
-    others = np.array([[j for j in range(n) if j != i] for i in range(n)], dtype=np.intp).reshape(n, n - 1)
-    order = rng.permuted(others, axis=1)
+    order = meetings(n, rng)
     # Row i holds g̃ᵢ as coefficients of the unit rows; step k projects every g̃ᵢ off its own k-th other at once.
     coefficients = np.diag(norms)
-    for j in order.T:
+    for j in order:
         along = np.einsum("ij,ij->i", coefficients, cosines[j])
         coefficients[each, j] -= np.where((along < 0) & (norms[j] > 0), along, 0.0)
     weights: Array = np.divide(coefficients.sum(0), norms, out=np.ones(n), where=norms > 0)
