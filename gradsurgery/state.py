@@ -35,12 +35,12 @@ class _Kept(NamedTuple):
             seen[places] |= known
         return _Kept(objectives, values, None if seen.all() else seen)
 
-    def at(self, objectives: tuple[str, ...], init: Array) -> Array:
+    def at(self, objectives: tuple[str, ...], init: Any) -> Array:
         """A copy in this order, with `init` where there is no number yet."""
         if self.objectives == objectives and self.seen is None:
             return self.values.copy()
-        known = self.over(_Kept(objectives, init))
-        return known.values[np.ix_(*[[known.objectives.index(o) for o in objectives]] * init.ndim)]
+        known = self.over(_Kept(objectives, _filled(objectives, self.values.ndim, init)))
+        return known.values[np.ix_(*[[known.objectives.index(o) for o in objectives]] * self.values.ndim)]
 
 
 class State:
@@ -191,14 +191,16 @@ class State:
 
     def _working(self, name: str, init: Any, ndim: int) -> Array:
         order = self._order() if ndim else ()
-        shape = (len(order),) * ndim
-        if name in self._rows or (name in self._arrays and self._arrays[name].shape != shape):
+        if name in self._rows or (name in self._arrays and self._arrays[name].ndim != ndim):
             raise StrategyError(f"state {name!r} was read as another kind before.")
         if name not in self._arrays:
-            start = np.broadcast_to(np.asarray(init, dtype=np.float64), shape)
             kept = self._numbers.get(name)
-            self._arrays[name] = start.copy() if kept is None or kept.values.ndim != ndim else kept.at(order, start)
+            self._arrays[name] = _filled(order, ndim, init) if kept is None or kept.values.ndim != ndim else kept.at(order, init)
         return self._arrays[name]
+
+
+def _filled(objectives: tuple[str, ...], ndim: int, init: Any) -> Array:
+    return np.array(np.broadcast_to(np.asarray(init, dtype=np.float64), (len(objectives),) * ndim))
 
 
 def _loaded(entries: Sequence[tuple[tuple[str, ...], float]]) -> _Kept:
