@@ -1,6 +1,7 @@
 """Objectives: the gradients of n objectives for one group of parameters, kept tensor by tensor."""
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -228,8 +229,11 @@ def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list
     for group in groups:
         for _, product in group._pending or ():
             parcels.setdefault(product.device, []).append(product.reshape(-1))
-    for value in values:
-        parcels.setdefault(value.device, []).append(_widen(value.detach().reshape(1)))
+    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for i, value in enumerate(values):
+        alike.setdefault((value.device, value.dtype), []).append(i)
+    for (device, _), places in alike.items():
+        parcels.setdefault(device, []).append(_widen(torch.stack([values[i] if values[i].ndim == 0 else values[i].reshape(()) for i in places])))
     arrived = {device: iter(_unpack(parts)) for device, parts in parcels.items()}
     for group in groups:
         if group._pending is not None:
@@ -240,7 +244,11 @@ def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list
             group._blocks, group._pending = blocks, None
     if again := [group for group in groups if group._again()]:
         to_host(again)
-    return [float(next(arrived[value.device])[0]) for value in values]
+    numbers = [0.0] * len(values)
+    for (device, _), places in alike.items():
+        for i, number in zip(places, next(arrived[device]).tolist(), strict=True):
+            numbers[i] = number
+    return numbers
 
 
 def _products_are_whole() -> bool:
@@ -250,8 +258,9 @@ def _products_are_whole() -> bool:
 
 
 def _unpack(parts: list[Tensor]) -> list[Array]:
-    flat = torch.cat([p.to(torch.float64) if p.device.type == "cpu" else p for p in parts]).cpu().numpy().astype(np.float64)
-    return np.split(flat, np.cumsum([len(p) for p in parts])[:-1])
+    flat = torch.cat([p if p.dtype == torch.float64 or p.device.type != "cpu" else p.double() for p in parts]).cpu().double().numpy()
+    ends = list(itertools.accumulate(p.numel() for p in parts))
+    return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _widen(tensor: Tensor) -> Tensor:

@@ -77,8 +77,8 @@ VARIANTS = {
 
 def taps(model, losses):
     parsed = parse_losses(losses)
-    scene, _ = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, Memory())
-    return set(find_taps(parsed, scene, "taps"))
+    scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, Memory())
+    return set(find_taps(graph, parsed, scene, "taps"))
 
 
 @pytest.mark.parametrize(("variant", "tapped"), VARIANTS.items())
@@ -195,10 +195,10 @@ def test_auto_taps_where_it_is_cheaper():
     for rows, taken in ((8, True), (4096, False)):
         out = wide(torch.randn(rows, 256))
         parsed = parse_losses({"a": out.pow(2).mean(), "b": -out.mean()})
-        scene, _ = look(Plan(gs.get_strategy("mgda"), Parameters(wide)), parsed, Memory())
-        assert (find_taps(parsed, scene, "auto") != {}) == taken
-        assert find_taps(parsed, scene, "gradients") == {}
-        assert set(find_taps(parsed, scene, "taps")) == {"0.weight", "2.weight"}
+        scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(wide)), parsed, Memory())
+        assert (find_taps(graph, parsed, scene, "auto") != {}) == taken
+        assert find_taps(graph, parsed, scene, "gradients") == {}
+        assert set(find_taps(graph, parsed, scene, "taps")) == {"0.weight", "2.weight"}
     with pytest.raises(gs.InputError, match="method"):
         gs.Surgery("mgda", wide, method="tap")
 

@@ -1,6 +1,7 @@
 """Everything finite, or an error that names the objective and the group."""
 
 import difflib
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -18,6 +19,7 @@ from gradsurgery.objectives import Objectives, to_host
 from gradsurgery.state import State
 
 Array = NDArray[np.float64]
+WIDE = (torch.float32, torch.float64)
 
 
 class OutOfRangeError(NonFiniteError):
@@ -30,34 +32,36 @@ def values_of(losses: Losses) -> dict[str, float]:
 
 def check_finite(values: dict[str, float], squares: list[tuple[str, tuple[str, ...], Array]]) -> None:
     """The losses, and per group the squared norm of each objective's gradient [n]."""
-    where = {o: ", ".join(repr(g) for g, names, _ in squares if o in names) for o in values}
     for objective, value in values.items():
-        if not np.isfinite(value):
-            raise NonFiniteError(f"loss {objective!r} is {value}; it reaches the group {where[objective]}. Nothing was changed.")
+        if not math.isfinite(value):
+            where = ", ".join(repr(g) for g, names, _ in squares if objective in names)
+            raise NonFiniteError(f"loss {objective!r} is {value}; it reaches the group {where}. Nothing was changed.")
     bad = [(group, o) for group, names, found in squares for o, square in zip(names, found, strict=True) if not np.isfinite(square)]
     if bad:
         text = "; ".join(f"objective {o!r} in group {group!r}" for group, o in bad)
         raise NonFiniteError(f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed.")
 
 
+@torch.no_grad()
 def read_finite(losses: Losses, gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
     """The losses' values and the positions of gradients with a NaN or an infinity, in one transfer.
 
     A sum is the cheapest read that they survive; one that only overflows is looked at again.
     """
     count = len(losses.tensors)
-    totals = [g.detach().sum(dtype=torch.promote_types(g.dtype, torch.float32)) for g in gradients]
+    totals = [g.sum() if g.dtype in WIDE else g.sum(dtype=torch.float32) for g in gradients]
     arrived = to_host((), (*losses.tensors, *totals))
-    odd = [i for i, total in enumerate(arrived[count:]) if not np.isfinite(total)]
+    odd = [i for i, total in enumerate(arrived[count:]) if not math.isfinite(total)]
     return arrived[:count], [i for i in odd if not bool(torch.isfinite(gradients[i]).all())]
 
 
 def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:
-    return all(map(np.isfinite, values.values())) and all(bool(np.isfinite(np.diagonal(group.gram)).all()) for group in groups)
+    return all(map(math.isfinite, values.values())) and all(bool(np.isfinite(np.diagonal(group.gram)).all()) for group in groups)
 
 
 def check_losses(values: dict[str, float], groups: list[Group], losses: Losses, reached: dict[str, tuple[str, ...]]) -> None:
-    check_finite(values, [(g.name, (names := objectives_of(g, losses, reached)), np.zeros(len(names))) for g in groups])
+    if not all(map(math.isfinite, values.values())):
+        check_finite(values, [(g.name, (names := objectives_of(g, losses, reached)), np.zeros(len(names))) for g in groups])
 
 
 def suspects(bad: list[str], groups: list[Group], reached: dict[str, tuple[str, ...]], losses: Losses) -> str:

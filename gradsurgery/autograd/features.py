@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradsurgery.autograd.groups import Reached, leaves_reached
+from gradsurgery.autograd.graph import Graph, Output, walk
 from gradsurgery.errors import InputError
 
 
@@ -38,37 +38,28 @@ class Cutting:
 
     def __init__(self, features: dict[str, Tensor]) -> None:
         self.features = features
-        self.places: dict[tuple[Any, int], int] = {(z.grad_fn, z.output_nr): i for i, z in enumerate(features.values())}
+        self.places: dict[Output, int] = {(z.grad_fn, z.output_nr): i for i, z in enumerate(features.values())}
 
-    def behind(self, reached: Sequence[Reached]) -> tuple[dict[int, Tensor], bool]:
+    def behind(self, graph: Graph) -> tuple[dict[int, Tensor], bool]:
         """The leaves behind the features, by id, and whether a compiled region among them allows one backward pass only.
 
         Raises:
             InputError: when a feature reaches no loss, or lies behind another.
         """
-        used = {i for found in reached for i in found.cut}
         leaves: dict[int, Tensor] = {}
         once = False
         for i, (name, feature) in enumerate(self.features.items()):
-            if i not in used:
+            if i not in graph.cuts:
                 raise InputError(
                     f"{name[1:]} reaches no loss: give the tensor that the losses were computed from. (If torch.compile made one region of trunk and "
                     "heads, the features are an output of it beside the losses: compile the trunk and the heads apart.)"
                 )
-            found = leaves_reached(feature, {place: j for place, j in self.places.items() if j != i})
-            if found.cut:
-                raise InputError(f"{name[1:]} depends on {list(self.features)[min(found.cut)][1:]}: give features that do not depend on one another.")
-            leaves.update(found.leaves)
+            found = walk([feature], [name], {place: j for place, j in self.places.items() if j != i})
+            if found.cuts:
+                raise InputError(f"{name[1:]} depends on {list(self.features)[min(found.cuts)][1:]}: give features that do not depend on one another.")
+            leaves.update((key, found.tensor(key)) for key in found.leaves)
             once = once or found.once
         return leaves, once
-
-    def met(self, found: Reached) -> dict[str, Tensor]:
-        """The features that a loss reaches."""
-        return {name: z for i, (name, z) in enumerate(self.features.items()) if i in found.cut}
-
-    def doubtful(self, found: Reached) -> set[str]:
-        """Those that it may reach or not, behind a compiled region."""
-        return {name for i, name in enumerate(self.features) if i in found.doubtful}
 
     def check_apart(self, leaves: Mapping[int, Tensor], twice: Iterable[int]) -> None:
         """A parameter lies behind the features or beside them.

@@ -129,7 +129,7 @@ def sift(gathered: Gathered, reach: Reach) -> tuple[list[dict[str, Tensor]], dic
     """
     losses, scene = gathered.losses, gathered.scene
     names = losses.names * losses.batches
-    places = [(i, name) for i, found in enumerate(gathered.gradients) for name, g in found.items() if name in scene.uncertain[i] and g.numel() > 0]
+    places = [(i, name) for i, found in enumerate(gathered.gradients) for name, g in found.items() if scene.unsure.get(name, 0) >> i & 1 and g.numel() > 0]
     if not places:
         return gathered.gradients, {}
     largest = iter(to_host((), torch._foreach_norm([gathered.gradients[i][name] for i, name in places], torch.inf)))

@@ -1,13 +1,12 @@
 """Which parameters are trained, which losses reach each, and the groups that follow."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gradsurgery.autograd.compiled import COMPILED, allows_one_pass
 from gradsurgery.errors import InputError
 
 GroupKey = str | frozenset[str]
@@ -22,90 +21,6 @@ class Group:
     name: str
     parameters: dict[str, Tensor]
     plain: bool = False
-
-
-@dataclass
-class Reached:
-    """What a loss can send gradients to.
-
-    Attributes:
-        leaves: leaf tensors by id, in the order the graph is met.
-        uncertain: ids of the leaves reached only through a region that torch.compile made one node of: it gives zeros where the loss
-            does not reach.
-        cut: the positions in `cuts` that were met, and of them those met only behind a compiled region (`doubtful`).
-        doubtful: see above.
-        once: whether a compiled region was met that allows one backward pass only.
-    """
-
-    leaves: dict[int, Tensor]
-    uncertain: set[int]
-    cut: set[int]
-    doubtful: set[int]
-    once: bool
-
-
-def leaves_reached(loss: Tensor, cuts: Mapping[tuple[Any, int], int] | None = None) -> Reached:
-    """The leaf tensors a loss can send gradients to, without going on beyond `cuts`, outputs (node, number) of the graph.
-
-    Raises:
-        InputError: when reentrant checkpointing hides a part of the graph.
-    """
-    if loss.grad_fn is None:
-        return Reached({id(loss): loss}, set(), set(), set(), False)
-    cuts = cuts or {}
-    start = _of_stacked(loss)
-    if start is None:
-        return Reached({}, set(), set(), set(), False)
-    found: dict[int, Tensor] = {}
-    cut: set[int] = set()
-    seen: set[Any] = set()
-    regions: list[Any] = []
-    uncertain: set[int] = set()
-    stack = [start]
-    certain, once = True, False
-    doubtful: set[int] = set()
-    while stack or (certain and regions):
-        if not stack:
-            certain, stack = False, regions
-        node, output = stack.pop()
-        if cuts and (node, output) in cuts:
-            if not certain and cuts[node, output] not in cut:
-                doubtful.add(cuts[node, output])
-            cut.add(cuts[node, output])
-        elif node is not None and node not in seen:
-            kind = type(node)
-            if kind.__name__ == "AccumulateGrad":
-                leaf: Tensor = node.variable
-                if leaf.requires_grad:  # it may have been frozen since the forward pass
-                    found[id(leaf)] = leaf
-                    if not certain:
-                        uncertain.add(id(leaf))
-            elif kind.__name__ == "CheckpointFunctionBackward":
-                raise InputError(
-                    "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
-                    "per-loss gradients: use checkpoint(..., use_reentrant=False)."
-                )
-            elif kind.__name__ == COMPILED:
-                once = once or allows_one_pass(node)
-                if certain:
-                    regions.append((node, output))
-                    continue
-            seen.add(node)
-            stack.extend(node.next_functions)
-    return Reached(found, uncertain, cut, doubtful, once)
-
-
-def _of_stacked(loss: Tensor) -> tuple[Any, int] | None:
-    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant."""
-    node: Any = loss.grad_fn
-    kind = type(node).__name__
-    if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):
-        before: Any = node.next_functions[0][0]
-        if type(before).__name__ == "StackBackward0":
-            count = len(before.next_functions)
-            start: tuple[Any, int] = before.next_functions[loss.output_nr if kind == "UnbindBackward0" else node._saved_index % count]
-            return start if start[0] is not None else None
-    return node, loss.output_nr
 
 
 class Parameters:
@@ -143,7 +58,7 @@ class Parameters:
         """id -> (name, tensor, group) of the trainable tensors given; empty for None."""
         found: dict[int, tuple[str, Tensor, str]] = {}
         for group, part in self._parts.items():
-            named = part.named_parameters() if isinstance(part, nn.Module) else ((str(i), t) for i, t in enumerate(part or ()))
+            named = named_parameters(part) if isinstance(part, nn.Module) else ((str(i), t) for i, t in enumerate(part or ()))
             for name, tensor in named:
                 if not tensor.requires_grad:
                     continue
@@ -157,8 +72,29 @@ class Parameters:
         return found
 
 
+def named_parameters(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """What `module.named_parameters()` gives, several times faster, since it is asked at every step."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    seen: set[nn.Module] = set()
+    stack = [("", module)]
+    while stack:
+        prefix, owner = stack.pop()
+        if owner in seen:
+            continue
+        seen.add(owner)
+        kind = type(owner)
+        if kind.named_parameters is not nn.Module.named_parameters or kind.named_modules is not nn.Module.named_modules:
+            return module.named_parameters()  # it has its own idea of them
+        for name, tensor in owner._parameters.items():
+            if tensor is not None:
+                found.setdefault(id(tensor), (prefix + name, tensor))
+        if owner._modules:
+            stack.extend((f"{prefix}{name}.", child) for name, child in reversed(owner._modules.items()) if child is not None)
+    return found.values()
+
+
 def make_groups(
-    parameters: dict[str, Tensor], explicit: Mapping[str, str] | None, reached: Mapping[str, Sequence[str]], reach: Reach
+    parameters: dict[str, Tensor], explicit: Mapping[str, str] | None, reached: Mapping[str, tuple[str, ...]], reach: Reach
 ) -> tuple[list[Group], Reach]:
     """Explicit groups, or one group for each set of objectives that has reached some parameter so far.
 
@@ -171,7 +107,12 @@ def make_groups(
     Returns:
         The groups in the order of the parameters, and the reach with this step added.
     """
-    grown = {**reach, **{name: reach.get(name, frozenset()) | frozenset(reached[name]) for name in parameters}}
+    grown, joined = dict(reach), dict[tuple[frozenset[str], tuple[str, ...]], frozenset[str]]()
+    for name in parameters:
+        both = reach.get(name, frozenset()), reached[name]
+        if both not in joined:
+            joined[both] = both[0].union(both[1])
+        grown[name] = joined[both]
     by_reach: dict[GroupKey, Group] = {}
     titles: dict[str, int] = dict.fromkeys((explicit or {}).values(), 1)
     for name, tensor in parameters.items():

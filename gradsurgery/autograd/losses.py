@@ -39,6 +39,8 @@ class Losses:
 
     def values(self, numbers: Sequence[float]) -> dict[str, float]:
         """name -> value of each loss; with several batches the mean over them."""
+        if self.batches == 1:
+            return dict(zip(self.names, numbers, strict=True))
         return {name: float(np.mean(column)) for name, column in zip(self.names, zip(*self.by_batch(numbers), strict=True), strict=True)}
 
 

@@ -14,7 +14,7 @@ from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.on_losses import LOSSES, skipped
 from gradsurgery.autograd.precision import one_scale
 from gradsurgery.autograd.replay import weights_again, weights_to_keep
-from gradsurgery.autograd.scene import groups_of, objectives_of
+from gradsurgery.autograd.scene import groups_of, met_by, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, protected, solve
 from gradsurgery.autograd.taps import inputs_of
 from gradsurgery.contract import Outcome, Strategy
@@ -121,7 +121,7 @@ def settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisio
 def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decision:
     plan, losses, scene, memory = step.plan, gathered.losses, gathered.scene, step.memory
     gradients, idle = sift(gathered, memory.reach)
-    groups, reach, reached = groups_of(scene, losses, memory, gradients)
+    groups, reach, reached = groups_of(scene, losses, memory, met_by(gradients))
     parts: list[Part] = []
     for group in groups:
         names = objectives_of(group, losses, reached)

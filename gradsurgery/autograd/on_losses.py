@@ -1,5 +1,6 @@
 """Strategies that look at no gradient: one backward pass for everything."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ LOSSES = "losses"  # the group that a strategy which acts on losses has its stat
 def on_losses(step: Step, strategy: Strategy) -> Decision:
     """A strategy whose weights belong to the losses: one weighted pass for every parameter, heads included."""
     losses, scene, memory = step.losses, step.scene, step.memory
-    groups, reach, reached = groups_of(scene, losses, memory, scene.wanted)
+    groups, reach, reached = groups_of(scene, losses, memory, scene.met)
     values: dict[str, float] = {}
     if "losses" in strategy.inputs:
         values = values_of(losses)
@@ -37,7 +38,7 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
     replaying = set(kept) == set(losses.names)
     if replaying:
         outcome, state = Outcome(np.array([kept[name] for name in losses.names])), None
-    elif all(map(np.isfinite, values.values())):
+    elif all(map(math.isfinite, values.values())):
         outcome, state = solve(step, strategy, values, everything, losses.names, None)
     else:  # let through by nonfinite="ignore", or for the scaler to see
         outcome, state = Outcome(np.ones(len(losses.names))), None
@@ -59,7 +60,7 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
             replayed=replaying,
         )
     states = {everything.key: state} if state is not None else {}
-    known = step.memory.reach if any(scene.uncertain) else reach  # what a compiled region reaches, only gradients tell
+    known = step.memory.reach if scene.unsure else reach  # what a compiled region reaches, only gradients tell
     solved: dict[GroupKey, dict[str, float]] | None = None if replaying else {LOSSES: weights} if step.plan.every > 1 else {}
     return finish(step, strategy, groups, known, reached, gradients, values, states, records, solved)
 
@@ -67,9 +68,9 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
 def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
     """A group strategy that looks at no gradient: if its weights are equal within each group, one pass of the sum and a factor a group; else None."""
     plan, losses, scene, memory = step.plan, step.losses, step.scene, step.memory
-    if any(scene.uncertain):
+    if scene.unsure:
         return None
-    groups, reach, reached = groups_of(scene, losses, memory, scene.wanted)
+    groups, reach, reached = groups_of(scene, losses, memory, scene.met)
     values = values_of(losses) if "losses" in strategy.inputs else {}
     factors: dict[str, float] = {}
     records: dict[str, GroupRecord] = {}
@@ -147,7 +148,7 @@ def finish(
     if step.plan.check:
         numbers, odd = read_finite(losses, list(found.values()))
         values, bad = losses.values(numbers), [names[i] for i in odd]
-        if step.scale is not None and (bad or not all(map(np.isfinite, values.values()))):
+        if step.scale is not None and (bad or not all(map(math.isfinite, values.values()))):
             return skipped(scene, strategy, values, memory, [(group, objectives_of(group, losses, reached)) for group in groups])
         check_losses(values, groups, losses, reached)
         if bad:

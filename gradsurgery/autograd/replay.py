@@ -56,7 +56,7 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
         else:
             plain.update(group.parameters)
         records[group.name] = GroupRecord(group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=weights, replayed=applied)
-    plain |= {name: scene.parameter(name) for found in scene.wanted for name in found if not reached[name]}
+    plain |= {name: scene.parameter(name) for name in scene.met if not reached[name]}
     if plain:
         passes.append((np.ones(len(losses.names)), plain))
     at_features = scene.cut.features if scene.cut.others else {}

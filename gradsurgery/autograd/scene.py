@@ -1,13 +1,15 @@
 """The scene of a step: what is trained, which loss reaches what, and the groups that follow."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.features import Cut, Cutting
-from gradsurgery.autograd.groups import Group, Parameters, Reach, is_parameter, leaves_reached, make_groups
+from gradsurgery.autograd.graph import Graph, walk
+from gradsurgery.autograd.groups import Group, Parameters, Reach, is_parameter, make_groups
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.contract import Strategy
@@ -39,8 +41,9 @@ class Scene:
         trained: the parameters that are solved for, and the features in place of those behind them.
         others: reached parameters that were not given.
         explicit: the group each was given in, or None.
-        wanted: for each loss those its graph reaches.
-        uncertain: for each loss the names of those it may reach or not, behind a compiled region.
+        count: the number of losses, one batch after the other.
+        met: for each name the losses whose graphs reach it, one bit each.
+        unsure: for each name those of them that reach it or not, behind a compiled region; only where there are any.
         cut: the features.
         once: whether a compiled region allows one backward pass only.
     """
@@ -48,63 +51,67 @@ class Scene:
     trained: dict[str, Tensor]
     others: dict[str, Tensor]
     explicit: dict[str, str] | None
-    wanted: list[dict[str, Tensor]]
-    uncertain: list[frozenset[str]]
+    count: int
+    met: dict[str, int]
+    unsure: dict[str, int]
     cut: Cut
     once: bool = False
 
     def parameter(self, name: str) -> Tensor:
         return self.trained[name] if name in self.trained else self.others[name]
 
+    @cached_property
+    def wanted(self) -> list[dict[str, Tensor]]:
+        """For each loss the parameters (and features) that its graph reaches."""
+        pairs = [(name, self.parameter(name), losses) for name, losses in self.met.items()]
+        return [{name: tensor for name, tensor, losses in pairs if losses >> i & 1} for i in range(self.count)]
+
     @property
     def written(self) -> list[Tensor]:
         """Every parameter that gets a gradient."""
         return [t for name, t in {**self.trained, **self.others}.items() if name not in self.cut.features] + [*self.cut.trunk, *self.cut.others]
 
-    def reached(self, names: Iterable[str], losses: Losses, by_loss: Sequence[Container[str]]) -> dict[str, tuple[str, ...]]:
-        batches = losses.by_batch(by_loss)
-        return {name: tuple(o for i, o in enumerate(losses.names) if any(name in found[i] for found in batches)) for name in names}
-
-    def likely(self, losses: Losses, reach: Reach) -> list[dict[str, Tensor]] | None:
+    def likely(self, losses: Losses, reach: Reach) -> dict[str, int] | None:
         """What each loss reaches as far as it is known before gradients: what it has reached before. None where the graph shows more than that.
 
         Behind compiled regions it always does, and what no loss has reached before is left out.
         """
-        found_by: list[dict[str, Tensor]] = []
-        for loss, found, odd in zip(losses.names, self.wanted, self.uncertain, strict=True):
-            known = {name: t for name, t in found.items() if name in self.others or loss in reach.get(name, ())}
-            if any(name not in known and (name not in odd or name not in reach) for name in found):
+        known = {}
+        for name, met in self.met.items():
+            before = met if name in self.others else sum(1 << i for i, o in enumerate(losses.names) if o in reach.get(name, ()))
+            if met & ~before & ~(self.unsure.get(name, 0) if name in reach else 0):
                 return None
-            found_by.append(known)
-        return found_by
+            known[name] = met & before
+        return known
 
     def joined(self, mine: Sequence[str], new: "Scene", theirs: Sequence[str]) -> "Scene":
         """Both scenes as one: those of the losses `mine` and `theirs`, in the order of the first and then of what is new."""
-        wanted = dict(zip(mine, self.wanted, strict=True))
-        uncertain = dict(zip(mine, self.uncertain, strict=True))
-        for loss, found, odd in zip(theirs, new.wanted, new.uncertain, strict=True):
-            certain = {*wanted.get(loss, {}), *found} - (uncertain.get(loss, frozenset()) | odd)
-            wanted[loss] = {**wanted.get(loss, {}), **found}
-            uncertain[loss] = frozenset(wanted[loss]) - certain
+        order = tuple(dict.fromkeys((*mine, *theirs)))
+        bits = {name: 1 << i for i, name in enumerate(order)}
+        met: dict[str, int] = {}
+        surely: dict[str, int] = {}
+        for scene, names in ((self, mine), (new, theirs)):
+            for name, losses in scene.met.items():
+                both = [bits[o] for i, o in enumerate(names) if losses >> i & 1]
+                sure = [bits[o] for i, o in enumerate(names) if (losses & ~scene.unsure.get(name, 0)) >> i & 1]
+                met[name], surely[name] = met.get(name, 0) | sum(both), surely.get(name, 0) | sum(sure)
+        unsure = {name: losses & ~surely[name] for name, losses in met.items() if losses & ~surely[name]}
         explicit = None if self.explicit is None else {**self.explicit, **(new.explicit or {})}
         merged = {**self.trained, **new.trained}, {**self.others, **new.others}
-        return Scene(*merged, explicit, list(wanted.values()), list(uncertain.values()), self.cut, self.once or new.once)
+        return Scene(*merged, explicit, len(order), met, unsure, self.cut, self.once or new.once)
 
 
-def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor] | None = None) -> tuple[Scene, Memory]:
+def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor] | None = None) -> tuple[Scene, Memory, Graph]:
     cut = Cutting(features or {})
-    reached = [leaves_reached(loss, cut.places) for loss in losses.tensors]
-    around = {key: leaf for found in reached for key, leaf in found.leaves.items()}
-    behind, behind_once = cut.behind(reached)
+    graph = walk(losses.tensors, losses.names * losses.batches, cut.places)
+    around = graph.leaves
+    behind, behind_once = cut.behind(graph)
     given = plan.parameters.named()
     if plan.parameters.discover:
         memory.check_resumable(losses.names)
-        # numbered in the order of the losses' names, so that a reordered step numbers them alike
-        ordered = sorted(zip(losses.names * losses.batches, reached, strict=True), key=lambda pair: pair[0])
-        leaves = dict(leaf for _, found in ordered for leaf in found.leaves.items())
-        new = [key for key, leaf in leaves.items() if is_parameter(leaf) and key not in memory.known]
-        known = {**memory.known, **{key: (f"#{len(memory.known) + i}", around[key]) for i, key in enumerate(new)}}
-        memory = replace(memory, known=known)
+        new = [key for key in around if key not in memory.known and is_parameter(graph.tensor(key))]
+        known = {**memory.known, **{key: (f"#{len(memory.known) + i}", graph.tensor(key)) for i, key in enumerate(new)}} if new else memory.known
+        memory = replace(memory, known=known) if new else memory
         names = {key: known[key][0] for key in around if key in known}
         trunk = [leaf for leaf in behind.values() if is_parameter(leaf)]
         if not names and not trunk:
@@ -116,30 +123,55 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
             raise InputError(f"the losses reach none of the {len(given)} trainable parameters given.")
     outside, unknown = {}, []
     if plan.include_others:
-        outside = {key: f"{OTHERS}#{key:x}" for key, leaf in around.items() if is_parameter(leaf) and key not in names}
+        outside = {key: f"{OTHERS}#{key:x}" for key in around if key not in names and is_parameter(graph.tensor(key))}
         unknown = [leaf for key, leaf in behind.items() if is_parameter(leaf) and not any(leaf is t for t in trunk)]
-    for leaf in [*(around[key] for key in (*names, *outside)), *trunk, *unknown]:
+    both = {**names, **outside}
+    tensors = {name: graph.tensor(key) for key, name in both.items()}
+    for leaf in [*tensors.values(), *trunk, *unknown]:
         if leaf.is_complex():
             raise InputError(f"a complex parameter ({leaf.dtype}, shape {list(leaf.shape)}) is reached; only real ones are supported.")
-    both = {**names, **outside}
     if behind_once and trunk and unknown:
         raise InputError(ONE_PASS)
-    cut.check_apart({**around, **behind}, {id(leaf) for leaf in (*trunk, *unknown)} & set(both))
+    if features:
+        leaves = {**{key: graph.tensor(key) for key in around}, **behind}
+        cut.check_apart(leaves, {id(leaf) for leaf in (*trunk, *unknown)} & set(both))
     explicit = {name: group for name, _, group in given.values()} if plan.parameters.explicit else None
+    visits = {**{name: graph.cuts[i] for i, name in enumerate(cut.features)}, **{name: around[key] for key, name in both.items()}}
     scene = Scene(
-        {**cut.features, **{name: around[key] for key, name in names.items()}},
-        {name: around[key] for key, name in outside.items()},
+        {**cut.features, **{name: tensors[name] for name in names.values()}},
+        {name: tensors[name] for name in outside.values()},
         explicit,
-        [{**cut.met(found), **{both[key]: leaf for key, leaf in found.leaves.items() if key in both}} for found in reached],
-        [frozenset(both[key] for key in found.uncertain if key in both) | cut.doubtful(found) for found in reached],
+        len(losses.tensors),
+        {name: visit.losses for name, visit in visits.items()},
+        {name: unsure for name, visit in visits.items() if (unsure := visit.losses & ~visit.surely)},
         Cut(cut.features, trunk, unknown),
-        any(found.once for found in reached),
+        graph.once,
     )
-    return scene, memory
+    return scene, memory, graph
 
 
-def groups_of(scene: Scene, losses: Losses, memory: Memory, by_loss: Sequence[Container[str]]) -> tuple[list[Group], Reach, dict[str, tuple[str, ...]]]:
-    reached = scene.reached({**scene.trained, **scene.others}, losses, by_loss)
+def met_by(found: Sequence[Iterable[str]]) -> dict[str, int]:
+    """For each name the losses that have found it, one bit each."""
+    met: dict[str, int] = {}
+    for i, names in enumerate(found):
+        for name in names:
+            met[name] = met.get(name, 0) | 1 << i
+    return met
+
+
+def groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, int]) -> tuple[list[Group], Reach, dict[str, tuple[str, ...]]]:
+    """The groups of what is `met`, the reach so far with this step's, and for each parameter the objectives that reach it now."""
+    n, every = len(losses.names), (1 << len(losses.names)) - 1
+    tuples: dict[int, tuple[str, ...]] = {}
+    reached = {}
+    for name in (*scene.trained, *scene.others):
+        bits = met.get(name, 0)
+        if bits not in tuples:
+            together = 0
+            for b in range(losses.batches):
+                together |= bits >> b * n & every
+            tuples[bits] = tuple(o for i, o in enumerate(losses.names) if together >> i & 1)
+        reached[name] = tuples[bits]
     trained = {name: t for name, t in scene.trained.items() if reached[name]}
     groups, reach = make_groups(trained, scene.explicit, reached, memory.reach)
     others = {name: t for name, t in scene.others.items() if reached[name]}
@@ -150,6 +182,6 @@ def groups_of(scene: Scene, losses: Losses, memory: Memory, by_loss: Sequence[Co
     return groups, reach, reached
 
 
-def objectives_of(group: Group, losses: Losses, reached: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    present = {o for name in group.parameters for o in reached[name]}
+def objectives_of(group: Group, losses: Losses, reached: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    present = set().union(*{reached[name] for name in group.parameters})
     return tuple(o for o in losses.names if o in present)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from gradsurgery.autograd.checks import check_form, check_named, check_scores
 from gradsurgery.autograd.gathered import Gathered, harvest
+from gradsurgery.autograd.graph import Graph
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.on_groups import settle
@@ -21,7 +22,7 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     _check(plan, losses, memory)
     if call.features is not None and losses.batches > 1:
         raise InputError("features: losses of several batches have features of several batches; leave features out.")
-    scene, memory = look(plan, losses, memory, call.features)
+    scene, memory, graph = look(plan, losses, memory, call.features)
     step = Step(plan, losses, scene, memory, call.scores, call.retain_graph, scale_of(call.scaler, losses.tensors[0]))
     strategy = plan.strategy
     decision = None
@@ -33,23 +34,23 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     # what weights of losses do to a protected objective, only gradients tell
     if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
         decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
-    decision = decision or settle(step, strategy, harvest_of(step))
+    decision = decision or settle(step, strategy, harvest_of(step, graph))
     if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
         check_scores(strategy, call.scores, list(decision.record.groups))
     return decision
 
 
-def harvest_of(step: Step) -> Gathered:
+def harvest_of(step: Step, graph: Graph) -> Gathered:
     """The gradients of every loss of a step."""
     strategy, method = step.plan.strategy, step.plan.method
-    taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(step.losses, step.scene, method)
+    taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(graph, step.losses, step.scene, method)
     return harvest(step.losses, step.scene, step.retain_graph, step.scale, taps)
 
 
 def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:
     """The gradients of one micro-batch, and what is known of the parameters now."""
     _check(plan, losses, memory)
-    scene, memory = look(plan, losses, memory)
+    scene, memory, _ = look(plan, losses, memory)
     return harvest(losses, scene, call.retain_graph, scale_of(call.scaler, losses.tensors[0])), memory
 
 

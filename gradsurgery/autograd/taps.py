@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from gradsurgery.autograd.graph import Graph, Visit
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.scene import Scene
 
@@ -47,13 +48,14 @@ def listening(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
         yield heard
 
 
-def find_taps(losses: Losses, scene: Scene, method: str) -> dict[str, Tap]:
+def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str) -> dict[str, Tap]:
     """The weights, by name, whose gradients need not be formed.
 
     A weight counts when its only use in the graphs of all losses is one product with an input, so that its gradient is Δᵀx; a weight
     that is tied, used twice, penalised, or has a hook is not found.
 
     Args:
+        graph: that of the losses.
         losses: the losses of one batch.
         scene: what they reach.
         method: "auto" takes layers where counting operations says that it pays, "taps" all that are found, "gradients" none.
@@ -61,10 +63,11 @@ def find_taps(losses: Losses, scene: Scene, method: str) -> dict[str, Tap]:
     names = {id(t): name for name, t in scene.trained.items() if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)}
     if method == "gradients" or losses.batches > 1 or not names:
         return {}
-    uses, products = _walk(losses, scene)
     found: dict[str, Tap] = {}
-    for node in products:
-        entry = _weight_and_inputs(node, uses)
+    for node in graph.nodes:
+        if type(node).__name__ not in ("AddmmBackward0", "MmBackward0"):
+            continue
+        entry = _weight_and_inputs(node, graph.nodes)
         if entry is None or id(entry[0]) not in names:
             continue
         weight, inputs = entry
@@ -72,46 +75,20 @@ def find_taps(losses: Losses, scene: Scene, method: str) -> dict[str, Tap]:
         if not reached:
             continue
         name = names[id(weight)]
-        n = sum(name in wanted for wanted in scene.wanted)
-        if n > 1 and name not in frozenset().union(*scene.uncertain) and (method == "taps" or _pays(n, inputs.shape[0], *weight.shape)):
+        n = scene.met[name].bit_count()
+        if n > 1 and name not in scene.unsure and (method == "taps" or _pays(n, inputs.shape[0], *weight.shape)):
             found[name] = Tap(node, inputs, through)
     return found
 
 
-def _walk(losses: Losses, scene: Scene) -> tuple[dict[Any, int], list[Any]]:
-    """How many edges lead to each node in the graphs of all losses together, and the nodes that multiply matrices."""
-    features = {(z.grad_fn, z.output_nr) for z in scene.cut.features.values()}
-    uses: dict[Any, int] = {}
-    products: list[Any] = []
-    stack: list[Any] = []
-    for loss in losses.tensors:
-        if loss.grad_fn is not None and loss.grad_fn not in uses and (loss.grad_fn, loss.output_nr) not in features:
-            uses[loss.grad_fn] = 0
-            stack.append(loss.grad_fn)
-    while stack:
-        node = stack.pop()
-        if type(node).__name__ in ("AddmmBackward0", "MmBackward0"):
-            products.append(node)
-        for edge in node.next_functions:
-            after = edge[0]
-            if after is None or (features and edge in features):
-                continue
-            if after in uses:
-                uses[after] += 1
-            else:
-                uses[after] = 1
-                stack.append(after)
-    return uses, products
-
-
-def _weight_and_inputs(node: Any, uses: Mapping[Any, int]) -> tuple[Tensor, Tensor] | None:
+def _weight_and_inputs(node: Any, nodes: Mapping[Any, Visit]) -> tuple[Tensor, Tensor] | None:
     """W and x of a node that is xWᵀ (+ b), when W is used nowhere else."""
     addmm = type(node).__name__ == "AddmmBackward0"
     transposed = node.next_functions[2 if addmm else 1][0]
-    if transposed is None or type(transposed).__name__ != "TBackward0" or uses[transposed] != 1:
+    if transposed is None or type(transposed).__name__ != "TBackward0" or transposed not in nodes or nodes[transposed].uses != 1:
         return None
     leaf = transposed.next_functions[0][0]
-    if leaf is None or type(leaf).__name__ != "AccumulateGrad" or uses[leaf] != 1:
+    if leaf is None or type(leaf).__name__ != "AccumulateGrad" or leaf not in nodes or nodes[leaf].uses != 1:
         return None
     weight: Tensor = leaf.variable
     if weight._backward_hooks or (addmm and (node._saved_alpha != 1 or node._saved_beta != 1)):

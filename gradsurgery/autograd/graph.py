@@ -1,0 +1,164 @@
+"""The losses' graph, walked once: which losses reach each leaf, and how often each node is used."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from gradsurgery.autograd.compiled import COMPILED, allows_one_pass
+from gradsurgery.errors import InputError
+
+Output = tuple[Any, int]  # a node and which of its outputs
+
+
+class Visit:
+    """A node, or what else the losses reach.
+
+    Attributes:
+        losses: the losses that reach it, one bit each.
+        surely: those that reach it outside of compiled regions. A region that torch.compile made is one node, which gives zeros to what a
+            loss does not reach: behind it a loss may reach something or not.
+        uses: how many edges lead to it.
+        passed: how many of them were followed so far.
+        edges: where it leads to.
+        leaf: the leaf tensor that it stands for.
+    """
+
+    __slots__ = ("edges", "leaf", "losses", "passed", "surely", "uses")
+
+    def __init__(self, uses: int = 0) -> None:
+        self.losses = self.surely = self.passed = 0
+        self.uses = uses
+        self.edges: tuple[Output, ...] = ()
+        self.leaf: Tensor | None = None
+
+    def reached(self, losses: int, surely: int) -> None:
+        self.losses |= losses
+        self.surely |= surely
+
+
+class Graph:
+    """What a walk met.
+
+    Attributes:
+        nodes: each node with what is known of it.
+        leaves: leaf tensors by id, as far as any loss reaches them.
+        cuts: the outputs where the walk ended, by position.
+        once: whether a compiled region was met that allows one backward pass only.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: dict[Any, Visit] = {}
+        self.leaves: dict[int, Visit] = {}
+        self.cuts: dict[int, Visit] = {}
+        self.once = False
+
+    def tensor(self, key: int) -> Tensor:
+        leaf = self.leaves[key].leaf
+        assert leaf is not None
+        return leaf
+
+
+def walk(losses: Sequence[Tensor], names: Sequence[str], cuts: Mapping[Output, int] | None = None) -> Graph:
+    """Visit each node of the losses' graph once, without going on beyond `cuts`.
+
+    Args:
+        losses: what to start from; the i-th has bit i.
+        names: their names, in the order of which leaves are met, so that reordered losses meet them alike.
+        cuts: output -> position.
+
+    Raises:
+        InputError: when reentrant checkpointing hides a part of the graph.
+    """
+    graph, cuts = Graph(), cuts or {}
+    starts: list[Visit] = []
+    for i in sorted(range(len(losses)), key=names.__getitem__):
+        loss, bit = losses[i], 1 << i
+        if loss.grad_fn is None:
+            visit = graph.leaves.setdefault(id(loss), Visit())
+            visit.leaf = loss
+        else:
+            start = _of_stacked(loss)
+            if start is None:
+                continue
+            if start in cuts:
+                visit = graph.cuts.setdefault(cuts[start], Visit())
+            else:
+                if start[0] not in graph.nodes:
+                    _explore(start[0], graph, cuts)
+                visit = graph.nodes[start[0]]
+                starts.append(visit)
+        visit.reached(bit, bit)
+    _spread(dict.fromkeys(starts), graph, cuts)
+    return graph
+
+
+def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> None:
+    """Meet everything behind a node, and count the edges."""
+    nodes = graph.nodes
+    nodes[start] = Visit()
+    stack = [start]
+    while stack:
+        node = stack.pop()
+        kind = type(node).__name__
+        visit = nodes[node]
+        if kind == "AccumulateGrad":
+            leaf: Tensor = node.variable
+            if leaf.requires_grad:  # it may have been frozen since the forward pass
+                visit.leaf = leaf
+                graph.leaves[id(leaf)] = visit
+            continue
+        if kind == COMPILED:
+            graph.once = graph.once or allows_one_pass(node)
+        elif kind == "CheckpointFunctionBackward":
+            raise InputError(
+                "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
+                "per-loss gradients: use checkpoint(..., use_reentrant=False)."
+            )
+        visit.edges = node.next_functions
+        for edge in visit.edges:
+            after = edge[0]
+            if after is None or (cuts and edge in cuts):
+                continue
+            known = nodes.get(after)
+            if known is None:
+                nodes[after] = Visit(1)
+                stack.append(after)
+            else:
+                known.uses += 1
+
+
+def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -> None:
+    """Pass the losses' bits on along the edges, from each node once all that lead to it are through."""
+    nodes = graph.nodes
+    regions = {visit for node, visit in nodes.items() if type(node).__name__ == COMPILED}
+    ready = [visit for visit in starts if visit.uses == 0]
+    while ready:
+        visit = ready.pop()
+        losses, surely = visit.losses, 0 if visit in regions else visit.surely
+        for edge in visit.edges:
+            after = edge[0]
+            if after is None:
+                continue
+            if cuts and edge in cuts:
+                graph.cuts.setdefault(cuts[edge], Visit()).reached(losses, surely)
+                continue
+            known = nodes[after]
+            known.losses |= losses
+            known.surely |= surely
+            known.passed += 1
+            if known.passed == known.uses:
+                ready.append(known)
+
+
+def _of_stacked(loss: Tensor) -> Output | None:
+    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant."""
+    node: Any = loss.grad_fn
+    kind = type(node).__name__
+    if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):
+        before: Any = node.next_functions[0][0]
+        if type(before).__name__ == "StackBackward0":
+            count = len(before.next_functions)
+            start: Output = before.next_functions[loss.output_nr if kind == "UnbindBackward0" else node._saved_index % count]
+            return start if start[0] is not None else None
+    return node, loss.output_nr
