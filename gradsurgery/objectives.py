@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ PIECE = {"cpu": 1 << 15, "other": 1 << 20}
 CANCELLING = 4.0  # terms this many times longer than their sum are summed in float64
 LARGE = 1 << 19  # gradients with fewer entries than this are worth no shortcut
 SQUARES = (1e-24, 1e30)  # squared norms whose terms float32 holds
+IN_RANGE = (1e-30, 1e30)  # weights that float32 holds: a gradient of 1e-20 may need others
 LOST = 2e3  # ‖x‖²‖Δᵢ‖² beside a squared norm, up to which float32 products of taps are accurate to 1e-6 (measured: 5e-10 times that)
+ALONE = 1 << 15  # gradients with more entries than this are handled one by one, smaller ones together
+RUN = 1 << 17  # entries that are copied at a time where small gradients are read together
 INDEPENDENT = 1e-2  # least eigenvalue of the cosines down to which an accuracy of 1e-6 is plenty
 
 
@@ -78,7 +82,8 @@ class Objectives:
     @property
     def gram(self) -> Array:
         """G = JJᵀ [n, n], float64 on the host."""
-        return np.asarray(self._host().sum(0) / self.scale**2)
+        blocks = self._host()
+        return blocks[0].copy() if len(blocks) == 1 and self.scale == 1 else np.asarray(blocks.sum(0) / self.scale**2)
 
     @property
     def block_grams(self) -> Array:
@@ -138,14 +143,47 @@ class Objectives:
             weights = np.reshape(weights, self.count)
         table = np.broadcast_to(weights, (len(self.like), self.count))
         precise = self._cancels(table)
-        out = []
-        for t, tensor in enumerate(self.like):
+        out: list[Tensor | None] = [None] * len(self.like)
+        plain = not precise and np.ndim(weights) == 1 and all(w == 0 or IN_RANGE[0] < abs(w) < IN_RANGE[1] for w in weights.tolist())
+        together = self._alike() if plain else []
+        for run in together:
+            for t, found in zip(run, _combine_run([[row[t] for t in run] for row in self.gradients], weights.tolist()), strict=True):
+                out[t] = found
+        for t in sorted({*range(len(self.like))}.difference(*together)):
+            tensor = self.like[t]
             column, given = [row[t] for row in self.gradients], table[t].tolist()
             if t in self.inputs:
-                out.append(combine_tapped(column, given, tensor, self.inputs[t], precise))
+                out[t] = combine_tapped(column, given, tensor, self.inputs[t], precise)
             else:
-                out.append(_combine(column, given, tensor, precise))
+                out[t] = _combine(column, given, tensor, precise)
         return out
+
+    def _alike(self) -> list[list[int]]:
+        """Small tensors that the same objectives reach, some of them each, in runs of one dtype that needs no wider one."""
+        return [
+            run
+            for run in self._runs
+            if len(run) > 1 and self.like[run[0]].dtype in (torch.float32, torch.float64) and any(row[run[0]] is not None for row in self.gradients)
+        ]
+
+    @cached_property
+    def _runs(self) -> list[list[int]]:
+        """The tensors that are handled together: large and tapped ones alone, small ones that the same objectives reach in runs."""
+        runs: list[list[int]] = []
+        begun: dict[tuple[object, ...], tuple[list[int], int]] = {}
+        for t, tensor in enumerate(self.like):
+            count = tensor.numel()
+            if count > ALONE or t in self.inputs:
+                runs.append([t])
+                continue
+            key = (tensor.dtype, tensor.device, *[row[t] is None for row in self.gradients])
+            run, size = begun.get(key, ([], 0))
+            if not run or size + count > RUN:
+                run, size = [], 0
+                runs.append(run)
+            run.append(t)
+            begun[key] = run, size + count
+        return runs
 
     def _cancels(self, table: Array) -> bool:
         """Whether d is much shorter than its terms, so that single precision would leave little of what it promises."""
@@ -166,10 +204,9 @@ class Objectives:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
         if self._pending is None and self._blocks is None:
             dtype = torch.float32 if self._single else torch.float64
-            plain = [t for t in range(len(self.like)) if t not in self.inputs]
-            rows = [[row[t] for t in plain] for row in self.gradients] if self.inputs else self.gradients
-            found = _products(rows, [self.like[t] for t in plain], self.blocks, dtype) if plain else []
-            self._pending = [(plain[block] if self.blocks else 0, product) for block, product in found]
+            plain = [[t] for t in range(len(self.like))] if self.blocks else self._runs
+            plain = [run for run in plain if run[0] not in self.inputs] if self.inputs else plain
+            self._pending = _products(self.gradients, self.like, plain, self.blocks, dtype) if plain else []
             for t, inputs in self.inputs.items():
                 product, self._lost[t] = gram_tapped([row[t] for row in self.gradients], inputs, dtype)
                 self._pending.append((t if self.blocks else 0, product))
@@ -268,8 +305,10 @@ def _widen(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: bool, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
-    """(block, G [n, n] float64) per block and device; dtype is that of the first sums."""
+def _products(
+    gradients: list[list[Tensor | None]], like: list[Tensor], runs: list[list[int]], blocks: bool, dtype: torch.dtype
+) -> list[tuple[int, Tensor]]:
+    """(block, G [n, n] float64) per block and device, of the tensors in `runs`; dtype is that of the first sums."""
     n = len(gradients)
     sums: dict[tuple[int, torch.device], Tensor] = {}
     buffers: dict[torch.device, Tensor] = {}
@@ -281,26 +320,26 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: 
         sums[block, device] = sums[block, device] + product if (block, device) in sums else product
         filled[device] = 0
 
-    largest = max(t.numel() for t in like) if blocks else sum(t.numel() for t in like)
-    for t, tensor in enumerate(like):
-        column = [row[t] for row in gradients]
-        device = next((g.device for g in column if g is not None), tensor.device)
+    lengths = [sum([like[t].numel() for t in run]) for run in runs]
+    largest = max(lengths) if blocks else sum(lengths)
+    for run, length in zip(runs, lengths, strict=True):
+        rows = [None if row[run[0]] is None else _flat([row[t] for t in run]) for row in gradients]
+        device = next((row.device for row in rows if row is not None), like[run[0]].device)
         device = CPU if device.type == "mps" else device
         if device not in buffers:
             width = max(1024, BUFFER.get(device.type, BUFFER["other"]) // n)
             buffers[device] = torch.empty(n, min(width, max(largest, 1)), dtype=dtype, device=device)
             filled[device] = 0
-        buffer, done, block = buffers[device], 0, t if blocks else 0
-        flat = [None if g is None else g.reshape(-1) for g in column]
-        while done < tensor.numel():
+        buffer, done, block = buffers[device], 0, run[0] if blocks else 0
+        while done < length:
             start = filled[device]
-            size = min(buffer.shape[1] - start, tensor.numel() - done)
-            for i, gradient in enumerate(flat):
+            size = min(buffer.shape[1] - start, length - done)
+            for i, row in enumerate(rows):
                 target = buffer[i, start : start + size]
-                if gradient is None:
+                if row is None:
                     target.zero_()
                 else:
-                    target.copy_(gradient[done : done + size])
+                    target.copy_(row[done : done + size])
             done, filled[device] = done + size, start + size
             if filled[device] == buffer.shape[1]:
                 flush(block, device)
@@ -312,6 +351,25 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], blocks: 
     return [(block, product) for (block, _), product in sums.items()]
 
 
+def _flat(gradients: Sequence[Tensor | None]) -> Tensor:
+    """One vector of several gradients, all of them there."""
+    found = [g for g in gradients if g is not None]
+    return found[0].reshape(-1) if len(found) == 1 else torch._utils._flatten_dense_tensors(found)
+
+
+@torch.no_grad()
+def _combine_run(rows: list[list[Tensor | None]], weights: list[float]) -> list[Tensor]:
+    """`_combine` for tensors of one dtype that the same objectives reach, in one call into torch per objective."""
+    terms = [(w, [g for g in row if g is not None]) for w, row in zip(weights, rows, strict=True) if row[0] is not None]
+    used = [(w, row) for w, row in terms if w != 0]
+    if not used:
+        return [torch.zeros_like(g) for g in terms[0][1]]
+    out: list[Tensor] = list(torch._foreach_mul(used[0][1], used[0][0]))
+    for weight, row in used[1:]:
+        torch._foreach_add_(out, row, alpha=weight)
+    return out
+
+
 @torch.no_grad()
 def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, precise: bool) -> Tensor | None:
     terms = [(w, g) for w, g in zip(weights, column, strict=True) if g is not None]
@@ -321,8 +379,8 @@ def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, pr
     if not terms:
         return torch.zeros_like(like)
     wide = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
-    if wide == torch.float32 and not all(1e-30 < abs(w) < 1e30 for w, _ in terms):
-        wide = torch.float64  # a row of 1e-20 may need a weight that float32 does not hold
+    if wide == torch.float32 and not all(IN_RANGE[0] < abs(w) < IN_RANGE[1] for w, _ in terms):
+        wide = torch.float64
     if precise and wide == torch.float32 and like.device.type != "mps":
         return _combine_precisely(terms, like)
     first, gradient = terms[0]
