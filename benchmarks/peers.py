@@ -10,6 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the small problems only lo
 
 import json
 import platform
+import random
 import statistics
 import time
 import warnings
@@ -41,14 +42,14 @@ def passes(model: nn.Module, losses: list[Tensor]) -> list[tuple[Tensor | None, 
 
 
 def floor(model: nn.Module, losses: list[Tensor]) -> None:
-    """n passes, one Gram matrix of the shared tensors, one combination."""
+    """n passes, one Gram matrix of the tensors that several losses reach, one combination."""
     rows = passes(model, losses)
-    gram = torch.zeros(len(rows), len(rows))
+    grams: dict[int, Tensor] = {}
     for p, column in zip(model.parameters(), zip(*rows, strict=True), strict=True):
         found = [g for g in column if g is not None]
-        if len(found) == len(rows):
+        if len(found) > 1:
             flat = torch.stack([g.reshape(-1) for g in found])
-            gram += flat @ flat.T
+            grams.setdefault(len(found), torch.zeros(len(found), len(found))).add_(flat @ flat.T)
         if found:
             total = found[0].mul_(0.5)
             for g in found[1:]:
@@ -80,12 +81,15 @@ def torchjd(chunk: int | None, gramian: bool) -> Step:
 
 
 def medians(model: nn.Module, forward: Callable[[], list[Tensor]], steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each, taking turns; one that raises is left out."""
+    """Median milliseconds of each, taking turns in an order drawn anew each time (what one leaves to the allocator, the next finds).
+
+    One that raises is left out.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
+    order = random.Random(0)
     for turn in range(rounds + 2):
-        for name, step in steps.items():
-            if name not in times:
-                continue
+        for name in order.sample(list(times), len(times)):
+            step = steps[name]
             for p in model.parameters():
                 p.grad = None
             losses = forward()
