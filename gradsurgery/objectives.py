@@ -203,6 +203,11 @@ class Objectives:
     def start(self) -> None:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
         if self._pending is None and self._blocks is None:
+            if self.count == 1 and not self.blocks and len(self._runs) == 1 and self.like[0].device.type != "mps":
+                found = [g for g in self.gradients[0] if g is not None]
+                flat = _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
+                self._pending = [(0, torch.dot(flat, flat))]
+                return
             dtype = torch.float32 if self._single else torch.float64
             plain = [[t] for t in range(len(self.like))] if self.blocks else self._runs
             plain = [run for run in plain if run[0] not in self.inputs] if self.inputs else plain
