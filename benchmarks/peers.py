@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -57,11 +57,12 @@ def floor(model: nn.Module, losses: list[Tensor]) -> None:
             p.grad = total
 
 
-def ours(strategy: str) -> Step:
+def surgery(strategy: str, **settings: Any) -> Step:
+    """Ours, one Surgery a model."""
     kept: dict[int, gs.Surgery] = {}
 
     def step(model: nn.Module, losses: list[Tensor]) -> None:
-        kept.setdefault(id(model), gs.Surgery(strategy, model)).backward(losses)
+        kept.setdefault(id(model), gs.Surgery(strategy, model, **settings)).backward(losses)
 
     return step
 
@@ -105,6 +106,12 @@ def medians(model: nn.Module, forward: Callable[[], list[Tensor]], steps: dict[s
     return {name: 1e3 * statistics.median(found) for name, found in times.items()}
 
 
+def about() -> dict[str, object]:
+    """The machine and the versions that figures belong to."""
+    cores = f"{platform.machine()}, {os.cpu_count()} cores"
+    return {"machine": cores, "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__}
+
+
 def main(
     models: Annotated[str, typer.Option(help="Parts of the models' names, separated by commas.")] = "",
     objectives: Annotated[str, typer.Option(help="How many, separated by commas.")] = "2,4,8,16",
@@ -121,7 +128,7 @@ def main(
     todo = [(name, n) for name, case in chosen.items() for n in case.objectives if n in wanted or len(case.objectives) == 1]
     for name, n in track(todo, "cases", console=Console(stderr=True)):
         model, forward = chosen[name].build(n)
-        steps = {"sum().backward()": plain, "n passes": passes, "floor": floor, "ours": ours("upgrad"), "ours, sum": ours("sum")}
+        steps = {"sum().backward()": plain, "n passes": passes, "floor": floor, "ours": surgery("upgrad"), "ours, sum": surgery("sum")}
         if peer:
             for chunk, how in ((None, "vmap"), (1, "one by one")):
                 steps |= {f"torchjd, {how}": torchjd(chunk, False), f"torchjd, {how}, gramian": torchjd(chunk, True)}
@@ -135,12 +142,11 @@ def main(
         t = row["milliseconds"]
         ratios = [t["ours"] / x for x in (row["torchjd"], t["floor"], t["n passes"])] + [t["ours, sum"] / t["sum().backward()"]]
         table.add_row(row["model"], str(row["n"]), f"{t['ours']:.1f}", *(f"{ratio:.2f}" for ratio in ratios))
-    about = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "threads": threads, "python": platform.python_version(), "torch": torch.__version__}
     console = Console(width=110)
-    console.print(about)
+    console.print(about())
     console.print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**about, "rounds": rounds, "figures": figures}, indent=1))
+    out.write_text(json.dumps({**about(), "rounds": rounds, "figures": figures}, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from gradsurgery.tapped import combine_tapped, gram_tapped, in_pieces
 
 Array = NDArray[np.float64]
+_flatten: Callable[[Sequence[Tensor]], Tensor] = torch._utils._flatten_dense_tensors  # one vector, in one call
 CPU = torch.device("cpu")
 # Entries of the work buffer: large enough for one matrix product to pay, small beside the gradients.
 BUFFER = {"cpu": 1 << 19, "other": 1 << 24}
@@ -40,6 +41,7 @@ class Objectives:
         batches: m independent batches, one after the other: `gradients` are then m·n rows.
         inputs: position t -> x [rows, in], for tensors that are the weight [out, in] of a linear layer with that input: `gradients` then
             hold Δᵢ [rows, out], those at the layer's output, in place of Δᵢᵀx.
+        formed: Gram matrices [n, n] of gradients that are not here (all None), which `gram` includes.
 
     Products are formed one piece at a time: one read of the gradients, no [n, d] copy. They are summed in float64 whatever the
     gradients' dtype (on the host for devices without it), so that squares of float32 or half gradients stay in range. On the CPU the
@@ -54,6 +56,7 @@ class Objectives:
         blocks: bool = False,
         batches: int = 1,
         inputs: Mapping[int, Tensor] | None = None,
+        formed: Sequence[Tensor] = (),
     ) -> None:
         self.gradients = [list(row) for row in gradients]
         if like is None:
@@ -62,6 +65,7 @@ class Objectives:
         self.blocks = blocks
         self.batches = batches
         self.inputs = dict(inputs or {})
+        self.formed = list(formed)
         self._rows: Tensor | None = None
         self._pending: list[tuple[int, Tensor]] | None = None
         self._blocks: Array | None = None
@@ -203,7 +207,7 @@ class Objectives:
     def start(self) -> None:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
         if self._pending is None and self._blocks is None:
-            if self.count == 1 and not self.blocks and len(self._runs) == 1 and self.like[0].device.type != "mps":
+            if self.count == 1 and not (self.blocks or self.formed) and len(self._runs) == 1 and self.like[0].device.type != "mps":
                 found = [g for g in self.gradients[0] if g is not None]
                 flat = _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
                 self._pending = [(0, torch.dot(flat, flat))]
@@ -215,6 +219,7 @@ class Objectives:
             for t, inputs in self.inputs.items():
                 product, self._lost[t] = gram_tapped([row[t] for row in self.gradients], inputs, dtype)
                 self._pending.append((t if self.blocks else 0, product))
+            self._pending += [(0, product) for product in self.formed]
 
     def _may_be_single(self) -> bool:
         """Whether float32 sums are worth trying: many entries on the CPU, none in float64, and products that are not rounded to fewer bits."""
@@ -310,9 +315,14 @@ def _widen(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _products(
-    gradients: list[list[Tensor | None]], like: list[Tensor], runs: list[list[int]], blocks: bool, dtype: torch.dtype
-) -> list[tuple[int, Tensor]]:
+def grams_by_tensor(gradients: list[list[Tensor | None]], like: list[Tensor]) -> list[Tensor]:
+    """The Gram matrix [n, n] of the gradients for each tensor, summed in float64, on their device."""
+    products = dict(_products(gradients, like, [[t] for t in range(len(like))], True, torch.float64)) if like else {}
+    return [products[t] for t in range(len(like))]
+
+
+@torch.no_grad()
+def _products(gradients: list[list[Tensor | None]], like: list[Tensor], runs: list[list[int]], blocks: bool, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
     """(block, G [n, n] float64) per block and device, of the tensors in `runs`; dtype is that of the first sums."""
     n = len(gradients)
     sums: dict[tuple[int, torch.device], Tensor] = {}
@@ -359,7 +369,7 @@ def _products(
 def _flat(gradients: Sequence[Tensor | None]) -> Tensor:
     """One vector of several gradients, all of them there."""
     found = [g for g in gradients if g is not None]
-    return found[0].reshape(-1) if len(found) == 1 else torch._utils._flatten_dense_tensors(found)
+    return found[0].reshape(-1) if len(found) == 1 else _flatten(found)
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ def backward(
     others: Literal["sum", "ignore"] = "sum",
     min_objectives: int = 2,
     method: Literal["auto", "taps", "gradients"] = "auto",
+    memory: Literal["auto", "low"] = "auto",
     protect: str | None = None,
     features: Any = None,
     scaler: Any = None,
@@ -58,7 +59,9 @@ def backward(
         >>> record["first+second"].objectives
         ('first', 'second')
     """
-    given: dict[str, Any] = {"seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "protect": protect}
+    given: dict[str, Any] = {
+        "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect,
+    }  # fmt: skip
     surgery = Surgery(strategy, parameters, **given, **options)
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name

@@ -12,6 +12,7 @@ from gradsurgery.autograd.checks import read_finite
 from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.groups import Reach, check_dense
 from gradsurgery.autograd.jacobian import gather
+from gradsurgery.autograd.lean import Formed, form, portions
 from gradsurgery.autograd.losses import Losses, root_gradients
 from gradsurgery.autograd.scene import Scene
 from gradsurgery.autograd.taps import Tap
@@ -29,6 +30,7 @@ class Gathered:
         gradients: for each loss (and batch) parameter -> gradient; times the scale if there is one.
         scale: the GradScaler's factor, or None.
         taps: the weights for which `gradients` holds those at the layer's outputs.
+        formed: the Gram matrices of tensors that are not in `gradients`.
     """
 
     losses: Losses
@@ -36,10 +38,11 @@ class Gathered:
     gradients: list[dict[str, Tensor]]
     scale: Tensor | None
     taps: Mapping[str, Tap] = field(default_factory=dict)
+    formed: Formed = field(default_factory=Formed)
 
 
-def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | None, taps: Mapping[str, Tap] | None = None) -> Gathered:
-    """One pass per loss.
+def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | None, taps: Mapping[str, Tap] | None = None, lean: bool = False) -> Gathered:
+    """One pass per loss; with `lean` some more, before it, for large tensors whose gradients are not kept.
 
     Raises:
         InputError: for sparse gradients, or a compiled region that allows one pass only.
@@ -47,11 +50,13 @@ def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | No
     if scene.once and sum(map(bool, scene.wanted)) > 1:
         raise InputError(ONE_PASS)
     taps = taps or {}
-    gradients = gather(losses.tensors, root_gradients(losses, losses.weights, scale), scene.wanted, retain_graph, taps)
+    formed = form(losses, scene, scale, portions(scene, taps)) if lean else Formed()
+    wanted = [{name: t for name, t in found.items() if name not in formed.grams} for found in scene.wanted] if formed.grams else scene.wanted
+    gradients = gather(losses.tensors, root_gradients(losses, losses.weights, scale), wanted, retain_graph or bool(formed.grams), taps)
     for found in gradients:
         for name, gradient in found.items():
             check_dense(name, gradient)
-    return Gathered(losses.detached(), scene, gradients, scale, taps)
+    return Gathered(losses.detached(), scene, gradients, scale, taps, formed)
 
 
 def keep(gathered: Gathered) -> Gathered:

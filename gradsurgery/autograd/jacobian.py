@@ -1,6 +1,5 @@
 """Per-loss gradients by torch.autograd.grad: each loss's graph is traversed once."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ def gather(
         tapped = {name: tap for name, tap in (taps or {}).items() if name in inputs}
         plain = [name for name in inputs if name not in tapped]
         asked: list[Any] = [*(inputs[name] for name in plain), *(tap.through for tap in tapped.values() if tap.through is not None)]
-        with several_passes(), listening(tapped) if tapped else contextlib.nullcontext({}) as heard:
+        with several_passes(), listening(tapped) as heard:
             found = torch.autograd.grad(loss, asked, root, retain_graph=retain_graph or i != last, allow_unused=True)
         heard |= {name: g for name, g in zip(plain, found, strict=False) if g is not None}
         gradients.append({name: heard[name] for name in inputs if name in heard})

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.autograd.behind import behind_features
 from gradsurgery.autograd.checks import OutOfRangeError, all_finite, check_directions, check_finite, check_no_rows
 from gradsurgery.autograd.gathered import Gathered, sift
 from gradsurgery.autograd.groups import Group, GroupKey
+from gradsurgery.autograd.lean import directions_of
+from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.on_losses import LOSSES, skipped
 from gradsurgery.autograd.precision import one_scale
 from gradsurgery.autograd.replay import weights_again, weights_to_keep
@@ -18,6 +21,7 @@ from gradsurgery.autograd.scene import groups_of, met_by, objectives_of
 from gradsurgery.autograd.solve import Decision, Step, protected, solve
 from gradsurgery.autograd.taps import inputs_of
 from gradsurgery.contract import Outcome, Strategy
+from gradsurgery.errors import StrategyError
 from gradsurgery.objectives import Objectives, to_host, without_autocast
 from gradsurgery.record import GroupRecord, Record
 from gradsurgery.solvers import is_stationary
@@ -121,7 +125,7 @@ def settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisio
 def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decision:
     plan, losses, scene, memory = step.plan, gathered.losses, gathered.scene, step.memory
     gradients, idle = sift(gathered, memory.reach)
-    groups, reach, reached = groups_of(scene, losses, memory, met_by(gradients))
+    groups, reach, reached = groups_of(scene, losses, memory, {**met_by(gradients), **gathered.formed.met})
     parts: list[Part] = []
     for group in groups:
         names = objectives_of(group, losses, reached)
@@ -129,7 +133,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
         several = not group.plain and len(names) >= plan.min_objectives
         blocks = strategy is not None and "block_grams" in strategy.inputs and several
         inputs = inputs_of(list(group.parameters), gathered.taps)
-        parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs), several))
+        formed = gathered.formed.among(list(group.parameters), [losses.names.index(o) for o in names])
+        parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs, formed), several))
     values, overflowing = _measure(step, strategy, gathered, parts)
     skip = partial(skipped, scene, strategy, values, memory, [(part.group, part.names) for part in parts])
     if overflowing:
@@ -138,6 +143,7 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
     solving = Solving(step, strategy, values)
     solving.begin(parts)
     directions: dict[str, Tensor] = dict(idle)
+    lean: dict[str, NDArray[np.float64]] = {}
     records: dict[str, GroupRecord] = {}
     try:
         for part in parts:
@@ -148,6 +154,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
                 if plan.check:
                     check_directions(applied, group.name, found, objectives, outcome)
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
+                if absent := [name for name in group.parameters if name in gathered.formed.grams]:
+                    lean |= dict.fromkeys(absent, _of_all(losses, part.names, outcome))
             records[group.name] = GroupRecord(
                 group.name,
                 part.names,
@@ -160,6 +168,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
                 partial(is_stationary, eps=objectives.eps) if finite else None,
                 solving.replaying and applied is not None,
             )
+        if lean:
+            directions |= directions_of(step, gathered.formed, lean)
         results = [(scene.parameter(name), d) for name, d in directions.items() if name not in scene.cut.features]
         if strategy is not None and scene.cut.features:
             results += behind_features(scene, directions, gradients, step.retain_graph, plan.check)
@@ -193,6 +203,14 @@ def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: S
     for part in parts:
         part.objectives.scale = scale
     return values, False
+
+
+def _of_all(losses: Losses, names: Sequence[str], outcome: Outcome) -> NDArray[np.float64]:
+    """The weight of every loss [n], from those of the losses in `names`."""
+    if outcome.weights is None or outcome.weights.ndim != 1:
+        raise StrategyError("memory='low': the strategy gives no single weight per objective, with which a backward pass could be made; leave memory='auto'.")
+    given = dict(zip(names, outcome.weights.tolist(), strict=True))
+    return np.array([given.get(o, 0.0) for o in losses.names])
 
 
 def _direction(outcome: Outcome) -> Tensor:

@@ -31,6 +31,7 @@ class Plan:
     protect: str | None = None
     every: int = 1
     method: str = "auto"
+    lean: bool = False
 
 
 @dataclass(frozen=True)

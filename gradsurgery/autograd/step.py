@@ -42,9 +42,9 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
 
 def harvest_of(step: Step, graph: Graph) -> Gathered:
     """The gradients of every loss of a step."""
-    strategy, method = step.plan.strategy, step.plan.method
-    taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(graph, step.losses, step.scene, method)
-    return harvest(step.losses, step.scene, step.retain_graph, step.scale, taps)
+    strategy, plan = step.plan.strategy, step.plan
+    taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(graph, step.losses, step.scene, plan.method, plan.lean)
+    return harvest(step.losses, step.scene, step.retain_graph, step.scale, taps, plan.lean)
 
 
 def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:

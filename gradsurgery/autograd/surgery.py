@@ -47,6 +47,10 @@ class Surgery:
             from the gradients at the layers' outputs, which are exact too and form no gradient of a single loss for them; "auto" taps
             where counting operations says that it is cheaper (few rows of input for the layer's width). Other layers, and weights with
             other uses, are materialised either way.
+        memory: "low" keeps no gradient of a single loss for large tensors. Linear layers with few rows of input for their width are tapped; what
+            then does not fit into the room of the parameters is asked for in portions, by a pass per loss for each, which gives its Gram matrix,
+            and gets its direction by one weighted pass: up to n times as many passes (n losses), for about the memory of two gradients in place
+            of n + 1. For strategies with one weight per objective.
         protect: the name of an objective that no direction may hurt, whatever the strategy: on every group that it shares with
             others, the direction loses its component against that objective's gradient (Chaudhry et al. 2019, equation 11).
         **options: the strategy's options.
@@ -79,10 +83,16 @@ class Surgery:
         others: Literal["sum", "ignore"] = "sum",
         min_objectives: int = 2,
         method: Literal["auto", "taps", "gradients"] = "auto",
+        memory: Literal["auto", "low"] = "auto",
         protect: str | None = None,
         **options: Any,
     ) -> None:
-        choices = {"nonfinite": (nonfinite, ("error", "ignore")), "others": (others, ("sum", "ignore")), "method": (method, ("auto", "taps", "gradients"))}
+        choices = {
+            "nonfinite": (nonfinite, ("error", "ignore")),
+            "others": (others, ("sum", "ignore")),
+            "method": (method, ("auto", "taps", "gradients")),
+            "memory": (memory, ("auto", "low")),
+        }
         for name, (value, accepted) in choices.items():
             if value not in accepted:
                 raise InputError(one_of(name, str(value), accepted))
@@ -100,7 +110,20 @@ class Surgery:
             raise InputError(f"every: strategy {self.strategy.name!r} takes `{found[0]}`, so it has no weights per objective to use again; leave every=1.")
         if every > 1 and "observed" in self.strategy.inputs:
             raise InputError(f"every: strategy {self.strategy.name!r} learns from the losses of each step, which cost it one pass; leave every=1.")
-        self._plan = Plan(self.strategy, Parameters(parameters), int(seed), nonfinite == "error", others == "sum", min_objectives, protect, int(every), method)
+        if memory == "low" and (found := sorted({"rows", "block_grams", "cross"} & self.strategy.inputs)):
+            raise InputError(f"memory='low': strategy {self.strategy.name!r} takes `{found[0]}`, for which all gradients are kept; leave memory='auto'.")
+        self._plan = Plan(
+            self.strategy,
+            Parameters(parameters),
+            int(seed),
+            check=nonfinite == "error",
+            include_others=others == "sum",
+            min_objectives=min_objectives,
+            protect=protect,
+            every=int(every),
+            method=method,
+            lean=memory == "low",
+        )
         self._memory = Memory()
         self._gathered: Gathered | None = None
 
@@ -183,6 +206,8 @@ class Surgery:
             ('first', 'second')
         """
         parsed = parse_losses(losses, weights)
+        if self._plan.lean:
+            raise InputError("accumulate keeps the gradient of every loss until combine(): leave memory='auto'.")
         if parsed.batches > 1:
             raise InputError(f"accumulate: strategy {self.strategy.name!r} takes losses of several batches at once; give them to backward.")
         new, memory = gather_more(self._plan, parsed, self._memory, Call(None, retain_graph, scaler))

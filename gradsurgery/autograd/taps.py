@@ -48,7 +48,7 @@ def listening(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
         yield heard
 
 
-def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str) -> dict[str, Tap]:
+def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: bool = False) -> dict[str, Tap]:
     """The weights, by name, whose gradients need not be formed.
 
     A weight counts when its only use in the graphs of all losses is one product with an input, so that its gradient is Δᵀx; a weight
@@ -59,6 +59,7 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str) -> dict[s
         losses: the losses of one batch.
         scene: what they reach.
         method: "auto" takes layers where counting operations says that it pays, "taps" all that are found, "gradients" none.
+        lean: with "auto" take layers too where it saves memory.
     """
     names = {id(t): name for name, t in scene.trained.items() if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)}
     if method == "gradients" or losses.batches > 1 or not names:
@@ -76,7 +77,7 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str) -> dict[s
             continue
         name = names[id(weight)]
         n = scene.met[name].bit_count()
-        if n > 1 and name not in scene.unsure and (method == "taps" or _pays(n, inputs.shape[0], *weight.shape)):
+        if n > 1 and name not in scene.unsure and (method == "taps" or (lean and 2 * len(inputs) <= len(weight.T)) or _pays(n, len(inputs), *weight.shape)):
             found[name] = Tap(node, inputs, through)
     return found
 

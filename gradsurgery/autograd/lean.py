@@ -1,0 +1,117 @@
+"""memory="low": large tensors whose gradients are not kept: their Gram matrix portion by portion, their direction by one weighted pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradsurgery.autograd import commit
+from gradsurgery.autograd.checks import Array, OutOfRangeError
+from gradsurgery.autograd.groups import check_dense
+from gradsurgery.autograd.jacobian import gather
+from gradsurgery.autograd.losses import Losses, root_gradients
+from gradsurgery.autograd.on_losses import weighted_pass
+from gradsurgery.autograd.scene import Scene, met_by
+from gradsurgery.autograd.solve import Step
+from gradsurgery.autograd.taps import Tap
+from gradsurgery.objectives import grams_by_tensor, without_autocast
+
+
+@dataclass(frozen=True)
+class Formed:
+    """What is left of gradients that were not kept.
+
+    Attributes:
+        grams: name -> the Gram matrix [n, n] of that tensor's gradients, of all losses.
+        met: name -> the losses that gave it one, one bit each.
+    """
+
+    grams: dict[str, Tensor] = field(default_factory=dict)
+    met: dict[str, int] = field(default_factory=dict)
+
+    def among(self, names: Sequence[str], losses: Sequence[int]) -> list[Tensor]:
+        """The Gram matrix of these tensors together, between these losses; empty where none of them is here."""
+        found = [self.grams[name] for name in names if name in self.grams]
+        if not found:
+            return []
+        total = torch.stack([gram.to(found[0].device) for gram in found]).sum(0)
+        index = torch.tensor(losses, device=total.device)
+        return [total[index[:, None], index]]
+
+
+def portions(scene: Scene, taps: Mapping[str, Tap]) -> list[list[str]]:
+    """The tensors whose gradients are not kept, so many at a time that those of all losses take no more room than all parameters, or one tensor.
+
+    Empty where everything fits in that. What lies behind a compiled region, the features, and what one loss alone reaches is kept.
+    """
+    tensors = {name: t for name, t in {**scene.trained, **scene.others}.items() if name not in scene.cut.features}
+    room = {name: t.numel() * t.element_size() for name, t in tensors.items()}
+    needed = {
+        name: size * count for name, size in room.items() if (count := scene.met.get(name, 0).bit_count()) > 1 and name not in taps and name not in scene.unsure
+    }
+    allowed = max([sum(room.values()), *needed.values()])
+    if sum(needed.values()) <= allowed:
+        return []
+    found: list[list[str]] = [[]]
+    used = 0
+    for name, size in needed.items():
+        if used + size > allowed:
+            found.append([])
+            used = 0
+        found[-1].append(name)
+        used += size
+    return found
+
+
+def form(losses: Losses, scene: Scene, scale: Tensor | None, parts: Sequence[Sequence[str]]) -> Formed:
+    """The Gram matrices of tensors whose gradients are not kept, by a pass per loss for each portion; the graph stays."""
+    formed = Formed()
+    roots = root_gradients(losses, losses.weights, scale)
+    for names in map(frozenset, parts):
+        wanted = [{name: t for name, t in found.items() if name in names} for found in scene.wanted]
+        gradients = gather(losses.tensors, roots, wanted, True)
+        for found in gradients:
+            for name, gradient in found.items():
+                check_dense(name, gradient)
+        met = met_by(gradients)
+        rows = [[found.get(name) for name in met] for found in gradients]
+        with without_autocast(losses.tensors[0].device):
+            formed.grams.update(zip(met, grams_by_tensor(rows, [scene.parameter(name) for name in met]), strict=True))
+        formed.met.update(met)
+    return formed
+
+
+def directions_of(step: Step, formed: Formed, weights: Mapping[str, Array]) -> dict[str, Tensor]:
+    """Σ wᵢgᵢ for tensors whose gradients were not kept: one backward pass for each different set of weights.
+
+    Args:
+        step: the step, with its graph.
+        formed: what is known of them.
+        weights: for each of them the weight of every loss [n].
+
+    Raises:
+        OutOfRangeError: when one is not finite, although its terms are.
+    """
+    alike: dict[tuple[float, ...], dict[str, Tensor]] = {}
+    for name in formed.grams:
+        alike.setdefault(tuple(weights[name].tolist()), {})[name] = step.scene.parameter(name)
+    found: dict[str, Tensor] = {}
+    retain = step.retain_graph or bool(step.scene.cut.features)
+    for i, (row, wanted) in enumerate(alike.items()):
+        found |= weighted_pass(step, np.array(row), wanted, retain or i + 1 < len(alike))
+    names, gradients = list(found), list(found.values())
+    found.clear()
+    if step.plan.check and (odd := _not_finite(names, gradients)) is not None:
+        raise OutOfRangeError(f"the direction for parameter {odd!r} is not finite in its dtype. Nothing was changed.")
+    parameters = [step.scene.parameter(name) for name in names]
+    return dict(zip(names, commit.owned(gradients, parameters), strict=True))
+
+
+def _not_finite(names: Sequence[str], gradients: Sequence[Tensor]) -> str | None:
+    """The first that is not finite. (A function of its own: a name left over for a gradient would make `owned` copy it.)"""
+    for name, gradient in zip(names, gradients, strict=True):
+        if not bool(torch.isfinite(gradient.sum())) and not bool(torch.isfinite(gradient).all()):
+            return name
+    return None
