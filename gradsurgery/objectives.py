@@ -41,7 +41,8 @@ class Objectives:
         batches: m independent batches, one after the other: `gradients` are then m·n rows.
         inputs: position t -> x [rows, in], for tensors that are the weight [out, in] of a linear layer with that input: `gradients` then
             hold Δᵢ [rows, out], those at the layer's output, in place of Δᵢᵀx.
-        formed: Gram matrices [n, n] of gradients that are not here (all None), which `gram` includes.
+        formed: Gram matrices of gradients that are not here (all None), each with the rows and columns of it that belong to these n:
+            `gram` includes them.
 
     Products are formed one piece at a time: one read of the gradients, no [n, d] copy. They are summed in float64 whatever the
     gradients' dtype (on the host for devices without it), so that squares of float32 or half gradients stay in range. On the CPU the
@@ -56,7 +57,7 @@ class Objectives:
         blocks: bool = False,
         batches: int = 1,
         inputs: Mapping[int, Tensor] | None = None,
-        formed: Sequence[Tensor] = (),
+        formed: Sequence[tuple[Tensor, Sequence[int]]] = (),
     ) -> None:
         self.gradients = [list(row) for row in gradients]
         if like is None:
@@ -219,7 +220,7 @@ class Objectives:
             for t, inputs in self.inputs.items():
                 product, self._lost[t] = gram_tapped([row[t] for row in self.gradients], inputs, dtype)
                 self._pending.append((t if self.blocks else 0, product))
-            self._pending += [(0, product) for product in self.formed]
+            self._pending += [(0, product) for product, _ in self.formed]
 
     def _may_be_single(self) -> bool:
         """Whether float32 sums are worth trying: many entries on the CPU, none in float64, and products that are not rounded to fewer bits."""
@@ -286,8 +287,10 @@ def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list
         if group._pending is not None:
             n = group.count
             blocks = np.zeros((len(group.like) if group.blocks else 1, n, n))
-            for t, product in group._pending:
-                blocks[t] += next(arrived[product.device]).reshape(n, n)
+            within: list[list[int] | None] = [*[None] * (len(group._pending) - len(group.formed)), *(list(index) for _, index in group.formed)]
+            for (t, product), index in zip(group._pending, within, strict=True):
+                block = next(arrived[product.device]).reshape(product.shape if product.ndim == 2 else (n, n))
+                blocks[t] += block if index is None else block[index][:, index]
             group._blocks, group._pending = blocks, None
     if again := [group for group in groups if group._again()]:
         to_host(again)
@@ -409,12 +412,10 @@ def _combine_precisely(terms: list[tuple[float, Tensor]], like: Tensor) -> Tenso
     """Σ wᵢgᵢ summed in float64 and rounded once, piece by piece."""
     out = torch.empty_like(like, memory_format=torch.contiguous_format)
     flat, pieces = out.view(-1), [gradient.reshape(-1) for _, gradient in terms]
-    weights = torch.tensor([weight for weight, _ in terms], dtype=torch.float64, device=like.device)
     step = min(PIECE.get(like.device.type, PIECE["other"]), max(like.numel(), 1))
-    buffer = torch.empty(len(terms), step, dtype=torch.float64, device=like.device)
     for start in range(0, like.numel(), step):
-        used = buffer[:, : min(step, like.numel() - start)]
-        for row, piece in zip(used, pieces, strict=True):
-            row.copy_(piece[start : start + step])
-        flat[start : start + step] = (weights @ used).to(out.dtype)
+        total = torch.mul(pieces[0][start : start + step].double(), terms[0][0])
+        for (weight, _), piece in zip(terms[1:], pieces[1:], strict=True):
+            total.add_(piece[start : start + step].double(), alpha=weight)
+        flat[start : start + step] = total
     return out if like.is_contiguous() else torch.empty_like(like).copy_(out)

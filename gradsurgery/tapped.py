@@ -30,21 +30,16 @@ def gram_tapped(deltas: Sequence[Tensor | None], inputs: Tensor, dtype: torch.dt
         inputs: x [rows, in].
         dtype: what the products are made in.
     """
-    n = len(deltas)
-    reached = [i for i, delta in enumerate(deltas) if delta is not None]
+    some = next(delta for delta in deltas if delta is not None)
     x = inputs.to(dtype)
     between = x @ x.T
-    stacked = torch.stack([delta.to(dtype) for delta in deltas if delta is not None])  # [n, rows, out]
+    stacked = torch.stack([torch.zeros_like(some, dtype=dtype) if delta is None else delta.to(dtype) for delta in deltas])  # [n, rows, out]
     flat = stacked.flatten(1)
-    product = torch.zeros(n, n, dtype=torch.float64, device=inputs.device)
     images = torch.empty_like(stacked)
     for delta, image in zip(stacked, images, strict=True):
         torch.mm(between, delta, out=image)
     found = in_pieces(images.flatten(1), flat)
-    product[torch.tensor(reached)[:, None], torch.tensor(reached)] = (found + found.T) / 2
-    bound = torch.zeros(n, dtype=torch.float64, device=inputs.device)
-    bound[torch.tensor(reached)] = (between.trace() * flat.square().sum(1)).double()
-    return product, bound
+    return (found + found.T) / 2, (between.trace() * flat.square().sum(1)).double()
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.autograd import commit
-from gradsurgery.autograd.checks import OutOfRangeError
+from gradsurgery.autograd.checks import OutOfRangeError, not_finite
 from gradsurgery.autograd.groups import check_dense
 from gradsurgery.autograd.scene import Scene
 
@@ -22,10 +22,11 @@ def behind_features(
     """
     sums = {name: torch.stack(g).sum(0) for name in scene.cut.features if (g := [found[name] for found in gradients if name in found])}
     found = scene.cut.through({name: d for name, d in directions.items() if name in scene.cut.features}, sums, retain_graph)
-    for p, gradient in found:
-        check_dense(f"of shape {list(p.shape)} behind the features", gradient)
-        if check and not bool(torch.isfinite(gradient).all()):
-            raise OutOfRangeError(f"the gradient of a parameter of shape {list(p.shape)} behind the features has NaN or inf. Nothing was changed.")
+    for i in range(len(found)):  # no name for a gradient: one reference more, and `owned` would copy it
+        check_dense(f"of shape {list(found[i][0].shape)} behind the features", found[i][1])
+    if check and (odd := not_finite([g for _, g in found])):
+        shape = list(found[odd[0]][0].shape)
+        raise OutOfRangeError(f"the gradient of a parameter of shape {shape} behind the features has NaN or inf. Nothing was changed.")
     parameters, owned = [p for p, _ in found], [g for _, g in found]
     found.clear()
     return list(zip(parameters, commit.owned(owned, parameters), strict=True))

@@ -42,17 +42,23 @@ def check_finite(values: dict[str, float], squares: list[tuple[str, tuple[str, .
         raise NonFiniteError(f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed.")
 
 
-@torch.no_grad()
 def read_finite(losses: Losses, gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
-    """The losses' values and the positions of gradients with a NaN or an infinity, in one transfer.
+    """The losses' values and the positions of gradients with a NaN or an infinity, in one transfer."""
+    return _read(losses.tensors, gradients)
 
-    A sum is the cheapest read that they survive; one that only overflows is looked at again.
-    """
-    count = len(losses.tensors)
+
+def not_finite(gradients: Sequence[Tensor]) -> list[int]:
+    """The positions of gradients with a NaN or an infinity, in one transfer."""
+    return _read((), gradients)[1]
+
+
+@torch.no_grad()
+def _read(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
+    """A sum is the cheapest read that NaN and infinity survive; one that only overflows is looked at again."""
     totals = [g.sum() if g.dtype in WIDE else g.sum(dtype=torch.float32) for g in gradients]
-    arrived = to_host((), (*losses.tensors, *totals))
-    odd = [i for i, total in enumerate(arrived[count:]) if not math.isfinite(total)]
-    return arrived[:count], [i for i in odd if not bool(torch.isfinite(gradients[i]).all())]
+    arrived = to_host((), (*values, *totals))
+    odd = [i for i, total in enumerate(arrived[len(values) :]) if not math.isfinite(total)]
+    return arrived[: len(values)], [i for i in odd if not bool(torch.isfinite(gradients[i]).all())]
 
 
 def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:
@@ -100,20 +106,24 @@ def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
     warnings.warn(f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is.", stacklevel=5)
 
 
-def check_directions(strategy: Strategy | None, group: str, directions: list[Tensor | None], objectives: Objectives, outcome: Outcome) -> None:
-    """A direction may leave the range of its dtype although gradients and weights are finite.
+def may_overflow(objectives: Objectives, outcome: Outcome) -> bool:
+    """Whether a direction may leave the range of its dtype although gradients and weights are finite."""
+    if outcome.weights is None:
+        return True
+    weights = np.reshape(outcome.weights, -1) if objectives.batches > 1 else outcome.weights
+    size = float((np.abs(weights) @ np.sqrt(np.diagonal(objectives.gram))).max()) * objectives.scale
+    return not all(size <= torch.finfo(dtype).max / 2 for dtype in {t.dtype for t in objectives.like})
+
+
+def check_directions(directions: Sequence[tuple[str, str, Tensor]]) -> None:
+    """Of (strategy, group, direction) those that are not finite after all.
 
     Raises:
-        OutOfRangeError: then.
+        OutOfRangeError: for the first of them.
     """
-    if outcome.weights is not None:
-        weights = np.reshape(outcome.weights, -1) if objectives.batches > 1 else outcome.weights
-        size = float((np.abs(weights) @ np.sqrt(np.diagonal(objectives.gram))).max()) * objectives.scale
-        if all(size <= torch.finfo(t.dtype).max / 2 for t in objectives.like):
-            return
-    if not all(bool(torch.isfinite(d).all()) for d in directions if d is not None):
-        name = strategy.name if strategy is not None else "sum"
-        raise OutOfRangeError(f"the direction of strategy {name!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed.")
+    if odd := not_finite([d for _, _, d in directions]) if directions else []:
+        strategy, group, _ = directions[odd[0]]
+        raise OutOfRangeError(f"the direction of strategy {strategy!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed.")
 
 
 def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.autograd import commit
-from gradsurgery.autograd.checks import Array, OutOfRangeError
+from gradsurgery.autograd.checks import Array, OutOfRangeError, not_finite
 from gradsurgery.autograd.groups import check_dense
 from gradsurgery.autograd.jacobian import gather
 from gradsurgery.autograd.losses import Losses, root_gradients
@@ -31,14 +31,13 @@ class Formed:
     grams: dict[str, Tensor] = field(default_factory=dict)
     met: dict[str, int] = field(default_factory=dict)
 
-    def among(self, names: Sequence[str], losses: Sequence[int]) -> list[Tensor]:
-        """The Gram matrix of these tensors together, between these losses; empty where none of them is here."""
-        found = [self.grams[name] for name in names if name in self.grams]
-        if not found:
-            return []
-        total = torch.stack([gram.to(found[0].device) for gram in found]).sum(0)
-        index = torch.tensor(losses, device=total.device)
-        return [total[index[:, None], index]]
+    def of(self, names: Sequence[str]) -> list[Tensor]:
+        """The Gram matrices of these tensors, between all losses, as far as they are here: one a device."""
+        by_device: dict[torch.device, list[Tensor]] = {}
+        for name in names:
+            if name in self.grams:
+                by_device.setdefault(self.grams[name].device, []).append(self.grams[name])
+        return [torch.stack(found).sum(0) for found in by_device.values()]
 
 
 def portions(scene: Scene, taps: Mapping[str, Tap]) -> list[list[str]]:
@@ -103,15 +102,7 @@ def directions_of(step: Step, formed: Formed, weights: Mapping[str, Array]) -> d
         found |= weighted_pass(step, np.array(row), wanted, retain or i + 1 < len(alike))
     names, gradients = list(found), list(found.values())
     found.clear()
-    if step.plan.check and (odd := _not_finite(names, gradients)) is not None:
-        raise OutOfRangeError(f"the direction for parameter {odd!r} is not finite in its dtype. Nothing was changed.")
+    if step.plan.check and (odd := not_finite(gradients)):
+        raise OutOfRangeError(f"the direction for parameter {names[odd[0]]!r} is not finite in its dtype. Nothing was changed.")
     parameters = [step.scene.parameter(name) for name in names]
     return dict(zip(names, commit.owned(gradients, parameters), strict=True))
-
-
-def _not_finite(names: Sequence[str], gradients: Sequence[Tensor]) -> str | None:
-    """The first that is not finite. (A function of its own: a name left over for a gradient would make `owned` copy it.)"""
-    for name, gradient in zip(names, gradients, strict=True):
-        if not bool(torch.isfinite(gradient.sum())) and not bool(torch.isfinite(gradient).all()):
-            return name
-    return None

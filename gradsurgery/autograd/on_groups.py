@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.autograd.behind import behind_features
-from gradsurgery.autograd.checks import OutOfRangeError, all_finite, check_directions, check_finite, check_no_rows
+from gradsurgery.autograd.checks import OutOfRangeError, all_finite, check_directions, check_finite, check_no_rows, may_overflow
 from gradsurgery.autograd.gathered import Gathered, sift
 from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.lean import directions_of
@@ -133,7 +133,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
         several = not group.plain and len(names) >= plan.min_objectives
         blocks = strategy is not None and "block_grams" in strategy.inputs and several
         inputs = inputs_of(list(group.parameters), gathered.taps)
-        formed = gathered.formed.among(list(group.parameters), [losses.names.index(o) for o in names])
+        places = [losses.names.index(o) for o in names]
+        formed = [(gram, places) for gram in gathered.formed.of(list(group.parameters))]
         parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs, formed), several))
     values, overflowing = _measure(step, strategy, gathered, parts)
     skip = partial(skipped, scene, strategy, values, memory, [(part.group, part.names) for part in parts])
@@ -143,6 +144,7 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
     solving = Solving(step, strategy, values)
     solving.begin(parts)
     directions: dict[str, Tensor] = dict(idle)
+    doubtful: list[tuple[str, str, Tensor]] = []
     lean: dict[str, NDArray[np.float64]] = {}
     records: dict[str, GroupRecord] = {}
     try:
@@ -151,8 +153,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
             group, objectives = part.group, part.objectives
             if strategy is not None:
                 found = objectives.combine(outcome.weights) if outcome.weights is not None else objectives.split(_direction(outcome))
-                if plan.check:
-                    check_directions(applied, group.name, found, objectives, outcome)
+                if plan.check and may_overflow(objectives, outcome):
+                    doubtful += [(applied.name if applied is not None else "sum", group.name, d) for d in found if d is not None]
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
                 if absent := [name for name in group.parameters if name in gathered.formed.grams]:
                     lean |= dict.fromkeys(absent, _of_all(losses, part.names, outcome))
@@ -168,6 +170,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
                 partial(is_stationary, eps=objectives.eps) if finite else None,
                 solving.replaying and applied is not None,
             )
+        check_directions(doubtful)
+        doubtful.clear()
         if lean:
             directions |= directions_of(step, gathered.formed, lean)
         results = [(scene.parameter(name), d) for name, d in directions.items() if name not in scene.cut.features]
