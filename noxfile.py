@@ -49,6 +49,21 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """The times of solvers, strategies and steps (pytest-benchmark): `nox -s bench -- -k upgrad`. Tables beside TorchJD: `nox -s speed`."""
+    session.install(*CONSTRAINTS, "-e", ".[bench]")
+    files = [str(path) for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))]
+    session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-columns=median,iqr,rounds", *files, *session.posargs)
+
+
+@nox.session
+def speed(session: nox.Session) -> None:
+    """The page on speed and memory, made anew: beside TorchJD and the floor, growth, peak memory, MMPareto's own procedure."""
+    session.install(*CONSTRAINTS, "-e", ".[bench,testing]", "torchjd[full]==0.18.0")
+    session.run("python", "docs/speed.py")
+
+
+@nox.session
 def examples(session: nox.Session) -> None:
     """Both examples in full."""
     session.install(*CONSTRAINTS, "-e", ".[compare]")

@@ -65,6 +65,15 @@ def probe(case: str, width: int, layers: int, n: int, batch: int) -> int:
     return status("VmHWM") - before
 
 
+def measured(case: str, width: int, layers: int, n: int, batch: int, repeats: int = 1) -> float:
+    """`probe` in processes of their own, the median."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", "--case", case]
+    command += ["--width", str(width), "--layers", str(layers), "--objectives", str(n), "--batch", str(batch)]
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed is freed, for all alike
+    found = [int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()[-1]) for _ in range(repeats)]
+    return float(sorted(found)[repeats // 2])
+
+
 def main(
     width: Annotated[int, typer.Option(help="Of each layer.")] = 1024,
     layers: Annotated[int, typer.Option()] = 16,
@@ -82,11 +91,7 @@ def main(
     cases = [*CASES, *(PEERS if peer else ())]
     figures: dict[str, float] = {}
     for name in track(cases, "cases", console=Console(stderr=True)):
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", "--case", name]
-        command += ["--width", str(width), "--layers", str(layers), "--objectives", str(objectives), "--batch", str(batch)]
-        environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed is freed, for all alike
-        found = [int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()[-1]) for _ in range(repeats)]
-        figures[name] = sorted(found)[repeats // 2] / 1e6
+        figures[name] = measured(name, width, layers, objectives, batch, repeats) / 1e6
     size = 4e-6 * sum(p.numel() for p in build(width, layers, objectives).parameters())
     table = Table(title=f"MLP, {size:.0f} MB of parameters, batch {batch}, n = {objectives}: peak memory of one step, MB", title_justify="left")
     table.add_column("step")
