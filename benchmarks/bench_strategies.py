@@ -8,7 +8,7 @@ import gradsurgery as gs
 OPTIONS = {"a-gem": {"objective": "0"}, "dgl": {"joint": "0"}}
 
 
-@pytest.mark.parametrize("name", [name for name in gs.strategy_names()])
+@pytest.mark.parametrize("name", gs.strategy_names())
 def test_strategy(benchmark, name):
     benchmark.group = "strategies, n = 8, d = 100,000"
     strategy = gs.get_strategy(name, **OPTIONS.get(name, {}))

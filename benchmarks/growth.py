@@ -51,7 +51,7 @@ def main(
         for name, value in found.items():
             figures[axis]["milliseconds"].setdefault(name, []).append(value)
         for name, case in CASES.items():
-            figures[axis]["megabytes"].setdefault(name, []).append(measured(case, width, depth, n, batch) / 1e6)
+            figures[axis]["megabytes"].setdefault(name, []).append(measured(case, n, width, depth, batch) / 1e6)
     table = Table(title=f"MLP {width} wide, batch {batch}, upgrad: value ~ size^exponent", title_justify="left")
     for heading in ("of", "over", "step", "from", "to", "exponent"):
         table.add_column(heading, justify="right")

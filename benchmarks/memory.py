@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 
+from benchmarks.models import CASES as MODELS
 from benchmarks.models import Heads
 from benchmarks.peers import Step, about, plain, surgery, torchjd
 
@@ -51,24 +52,28 @@ def status(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def probe(case: str, width: int, layers: int, n: int, batch: int) -> int:
+def probe(case: str, n: int, width: int, layers: int, batch: int, model: str) -> int:
     """Bytes that one step takes at most, beyond what was there before it."""
     step = step_of(case)
     small = build(8, layers, n)
     for _ in range(2):  # what a first step loads into the process is none of the step's
         step(small, small.losses(torch.randn(batch, 8), torch.randint(10, (n, batch))))  # type: ignore[operator]  # a Module's attributes are untyped
-    model = build(width, layers, n)
-    losses = model.losses(torch.randn(batch, width), torch.randint(10, (n, batch)))  # type: ignore[operator]  # a Module's attributes are untyped
+    if model:
+        made, forward = MODELS[model].build(n)
+        losses = forward()
+    else:
+        made = build(width, layers, n)
+        losses = made.losses(torch.randn(batch, width), torch.randint(10, (n, batch)))  # type: ignore[operator]  # a Module's attributes are untyped
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
     before = status("VmRSS")
-    step(model, losses)
+    step(made, losses)
     return status("VmHWM") - before
 
 
-def measured(case: str, width: int, layers: int, n: int, batch: int, repeats: int = 1) -> float:
-    """`probe` in processes of their own, the median."""
+def measured(case: str, n: int, width: int = 1024, layers: int = 16, batch: int = 64, model: str = "", repeats: int = 1) -> float:
+    """`probe` in processes of their own, the median: bytes, on an MLP or a model of the benchmarks."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", "--case", case]
-    command += ["--width", str(width), "--layers", str(layers), "--objectives", str(n), "--batch", str(batch)]
+    command += ["--width", str(width), "--layers", str(layers), "--objectives", str(n), "--batch", str(batch), "--model", model]
     environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed is freed, for all alike
     found = [int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()[-1]) for _ in range(repeats)]
     return float(sorted(found)[repeats // 2])
@@ -83,15 +88,16 @@ def main(
     peer: Annotated[bool, typer.Option(help="Run TorchJD as well.")] = True,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("comparisons/memory.json"),
     case: Annotated[str, typer.Option(hidden=True)] = "",
+    model: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Print the table."""
     if case:
-        print(probe(case, width, layers, objectives, batch))
+        print(probe(case, objectives, width, layers, batch, model))
         return
     cases = [*CASES, *(PEERS if peer else ())]
     figures: dict[str, float] = {}
     for name in track(cases, "cases", console=Console(stderr=True)):
-        figures[name] = measured(name, width, layers, objectives, batch, repeats) / 1e6
+        figures[name] = measured(name, objectives, width, layers, batch, repeats=repeats) / 1e6
     size = 4e-6 * sum(p.numel() for p in build(width, layers, objectives).parameters())
     table = Table(title=f"MLP, {size:.0f} MB of parameters, batch {batch}, n = {objectives}: peak memory of one step, MB", title_justify="left")
     table.add_column("step")

@@ -102,11 +102,11 @@ class Case:
     shape: tuple[int, ...]
     objectives: tuple[int, ...] = (2, 4, 8, 16)
 
-    def build(self, n: int) -> tuple[nn.Module, Callable[[], list[Tensor]]]:
+    def build(self, n: int, device: str = "cpu") -> tuple[nn.Module, Callable[[], list[Tensor]]]:
         """The model, and a function that makes one forward pass."""
         torch.manual_seed(0)
-        model = self.make(n)
-        x, labels = torch.randn(self.shape), torch.randint(10, (n, self.shape[0]))
+        model = self.make(n).to(device)
+        x, labels = torch.randn(self.shape).to(device), torch.randint(10, (n, self.shape[0])).to(device)
         return model, lambda: model.losses(x, labels)  # type: ignore[operator,no-any-return]  # a Module's attributes are untyped
 
 

@@ -67,6 +67,14 @@ def surgery(strategy: str, **settings: Any) -> Step:
     return step
 
 
+ONE_PASS = {
+    "sum": surgery("sum"),
+    "sum, ignore": surgery("sum", nonfinite="ignore"),
+    "uw": surgery("uw"),
+    "uw, ignore": surgery("uw", nonfinite="ignore"),
+}
+
+
 def torchjd(chunk: int | None, gramian: bool) -> Step:
     from torchjd.aggregation import UPGrad
     from torchjd.autojac import jac_to_grad, mtl_backward
@@ -79,6 +87,12 @@ def torchjd(chunk: int | None, gramian: bool) -> Step:
         jac_to_grad(shared, aggregator, optimize_gramian_computation=gramian)
 
     return step
+
+
+def wait(losses: list[Tensor]) -> None:
+    """Until the device has done what it was asked to."""
+    if losses[0].is_cuda:
+        torch.cuda.synchronize()
 
 
 def medians(model: nn.Module, forward: Callable[[], list[Tensor]], steps: dict[str, Step], rounds: int) -> dict[str, float]:
@@ -94,9 +108,11 @@ def medians(model: nn.Module, forward: Callable[[], list[Tensor]], steps: dict[s
             for p in model.parameters():
                 p.grad = None
             losses = forward()
+            wait(losses)
             begin = time.perf_counter()
             try:
                 step(model, losses)
+                wait(losses)
             except Exception as error:
                 warnings.warn(f"{name}: {type(error).__name__}: {str(error)[:120]}", stacklevel=1)
                 del times[name]
@@ -106,47 +122,62 @@ def medians(model: nn.Module, forward: Callable[[], list[Tensor]], steps: dict[s
     return {name: 1e3 * statistics.median(found) for name, found in times.items()}
 
 
-def about() -> dict[str, object]:
+def about(device: str = "cpu") -> dict[str, object]:
     """The machine and the versions that figures belong to."""
-    cores = f"{platform.machine()}, {os.cpu_count()} cores"
+    cores = f"{platform.machine()}, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name(device)
     return {"machine": cores, "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__}
 
 
 def main(
-    models: Annotated[str, typer.Option(help="Parts of the models' names, separated by commas.")] = "",
+    models: Annotated[str, typer.Option(help="Parts of the models' names, separated by semicolons.")] = "",
     objectives: Annotated[str, typer.Option(help="How many, separated by commas.")] = "2,4,8,16",
     rounds: Annotated[int, typer.Option(min=3)] = 9,
     threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
     peer: Annotated[bool, typer.Option(help="Run TorchJD as well.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory as well (Linux, CPU).")] = True,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("comparisons/peers.json"),
 ) -> None:
     """Print the ratios."""
+    from benchmarks.memory import measured
+
     torch.set_num_threads(threads)
     wanted = [int(n) for n in objectives.split(",")]
-    chosen = {name: case for name, case in CASES.items() if any(part.strip() in name for part in models.split(","))}
+    chosen = {name: case for name, case in CASES.items() if any(part.strip() in name for part in models.split(";"))}
     figures = []
     todo = [(name, n) for name, case in chosen.items() for n in case.objectives if n in wanted or len(case.objectives) == 1]
     for name, n in track(todo, "cases", console=Console(stderr=True)):
-        model, forward = chosen[name].build(n)
-        steps = {"sum().backward()": plain, "n passes": passes, "floor": floor, "ours": surgery("upgrad"), "ours, sum": surgery("sum")}
+        model, forward = chosen[name].build(n, device)
+        steps = {"sum().backward()": plain, "n passes": passes, "floor": floor, "ours": surgery("upgrad"), **ONE_PASS}
         if peer:
             for chunk, how in ((None, "vmap"), (1, "one by one")):
                 steps |= {f"torchjd, {how}": torchjd(chunk, False), f"torchjd, {how}, gramian": torchjd(chunk, True)}
         found = medians(model, forward, steps, rounds)
-        best = min((found[key] for key in found if key.startswith("torchjd")), default=float("nan"))
-        figures.append({"model": name, "n": n, "milliseconds": found, "torchjd": best})
-    table = Table(title=f"upgrad, median ms of {rounds} and ratios of medians", title_justify="left")
-    for heading in ("model", "n", "ours", "/ TorchJD's best", "/ floor", "/ n passes", "sum / sum().backward()"):
+        best = min((key for key in found if key.startswith("torchjd")), key=found.__getitem__, default=None)
+        row: dict[str, Any] = {"model": name, "n": n, "milliseconds": found, "torchjd": best}
+        if memory and device == "cpu":
+            cases = ("sum().backward()", "ours, auto", "ours, memory=low", *([best] if best else []))
+            row["megabytes"] = {case: measured(case, n, model=name) / 1e6 for case in cases}
+        figures.append(row)
+    console = Console(width=130)
+    console.print(about(device))
+    console.print(ratios(figures, rounds))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({**about(device), "rounds": rounds, "figures": figures}, indent=1))
+
+
+def ratios(figures: list[dict[str, Any]], rounds: int) -> Table:
+    """The figures beside each other."""
+    table = Table(title=f"upgrad from the losses to .grad: ratios of medians of {rounds}; peak memory of a step in MB", title_justify="left")
+    for heading in ("model", "n", "ms", "/ TorchJD", "/ floor", "/ n passes", *(f"{name} / plain" for name in ONE_PASS), "MB", "low", "TorchJD", "plain"):
         table.add_column(heading, justify="right")
     for row in figures:
-        t = row["milliseconds"]
-        ratios = [t["ours"] / x for x in (row["torchjd"], t["floor"], t["n passes"])] + [t["ours, sum"] / t["sum().backward()"]]
-        table.add_row(row["model"], str(row["n"]), f"{t['ours']:.1f}", *(f"{ratio:.2f}" for ratio in ratios))
-    console = Console(width=110)
-    console.print(about())
-    console.print(table)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**about(), "rounds": rounds, "figures": figures}, indent=1))
+        t, peak = row["milliseconds"], row.get("megabytes", {})
+        best = row["torchjd"]
+        cells = [t["ours"] / x for x in (t.get(best, float("nan")), t["floor"], t["n passes"])] + [t[name] / t["sum().backward()"] for name in ONE_PASS]
+        peaks = [peak.get(case, float("nan")) for case in ("ours, auto", "ours, memory=low", best, "sum().backward()")]
+        table.add_row(row["model"], str(row["n"]), f"{t['ours']:.1f}", *(f"{cell:.2f}" for cell in cells), *(f"{x:.0f}" for x in peaks))
+    return table
 
 
 if __name__ == "__main__":

@@ -271,6 +271,8 @@ def without_autocast(device: torch.device) -> Iterator[None]:
 def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list[float]:
     """Move the Gram matrices of all groups, and some scalars, to the host: one transfer per device."""
     groups = list(groups)
+    if not groups and len({(value.device, value.dtype) for value in values}) == 1:
+        return [float(number) for number in torch.stack([value if value.ndim == 0 else value.reshape(()) for value in values]).tolist()]
     for group in groups:
         group.start()
     parcels: dict[torch.device, list[Tensor]] = {}

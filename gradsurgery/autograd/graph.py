@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import COMPILED, allows_one_pass
 from gradsurgery.errors import InputError
 
+ACCUMULATE = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # the stubs lack it
+WRITTEN_IN_PYTHON = torch._C._FunctionBase
 Output = tuple[Any, int]  # a node and which of its outputs
 
 
@@ -21,13 +24,15 @@ class Visit:
         uses: how many edges lead to it.
         passed: how many of them were followed so far.
         edges: where it leads to.
+        region: whether it is such a region.
         leaf: the leaf tensor that it stands for.
     """
 
-    __slots__ = ("edges", "leaf", "losses", "passed", "surely", "uses")
+    __slots__ = ("edges", "leaf", "losses", "passed", "region", "surely", "uses")
 
     def __init__(self, uses: int = 0) -> None:
         self.losses = self.surely = self.passed = 0
+        self.region = False
         self.uses = uses
         self.edges: tuple[Output, ...] = ()
         self.leaf: Tensor | None = None
@@ -100,42 +105,46 @@ def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> None:
     stack = [start]
     while stack:
         node = stack.pop()
-        kind = type(node).__name__
         visit = nodes[node]
-        if kind == "AccumulateGrad":
+        if type(node) is ACCUMULATE:
             leaf: Tensor = node.variable
             if leaf.requires_grad:  # it may have been frozen since the forward pass
                 visit.leaf = leaf
                 graph.leaves[id(leaf)] = visit
             continue
-        if kind == COMPILED:
-            graph.once = graph.once or allows_one_pass(node)
-        elif kind == "CheckpointFunctionBackward":
-            raise InputError(
-                "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
-                "per-loss gradients: use checkpoint(..., use_reentrant=False)."
-            )
-        visit.edges = node.next_functions
-        for edge in visit.edges:
+        if isinstance(node, WRITTEN_IN_PYTHON):
+            _look_inside(node, visit, graph)
+        visit.edges = edges = node.next_functions
+        for edge in edges:
             after = edge[0]
             if after is None or (cuts and edge in cuts):
                 continue
-            known = nodes.get(after)
-            if known is None:
+            if after in nodes:
+                nodes[after].uses += 1
+            else:
                 nodes[after] = Visit(1)
                 stack.append(after)
-            else:
-                known.uses += 1
+
+
+def _look_inside(node: Any, visit: Visit, graph: Graph) -> None:
+    kind = type(node).__name__
+    if kind == COMPILED:
+        visit.region = True
+        graph.once = graph.once or allows_one_pass(node)
+    elif kind == "CheckpointFunctionBackward":
+        raise InputError(
+            "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
+            "per-loss gradients: use checkpoint(..., use_reentrant=False)."
+        )
 
 
 def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -> None:
     """Pass the losses' bits on along the edges, from each node once all that lead to it are through."""
     nodes = graph.nodes
-    regions = {visit for node, visit in nodes.items() if type(node).__name__ == COMPILED}
     ready = [visit for visit in starts if visit.uses == 0]
     while ready:
         visit = ready.pop()
-        losses, surely = visit.losses, 0 if visit in regions else visit.surely
+        losses, surely = visit.losses, 0 if visit.region else visit.surely
         for edge in visit.edges:
             after = edge[0]
             if after is None:
