@@ -94,3 +94,10 @@ def test_the_toys_page_is_its_recorded_outcomes(monkeypatch):
         assert away == [False, False, stops, False, False], name
     assert [any(end["distance"] >= toy.REACHED for end in found) for found in outcomes["ends"]["cagrad"].values()] == [True, False]
     sys.modules.pop("toy")
+
+
+def test_the_page_on_speed_is_its_recorded_figures(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    speed = importlib.import_module("speed")
+    assert (DOCS / "speed.rst").read_text() == speed.page(speed.kept())
+    sys.modules.pop("speed")

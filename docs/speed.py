@@ -1,0 +1,107 @@
+"""Speed and memory as a page. `python docs/speed.py` runs the benchmarks (half an hour on two cores) and renews docs/speed/*.json, speed.png and speed.rst.
+
+With names of benchmarks (`python docs/speed.py memory`) only those are run; with `page` none.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+KEPT = HERE / "speed"
+BENCHMARKS = ("peers", "multimodal", "memory", "growth")
+Figures = dict[str, dict[str, Any]]
+
+
+def ran(found: dict[str, Any]) -> str:
+    """Where figures come from."""
+    return f"{found['machine']}, {found['threads']} threads, Python {found['python']}, torch {found['torch']}, seed 0"
+
+
+def table(title: str, headings: list[str], rows: list[list[str]]) -> list[str]:
+    """A list-table."""
+    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
+    for row in [headings, *rows]:
+        lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
+    return [*lines, ""]
+
+
+def beside(found: dict[str, Any]) -> list[str]:
+    """Time and memory of a step beside TorchJD, the floor and plain training."""
+    times, peaks = [], []
+    for row in found["figures"]:
+        t, peak, best = row["milliseconds"], row["megabytes"], row["torchjd"]
+        ratios = [t["ours"] / t[key] for key in (best, "floor", "n passes")]
+        ratios += [t[key] / t["sum().backward()"] for key in ("sum", "sum, ignore", "uw", "uw, ignore")]
+        times.append([row["model"], str(row["n"]), f"{t['ours']:.1f}", *(f"{ratio:.2f}" for ratio in ratios)])
+        peaks.append([row["model"], str(row["n"]), *(f"{peak[key]:.0f}" for key in ("ours, auto", "ours, memory=low", best, "sum().backward()"))])
+    headings = ["model", "n", "ms", "/ TorchJD", "/ floor", "/ n passes", "sum", "sum, ignore", "uw", "uw, ignore"]
+    return [
+        *table(f"time of a step, median of {found['rounds']}, and ratios of medians", headings, times),
+        *table("peak memory of a step, MB", ["model", "n", "upgrad", 'upgrad, ``memory="low"``', "TorchJD", "``sum().backward()``"], peaks),
+    ]
+
+
+def page(figures: Figures) -> str:
+    """The page from the figures."""
+    peers, multimodal, memory, growth = (figures[name] for name in BENCHMARKS)
+    official = multimodal["milliseconds"]["official procedure"]
+    shares = [f"``{name}`` {value / official:.2f}" for name, value in multimodal["milliseconds"].items() if name != "official procedure"]
+    fits = growth["exponents"]
+    slopes = [
+        [quantity, size, *(f"{fits[f'{unit}, {axis}, {name}']:.2f}" for name in ("auto", "gradients", "low"))]
+        for quantity, unit in (("time", "milliseconds"), ("peak memory", "megabytes"))
+        for size, axis in (("n", "n"), ("d", "d"))
+    ]
+    return "\n".join([
+        "Speed and memory", "================", "",
+        "Everything here is printed by ``python docs/speed.py`` (``nox -s speed`` installs what it needs), which runs ``python -m benchmarks.peers``,",
+        "``.multimodal``, ``.memory`` and ``.growth``; figures are kept in ``docs/speed/``. Times alternate in one process and are given as ratios of medians;",
+        "each peak of memory is that of a process of its own, by the same probe for all: the high-water mark of the process during one step. Timed is",
+        "the way from the losses to ``.grad``; the forward pass is not. ``nox -s bench`` times solvers, strategies and steps one by one.", "",
+        "Beside TorchJD, the floor and plain training", "--------------------------------------------", "",
+        f"{ran(peers)}. The strategy is ``upgrad``; TorchJD 0.18 is the faster of its settings (vmap or one row at a time, with and without its Gramian",
+        "option). The floor is one ``torch.autograd.grad`` a loss, one Gram matrix and one combination, written out. The last four columns are one-pass",
+        "steps, ``sum`` and ``uw``, also with ``nonfinite=\"ignore\"``, beside ``sum(losses).backward()``: what is above 1 there is a fixed cost of half",
+        "a millisecond to one (the walk through the graph, the check, the Record), which small models feel.", "",
+        *beside(peers),
+        "MMPareto", "--------", "",
+        f"{ran(multimodal)}. The two-encoder model: beside the official procedure (four backward passes, gradients cloned, norms per tensor;",
+        f"{official:.1f} ms) a step of ours takes, as a share of it: {', '.join(shares)}.", "",
+        "Memory", "------", "",
+        f"{ran(memory)}. An MLP with {memory['parameters']:.0f} MB of parameters, batch {memory['batch']}, {memory['n']} losses:", "",
+        *table("peak memory of one step", ["step", "MB"], [[name, f"{value:.0f}"] for name, value in memory["megabytes"].items()]),
+        "Growth", "------", "",
+        f"{ran(growth)}. An MLP {growth['width']} wide, batch {growth['batch']}; n from {growth['n'][0]} to {growth['n'][-1]} at 4 layers, d from",
+        f"{growth['d'][0] / 1e6:.1f} to {growth['d'][-1] / 1e6:.1f} million at n = 4. Fitted exponents:", "",
+        *table("value ~ size to the power of", ["quantity", "over", "auto (taps)", 'method="gradients"', 'memory="low", gradients'], slopes),
+        ".. image:: speed.png",
+        "   :alt: Time and peak memory of a step over the number of objectives and of parameters, doubly logarithmic, with the fitted exponents.", "",
+    ])  # fmt: skip
+
+
+def kept() -> Figures:
+    """The figures as they are kept."""
+    return {name: json.loads((KEPT / f"{name}.json").read_text()) for name in BENCHMARKS}
+
+
+def main() -> None:
+    """Run what is named and write the page."""
+    KEPT.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or BENCHMARKS:
+        if name == "page":
+            continue
+        target = KEPT / (name if name == "growth" else f"{name}.json")
+        command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}", "--out", str(target)]
+        subprocess.run(command, check=True, cwd=HERE.parent, env={**os.environ, "PYTHONPATH": str(HERE.parent)})
+        if name == "growth":
+            shutil.move(KEPT / "growth.png", HERE / "speed.png")
+    (HERE / "speed.rst").write_text(page(kept()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The benchmarks' models under every way of forming Gram matrices, and their probes."""
+
+import math
+import sys
+
+import pytest
+import torch
+from test_mmpareto_official import official_procedure
+
+import gradsurgery as gs
+from benchmarks import growth, memory, multimodal, peers
+from benchmarks.models import CASES
+
+
+def step(name, n, **settings):
+    model, forward = CASES[name].build(n)
+    record = gs.backward(forward(), model, "upgrad", **settings)
+    return {key: p.grad for key, p in model.named_parameters()}, record
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_taps_and_low_memory_equal_gradients(name):
+    n = 4 if len(CASES[name].objectives) > 1 else 3
+    expected, record = step(name, n, method="gradients")
+    for settings in ({"method": "taps"}, {"method": "auto"}, {"memory": "low"}, {"memory": "low", "method": "gradients"}):
+        found, other = step(name, n, **settings)
+        for group in record:
+            size = abs(record[group].gram).max()
+            assert abs(record[group].gram - other[group].gram).max() <= 1e-5 * size, (settings, group)
+        for key, gradient in expected.items():
+            assert float((gradient - found[key]).norm()) <= 1e-5 * float(gradient.norm()), (settings, key)
+
+
+def test_the_floor_and_the_passes_are_what_they_say():
+    model, forward = CASES["lenet, batch 256"].build(3)
+    peers.floor(model, forward())
+    halves = {key: p.grad.clone() for key, p in model.named_parameters()}
+    model.zero_grad()
+    peers.plain(model, forward())
+    assert all(torch.allclose(2 * halves[key], p.grad, rtol=1e-4, atol=1e-6) for key, p in model.named_parameters())
+    assert len(peers.passes(model, forward())) == 3
+    with pytest.warns(UserWarning, match="fails: ZeroDivisionError"):
+        found = peers.medians(model, forward, {"sum": peers.surgery("sum"), "fails": lambda model, losses: 1 / 0}, 3)
+    assert found["sum"] > 0
+    assert "fails" not in found
+
+
+def test_the_official_procedure_is_timed_on_the_right_names():
+    model, forward = CASES["two encoders, batch 64"].build(3)
+    multimodal.official(model, forward())
+    expected = {key: p.grad.clone() for key, p in model.named_parameters()}
+    model.zero_grad()
+    peers.surgery("mmpareto(rescale='tensor')")(model, forward())
+    assert all(torch.allclose(expected[key], p.grad, rtol=1e-4, atol=1e-6) for key, p in model.named_parameters())
+    assert official_procedure is multimodal.official_procedure
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the probe reads /proc")
+def test_the_probe_sees_what_a_step_takes():
+    sizes = {case: memory.measured(case, 4, 512, 8) for case in ("sum().backward()", "ours, gradients", "ours, taps")}
+    parameters = 4 * sum(p.numel() for p in memory.build(512, 8, 4).parameters())
+    assert 0.8 * parameters <= sizes["sum().backward()"] <= 1.6 * parameters
+    assert sizes["ours, gradients"] >= 4 * parameters
+    assert sizes["ours, taps"] <= 3 * parameters
+
+
+def test_exponents():
+    assert math.isclose(growth.exponent([2, 4, 8], [3.0, 12.0, 48.0]), 2.0)
+    assert math.isclose(growth.exponent([10, 1000], [5.0, 5.0]), 0.0, abs_tol=1e-12)
