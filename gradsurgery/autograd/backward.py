@@ -26,7 +26,7 @@ def backward(
     nonfinite: Literal["error", "ignore"] = "error",
     others: Literal["sum", "ignore"] = "sum",
     min_objectives: int = 2,
-    method: Literal["auto", "taps", "gradients"] = "auto",
+    method: Literal["auto", "taps", "gradients", "batched"] = "auto",
     memory: Literal["auto", "low"] = "auto",
     protect: str | None = None,
     features: Any = None,

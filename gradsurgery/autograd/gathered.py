@@ -11,7 +11,7 @@ from gradsurgery.autograd import commit
 from gradsurgery.autograd.checks import read_finite
 from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.groups import Reach, check_dense
-from gradsurgery.autograd.jacobian import gather
+from gradsurgery.autograd.jacobian import gather, gather_batched
 from gradsurgery.autograd.lean import Formed, form, portions
 from gradsurgery.autograd.losses import Losses, root_gradients
 from gradsurgery.autograd.scene import Scene
@@ -41,18 +41,23 @@ class Gathered:
     formed: Formed = field(default_factory=Formed)
 
 
-def harvest(losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | None, taps: Mapping[str, Tap] | None = None, lean: bool = False) -> Gathered:
-    """One pass per loss; with `lean` some more, before it, for large tensors whose gradients are not kept.
+def harvest(
+    losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | None, taps: Mapping[str, Tap] | None = None, lean: bool = False, batched: bool = False
+) -> Gathered:
+    """One pass per loss, or with `batched` one for all; with `lean` some more, before it, for large tensors whose gradients are not kept.
 
     Raises:
-        InputError: for sparse gradients, or a compiled region that allows one pass only.
+        InputError: for sparse gradients, a compiled region that allows one pass only, or one where passes are to be batched.
     """
     if scene.once and sum(map(bool, scene.wanted)) > 1:
         raise InputError(ONE_PASS)
+    if batched and scene.unsure:
+        raise InputError("method='batched': a region that torch.compile made cannot be batched; use method='gradients'.")
     taps = taps or {}
     formed = form(losses, scene, scale, portions(scene, taps)) if lean else Formed()
     wanted = [{name: t for name, t in found.items() if name not in formed.grams} for found in scene.wanted] if formed.grams else scene.wanted
-    gradients = gather(losses.tensors, root_gradients(losses, losses.weights, scale), wanted, retain_graph or bool(formed.grams), taps)
+    roots, retain = root_gradients(losses, losses.weights, scale), retain_graph or bool(formed.grams)
+    gradients = gather_batched(losses.tensors, roots, wanted, retain) if batched else gather(losses.tensors, roots, wanted, retain, taps)
     for found in gradients:
         for name, gradient in found.items():
             check_dense(name, gradient)

@@ -1,4 +1,4 @@
-"""Per-loss gradients by torch.autograd.grad: each loss's graph is traversed once."""
+"""Per-loss gradients by torch.autograd.grad: each loss's graph is traversed once, or all of them together."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gradsurgery.autograd.compiled import several_passes
 from gradsurgery.autograd.taps import Tap, listening
+from gradsurgery.errors import InputError
 
 
 def gather(
@@ -36,6 +37,43 @@ def gather(
         heard |= {name: g for name, g in zip(plain, found, strict=False) if g is not None}
         gradients.append({name: heard[name] for name in inputs if name in heard})
     return gradients
+
+
+def gather_batched(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool) -> list[dict[str, Tensor]]:
+    """What `gather` gives, in two passes: one batched over the losses (vmap) for what several of them reach, one for what a loss alone reaches.
+
+    Raises:
+        InputError: where an operation cannot be batched.
+    """
+    by: dict[str, list[int]] = {}
+    tensors: dict[str, Tensor] = {}
+    for i, inputs in enumerate(wanted):
+        tensors.update(inputs)
+        for name in inputs:
+            by.setdefault(name, []).append(i)
+    shared = [name for name, reaching in by.items() if len(reaching) > 1]
+    alone = {name: tensors[name] for name, reaching in by.items() if len(reaching) == 1}
+    gradients: list[dict[str, Tensor]] = [{} for _ in losses]
+    for name, gradient in gather_sum(losses, roots, alone, retain_graph or bool(shared)).items():
+        gradients[by[name][0]][name] = gradient
+    if not shared:
+        return gradients
+    batched = []
+    for i, root in enumerate(roots):
+        one = root.new_zeros(len(losses), *root.shape)
+        one[i] = root
+        batched.append(one)
+    asked = [tensors[name] for name in shared]
+    try:
+        with several_passes():
+            found = torch.autograd.grad(list(losses), asked, batched, retain_graph=retain_graph, allow_unused=True, is_grads_batched=True)
+    except (RuntimeError, NotImplementedError) as error:
+        raise InputError(f"method='batched': the backward pass of this model cannot be batched; use method='gradients'. ({error})") from error
+    for name, rows in zip(shared, found, strict=True):
+        if rows is not None:
+            for i in by[name]:
+                gradients[i][name] = rows[i]
+    return [{name: found[name] for name in inputs if name in found} for inputs, found in zip(wanted, gradients, strict=True)]
 
 
 def gather_sum(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:

@@ -44,14 +44,14 @@ def harvest_of(step: Step, graph: Graph) -> Gathered:
     """The gradients of every loss of a step."""
     strategy, plan = step.plan.strategy, step.plan
     taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(graph, step.losses, step.scene, plan.method, plan.lean)
-    return harvest(step.losses, step.scene, step.retain_graph, step.scale, taps, plan.lean)
+    return harvest(step.losses, step.scene, step.retain_graph, step.scale, taps, plan.lean, plan.method == "batched")
 
 
 def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:
     """The gradients of one micro-batch, and what is known of the parameters now."""
     _check(plan, losses, memory)
     scene, memory, _ = look(plan, losses, memory)
-    return harvest(losses, scene, call.retain_graph, scale_of(call.scaler, losses.tensors[0])), memory
+    return harvest(losses, scene, call.retain_graph, scale_of(call.scaler, losses.tensors[0]), batched=plan.method == "batched"), memory
 
 
 def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) -> Decision:

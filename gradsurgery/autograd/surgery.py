@@ -46,7 +46,9 @@ class Surgery:
         method: how Gram matrices are formed: "gradients" from the gradient of every loss for every parameter; "taps" for the weights of linear layers
             from the gradients at the layers' outputs, which are exact too and form no gradient of a single loss for them; "auto" taps
             where counting operations says that it is cheaper (few rows of input for the layer's width). Other layers, and weights with
-            other uses, are materialised either way.
+            other uses, are materialised either way. "batched" forms all gradients in two passes, one of them batched over the losses (vmap); on a
+            CPU that was slower wherever it was measured, so that "auto" never does. Layers that batch must be able to (compiled regions cannot), and
+            what the graph shows counts as reached.
         memory: "low" keeps no gradient of a single loss for large tensors. Linear layers with few rows of input for their width are tapped; what
             then does not fit into the room of the parameters is asked for in portions, by a pass per loss for each, which gives its Gram matrix,
             and gets its direction by one weighted pass: up to n times as many passes (n losses), for about the memory of two gradients in place
@@ -82,7 +84,7 @@ class Surgery:
         nonfinite: Literal["error", "ignore"] = "error",
         others: Literal["sum", "ignore"] = "sum",
         min_objectives: int = 2,
-        method: Literal["auto", "taps", "gradients"] = "auto",
+        method: Literal["auto", "taps", "gradients", "batched"] = "auto",
         memory: Literal["auto", "low"] = "auto",
         protect: str | None = None,
         **options: Any,
@@ -90,7 +92,7 @@ class Surgery:
         choices = {
             "nonfinite": (nonfinite, ("error", "ignore")),
             "others": (others, ("sum", "ignore")),
-            "method": (method, ("auto", "taps", "gradients")),
+            "method": (method, ("auto", "taps", "gradients", "batched")),
             "memory": (memory, ("auto", "low")),
         }
         for name, (value, accepted) in choices.items():
@@ -110,6 +112,8 @@ class Surgery:
             raise InputError(f"every: strategy {self.strategy.name!r} takes `{found[0]}`, so it has no weights per objective to use again; leave every=1.")
         if every > 1 and "observed" in self.strategy.inputs:
             raise InputError(f"every: strategy {self.strategy.name!r} learns from the losses of each step, which cost it one pass; leave every=1.")
+        if memory == "low" and method == "batched":
+            raise InputError("method='batched' keeps the gradients of all losses: leave memory='auto', or take another method.")
         if memory == "low" and (found := sorted({"rows", "block_grams", "cross"} & self.strategy.inputs)):
             raise InputError(f"memory='low': strategy {self.strategy.name!r} takes `{found[0]}`, for which all gradients are kept; leave memory='auto'.")
         self._plan = Plan(

@@ -58,11 +58,11 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
         graph: that of the losses.
         losses: the losses of one batch.
         scene: what they reach.
-        method: "auto" takes layers where counting operations says that it pays, "taps" all that are found, "gradients" none.
+        method: "auto" takes layers where counting operations says that it pays, "taps" all that are found, the others none.
         lean: with "auto" take layers too where it saves memory.
     """
     names = {id(t): name for name, t in scene.trained.items() if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)}
-    if method == "gradients" or losses.batches > 1 or not names:
+    if method in ("gradients", "batched") or losses.batches > 1 or not names:
         return {}
     found: dict[str, Tap] = {}
     for node in graph.nodes:
