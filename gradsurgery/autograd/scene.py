@@ -33,6 +33,12 @@ class Plan:
     method: str = "auto"
     lean: bool = False
 
+    @property
+    def required(self) -> Strategy:
+        """The strategy of a plan that decides."""
+        assert self.strategy is not None
+        return self.strategy
+
 
 @dataclass(frozen=True)
 class Scene:

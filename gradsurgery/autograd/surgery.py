@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -14,16 +13,14 @@ from gradsurgery.autograd import commit
 from gradsurgery.autograd.compiled import eager
 from gradsurgery.autograd.features import parse_features
 from gradsurgery.autograd.gathered import Gathered, add, check_gathered
-from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
-from gradsurgery.autograd.scene import Plan
+from gradsurgery.autograd.settings import plan_of
 from gradsurgery.autograd.solve import Call, Decision
 from gradsurgery.autograd.step import decide, decide_gathered, gather_more
 from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.record import Record
-from gradsurgery.registry import get_strategy
 
 ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterable[Tensor]] | None
 
@@ -89,45 +86,20 @@ class Surgery:
         protect: str | None = None,
         **options: Any,
     ) -> None:
-        choices = {
-            "nonfinite": (nonfinite, ("error", "ignore")),
-            "others": (others, ("sum", "ignore")),
-            "method": (method, ("auto", "taps", "gradients", "batched")),
-            "memory": (memory, ("auto", "low")),
-        }
-        for name, (value, accepted) in choices.items():
-            if value not in accepted:
-                raise InputError(one_of(name, str(value), accepted))
-        for name, number, least in (("seed", seed, 0), ("every", every, 1), ("min_objectives", min_objectives, 1)):
-            if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
-                raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
-        if protect is not None and not isinstance(protect, str):
-            raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
-        if found := sorted({"weights", "scores", "features", "scaler", "retain_graph"} & set(options)):
-            raise InputError(f"{found[0]} belongs to the step: surgery.backward(losses, {found[0]}=...), not Surgery(..., {found[0]}=...).")
-        self.strategy = get_strategy(strategy, **options)
-        if "cross" in self.strategy.inputs and protect is not None:
-            raise InputError(f"protect: not for strategy {self.strategy.name!r}, which takes losses of several batches.")
-        if every > 1 and (found := sorted({"rows", "block_grams", "cross"} & self.strategy.inputs)):
-            raise InputError(f"every: strategy {self.strategy.name!r} takes `{found[0]}`, so it has no weights per objective to use again; leave every=1.")
-        if every > 1 and "observed" in self.strategy.inputs:
-            raise InputError(f"every: strategy {self.strategy.name!r} learns from the losses of each step, which cost it one pass; leave every=1.")
-        if memory == "low" and method == "batched":
-            raise InputError("method='batched' keeps the gradients of all losses: leave memory='auto', or take another method.")
-        if memory == "low" and (found := sorted({"rows", "block_grams", "cross"} & self.strategy.inputs)):
-            raise InputError(f"memory='low': strategy {self.strategy.name!r} takes `{found[0]}`, for which all gradients are kept; leave memory='auto'.")
-        self._plan = Plan(
-            self.strategy,
-            Parameters(parameters),
-            int(seed),
-            check=nonfinite == "error",
-            include_others=others == "sum",
+        self._plan = plan_of(
+            strategy,
+            options,
+            parameters,
+            seed=seed,
+            every=every,
+            nonfinite=nonfinite,
+            others=others,
             min_objectives=min_objectives,
-            protect=protect,
-            every=int(every),
             method=method,
-            lean=memory == "low",
+            memory=memory,
+            protect=protect,
         )
+        self.strategy: Strategy = self._plan.required
         self._memory = Memory()
         self._gathered: Gathered | None = None
 

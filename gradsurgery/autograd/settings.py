@@ -1,0 +1,71 @@
+"""The settings of a `Surgery`, checked: alone, and against the strategy."""
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
+
+from gradsurgery.autograd.groups import Parameters
+from gradsurgery.autograd.scene import Plan
+from gradsurgery.contract import Strategy
+from gradsurgery.errors import InputError, one_of
+from gradsurgery.registry import get_strategy
+
+CHOICES = {"nonfinite": ("error", "ignore"), "others": ("sum", "ignore"), "method": ("auto", "taps", "gradients", "batched"), "memory": ("auto", "low")}
+OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph"}
+WITHOUT_WEIGHTS = {"rows", "block_grams", "cross"}  # inputs of strategies that do not give one weight per objective
+
+
+def plan_of(
+    strategy: str | Strategy,
+    options: Mapping[str, Any],
+    parameters: Any,
+    *,
+    seed: int,
+    every: int,
+    nonfinite: str,
+    others: str,
+    min_objectives: int,
+    method: str,
+    memory: str,
+    protect: str | None,
+) -> Plan:
+    """The plan of these settings; what each means `Surgery` says.
+
+    Raises:
+        UnknownNameError: for an unknown strategy or option.
+        InputError: for a setting that cannot be used, or not with this strategy.
+    """
+    for name, value in (("nonfinite", nonfinite), ("others", others), ("method", method), ("memory", memory)):
+        if value not in CHOICES[name]:
+            raise InputError(one_of(name, str(value), CHOICES[name]))
+    for name, number, least in (("seed", seed, 0), ("every", every, 1), ("min_objectives", min_objectives, 1)):
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
+            raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
+    if protect is not None and not isinstance(protect, str):
+        raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
+    if found := sorted(OF_THE_STEP & set(options)):
+        raise InputError(f"{found[0]} belongs to the step: surgery.backward(losses, {found[0]}=...), not Surgery(..., {found[0]}=...).")
+    chosen = get_strategy(strategy, **options)
+    if "cross" in chosen.inputs and protect is not None:
+        raise InputError(f"protect: not for strategy {chosen.name!r}, which takes losses of several batches.")
+    odd = sorted(WITHOUT_WEIGHTS & chosen.inputs)
+    if every > 1 and odd:
+        raise InputError(f"every: strategy {chosen.name!r} takes `{odd[0]}`, so it has no weights per objective to use again; leave every=1.")
+    if every > 1 and "observed" in chosen.inputs:
+        raise InputError(f"every: strategy {chosen.name!r} learns from the losses of each step, which cost it one pass; leave every=1.")
+    if memory == "low" and method == "batched":
+        raise InputError("method='batched' keeps the gradients of all losses: leave memory='auto', or take another method.")
+    if memory == "low" and odd:
+        raise InputError(f"memory='low': strategy {chosen.name!r} takes `{odd[0]}`, for which all gradients are kept; leave memory='auto'.")
+    return Plan(
+        chosen,
+        Parameters(parameters),
+        int(seed),
+        check=nonfinite == "error",
+        include_others=others == "sum",
+        min_objectives=min_objectives,
+        protect=protect,
+        every=int(every),
+        method=method,
+        lean=memory == "low",
+    )
