@@ -41,7 +41,7 @@ def beside(found: dict[str, Any]) -> list[str]:
         peaks.append([row["model"], str(row["n"]), *(f"{peak[key]:.0f}" for key in ("ours, auto", "ours, memory=low", best, "sum().backward()"))])
     headings = ["model", "n", "ms", "/ TorchJD", "/ floor", "/ n passes", "sum", "sum, ignore", "uw", "uw, ignore"]
     return [
-        *table(f"time of a step, median of {found['rounds']}, and ratios of medians", headings, times),
+        *table(f"time of a step, median of up to {found['rounds']} (at least 3), and ratios of medians", headings, times),
         *table("peak memory of a step, MB", ["model", "n", "upgrad", 'upgrad, ``memory="low"``', "TorchJD", "``sum().backward()``"], peaks),
     ]
 
