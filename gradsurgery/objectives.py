@@ -208,7 +208,8 @@ class Objectives:
     def start(self) -> None:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
         if self._pending is None and self._blocks is None:
-            if self.count == 1 and not (self.blocks or self.formed) and len(self._runs) == 1 and self.like[0].device.type != "mps":
+            small = not (self.blocks or self.formed or self.inputs) and sum(self.splits) <= RUN
+            if self.count == 1 and small and len(self._runs) == 1 and self.like[0].device.type != "mps":
                 found = [g for g in self.gradients[0] if g is not None]
                 flat = _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
                 self._pending = [(0, torch.dot(flat, flat))]
@@ -323,7 +324,7 @@ def _widen(tensor: Tensor) -> Tensor:
 def grams_by_tensor(gradients: list[list[Tensor | None]], like: list[Tensor]) -> list[Tensor]:
     """The Gram matrix [n, n] of the gradients for each tensor, summed in float64, on their device."""
     products = dict(_products(gradients, like, [[t] for t in range(len(like))], True, torch.float64)) if like else {}
-    return [products[t] for t in range(len(like))]
+    return [products[t] if t in products else torch.zeros(len(gradients), len(gradients), dtype=torch.float64) for t in range(len(like))]
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ class _Kept(NamedTuple):
     def over(self, other: "_Kept | None") -> "_Kept":
         """These numbers, and those of the other where these have none."""
         ndim = self.values.ndim
-        if other is None or other.values.ndim != ndim or (other.objectives == self.objectives and self.seen is None):
+        if other is None or (other.objectives == self.objectives and self.seen is None):
             return self
         objectives = tuple(dict.fromkeys(self.objectives + other.objectives))
         values, seen = np.zeros((len(objectives),) * ndim), np.zeros((len(objectives),) * ndim, dtype=np.bool_)
@@ -34,6 +34,12 @@ class _Kept(NamedTuple):
             values[places] = np.where(known, kept.values, values[places])
             seen[places] |= known
         return _Kept(objectives, values, None if seen.all() else seen)
+
+    def entries(self) -> Iterable[tuple[tuple[str, ...], float]]:
+        """(key, value), with an objective in the key for each dimension."""
+        for key, at in zip(product(self.objectives, repeat=self.values.ndim), np.ndindex(self.values.shape), strict=True):
+            if self.seen is None or self.seen[at]:
+                yield key, float(self.values[at])
 
     def at(self, objectives: tuple[str, ...], init: Any) -> Array:
         """A copy in this order, with `init` where there is no number yet."""
@@ -61,7 +67,7 @@ class State:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[str, _Kept] = {}
+        self._numbers: dict[tuple[str, int], _Kept] = {}  # by name and kind: one number, [n] or [n, n]
         self._tensors: dict[str, dict[tuple[str, str], Tensor]] = {}
         self._objectives: tuple[str, ...] | None = None
         self._parameters: tuple[str, ...] = ()
@@ -128,7 +134,8 @@ class State:
         numbers, tensors = dict(self._numbers), dict(self._tensors)
         order = step._order()
         for name, array in step._arrays.items():
-            numbers[name] = _Kept(order if array.ndim else (), array.copy()).over(numbers.get(name))
+            key = name, array.ndim
+            numbers[key] = _Kept(order if array.ndim else (), array.copy()).over(numbers.get(key))
         for name, rows in step._rows.items():
             new = {
                 (o, p): piece.reshape(t.shape).clone()
@@ -160,12 +167,8 @@ class State:
         """Tensors, strings, numbers and tuples only: it loads with `weights_only=True`."""
         return {
             "numbers": {
-                name: tuple(
-                    (key, float(kept.values[at]))
-                    for key, at in zip(product(kept.objectives, repeat=kept.values.ndim), np.ndindex(kept.values.shape), strict=True)
-                    if kept.seen is None or kept.seen[at]
-                )
-                for name, kept in self._numbers.items()
+                name: tuple(entry for (other, _), kept in self._numbers.items() if other == name for entry in kept.entries())
+                for name in dict.fromkeys(name for name, _ in self._numbers)
             },
             "tensors": {name: tuple((key, value.clone()) for key, value in values.items()) for name, values in self._tensors.items()},
         }
@@ -175,7 +178,11 @@ class State:
         """The inverse of `state_dict`."""
         new = cls()
         try:
-            new._numbers = {str(n): _loaded([(tuple(map(str, k)), float(x)) for k, x in v]) for n, v in saved["numbers"].items() if v}
+            for name, entries in saved["numbers"].items():
+                by_kind: dict[int, list[tuple[tuple[str, ...], float]]] = {}
+                for key, value in entries:
+                    by_kind.setdefault(len(key), []).append((tuple(map(str, key)), float(value)))
+                new._numbers.update({(str(name), ndim): _loaded(ndim, found) for ndim, found in by_kind.items()})
             new._tensors = {str(n): {(str(k[0]), str(k[1])): x.clone() for k, x in v} for n, v in saved["tensors"].items()}
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise InputError(f"this is not a saved strategy state: {error!r}.") from error
@@ -194,8 +201,8 @@ class State:
         if name in self._rows or (name in self._arrays and self._arrays[name].ndim != ndim):
             raise StrategyError(f"state {name!r} was read as another kind before.")
         if name not in self._arrays:
-            kept = self._numbers.get(name)
-            self._arrays[name] = _filled(order, ndim, init) if kept is None or kept.values.ndim != ndim else kept.at(order, init)
+            kept = self._numbers.get((name, ndim))
+            self._arrays[name] = _filled(order, ndim, init) if kept is None else kept.at(order, init)
         return self._arrays[name]
 
 
@@ -203,14 +210,11 @@ def _filled(objectives: tuple[str, ...], ndim: int, init: Any) -> Array:
     return np.array(np.broadcast_to(np.asarray(init, dtype=np.float64), (len(objectives),) * ndim))
 
 
-def _loaded(entries: Sequence[tuple[tuple[str, ...], float]]) -> _Kept:
-    """Numbers as they are saved: (key, value), with one objective a key, two, or none."""
-    ndim = len(entries[0][0])
+def _loaded(ndim: int, entries: Sequence[tuple[tuple[str, ...], float]]) -> _Kept:
+    """Numbers as they are saved: (key, value), with `ndim` objectives a key."""
     objectives = tuple(dict.fromkeys(o for key, _ in entries for o in key))
     values, seen = np.zeros((len(objectives),) * ndim), np.zeros((len(objectives),) * ndim, dtype=np.bool_)
     for key, value in entries:
-        if len(key) != ndim:
-            raise ValueError(f"keys of different lengths: {entries[0][0]} and {key}")
         at = tuple(map(objectives.index, key))
         values[at], seen[at] = value, True
     return _Kept(objectives, values, None if seen.all() else seen)

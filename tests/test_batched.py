@@ -74,7 +74,7 @@ class Reads(torch.autograd.Function):
 def test_what_cannot_be_batched():
     weight = nn.Parameter(torch.ones(3))
     z = Reads.apply(weight)
-    with pytest.raises(gs.InputError, match="cannot be batched; use method='gradients'"):
+    with pytest.raises(gs.InputError, match="batched backward pass failed; use method='gradients'"):
         gs.backward({"a": z.sum(), "b": z.pow(2).sum()}, [weight], "mgda", method="batched")
     assert weight.grad is None
     with pytest.raises(gs.InputError, match="memory"):

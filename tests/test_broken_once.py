@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from models import TwoEncoders, both, by_loss
@@ -11,7 +12,8 @@ from torch import nn
 from zoo import plain
 
 import gradsurgery as gs
-from gradsurgery.solvers import min_norm
+from gradsurgery.autograd.groups import named_parameters
+from gradsurgery.solvers import min_norm, nearest_above
 
 F64 = torch.float64
 
@@ -414,3 +416,125 @@ def test_what_belongs_to_the_step_and_a_graph_that_is_gone():
         gs.backward(losses, model, "mgda")
     with pytest.raises(gs.UnknownNameError, match="Did you mean 'mgda'"):
         gs.Surgery("MGDA", model)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_low_memory_and_tapped_layers(bias):
+    """The bias by which a pass finds its way to a tapped layer was asked for elsewhere, and the layer got no gradient."""
+    found = []
+    for settings in ({}, {"memory": "low"}, {"memory": "low", "method": "taps"}):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"conv": nn.Conv2d(64, 64, 3), "wide": nn.Linear(256, 128, bias=bias), **{k: nn.Linear(128, 1) for k in "abc"}}).double()
+        x = torch.randn(4, 64, 4, 4, dtype=F64)
+        y = model["wide"](model["conv"](x).flatten(1)).tanh()
+        record = gs.backward({k: (model[k](y) - i).pow(2).mean() for i, k in enumerate("abc")}, model, "upgrad", **settings)
+        found.append(([p.grad for p in model.parameters()], record["a+b+c"].gram))
+    for gradients, gram in found[1:]:
+        assert np.allclose(gram, found[0][1], rtol=1e-9)
+        assert all(torch.allclose(a, b, rtol=1e-8, atol=1e-12) for a, b in zip(gradients, found[0][0], strict=True))
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_a_loss_that_is_a_leaf(name):
+    p = nn.Parameter(torch.tensor(2.0))
+    record = gs.backward({name: p, "b": (p - 5) ** 2}, [p], "upgrad")
+    assert list(record) == [f"{min(name, 'b')}+{max(name, 'b')}"]
+    assert float(p.grad) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("places", [(0, 1, 2), (-3, -2, -1), (0, -2, 2)])
+def test_elements_of_a_stack_from_its_end(places):
+    model = nn.ModuleList(nn.Linear(2, 1) for _ in range(3))
+    stacked = torch.stack([layer(torch.ones(4, 2)).pow(2).mean() for layer in model])
+    record = gs.backward({n: stacked[i] for n, i in zip(("first", "middle", "last"), places, strict=True)}, model, "mgda")
+    assert sorted(record) == ["first", "last", "middle"]
+    assert all(layer.weight.grad is not None for layer in model)
+
+
+def test_a_parameter_without_elements_and_low_memory():
+    model, empty = nn.Sequential(nn.Conv1d(4, 4, 3), nn.Conv1d(4, 4, 3)), nn.Parameter(torch.empty(0))
+    y = model(torch.randn(2, 4, 10)) + empty.sum()
+    gs.backward({"a": y.pow(2).mean(), "b": (y - 1).abs().mean(), "c": y.mean()}, [*model.parameters(), empty], "mgda", memory="low")
+    assert empty.grad.shape == (0,)
+
+
+@pytest.mark.parametrize("settings", [{"memory": "low"}, {"every": 2}])
+def test_a_weight_that_a_loss_cannot_start_from(settings):
+    layers = [nn.Parameter(1e-28 * torch.ones(3)) for _ in range(3)]
+    surgery = gs.Surgery("fairgrad", layers, **settings)
+
+    def losses():
+        return {n: sum((p * 1e-30 * (i + 1) * torch.tensor([1.0, i, -i])).sum() for p in layers) * 1e-12 for i, n in enumerate("abc")}
+
+    if "every" in settings:  # the first step solves, and forms gradients
+        surgery.backward(losses())
+        for p in layers:
+            p.grad = None
+    with pytest.raises(gs.NonFiniteError, match="is beyond the range of its dtype"):
+        surgery.backward(losses())
+    assert all(p.grad is None for p in layers)
+
+
+def test_the_gram_of_a_tapped_weight_alone():
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return None
+
+    torch.manual_seed(0)
+    layer, before = nn.Linear(6, 3, bias=False).double(), nn.Linear(5, 6).double()
+    y = layer(before(torch.randn(4, 5, dtype=F64)))
+    groups = {"w": [layer.weight], "before": before}
+    record = gs.backward({"a": y.pow(2).sum(), "b": Nothing.apply(y).sum() + before.bias.sum()}, groups, "mgda", method="taps")
+    assert record["w"].gram == pytest.approx(float(layer.weight.grad.pow(2).sum()))
+
+
+def test_gradients_kept_for_parameters_met_in_several_steps_are_not_mixed():
+    trunk, heads = nn.Linear(4, 3), nn.ModuleDict({n: nn.Linear(3, 1) for n in "ab"})
+
+    def losses(names):
+        return {n: heads[n](trunk(torch.ones(2, 4))).pow(2).mean() for n in names}
+
+    for first, clear in (("ab", True), ("b", False)):
+        surgery, other = gs.Surgery("moco"), gs.Surgery("moco")
+        surgery.backward(losses(first))
+        surgery.backward(losses("ab"))
+        other.load_state_dict(surgery.state_dict())
+        if clear:
+            other.backward(losses("ab"))
+        else:
+            with pytest.raises(gs.InputError, match="in different steps"):
+                other.backward(losses("ab"))
+
+
+def test_floors_without_bound():
+    with pytest.raises(gs.InputError, match=r"none of them NaN or \+inf"):
+        nearest_above([[2.0, 0.5], [0.5, 1.0]], [1.0, 0.0], [np.inf, -np.inf])
+
+
+def test_one_name_as_two_kinds():
+    state = gs.State()
+    for kind in ("vector", "pairs", "scalar"):
+        bound = state.bind(("a", "b"))
+        getattr(bound, kind)("x")
+        bound["x"] = {"vector": [1.0, 2.0], "pairs": [[1.0, 2.0], [3.0, 4.0]], "scalar": 5.0}[kind]
+        state.adopt(bound)
+    again = gs.State.from_state_dict(state.state_dict())
+    assert again.bind(("b", "a")).vector("x").tolist() == [2.0, 1.0]
+    assert again.bind(("b", "a")).pairs("x").tolist() == [[4.0, 3.0], [2.0, 1.0]]
+    assert again.bind(("b", "a")).scalar("x") == 5.0
+
+
+def test_modules_with_their_own_idea_of_their_parameters():
+    class Fewer(nn.Linear):
+        def _named_members(self, *args, **kwargs):
+            return (pair for pair in super()._named_members(*args, **kwargs) if pair[0] != "bias")
+
+    layer = nn.Linear(2, 2)
+    layer.named_parameters = lambda *args, **kwargs: iter([("only", nn.Linear.__getattr__(layer, "weight"))])
+    for model, names in ((Fewer(2, 2), ["weight"]), (layer, ["only"])):
+        assert [name for name, _ in named_parameters(model)] == names

@@ -109,6 +109,9 @@ def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> None:
         if type(node) is ACCUMULATE:
             leaf: Tensor = node.variable
             if leaf.requires_grad:  # it may have been frozen since the forward pass
+                if id(leaf) in graph.leaves:  # it is a loss itself
+                    graph.leaves[id(leaf)].uses += visit.uses
+                    nodes[node] = visit = graph.leaves[id(leaf)]
                 visit.leaf = leaf
                 graph.leaves[id(leaf)] = visit
             continue
@@ -168,6 +171,8 @@ def _of_stacked(loss: Tensor) -> Output | None:
         before: Any = node.next_functions[0][0]
         if type(before).__name__ == "StackBackward0":
             count = len(before.next_functions)
-            start: Output = before.next_functions[loss.output_nr if kind == "UnbindBackward0" else node._saved_index % count]
+            index = loss.output_nr if kind == "UnbindBackward0" else node._saved_index
+            index -= 1 << 64 if index >= 1 << 63 else 0  # torch shows negative ones without sign
+            start: Output = before.next_functions[index % count]
             return start if start[0] is not None else None
     return node, loss.output_nr

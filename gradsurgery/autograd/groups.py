@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradsurgery.errors import InputError
 
 GroupKey = str | frozenset[str]
+TORCHS_OWN = {name: getattr(nn.Module, name) for name in ("named_parameters", "named_modules", "_named_members")}
 Reach = dict[str, frozenset[str]]  # parameter -> every objective that has reached it so far
 
 
@@ -83,7 +84,7 @@ def named_parameters(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
             continue
         seen.add(owner)
         kind = type(owner)
-        if kind.named_parameters is not nn.Module.named_parameters or kind.named_modules is not nn.Module.named_modules:
+        if any(getattr(kind, name) is not own or name in owner.__dict__ for name, own in TORCHS_OWN.items()):
             return module.named_parameters()  # it has its own idea of them
         for name, tensor in owner._parameters.items():
             if tensor is not None:

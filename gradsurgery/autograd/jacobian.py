@@ -68,7 +68,7 @@ def gather_batched(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Se
         with several_passes():
             found = torch.autograd.grad(list(losses), asked, batched, retain_graph=retain_graph, allow_unused=True, is_grads_batched=True)
     except (RuntimeError, NotImplementedError) as error:
-        raise InputError(f"method='batched': the backward pass of this model cannot be batched; use method='gradients'. ({error})") from error
+        raise InputError(f"method='batched': the batched backward pass failed; use method='gradients'. ({error})") from error
     for name, rows in zip(shared, found, strict=True):
         if rows is not None:
             for i in by[name]:

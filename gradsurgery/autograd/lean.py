@@ -43,13 +43,14 @@ class Formed:
 def portions(scene: Scene, taps: Mapping[str, Tap]) -> list[list[str]]:
     """The tensors whose gradients are not kept, so many at a time that those of all losses take no more room than all parameters, or one tensor.
 
-    Empty where everything fits in that. What lies behind a compiled region, the features, and what one loss alone reaches is kept.
+    Empty where everything fits in that. What lies behind a compiled region, the features, what one loss alone reaches, and biases by which a
+    pass finds its way to a tapped layer are kept.
     """
+    ways = {id(tap.bias) for tap in taps.values() if tap.bias is not None}
     tensors = {name: t for name, t in {**scene.trained, **scene.others}.items() if name not in scene.cut.features}
     room = {name: t.numel() * t.element_size() for name, t in tensors.items()}
-    needed = {
-        name: size * count for name, size in room.items() if (count := scene.met.get(name, 0).bit_count()) > 1 and name not in taps and name not in scene.unsure
-    }
+    kept = {name for name, t in tensors.items() if id(t) in ways} | taps.keys() | scene.unsure.keys()
+    needed = {name: size * count for name, size in room.items() if name not in kept and (count := scene.met.get(name, 0).bit_count()) > 1}
     allowed = max([sum(room.values()), *needed.values()])
     if sum(needed.values()) <= allowed:
         return []

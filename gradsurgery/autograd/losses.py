@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.errors import InputError
+from gradsurgery.errors import InputError, NonFiniteError
 from gradsurgery.registry import by_objective
 
 LossesLike = Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Sequence[Mapping[str, Tensor]]
 T = TypeVar("T")
+FINFO = {dtype: torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,13 @@ def _independent(parts: list[Losses]) -> Losses:
 
 
 def root_gradients(losses: Losses, weights: NDArray[np.float64], scale: Tensor | None = None) -> list[Tensor]:
-    """The gradient each loss starts its backward pass with: its weight, times a GradScaler's factor."""
+    """The gradient each loss starts its backward pass with: its weight, times a GradScaler's factor, in the loss's dtype.
+
+    Raises:
+        NonFiniteError: for a weight that does not fit into it.
+    """
+    for name, t, w in zip(losses.names * losses.batches, losses.tensors, weights.tolist(), strict=True):
+        if abs(w) > FINFO[t.dtype]:
+            raise NonFiniteError(f"the weight of loss {name!r}, {w:.3g}, is beyond the range of its dtype {t.dtype}, in which a backward pass starts from it.")
     roots = [torch.full_like(t, w) for t, w in zip(losses.tensors, weights.tolist(), strict=True)]
     return roots if scale is None else [(root * scale).to(root.dtype) for root in roots]

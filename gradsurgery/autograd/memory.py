@@ -19,7 +19,7 @@ class Memory:
     which to know a parameter again; the set of objectives tells the group). `known` gives those parameters, by id, a
     name for as long as the process lives. `observed` holds what `Surgery.observe` was given since the last step, `weights` the user's
     own weights of that step, which the observed losses are multiplied by too. `replay` are the weights of each group as they were
-    solved in step `solved`, if they are to be used again.
+    solved in step `solved`, if they are to be used again. `numbered` counts the steps in which `known` grew.
     """
 
     step: int = 0
@@ -31,6 +31,7 @@ class Memory:
     weights: dict[str, float] = field(default_factory=dict)
     solved: int = 0
     replay: dict[GroupKey, dict[str, float]] = field(default_factory=dict)
+    numbered: int = 0
 
     def replays(self, every: int) -> bool:
         """Whether this step uses the weights of an earlier one: solved ones are good for `every` steps."""
@@ -61,9 +62,14 @@ class Memory:
         """Without given parameters, loaded rows find theirs by number, which the first step counts: it needs every loss.
 
         Raises:
-            InputError: when a loss is missing from the first step after loading such a state.
+            InputError: when a loss is missing from the first step after loading such a state, or when the numbers were given in more steps than one.
         """
         if not self.known and any(state.has_rows for state in self.waiting.values()):
+            if self.numbered > 1:
+                raise InputError(
+                    "the saved gradients are of parameters that were first reached in different steps, in an order that cannot be known again: "
+                    "make the Surgery with parameters=model, before and after saving."
+                )
             missing = sorted(frozenset().union(*(k for k in self.waiting if isinstance(k, frozenset))) - frozenset(objectives))
             if missing:
                 raise InputError(
@@ -86,7 +92,7 @@ class Memory:
         kept = {k: s for k, s in {**self.states, **states}.items() if not isinstance(k, frozenset) or k in alive}
         waiting = {k: s for k, s in self.waiting.items() if k not in kept}
         solved, again = (self.solved, self.replay) if replay is None else (self.step, dict(replay))
-        return Memory(self.step + 1, reach, kept, waiting, self.known, {}, dict(weights), solved, again)
+        return Memory(self.step + 1, reach, kept, waiting, self.known, {}, dict(weights), solved, again, self.numbered)
 
     def state_dict(self, named: bool) -> dict[str, Any]:
         """Strings, numbers, tuples and tensors only."""
@@ -99,6 +105,7 @@ class Memory:
             "observed": dict(self.observed),
             "weights": dict(self.weights),
             "solved": self.solved,
+            "numbered": self.numbered,
             "replay": tuple((key if isinstance(key, str) else tuple(sorted(key)), dict(weights)) for key, weights in self.replay.items()),
         }
 
@@ -110,7 +117,7 @@ class Memory:
             groups = {_key(key): State.from_state_dict(state) for key, state in saved["groups"]}
             step = int(saved["step"])
             replay = {_key(key): {str(k): float(v) for k, v in found.items()} for key, found in saved.get("replay", ())}
-            solved = int(saved.get("solved", 0))
+            solved, numbered = int(saved.get("solved", 0)), int(saved.get("numbered", 0))
             observed, weights = ({str(k): float(v) for k, v in saved.get(name, {}).items()} for name in ("observed", "weights"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
@@ -118,7 +125,7 @@ class Memory:
             raise InputError(f"load_state_dict: expected what state_dict() returned; {error!r}.") from error
         known = set(reach.values())
         here = {k: s for k, s in groups.items() if isinstance(k, str) or k in known}
-        return cls(step, reach, here, {k: s for k, s in groups.items() if k not in here}, {}, observed, weights, solved, replay)
+        return cls(step, reach, here, {k: s for k, s in groups.items() if k not in here}, {}, observed, weights, solved, replay, numbered)
 
 
 def _key(saved: str | Sequence[str]) -> GroupKey:

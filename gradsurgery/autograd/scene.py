@@ -118,7 +118,7 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
         memory.check_resumable(losses.names)
         new = [key for key in around if key not in memory.known and is_parameter(graph.tensor(key))]
         known = {**memory.known, **{key: (f"#{len(memory.known) + i}", graph.tensor(key)) for i, key in enumerate(new)}} if new else memory.known
-        memory = replace(memory, known=known) if new else memory
+        memory = replace(memory, known=known, numbered=memory.numbered + 1 if memory.known else 1) if new else memory
         names = {key: known[key][0] for key in around if key in known}
         trunk = [leaf for leaf in behind.values() if is_parameter(leaf)]
         if not names and not trunk:

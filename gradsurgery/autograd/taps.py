@@ -22,12 +22,13 @@ class Tap:
     """A layer y = xWᵀ + b at its node of the graph, which is given dL/dy [rows, out] in a backward pass, and x [rows, in].
 
     `through` is where a gradient has to be asked for so that the node is visited at all; None where that of b is asked for anyway. A gradient
-    asked for at the node itself would lack what hooks on y do to it.
+    asked for at the node itself would lack what hooks on y do to it. `bias` is b where it has to be asked for.
     """
 
     node: Any
     inputs: Tensor
     through: GradientEdge | None
+    bias: Tensor | None = None
 
 
 @contextlib.contextmanager
@@ -72,13 +73,13 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
         if entry is None or id(entry[0]) not in names:
             continue
         weight, inputs = entry
-        reached, through = _way_to(node, scene)
-        if not reached:
+        through, bias = _way_to(node, scene)
+        if through is None and bias is None:
             continue
         name = names[id(weight)]
         n = scene.met[name].bit_count()
         if n > 1 and name not in scene.unsure and (method == "taps" or (lean and 2 * len(inputs) <= len(weight.T)) or _pays(n, len(inputs), *weight.shape)):
-            found[name] = Tap(node, inputs, through)
+            found[name] = Tap(node, inputs, through, bias)
     return found
 
 
@@ -103,14 +104,14 @@ def _weight_and_inputs(node: Any, nodes: Mapping[Any, Visit]) -> tuple[Tensor, T
     return weight, inputs.detach()
 
 
-def _way_to(node: Any, scene: Scene) -> tuple[bool, GradientEdge | None]:
-    """Whether a pass can be made to visit the node without forming the weight's gradient, and where to ask for a gradient for that."""
+def _way_to(node: Any, scene: Scene) -> tuple[GradientEdge | None, Tensor | None]:
+    """What has to be asked for so that a pass visits the node without forming the weight's gradient: an edge before it, or the bias; None if nothing is."""
     addmm = type(node).__name__ == "AddmmBackward0"
     bias = getattr(node.next_functions[0][0], "variable", None) if addmm else None
     if bias is not None and any(bias is t for t in (*scene.trained.values(), *scene.others.values())):
-        return True, None
+        return None, bias
     before, output = node.next_functions[1 if addmm else 0]
-    return before is not None, None if before is None else GradientEdge(before, output)
+    return None if before is None else GradientEdge(before, output), None
 
 
 def _pays(n: int, rows: int, out: int, inside: int) -> bool:

@@ -49,13 +49,13 @@ def gradvac(gram: Array, state: State, rng: np.random.Generator, *, beta: Annota
     image = cosines * norms[:, None]  # row i holds ⟨g̃ᵢ, unit row j⟩
     square = norms * norms  # and this ‖g̃ᵢ‖²
     along, squares, pulls = [], [], []
-    for slope, met, place in zip(slant, cosines[order], order + n * each, strict=True):
+    for slope, others, place in zip(slant, order, order + n * each, strict=True):
         here = image.take(place)
         pull = np.maximum(slope * np.sqrt(np.maximum(square - here * here, 0.0)) - here, 0.0)  # > 0 where ρ < ρ̂
         along.append(here)
         squares.append(square)
         pulls.append(pull)
-        image += pull[:, None] * met
+        image += pull[:, None] * cosines[others]
         square = square + pull * (pull + here + here)
     length = np.sqrt(np.maximum(squares, 0.0)).reshape(order.shape)
     rho = np.divide(np.reshape(along, order.shape), length, out=np.zeros(order.shape), where=real & (length > 0))
