@@ -62,7 +62,7 @@ def _read(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[f
 
 
 def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:
-    return all(map(math.isfinite, values.values())) and all(bool(np.isfinite(np.diagonal(group.gram)).all()) for group in groups)
+    return all(map(math.isfinite, values.values())) and all(group.finite for group in groups)
 
 
 def check_losses(values: dict[str, float], groups: list[Group], losses: Losses, reached: dict[str, tuple[str, ...]]) -> None:

@@ -138,6 +138,8 @@ def sift(gathered: Gathered, reach: Reach) -> tuple[list[dict[str, Tensor]], dic
     Behind a compiled region every loss gives every parameter a gradient: there a loss reaches what it has ever given more than zeros.
     """
     losses, scene = gathered.losses, gathered.scene
+    if not scene.unsure:
+        return gathered.gradients, {}
     names = losses.names * losses.batches
     places = [(i, name) for i, found in enumerate(gathered.gradients) for name, g in found.items() if scene.unsure.get(name, 0) >> i & 1 and g.numel() > 0]
     if not places:

@@ -129,11 +129,11 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
     parts: list[Part] = []
     for group in groups:
         names = objectives_of(group, losses, reached)
-        rows = [[found[losses.names.index(o)].get(name) for name in group.parameters] for found in losses.by_batch(gradients) for o in names]
+        places = [losses.names.index(o) for o in names]
+        rows = [[found[i].get(name) for name in group.parameters] for found in losses.by_batch(gradients) for i in places]
         several = not group.plain and len(names) >= plan.min_objectives
         blocks = strategy is not None and "block_grams" in strategy.inputs and several
         inputs = inputs_of(list(group.parameters), gathered.taps)
-        places = [losses.names.index(o) for o in names]
         formed = [(gram, places) for gram in gathered.formed.of(list(group.parameters))]
         parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs, formed), several))
     values, overflowing = _measure(step, strategy, gathered, parts)
@@ -198,7 +198,7 @@ def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: S
     arrived = to_host([part.objectives for part in parts], (*losses.tensors, *scales))
     values = losses.values(arrived[:count])
     if not scales:
-        if step.plan.check:
+        if step.plan.check and not all_finite(values, [part.objectives for part in parts]):
             check_finite(values, [(p.group.name, p.names, np.diagonal(p.objectives.gram).reshape(losses.batches, -1).max(0)) for p in parts])
         return values, False
     scale = one_scale(arrived[count:])
