@@ -104,6 +104,12 @@ class Strategy:
         return wanted
 
     @cached_property
+    def _absent(self) -> list[str]:
+        """Inputs narrowed away that have no default."""
+        empty = inspect.Parameter.empty
+        return [n for n, p in self._signature.items() if n not in self.inputs and p.kind is not p.KEYWORD_ONLY and p.default is empty]
+
+    @cached_property
     def needs_gradients(self) -> bool:
         """Whether it looks at gradients at all; one that does not decides from losses, names and chance."""
         return bool(self.inputs & FROM_GRADIENTS)
@@ -141,15 +147,12 @@ class Strategy:
 
     def solve(self, given: Mapping[str, Any], n: int, blocks: int | None = None) -> Outcome:
         """Call the function with the inputs it takes and check what it returns."""
-        arguments = {}
+        arguments: dict[str, Any] = dict.fromkeys(self._absent)  # None
         for name in self.inputs:
             if given.get(name) is not None:
                 arguments[name] = given[name]
             elif self._signature[name].default is inspect.Parameter.empty:
                 raise StrategyError(f"strategy {self.name!r} needs the input {name!r}, which is not given here: pass {name}=.")
-        for name in self._signature:  # an input narrowed away, or with nothing to give, is None
-            if name not in arguments and name not in self.defaults and self._signature[name].default is inspect.Parameter.empty:
-                arguments[name] = None
         result = self.function(**arguments, **self.options)
         if "rows" in self.inputs:
             if not isinstance(result, Tensor) or result.shape != (given["rows"].shape[1],):

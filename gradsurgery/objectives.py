@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -181,21 +181,8 @@ class Objectives:
     @cached_property
     def _runs(self) -> list[list[int]]:
         """The tensors that are handled together: large and tapped ones alone, small ones that the same objectives reach in runs."""
-        runs: list[list[int]] = []
-        begun: dict[tuple[object, ...], tuple[list[int], int]] = {}
-        for t, tensor in enumerate(self.like):
-            count = tensor.numel()
-            if count > ALONE or t in self.inputs:
-                runs.append([t])
-                continue
-            key = (tensor.dtype, tensor.device, *[row[t] is None for row in self.gradients])
-            run, size = begun.get(key, ([], 0))
-            if not run or size + count > RUN:
-                run, size = [], 0
-                runs.append(run)
-            run.append(t)
-            begun[key] = run, size + count
-        return runs
+        keys = [(t.dtype, t.device, *[row[i] is None for row in self.gradients]) for i, t in enumerate(self.like)]
+        return in_runs(self.like, keys, self.inputs)
 
     def _cancels(self, table: Array) -> bool:
         """Whether d is much shorter than its terms, so that single precision would leave little of what it promises."""
@@ -218,8 +205,8 @@ class Objectives:
             small = not (self.blocks or self.formed or self.inputs) and sum(self.splits) <= RUN
             if self.count == 1 and small and len(self._runs) == 1 and self.like[0].device.type != "mps":
                 found = [g for g in self.gradients[0] if g is not None]
-                flat = _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
-                self._pending = [(0, torch.dot(flat, flat))]
+                vector = flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
+                self._pending = [(0, torch.dot(vector, vector))]
                 return
             dtype = torch.float32 if self._single else torch.float64
             plain = [[t] for t in range(len(self.like))] if self.blocks else self._runs
@@ -265,6 +252,24 @@ class Objectives:
             to_host([self])
         assert self._blocks is not None
         return self._blocks
+
+
+def in_runs(tensors: Sequence[Tensor], keys: Sequence[object], alone: Container[int] = ()) -> list[list[int]]:
+    """Positions of tensors to handle together: large ones and those in `alone` by themselves, small ones with the same key in runs."""
+    runs: list[list[int]] = []
+    begun: dict[object, tuple[list[int], int]] = {}
+    for t, (tensor, key) in enumerate(zip(tensors, keys, strict=True)):
+        count = tensor.numel()
+        if count > ALONE or t in alone:
+            runs.append([t])
+            continue
+        run, size = begun.get(key, ([], 0))
+        if not run or size + count > RUN:
+            run, size = [], 0
+            runs.append(run)
+        run.append(t)
+        begun[key] = run, size + count
+    return runs
 
 
 @contextlib.contextmanager
@@ -353,7 +358,7 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], runs: li
     lengths = [sum([like[t].numel() for t in run]) for run in runs]
     largest = max(lengths) if blocks else sum(lengths)
     for run, length in zip(runs, lengths, strict=True):
-        rows = [None if row[run[0]] is None else _flat([row[t] for t in run]) for row in gradients]
+        rows = [None if row[run[0]] is None else flat([row[t] for t in run]) for row in gradients]
         device = next((row.device for row in rows if row is not None), like[run[0]].device)
         device = CPU if device.type == "mps" else device
         if device not in buffers:
@@ -381,7 +386,7 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], runs: li
     return [(block, product) for (block, _), product in sums.items()]
 
 
-def _flat(gradients: Sequence[Tensor | None]) -> Tensor:
+def flat(gradients: Sequence[Tensor | None]) -> Tensor:
     """One vector of several gradients, all of them there."""
     found = [g for g in gradients if g is not None]
     return found[0].reshape(-1) if len(found) == 1 else _flatten(found)

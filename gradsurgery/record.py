@@ -121,3 +121,38 @@ class Record(Mapping[str, GroupRecord]):
                 line += "; conflicts " + ", ".join("/".join(pair) for pair in group.conflicts)
             lines.append(line)
         return "\n".join(lines)
+
+
+class LaterRecord(Record):
+    """A `Record` whose losses and groups are made when they are first read: most steps nobody reads them.
+
+    Args:
+        strategy: as in `Record`.
+        losses: gives the losses' values.
+        groups: gives the groups.
+        step: as in `Record`.
+    """
+
+    __qualname__ = "Record"
+
+    def __init__(self, strategy: str | None, losses: Callable[[], dict[str, float]], groups: Callable[[], dict[str, GroupRecord]], step: int) -> None:
+        self.__dict__.update(strategy=strategy, step=step, overflow=False, _losses=losses, _groups=groups)
+
+    @cached_property
+    def losses(self) -> dict[str, float]:
+        return self._losses()  # type: ignore[attr-defined,no-any-return]  # given above
+
+    @cached_property
+    def groups(self) -> dict[str, GroupRecord]:
+        return self._groups()  # type: ignore[attr-defined,no-any-return]  # given above
+
+    def __eq__(self, other: object) -> bool:
+        return self._read() == (other._read() if isinstance(other, LaterRecord) else other)
+
+    __hash__ = Record.__hash__
+
+    def __reduce__(self) -> tuple[type[Record], tuple[object, ...]]:
+        return Record, (self.strategy, self.losses, self.groups, self.step)
+
+    def _read(self) -> Record:
+        return Record(self.strategy, self.losses, self.groups, self.step)

@@ -12,7 +12,7 @@ from torch import nn
 from zoo import plain
 
 import gradsurgery as gs
-from gradsurgery.autograd.groups import named_parameters
+from gradsurgery.autograd.groups import Parameters
 from gradsurgery.solvers import min_norm, nearest_above
 
 F64 = torch.float64
@@ -537,4 +537,4 @@ def test_modules_with_their_own_idea_of_their_parameters():
     layer = nn.Linear(2, 2)
     layer.named_parameters = lambda *args, **kwargs: iter([("only", nn.Linear.__getattr__(layer, "weight"))])
     for model, names in ((Fewer(2, 2), ["weight"]), (layer, ["only"])):
-        assert [name for name, _ in named_parameters(model)] == names
+        assert [name for name, _, _ in Parameters(model).named().values()] == names

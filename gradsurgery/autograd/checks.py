@@ -3,19 +3,18 @@
 import difflib
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.autograd.groups import Group
-from gradsurgery.autograd.losses import Losses
-from gradsurgery.autograd.scene import objectives_of
+from gradsurgery.autograd.groups import Group, Grouping
+from gradsurgery.autograd.losses import Losses, named_values
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, one_of
-from gradsurgery.objectives import Objectives, to_host
+from gradsurgery.objectives import Objectives, flat, in_runs, to_host
 from gradsurgery.state import State
 
 Array = NDArray[np.float64]
@@ -28,6 +27,15 @@ class OutOfRangeError(NonFiniteError):
 
 def values_of(losses: Losses) -> dict[str, float]:
     return losses.values(to_host((), losses.tensors))
+
+
+def values_later(losses: Losses) -> Callable[[], dict[str, float]]:
+    """`values_of` for whoever asks: from copies, since losses may be changed in place, and without their graph."""
+    plain = [loss.detach() for loss in losses.tensors]
+    alike = all(loss.dtype == plain[0].dtype and loss.ndim == 0 for loss in plain)
+    copies = torch.stack(plain) if alike else torch.stack([loss.reshape(()).double() for loss in plain])
+    names, batches = losses.names, losses.batches
+    return lambda: named_values(names, batches, copies.tolist())
 
 
 def check_finite(values: dict[str, float], squares: list[tuple[str, tuple[str, ...], Array]]) -> None:
@@ -54,25 +62,30 @@ def not_finite(gradients: Sequence[Tensor]) -> list[int]:
 
 @torch.no_grad()
 def _read(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
-    """A sum is the cheapest read that NaN and infinity survive; one that only overflows is looked at again."""
-    totals = [g.sum() if g.dtype in WIDE else g.sum(dtype=torch.float32) for g in gradients]
+    """A sum, of small gradients together, is the cheapest read that NaN and infinity survive; one that only overflows is looked at again."""
+    runs = in_runs(gradients, [(g.dtype, g.device) for g in gradients])
+    totals = []
+    for run in runs:
+        row = flat([gradients[i] for i in run])
+        totals.append(row.sum() if row.dtype in WIDE else row.sum(dtype=torch.float32))
     arrived = to_host((), (*values, *totals))
-    odd = [i for i, total in enumerate(arrived[len(values) :]) if not math.isfinite(total)]
-    return arrived[: len(values)], [i for i in odd if not bool(torch.isfinite(gradients[i]).all())]
+    odd = [run for run, total in zip(runs, arrived[len(values) :], strict=True) if not math.isfinite(total)]
+    return arrived[: len(values)], sorted(i for run in odd for i in run if not bool(torch.isfinite(gradients[i]).all()))
 
 
 def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:
     return all(map(math.isfinite, values.values())) and all(group.finite for group in groups)
 
 
-def check_losses(values: dict[str, float], groups: list[Group], losses: Losses, reached: dict[str, tuple[str, ...]]) -> None:
+def check_losses(values: dict[str, float], groups: Sequence[Group]) -> None:
     if not all(map(math.isfinite, values.values())):
-        check_finite(values, [(g.name, (names := objectives_of(g, losses, reached)), np.zeros(len(names))) for g in groups])
+        check_finite(values, [(g.name, g.objectives, np.zeros(len(g.objectives))) for g in groups])
 
 
-def suspects(bad: list[str], groups: list[Group], reached: dict[str, tuple[str, ...]], losses: Losses) -> str:
+def suspects(bad: list[str], grouping: Grouping, losses: Losses) -> str:
     """After one pass of the sum only the reach tells which loss a NaN came from: one that reaches every bad parameter."""
-    where = [g.name for g in groups if any(name in g.parameters for name in bad)]
+    reached = grouping.reached
+    where = [g.name for g in grouping.groups if any(name in g.parameters for name in bad)]
     common = [o for o in losses.names if all(o in reached[name] for name in bad)]
     common = common or [o for o in losses.names if any(o in reached[name] for name in bad)]
     one = f"objective {common[0]!r}" if len(common) == 1 else "one of the objectives " + ", ".join(map(repr, common))

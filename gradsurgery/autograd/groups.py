@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,12 +18,56 @@ Reach = dict[str, frozenset[str]]  # parameter -> every objective that has reach
 
 @dataclass
 class Group:
-    """Parameters that are solved together; `plain` ones get the sum of their gradients."""
+    """Parameters that are solved together; `plain` ones get the sum of their gradients.
+
+    `objectives` are those that reach it in this step, in the order of the losses.
+    """
 
     key: GroupKey
     name: str
     parameters: dict[str, Tensor]
     plain: bool = False
+    objectives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The groups of a step, the reach so far with this step's, and for each parameter the objectives that reach it now."""
+
+    groups: list[Group]
+    reach: Reach
+    reached: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters of all groups."""
+        return {name: t for group in self.groups for name, t in group.parameters.items()}
+
+
+class Named:
+    """The trainable tensors given, by id, and by what to see that they still are what was found.
+
+    Args:
+        found: id -> (name, tensor, group).
+        modules: the modules that were asked, or None where one has its own idea of its parameters, and has to be asked again.
+        tensors: all that were met, trainable or not.
+    """
+
+    def __init__(self, found: dict[int, tuple[str, Tensor, str]], modules: list[nn.Module] | None, tensors: list[Tensor]) -> None:
+        self.found = found
+        self._tensors = tensors
+        self._parts: list[dict[str, Any]] | None = None if modules is None else [part for m in modules for part in (m._parameters, m._modules)]
+        self._before = None if self._parts is None else self._now()
+
+    def _now(self) -> tuple[list[Any], ...]:
+        parts = self._parts or ()
+        values = chain.from_iterable([part.values() for part in parts])
+        return [*map(tuple, parts)], [*map(id, values)], [*map(id, self._tensors)], [t.requires_grad for t in self._tensors]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the same modules hold the same tensors under the same names, and the same of them are trainable."""
+        return self._before is not None and self._before == self._now()
 
 
 class Parameters:
@@ -38,7 +84,7 @@ class Parameters:
             self._parts = {str(name): part if isinstance(part, nn.Module) else self._tensors(part, str(name)) for name, part in given.items()}
         else:
             self._parts = {"": self._tensors(given, "parameters")}
-        self.named()  # errors belong to the constructor
+        self._named = self._look()  # errors belong to the constructor
 
     @staticmethod
     def _tensors(given: Any, where: str) -> list[Tensor]:
@@ -56,11 +102,24 @@ class Parameters:
         return tensors
 
     def named(self) -> dict[int, tuple[str, Tensor, str]]:
-        """id -> (name, tensor, group) of the trainable tensors given; empty for None."""
+        """id -> (name, tensor, group) of the trainable tensors given; empty for None. The same dict as long as nothing has changed."""
+        if not self._named.holds:
+            self._named = self._look()
+        return self._named.found
+
+    def _look(self) -> Named:
         found: dict[int, tuple[str, Tensor, str]] = {}
+        modules: list[nn.Module] | None = []
+        met: list[Tensor] = []
         for group, part in self._parts.items():
-            named = named_parameters(part) if isinstance(part, nn.Module) else ((str(i), t) for i, t in enumerate(part or ()))
+            if isinstance(part, nn.Module):
+                own = modules_of(part)
+                named = named_parameters(own) if own is not None else part.named_parameters()
+                modules = None if own is None or modules is None else modules + [module for _, module in own]
+            else:
+                named = ((str(i), t) for i, t in enumerate(part or ()))
             for name, tensor in named:
+                met.append(tensor)
                 if not tensor.requires_grad:
                     continue
                 if not tensor.is_leaf:
@@ -70,12 +129,12 @@ class Parameters:
                 before = found.setdefault(id(tensor), (f"{group}/{name}" if group else name, tensor, group))
                 if before[2] != group:
                     raise InputError(f"parameter {name!r} is in two groups, {before[2]!r} and {group!r}; put it in one.")
-        return found
+        return Named(found, modules, met)
 
 
-def named_parameters(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """What `module.named_parameters()` gives, several times faster, since it is asked at every step."""
-    found: dict[int, tuple[str, Tensor]] = {}
+def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """(prefix, module) of a module and those within; None where one has its own idea of its parameters."""
+    found: list[tuple[str, nn.Module]] = []
     seen: set[nn.Module] = set()
     stack = [("", module)]
     while stack:
@@ -85,12 +144,20 @@ def named_parameters(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
         seen.add(owner)
         kind = type(owner)
         if any(getattr(kind, name) is not own or name in owner.__dict__ for name, own in TORCHS_OWN.items()):
-            return module.named_parameters()  # it has its own idea of them
+            return None
+        found.append((prefix, owner))
+        if owner._modules:
+            stack.extend((f"{prefix}{name}.", child) for name, child in reversed(owner._modules.items()) if child is not None)
+    return found
+
+
+def named_parameters(modules: Iterable[tuple[str, nn.Module]]) -> Iterable[tuple[str, Tensor]]:
+    """What `named_parameters()` gives of modules within each other, several times faster."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for prefix, owner in modules:
         for name, tensor in owner._parameters.items():
             if tensor is not None:
                 found.setdefault(id(tensor), (prefix + name, tensor))
-        if owner._modules:
-            stack.extend((f"{prefix}{name}.", child) for name, child in reversed(owner._modules.items()) if child is not None)
     return found.values()
 
 
@@ -108,12 +175,15 @@ def make_groups(
     Returns:
         The groups in the order of the parameters, and the reach with this step added.
     """
-    grown, joined = dict(reach), dict[tuple[frozenset[str], tuple[str, ...]], frozenset[str]]()
+    grown: Reach = dict(reach)
+    joined = dict[tuple[frozenset[str], tuple[str, ...]], frozenset[str]]()
     for name in parameters:
         both = reach.get(name, frozenset()), reached[name]
         if both not in joined:
             joined[both] = both[0].union(both[1])
         grown[name] = joined[both]
+    if grown == reach:
+        grown = reach  # the same one, by which later steps see that nothing has changed
     by_reach: dict[GroupKey, Group] = {}
     titles: dict[str, int] = dict.fromkeys((explicit or {}).values(), 1)
     for name, tensor in parameters.items():

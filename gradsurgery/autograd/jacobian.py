@@ -1,4 +1,4 @@
-"""Per-loss gradients by torch.autograd.grad: each loss's graph is traversed once, or all of them together."""
+"""Per-loss gradients by torch.autograd.grad: a pass per loss, in which losses that share nothing take part together, or one for all."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,20 +23,37 @@ def gather(
         retain_graph: whether the graphs are still needed afterwards; otherwise they are freed with the last pass.
         taps: the weights for which the gradients at their layers' outputs are wanted instead.
     """
-    last = max((i for i, inputs in enumerate(wanted) if inputs), default=-1)
-    gradients: list[dict[str, Tensor]] = []
-    for i, (loss, root, inputs) in enumerate(zip(losses, roots, wanted, strict=True)):
-        if not inputs:
-            gradients.append({})
-            continue
-        tapped = {name: tap for name, tap in (taps or {}).items() if name in inputs}
-        plain = [name for name in inputs if name not in tapped]
-        asked: list[Any] = [*(inputs[name] for name in plain), *(tap.through for tap in tapped.values() if tap.through is not None)]
+    gradients: list[dict[str, Tensor]] = [{} for _ in losses]
+    together = passes(wanted)
+    for members in together:
+        by = {name: i for i in members for name in wanted[i]}
+        tapped = {name: tap for name, tap in (taps or {}).items() if name in by}
+        plain = [name for name in by if name not in tapped]
+        asked: list[Any] = [*(wanted[by[name]][name] for name in plain), *(tap.through for tap in tapped.values() if tap.through is not None)]
+        starts, from_there = [losses[i] for i in members], [roots[i] for i in members]
         with several_passes(), listening(tapped) as heard:
-            found = torch.autograd.grad(loss, asked, root, retain_graph=retain_graph or i != last, allow_unused=True)
+            found = torch.autograd.grad(starts, asked, from_there, retain_graph=retain_graph or members is not together[-1], allow_unused=True)
         heard |= {name: g for name, g in zip(plain, found, strict=False) if g is not None}
-        gradients.append({name: heard[name] for name in inputs if name in heard})
+        for name, i in by.items():
+            if name in heard:
+                gradients[i][name] = heard[name]
     return gradients
+
+
+def passes(wanted: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
+    """The losses that are asked in one pass: those which share no parameter, so that what reaches each is one loss's alone."""
+    together: list[tuple[list[int], set[str]]] = []
+    for i, inputs in enumerate(wanted):
+        if not inputs:
+            continue
+        for members, names in together:
+            if names.isdisjoint(inputs):
+                members.append(i)
+                names.update(inputs)
+                break
+        else:
+            together.append(([i], set(inputs)))
+    return [members for members, _ in together]
 
 
 def gather_batched(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool) -> list[dict[str, Tensor]]:

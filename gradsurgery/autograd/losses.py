@@ -40,9 +40,14 @@ class Losses:
 
     def values(self, numbers: Sequence[float]) -> dict[str, float]:
         """name -> value of each loss; with several batches the mean over them."""
-        if self.batches == 1:
-            return dict(zip(self.names, numbers, strict=True))
-        return {name: float(np.mean(column)) for name, column in zip(self.names, zip(*self.by_batch(numbers), strict=True), strict=True)}
+        return named_values(self.names, self.batches, numbers)
+
+
+def named_values(names: Sequence[str], batches: int, numbers: Sequence[float]) -> dict[str, float]:
+    """name -> value of each loss, the mean over the batches, which lie one after the other."""
+    if batches == 1:
+        return dict(zip(names, numbers, strict=True))
+    return dict(zip(names, np.reshape(numbers, (batches, len(names))).mean(0).tolist(), strict=True))
 
 
 def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:

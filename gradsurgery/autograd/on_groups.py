@@ -17,7 +17,7 @@ from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.on_losses import LOSSES, skipped
 from gradsurgery.autograd.precision import one_scale
 from gradsurgery.autograd.replay import weights_again, weights_to_keep
-from gradsurgery.autograd.scene import groups_of, met_by, objectives_of
+from gradsurgery.autograd.scene import groups_of, met_by
 from gradsurgery.autograd.solve import Decision, Step, protected, solve
 from gradsurgery.autograd.taps import inputs_of
 from gradsurgery.contract import Outcome, Strategy
@@ -125,10 +125,12 @@ def settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisio
 def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decision:
     plan, losses, scene, memory = step.plan, gathered.losses, gathered.scene, step.memory
     gradients, idle = sift(gathered, memory.reach)
-    groups, reach, reached = groups_of(scene, losses, memory, {**met_by(gradients), **gathered.formed.met})
+    as_seen = not gathered.formed.met and all(found.keys() == wanted.keys() for found, wanted in zip(gradients, scene.wanted, strict=True))
+    met = scene.met if as_seen else {**met_by(gradients), **gathered.formed.met}
+    grouping = groups_of(scene, losses, memory, met)
     parts: list[Part] = []
-    for group in groups:
-        names = objectives_of(group, losses, reached)
+    for group in grouping.groups:
+        names = group.objectives
         places = [losses.names.index(o) for o in names]
         rows = [[found[i].get(name) for name in group.parameters] for found in losses.by_batch(gradients) for i in places]
         several = not group.plain and len(names) >= plan.min_objectives
@@ -137,7 +139,7 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
         formed = [(gram, places) for gram in gathered.formed.of(list(group.parameters))]
         parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs, formed), several))
     values, overflowing = _measure(step, strategy, gathered, parts)
-    skip = partial(skipped, scene, strategy, values, memory, [(part.group, part.names) for part in parts])
+    skip = partial(skipped, scene, strategy, values, memory, grouping.groups)
     if overflowing:
         return skip()
 
@@ -182,8 +184,10 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
             raise
         return skip()
     record = Record(strategy.name if strategy is not None else None, values, records, memory.step)
-    unreached = {name: frozenset[str]() for name in idle if name not in reach and name in scene.trained}
-    return Decision(results, memory.after({**reach, **unreached}, solving.states, step.weights, solving.to_keep()), record)
+    reach = grouping.reach
+    if unreached := {name: frozenset[str]() for name in idle if name not in reach and name in scene.trained}:
+        reach = {**reach, **unreached}
+    return Decision(results, memory.after(reach, solving.states, step.weights, solving.to_keep()), record)
 
 
 def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: Sequence[Part]) -> tuple[dict[str, float], bool]:

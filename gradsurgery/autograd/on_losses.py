@@ -1,24 +1,26 @@
 """Strategies that look at no gradient: one backward pass for everything."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.behind import behind_features
-from gradsurgery.autograd.checks import Array, OutOfRangeError, check_losses, read_finite, suspects, values_of
-from gradsurgery.autograd.groups import Group, GroupKey, Reach, check_dense
+from gradsurgery.autograd.checks import Array, OutOfRangeError, check_losses, read_finite, suspects, values_later, values_of
+from gradsurgery.autograd.groups import Group, Grouping, GroupKey, check_dense
 from gradsurgery.autograd.jacobian import gather_sum
 from gradsurgery.autograd.losses import root_gradients
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.precision import overflow
-from gradsurgery.autograd.scene import Scene, groups_of, objectives_of
+from gradsurgery.autograd.scene import Scene, groups_of
 from gradsurgery.autograd.solve import Decision, Step, solve
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.errors import NonFiniteError
-from gradsurgery.record import GroupRecord, Record
+from gradsurgery.record import GroupRecord, LaterRecord, Record
 from gradsurgery.state import State
 
 LOSSES = "losses"  # the group that a strategy which acts on losses has its state and weights under
@@ -27,12 +29,12 @@ LOSSES = "losses"  # the group that a strategy which acts on losses has its stat
 def on_losses(step: Step, strategy: Strategy) -> Decision:
     """A strategy whose weights belong to the losses: one weighted pass for every parameter, heads included."""
     losses, scene, memory = step.losses, step.scene, step.memory
-    groups, reach, reached = groups_of(scene, losses, memory, scene.met)
+    grouping = groups_of(scene, losses, memory, scene.met)
     values: dict[str, float] = {}
     if "losses" in strategy.inputs:
         values = values_of(losses)
         if step.plan.check and step.scale is None:
-            check_losses(values, groups, losses, reached)
+            check_losses(values, grouping.groups)
     everything = Group(LOSSES, "+".join(losses.names), {**scene.trained, **scene.others})
     kept = (step.replay or {}).get(LOSSES, {})
     replaying = set(kept) == set(losses.names)
@@ -44,25 +46,23 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
         outcome, state = Outcome(np.ones(len(losses.names))), None
     assert outcome.weights is not None
     weights = dict(zip(losses.names, outcome.weights.tolist(), strict=True))
-    gradients = weighted_pass(step, outcome.weights, {name: t for group in groups for name, t in group.parameters.items()}, step.retain_graph)
-    records = {}
-    for group in groups:
-        names = objectives_of(group, losses, reached)
-        row = np.array([weights[o] for o in names])
-        records[group.name] = GroupRecord(
-            group.name,
-            names,
-            strategy.name,
-            len(group.parameters),
-            weights=row,
-            gap=outcome.gap,
-            converged=outcome.converged,
-            replayed=replaying,
-        )
+    gradients = weighted_pass(step, outcome.weights, grouping.tensors, step.retain_graph)
+    records = partial(_records, grouping.groups, weights, strategy.name, outcome, replaying)
     states = {everything.key: state} if state is not None else {}
-    known = step.memory.reach if scene.unsure else reach  # what a compiled region reaches, only gradients tell
+    if scene.unsure:  # what a compiled region reaches, only gradients tell
+        grouping = replace(grouping, reach=memory.reach)
     solved: dict[GroupKey, dict[str, float]] | None = None if replaying else {LOSSES: weights} if step.plan.every > 1 else {}
-    return finish(step, strategy, groups, known, reached, gradients, values, states, records, solved)
+    return finish(step, strategy, grouping, gradients, values, states, records, solved)
+
+
+def _records(groups: Sequence[Group], weights: Mapping[str, float], name: str, outcome: Outcome, replaying: bool) -> dict[str, GroupRecord]:
+    rows = {group.name: np.array([weights[o] for o in group.objectives]) for group in groups}
+    return {
+        g.name: GroupRecord(
+            g.name, g.objectives, name, len(g.parameters), weights=rows[g.name], gap=outcome.gap, converged=outcome.converged, replayed=replaying
+        )
+        for g in groups
+    }
 
 
 def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
@@ -70,14 +70,14 @@ def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
     plan, losses, scene, memory = step.plan, step.losses, step.scene, step.memory
     if scene.unsure:
         return None
-    groups, reach, reached = groups_of(scene, losses, memory, scene.met)
+    grouping = groups_of(scene, losses, memory, scene.met)
     values = values_of(losses) if "losses" in strategy.inputs else {}
     factors: dict[str, float] = {}
     records: dict[str, GroupRecord] = {}
     states: dict[GroupKey, State] = {}
     solved: dict[GroupKey, dict[str, float]] = {}
-    for group in groups:
-        names = objectives_of(group, losses, reached)
+    for group in grouping.groups:
+        names = group.objectives
         applied = not group.plain and len(names) >= plan.min_objectives
         outcome = Outcome(np.ones(len(names)))
         if applied:
@@ -93,8 +93,8 @@ def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
         records[group.name] = GroupRecord(
             group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=row, gap=outcome.gap, converged=outcome.converged
         )
-    gradients = weighted_pass(step, np.ones(len(losses.names)), {name: t for group in groups for name, t in group.parameters.items()}, step.retain_graph)
-    return finish(step, strategy, groups, reach, reached, gradients, values, states, records, solved, factors)
+    gradients = weighted_pass(step, np.ones(len(losses.names)), grouping.tensors, step.retain_graph)
+    return finish(step, strategy, grouping, gradients, values, states, lambda: records, solved, factors)
 
 
 def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:
@@ -106,23 +106,21 @@ def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_
     return found
 
 
-def skipped(scene: Scene, strategy: Strategy | None, values: dict[str, float], memory: Memory, groups: Sequence[tuple[Group, tuple[str, ...]]]) -> Decision:
+def skipped(scene: Scene, strategy: Strategy | None, values: dict[str, float], memory: Memory, groups: Sequence[Group]) -> Decision:
     """What a GradScaler skips: infinity everywhere, and no step remembered."""
     name = None if strategy is None else strategy.name
-    records = {group.name: GroupRecord(group.name, names, name or "plain", len(group.parameters)) for group, names in groups}
+    records = {group.name: GroupRecord(group.name, group.objectives, name or "plain", len(group.parameters)) for group in groups}
     return Decision(overflow(scene.written), memory, Record(name, values, records, memory.step, overflow=True))
 
 
 def finish(
     step: Step,
     strategy: Strategy,
-    groups: list[Group],
-    reach: Reach,
-    reached: dict[str, tuple[str, ...]],
+    grouping: Grouping,
     found: dict[str, Tensor],
     values: dict[str, float],
     states: dict[GroupKey, State],
-    records: dict[str, GroupRecord],
+    records: Callable[[], dict[str, GroupRecord]],
     solved: dict[GroupKey, dict[str, float]] | None,
     factors: Mapping[str, float] | None = None,
     sums: Mapping[str, Tensor] | None = None,
@@ -132,13 +130,11 @@ def finish(
     Args:
         step: the step.
         strategy: what decided the weights.
-        groups: the groups, with what has reached each parameter so far (`reach`) and what does now (`reached`).
-        reach: see above.
-        reached: see above.
+        grouping: the groups.
         found: parameter -> gradient.
         values: the losses' values where they are known already.
         states: the new states.
-        records: the Record's groups.
+        records: gives the Record's groups.
         solved: the weights to use again; None where those of an earlier step were used.
         factors: what a parameter's gradient is to be multiplied by.
         sums: the plain sum at the features, where `found` holds something else there.
@@ -149,26 +145,27 @@ def finish(
         numbers, odd = read_finite(losses, list(found.values()))
         values, bad = losses.values(numbers), [names[i] for i in odd]
         if step.scale is not None and (bad or not all(map(math.isfinite, values.values()))):
-            return skipped(scene, strategy, values, memory, [(group, objectives_of(group, losses, reached)) for group in groups])
-        check_losses(values, groups, losses, reached)
+            return skipped(scene, strategy, values, memory, grouping.groups)
+        check_losses(values, grouping.groups)
         if bad:
-            raise NonFiniteError(suspects(bad, groups, reached, losses))
-    values = values or values_of(losses)
-    features = {name: found.pop(name) for name in names if name in scene.cut.features}
+            raise NonFiniteError(suspects(bad, grouping, losses))
+    read = (lambda: values) if values else values_later(losses)
+    features = {name: found.pop(name) for name in names if name in scene.cut.features} if scene.cut.features else {}
+    factors = factors or {}
     parameters = [scene.parameter(name) for name in found]
-    gradients, kept = list(found.values()), list(found)
+    gradients, scales = list(found.values()), [factors.get(name, 1.0) for name in found] if factors else []
     found.clear()
     directions = commit.owned(gradients, parameters)
-    for i, name in enumerate(kept):
-        if (factors or {}).get(name, 1.0) != 1.0:
-            directions[i] = directions[i].mul_((factors or {})[name])
+    for direction, scale in zip(directions, scales, strict=False):
+        if scale != 1.0:
+            direction.mul_(scale)
     results = list(zip(parameters, directions, strict=True))
     if features:
-        roots = {name: g * (factors or {}).get(name, 1.0) for name, g in features.items()}
+        roots = {name: g * factors.get(name, 1.0) for name, g in features.items()}
         try:
             results += behind_features(scene, roots, [features if sums is None else sums], step.retain_graph, step.plan.check)
         except OutOfRangeError:
             if step.scale is None:
                 raise
-            return skipped(scene, strategy, values, memory, [(group, objectives_of(group, losses, reached)) for group in groups])
-    return Decision(results, memory.after(reach, states, step.weights, solved), Record(strategy.name, values, records, memory.step))
+            return skipped(scene, strategy, values, memory, grouping.groups)
+    return Decision(results, memory.after(grouping.reach, states, step.weights, solved), LaterRecord(strategy.name, read, records, memory.step))

@@ -9,7 +9,7 @@ from torch import Tensor
 from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.on_losses import finish, weighted_pass
-from gradsurgery.autograd.scene import groups_of, objectives_of
+from gradsurgery.autograd.scene import groups_of
 from gradsurgery.autograd.solve import Decision, Step
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.errors import InputError, StrategyError
@@ -40,12 +40,12 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
     likely = scene.likely(losses, memory.reach)
     if likely is None:
         return None
-    groups, reach, reached = groups_of(scene, losses, memory, likely)
+    grouping = groups_of(scene, losses, memory, likely)
     passes: list[tuple[NDArray[np.float64], dict[str, Tensor]]] = []
     plain: dict[str, Tensor] = {}
     records = {}
-    for group in groups:
-        names = objectives_of(group, losses, reached)
+    for group in grouping.groups:
+        names = group.objectives
         applied = not group.plain and len(names) >= plan.min_objectives
         weights = weights_again(step.replay, group, names) if applied else np.ones(len(names))
         if weights is None:
@@ -56,7 +56,7 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
         else:
             plain.update(group.parameters)
         records[group.name] = GroupRecord(group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=weights, replayed=applied)
-    plain |= {name: scene.parameter(name) for name in scene.met if not reached[name]}
+    plain |= {name: scene.parameter(name) for name in scene.met if not grouping.reached[name]}
     if plain:
         passes.append((np.ones(len(losses.names)), plain))
     at_features = scene.cut.features if scene.cut.others else {}
@@ -72,4 +72,4 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
             sums = found
         else:
             gradients |= found
-    return finish(step, strategy, groups, reach, reached, gradients, {}, {}, records, None, sums=sums)
+    return finish(step, strategy, grouping, gradients, {}, {}, lambda: records, None, sums=sums)

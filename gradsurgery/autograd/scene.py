@@ -1,26 +1,28 @@
 """The scene of a step: what is trained, which loss reaches what, and the groups that follow."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.features import Cut, Cutting
 from gradsurgery.autograd.graph import Graph, walk
-from gradsurgery.autograd.groups import Group, Parameters, Reach, is_parameter, make_groups
+from gradsurgery.autograd.groups import Group, Grouping, Parameters, Reach, is_parameter, make_groups
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError
 
 OTHERS = "others"
+Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and more
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a `Surgery`; strategy None looks and decides nothing."""
+    """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again."""
 
     strategy: Strategy | None
     parameters: Parameters
@@ -32,6 +34,7 @@ class Plan:
     every: int = 1
     method: str = "auto"
     lean: bool = False
+    seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
 
     @property
     def required(self) -> Strategy:
@@ -53,6 +56,7 @@ class Scene:
         unsure: for each name those of them that reach it or not, behind a compiled region; only where there are any.
         cut: the features.
         once: whether a compiled region allows one backward pass only.
+        grouped: what was met last, the reach before that, and the groups that followed.
     """
 
     trained: dict[str, Tensor]
@@ -63,6 +67,7 @@ class Scene:
     unsure: dict[str, int]
     cut: Cut
     once: bool = False
+    grouped: list[tuple[Mapping[str, int], Reach, Grouping]] = field(default_factory=list, compare=False, repr=False)
 
     def parameter(self, name: str) -> Tensor:
         return self.trained[name] if name in self.trained else self.others[name]
@@ -108,12 +113,44 @@ class Scene:
         return Scene(*merged, explicit, len(order), met, unsure, self.cut, self.once or new.once)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The scene of a step, and what to know it again by: what was given, what was known, the losses' names, and the leaves with the losses that reach each."""
+
+    scene: Scene
+    given: Given
+    known: Given
+    names: tuple[str, ...]
+    leaves: list[tuple[Tensor, int]]
+
+    def again(self, given: Given, known: Given, losses: Losses, graph: Graph) -> bool:
+        same = given is self.given and known is self.known and losses.names == self.names and len(losses.tensors) == self.scene.count
+        if not same or len(graph.leaves) != len(self.leaves):
+            return False
+        pairs = zip(graph.leaves.values(), self.leaves, strict=True)
+        return all(visit.leaf is leaf and visit.losses == visit.surely == bits for visit, (leaf, bits) in pairs)
+
+
 def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor] | None = None) -> tuple[Scene, Memory, Graph]:
+    """The scene of a step, what is known of the parameters now, and the graph; the last step's scene where nothing has changed."""
     cut = Cutting(features or {})
     graph = walk(losses.tensors, losses.names * losses.batches, cut.places)
+    given = plan.parameters.named()
+    for seen in plan.seen:
+        if not features and seen.again(given, memory.known, losses, graph):
+            return seen.scene, memory, graph
+    scene, memory = _look(plan, losses, memory, cut, graph, given)
+    plan.seen.clear()
+    leaves = [(v.leaf, v.losses) for v in graph.leaves.values() if v.leaf is not None and v.losses == v.surely]
+    if len(leaves) == len(graph.leaves) == len(scene.met) and not features:  # so that no inputs or features are held on to
+        plan.seen.append(Seen(scene, given, memory.known, losses.names, leaves))
+    return scene, memory, graph
+
+
+def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph, given: Given) -> tuple[Scene, Memory]:
+    features = cut.features
     around = graph.leaves
     behind, behind_once = cut.behind(graph)
-    given = plan.parameters.named()
     if plan.parameters.discover:
         memory.check_resumable(losses.names)
         new = [key for key in around if key not in memory.known and is_parameter(graph.tensor(key))]
@@ -154,7 +191,7 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
         Cut(cut.features, trunk, unknown),
         graph.once,
     )
-    return scene, memory, graph
+    return scene, memory
 
 
 def met_by(found: Sequence[Iterable[str]]) -> dict[str, int]:
@@ -166,8 +203,17 @@ def met_by(found: Sequence[Iterable[str]]) -> dict[str, int]:
     return met
 
 
-def groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, int]) -> tuple[list[Group], Reach, dict[str, tuple[str, ...]]]:
-    """The groups of what is `met`, the reach so far with this step's, and for each parameter the objectives that reach it now."""
+def groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, int]) -> Grouping:
+    """The groups of what is `met`; those of the step before where it met the same."""
+    for before, reach, grouping in scene.grouped:
+        if reach is memory.reach and before == met:
+            return grouping
+    grouping = _groups_of(scene, losses, memory, met)
+    scene.grouped[:] = [(met, memory.reach, grouping)]
+    return grouping
+
+
+def _groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, int]) -> Grouping:
     n, every = len(losses.names), (1 << len(losses.names)) - 1
     tuples: dict[int, tuple[str, ...]] = {}
     reached = {}
@@ -186,9 +232,7 @@ def groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, in
         taken = {g.name for g in groups}
         title = next(t for t in (OTHERS, *(f"{OTHERS} ({i})" for i in range(2, len(taken) + 3))) if t not in taken)
         groups.append(Group(title, title, others, plain=True))
-    return groups, reach, reached
-
-
-def objectives_of(group: Group, losses: Losses, reached: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    present = set().union(*{reached[name] for name in group.parameters})
-    return tuple(o for o in losses.names if o in present)
+    for group in groups:
+        present = set().union(*{reached[name] for name in group.parameters})
+        group.objectives = tuple(o for o in losses.names if o in present)
+    return Grouping(groups, reach, reached)

@@ -62,20 +62,20 @@ def solve(
     step: Step, strategy: Strategy, values: dict[str, float], group: Group, names: tuple[str, ...], objectives: Objectives | None
 ) -> tuple[Outcome, State | None]:
     """Ask the strategy; its state comes back changed, as a copy that is kept only if the step stands."""
-    memory, weight = step.memory, step.weights
+    memory, wanted = step.memory, strategy.inputs
     given = {} if objectives is None else gradient_inputs(strategy, objectives)
-    given |= {
-        "losses": np.array([values[o] * weight[o] for o in names]) if values else None,
-        "observed": np.array([memory.observed.get(o, np.nan) for o in names]) if memory.observed else None,
-        "scores": step.scores,
-        "objectives": names,
-        "group": group.name,
-        "rng": rng_for(step.plan.seed, memory.step, group.name) if "rng" in strategy.inputs else None,
-    }
-    if "generator" in strategy.inputs:
+    given |= {"objectives": names, "group": group.name, "scores": step.scores}
+    if "losses" in wanted and values:
+        weight = step.weights
+        given["losses"] = np.array([values[o] * weight[o] for o in names])
+    if "observed" in wanted and memory.observed:
+        given["observed"] = np.array([memory.observed.get(o, np.nan) for o in names])
+    if "rng" in wanted:
+        given["rng"] = rng_for(step.plan.seed, memory.step, group.name)
+    if "generator" in wanted:
         given["generator"] = generator_for(step.plan.seed, memory.step, group.name, next(iter(group.parameters.values())).device)
     state = bound = None
-    if "state" in strategy.inputs:
+    if "state" in wanted:
         state = memory.state_of(group)
         given["state"] = bound = state.bind(names, list(group.parameters), list(group.parameters.values()))
     try:
