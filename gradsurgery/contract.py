@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -171,7 +172,7 @@ class Strategy:
             shapes = [(n,)] if blocks is None else [(n,), (blocks, n)]
         if weights.shape not in shapes:
             raise StrategyError(f"strategy {self.name!r} returned weights of shape {list(weights.shape)}; expected {list(shapes[0])}.")
-        if not np.isfinite(weights).all():
+        if not (math.isfinite(weights.sum()) or np.isfinite(weights).all()):
             raise NonFiniteError(f"strategy {self.name!r} returned weights that are not finite: {weights.tolist()}.")
         return Outcome(weights, None, gap, converged)
 

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradsurgery.ownership import exclusive
 from gradsurgery.tapped import combine_tapped, gram_tapped, in_pieces
 
 Array = NDArray[np.float64]
@@ -145,11 +146,12 @@ class Objectives:
                     piece.copy_((gradient.T @ self.inputs[t] if t in self.inputs else gradient).reshape(-1))
         return rows if self.scale == 1 else rows.div_(self.scale)
 
-    def combine(self, weights: Array) -> list[Tensor | None]:
-        """d = Jᵀw tensor by tensor, in new tensors of each parameter's dtype; None where no objective reaches one.
+    def combine(self, weights: Array, reuse: bool = False) -> list[Tensor | None]:
+        """d = Jᵀw tensor by tensor, in tensors of each parameter's dtype that nobody else has; None where no objective reaches one.
 
         Args:
             weights: [n], or [k, n] with one row per tensor, or [m, n] with one row per batch.
+            reuse: whether d may be formed in the memory of a gradient, where nobody else holds it. The gradients are then gone.
         """
         if self.batches > 1:
             weights = np.reshape(weights, self.count)
@@ -159,16 +161,27 @@ class Objectives:
         plain = not precise and np.ndim(weights) == 1 and all(w == 0 or IN_RANGE[0] < abs(w) < IN_RANGE[1] for w in weights.tolist())
         together = self._alike() if plain else []
         for run in together:
-            for t, found in zip(run, _combine_run([[row[t] for t in run] for row in self.gradients], weights.tolist()), strict=True):
+            first = self._first(run[0], weights.tolist())
+            own = [exclusive(self.gradients[first], t, self.like[t]) for t in run] if reuse and first is not None else [None]
+            rows = [[row[t] for t in run] for row in self.gradients]
+            for t, found in zip(run, _combine_run(rows, weights.tolist(), [g for g in own if g is not None]), strict=True):
                 out[t] = found
         for t in sorted({*range(len(self.like))}.difference(*together)):
-            tensor = self.like[t]
-            column, given = [row[t] for row in self.gradients], table[t].tolist()
+            tensor, given = self.like[t], table[t].tolist()
+            first = self._first(t, given)
+            into = exclusive(self.gradients[first], t, tensor) if reuse and first is not None and t not in self.inputs else None
+            column = [row[t] for row in self.gradients]
             if t in self.inputs:
                 out[t] = combine_tapped(column, given, tensor, self.inputs[t], precise)
             else:
-                out[t] = _combine(column, given, tensor, precise)
+                out[t] = _combine(column, given, tensor, precise, into)
+        if reuse:
+            self.gradients = [[None] * len(row) for row in self.gradients]
         return out
+
+    def _first(self, t: int, weights: Sequence[float]) -> int | None:
+        """The first objective that has a part in tensor t."""
+        return next((i for i, weight in enumerate(weights) if weight != 0 and self.gradients[i][t] is not None), None)
 
     def _alike(self) -> list[list[int]]:
         """Small tensors that the same objectives reach, some of them each, in runs of one dtype that needs no wider one."""
@@ -181,8 +194,21 @@ class Objectives:
     @cached_property
     def _runs(self) -> list[list[int]]:
         """The tensors that are handled together: large and tapped ones alone, small ones that the same objectives reach in runs."""
-        keys = [(t.dtype, t.device, *[row[i] is None for row in self.gradients]) for i, t in enumerate(self.like)]
-        return in_runs(self.like, keys, self.inputs)
+        runs: list[list[int]] = []
+        begun: dict[tuple[object, ...], tuple[list[int], int]] = {}
+        for t, tensor in enumerate(self.like):
+            count = tensor.numel()
+            if count > ALONE or t in self.inputs:
+                runs.append([t])
+                continue
+            key = (tensor.dtype, tensor.device, *[row[t] is None for row in self.gradients])
+            run, size = begun.get(key, ([], 0))
+            if not run or size + count > RUN:
+                run, size = [], 0
+                runs.append(run)
+            run.append(t)
+            begun[key] = run, size + count
+        return runs
 
     def _cancels(self, table: Array) -> bool:
         """Whether d is much shorter than its terms, so that single precision would leave little of what it promises."""
@@ -205,8 +231,8 @@ class Objectives:
             small = not (self.blocks or self.formed or self.inputs) and sum(self.splits) <= RUN
             if self.count == 1 and small and len(self._runs) == 1 and self.like[0].device.type != "mps":
                 found = [g for g in self.gradients[0] if g is not None]
-                vector = flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
-                self._pending = [(0, torch.dot(vector, vector))]
+                flat = _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
+                self._pending = [(0, torch.dot(flat, flat))]
                 return
             dtype = torch.float32 if self._single else torch.float64
             plain = [[t] for t in range(len(self.like))] if self.blocks else self._runs
@@ -252,24 +278,6 @@ class Objectives:
             to_host([self])
         assert self._blocks is not None
         return self._blocks
-
-
-def in_runs(tensors: Sequence[Tensor], keys: Sequence[object], alone: Container[int] = ()) -> list[list[int]]:
-    """Positions of tensors to handle together: large ones and those in `alone` by themselves, small ones with the same key in runs."""
-    runs: list[list[int]] = []
-    begun: dict[object, tuple[list[int], int]] = {}
-    for t, (tensor, key) in enumerate(zip(tensors, keys, strict=True)):
-        count = tensor.numel()
-        if count > ALONE or t in alone:
-            runs.append([t])
-            continue
-        run, size = begun.get(key, ([], 0))
-        if not run or size + count > RUN:
-            run, size = [], 0
-            runs.append(run)
-        run.append(t)
-        begun[key] = run, size + count
-    return runs
 
 
 @contextlib.contextmanager
@@ -358,7 +366,7 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], runs: li
     lengths = [sum([like[t].numel() for t in run]) for run in runs]
     largest = max(lengths) if blocks else sum(lengths)
     for run, length in zip(runs, lengths, strict=True):
-        rows = [None if row[run[0]] is None else flat([row[t] for t in run]) for row in gradients]
+        rows = [None if row[run[0]] is None else _flat([row[t] for t in run]) for row in gradients]
         device = next((row.device for row in rows if row is not None), like[run[0]].device)
         device = CPU if device.type == "mps" else device
         if device not in buffers:
@@ -386,27 +394,34 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], runs: li
     return [(block, product) for (block, _), product in sums.items()]
 
 
-def flat(gradients: Sequence[Tensor | None]) -> Tensor:
+def _flat(gradients: Sequence[Tensor | None]) -> Tensor:
     """One vector of several gradients, all of them there."""
     found = [g for g in gradients if g is not None]
     return found[0].reshape(-1) if len(found) == 1 else _flatten(found)
 
 
 @torch.no_grad()
-def _combine_run(rows: list[list[Tensor | None]], weights: list[float]) -> list[Tensor]:
-    """`_combine` for tensors of one dtype that the same objectives reach, in one call into torch per objective."""
+def _combine_run(rows: list[list[Tensor | None]], weights: list[float], own: list[Tensor]) -> list[Tensor]:
+    """`_combine` for tensors of one dtype that the same objectives reach, in one call into torch per objective; `own` are all to write to, or some."""
     terms = [(w, [g for g in row if g is not None]) for w, row in zip(weights, rows, strict=True) if row[0] is not None]
     used = [(w, row) for w, row in terms if w != 0]
     if not used:
         return [torch.zeros_like(g) for g in terms[0][1]]
-    out: list[Tensor] = list(torch._foreach_mul(used[0][1], used[0][0]))
+    first, out = used[0]
+    if len(own) < len(out):
+        out = list(torch._foreach_mul(out, first))
+    else:
+        out = own
+        if first != 1:
+            torch._foreach_mul_(out, first)
     for weight, row in used[1:]:
         torch._foreach_add_(out, row, alpha=weight)
     return out
 
 
 @torch.no_grad()
-def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, precise: bool) -> Tensor | None:
+def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, precise: bool, into: Tensor | None) -> Tensor | None:
+    """Σ wᵢgᵢ for one tensor; `into` is the first gradient with a weight, if that may be written to."""
     terms = [(w, g) for w, g in zip(weights, column, strict=True) if g is not None]
     if not terms:
         return None
@@ -419,7 +434,10 @@ def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, pr
     if precise and wide == torch.float32 and like.device.type != "mps":
         return _combine_precisely(terms, like)
     first, gradient = terms[0]
-    out = gradient.to(wide) * first if gradient.dtype != wide else torch.mul(gradient, first)
+    if into is not None and into.dtype == wide:
+        out = into if first == 1 else into.mul_(first)
+    else:
+        out = gradient.to(wide) * first if gradient.dtype != wide else torch.mul(gradient, first)
     for weight, gradient in terms[1:]:
         out.add_(gradient.to(wide), alpha=weight)
     return out.to(like.dtype)

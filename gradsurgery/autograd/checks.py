@@ -14,7 +14,7 @@ from gradsurgery.autograd.groups import Group, Grouping
 from gradsurgery.autograd.losses import Losses, named_values
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, one_of
-from gradsurgery.objectives import Objectives, flat, in_runs, to_host
+from gradsurgery.objectives import Objectives, to_host
 from gradsurgery.state import State
 
 Array = NDArray[np.float64]
@@ -62,15 +62,11 @@ def not_finite(gradients: Sequence[Tensor]) -> list[int]:
 
 @torch.no_grad()
 def _read(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
-    """A sum, of small gradients together, is the cheapest read that NaN and infinity survive; one that only overflows is looked at again."""
-    runs = in_runs(gradients, [(g.dtype, g.device) for g in gradients])
-    totals = []
-    for run in runs:
-        row = flat([gradients[i] for i in run])
-        totals.append(row.sum() if row.dtype in WIDE else row.sum(dtype=torch.float32))
+    """A sum is the cheapest read that NaN and infinity survive; one that only overflows is looked at again."""
+    totals = [g.sum() if g.dtype in WIDE else g.sum(dtype=torch.float32) for g in gradients]
     arrived = to_host((), (*values, *totals))
-    odd = [run for run, total in zip(runs, arrived[len(values) :], strict=True) if not math.isfinite(total)]
-    return arrived[: len(values)], sorted(i for run in odd for i in run if not bool(torch.isfinite(gradients[i]).all()))
+    odd = [i for i, total in enumerate(arrived[len(values) :]) if not math.isfinite(total)]
+    return arrived[: len(values)], [i for i in odd if not bool(torch.isfinite(gradients[i]).all())]
 
 
 def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:

@@ -1,29 +1,23 @@
 """Everything into .grad at once, or nothing; then the post-accumulate hooks, as torch fires them."""
 
-import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gradsurgery.errors import InputError
+from gradsurgery.ownership import exclusive
 
 
 def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients that may become `.grad`: those that autograd made for us alone, copies of the others.
+    """Gradients that may become `.grad`: those that autograd made for us alone, and nothing but this list holds; copies of the others.
 
-    torch.autograd.grad may return one tensor for two parameters, an expanded scalar, or a tensor that a custom function
-    keeps; like torch's own accumulation, this takes a gradient over only when nobody else holds it and its layout fits.
+    Like torch's own accumulation, this takes a gradient over only when nobody else holds it and its layout fits.
     """
     out: list[Tensor] = []
-    storages: set[int] = set()
-    for i in range(len(gradients)):
-        storage = gradients[i].untyped_storage()
-        # two references are ours: the list's and getrefcount's argument
-        alone = sys.getrefcount(gradients[i]) <= 2 and gradients[i].stride() == parameters[i].stride()
-        alone = alone and storage.data_ptr() not in storages and storage.nbytes() == gradients[i].numel() * gradients[i].element_size()
-        storages.add(storage.data_ptr())
-        out.append(gradients[i] if alone else torch.empty_like(parameters[i]).copy_(gradients[i]))
+    for i, parameter in enumerate(parameters):
+        mine = exclusive(gradients, i, parameter)
+        out.append(torch.empty_like(parameter).copy_(gradients[i]) if mine is None else mine)
     return out
 
 

@@ -56,7 +56,7 @@ def harvest(
     taps = taps or {}
     formed = form(losses, scene, scale, portions(scene, taps)) if lean else Formed()
     wanted = [{name: t for name, t in found.items() if name not in formed.grams} for found in scene.wanted] if formed.grams else scene.wanted
-    roots, retain = root_gradients(losses, losses.weights, scale), retain_graph or bool(formed.grams)
+    roots, retain = root_gradients(losses, losses.weights.tolist(), scale), retain_graph or bool(formed.grams)
     gradients = gather_batched(losses.tensors, roots, wanted, retain) if batched else gather(losses.tensors, roots, wanted, retain, taps)
     for found in gradients:
         for name, gradient in found.items():

@@ -68,7 +68,7 @@ def portions(scene: Scene, taps: Mapping[str, Tap]) -> list[list[str]]:
 def form(losses: Losses, scene: Scene, scale: Tensor | None, parts: Sequence[Sequence[str]]) -> Formed:
     """The Gram matrices of tensors whose gradients are not kept, by a pass per loss for each portion; the graph stays."""
     formed = Formed()
-    roots = root_gradients(losses, losses.weights, scale)
+    roots = root_gradients(losses, losses.weights.tolist(), scale)
     for names in map(frozenset, parts):
         wanted = [{name: t for name, t in found.items() if name in names} for found in scene.wanted]
         gradients = gather(losses.tensors, roots, wanted, True)

@@ -14,6 +14,7 @@ from gradsurgery.registry import by_objective
 
 LossesLike = Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Sequence[Mapping[str, Tensor]]
 T = TypeVar("T")
+DICTS, LISTS = (dict, Mapping), (list, tuple, Sequence)  # the usual types first: asking an abstract one takes longer
 FINFO = {dtype: torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 
@@ -58,9 +59,9 @@ def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
             on different devices, or weights that do not fit; the message names the loss.
     """
     names: tuple[str, ...]
-    if isinstance(losses, Sequence) and len(losses) > 0 and all(isinstance(part, Mapping) for part in losses):
+    if isinstance(losses, LISTS) and len(losses) > 0 and not isinstance(losses[0], Tensor) and all(isinstance(part, DICTS) for part in losses):
         return _independent([parse_losses(part, weights) for part in losses])
-    if isinstance(losses, Mapping):
+    if isinstance(losses, DICTS):
         wrong = [k for k in losses if not isinstance(k, str)]
         if wrong:
             raise InputError(f"losses: the names are strings; got {wrong[0]!r}.")
@@ -69,7 +70,7 @@ def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
         if losses.ndim != 1:
             raise InputError(f"losses: a tensor of losses has one dimension; got shape {list(losses.shape)}. A single loss goes in a list or dict.")
         names, tensors = tuple(map(str, range(len(losses)))), tuple(losses.unbind())
-    elif isinstance(losses, Sequence) and not isinstance(losses, str | bytes):
+    elif isinstance(losses, LISTS) and not isinstance(losses, str | bytes):
         names, tensors = tuple(map(str, range(len(losses)))), tuple(losses)  # type: ignore[arg-type]  # each is checked below
     else:
         accepted = "a dict of name -> scalar (or a list of such, one per independent batch), a sequence of scalars, or a 1-d tensor"
@@ -102,14 +103,14 @@ def _independent(parts: list[Losses]) -> Losses:
     return Losses(names, tensors, weights, len(parts))
 
 
-def root_gradients(losses: Losses, weights: NDArray[np.float64], scale: Tensor | None = None) -> list[Tensor]:
+def root_gradients(losses: Losses, weights: Sequence[float], scale: Tensor | None = None) -> list[Tensor]:
     """The gradient each loss starts its backward pass with: its weight, times a GradScaler's factor, in the loss's dtype.
 
     Raises:
         NonFiniteError: for a weight that does not fit into it.
     """
-    for name, t, w in zip(losses.names * losses.batches, losses.tensors, weights.tolist(), strict=True):
+    for name, t, w in zip(losses.names * losses.batches, losses.tensors, weights, strict=True):
         if abs(w) > FINFO[t.dtype]:
             raise NonFiniteError(f"the weight of loss {name!r}, {w:.3g}, is beyond the range of its dtype {t.dtype}, in which a backward pass starts from it.")
-    roots = [torch.full_like(t, w) for t, w in zip(losses.tensors, weights.tolist(), strict=True)]
+    roots = [torch.full_like(t, w) for t, w in zip(losses.tensors, weights, strict=True)]
     return roots if scale is None else [(root * scale).to(root.dtype) for root in roots]

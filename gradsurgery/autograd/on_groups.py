@@ -116,28 +116,20 @@ class Solving:
         return self.solved if self.step.plan.every > 1 else {}
 
 
-def settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decision:
-    """Decide a step from the gradients of every loss; strategy None only looks."""
+def settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: bool = False) -> Decision:
+    """Decide a step from the gradients of every loss; strategy None only looks. With `use_up` directions may be formed in the gradients' memory."""
     with without_autocast(gathered.losses.tensors[0].device):
-        return _settle(step, strategy, gathered)
+        return _settle(step, strategy, gathered, use_up)
 
 
-def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decision:
+def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: bool) -> Decision:
     plan, losses, scene, memory = step.plan, gathered.losses, gathered.scene, step.memory
     gradients, idle = sift(gathered, memory.reach)
     as_seen = not gathered.formed.met and all(found.keys() == wanted.keys() for found, wanted in zip(gradients, scene.wanted, strict=True))
     met = scene.met if as_seen else {**met_by(gradients), **gathered.formed.met}
     grouping = groups_of(scene, losses, memory, met)
-    parts: list[Part] = []
-    for group in grouping.groups:
-        names = group.objectives
-        places = [losses.names.index(o) for o in names]
-        rows = [[found[i].get(name) for name in group.parameters] for found in losses.by_batch(gradients) for i in places]
-        several = not group.plain and len(names) >= plan.min_objectives
-        blocks = strategy is not None and "block_grams" in strategy.inputs and several
-        inputs = inputs_of(list(group.parameters), gathered.taps)
-        formed = [(gram, places) for gram in gathered.formed.of(list(group.parameters))]
-        parts.append(Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs, formed), several))
+    use_up = use_up and gradients is gathered.gradients and not scene.cut.features
+    parts = [_part(step, strategy, gathered, group, gradients, use_up) for group in grouping.groups]
     values, overflowing = _measure(step, strategy, gathered, parts)
     skip = partial(skipped, scene, strategy, values, memory, grouping.groups)
     if overflowing:
@@ -154,7 +146,7 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
             outcome, applied, finite = solving.decide(part)
             group, objectives = part.group, part.objectives
             if strategy is not None:
-                found = objectives.combine(outcome.weights) if outcome.weights is not None else objectives.split(_direction(outcome))
+                found = objectives.combine(outcome.weights, use_up) if outcome.weights is not None else objectives.split(_direction(outcome))
                 if plan.check and may_overflow(objectives, outcome):
                     doubtful += [(applied.name if applied is not None else "sum", group.name, d) for d in found if d is not None]
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
@@ -188,6 +180,19 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered) -> Decisi
     if unreached := {name: frozenset[str]() for name in idle if name not in reach and name in scene.trained}:
         reach = {**reach, **unreached}
     return Decision(results, memory.after(reach, solving.states, step.weights, solving.to_keep()), record)
+
+
+def _part(step: Step, strategy: Strategy | None, gathered: Gathered, group: Group, gradients: Sequence[dict[str, Tensor]], use_up: bool) -> Part:
+    """One group's gradients; with `use_up` taken out of `gradients`, so that nothing else holds them."""
+    losses, names, parameters = gathered.losses, group.objectives, list(group.parameters)
+    places = [losses.names.index(o) for o in names]
+    found = [batch[i] for batch in losses.by_batch(gradients) for i in places]
+    rows = [[row.pop(name, None) if use_up else row.get(name) for name in parameters] for row in found]
+    several = not group.plain and len(names) >= step.plan.min_objectives
+    blocks = strategy is not None and "block_grams" in strategy.inputs and several
+    formed = [(gram, places) for gram in gathered.formed.of(parameters)]
+    inputs = inputs_of(parameters, gathered.taps)
+    return Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs, formed), several)
 
 
 def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: Sequence[Part]) -> tuple[dict[str, float], bool]:

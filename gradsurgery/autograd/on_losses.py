@@ -100,7 +100,8 @@ def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
 def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:
     """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass."""
     losses = step.losses
-    found = gather_sum(losses.tensors, root_gradients(losses, weights * losses.weights, step.scale), wanted, retain_graph)
+    roots = [w * own for w, own in zip(weights.tolist(), losses.weights.tolist(), strict=True)]
+    found = gather_sum(losses.tensors, root_gradients(losses, roots, step.scale), wanted, retain_graph)
     for name, gradient in found.items():
         check_dense(name, gradient)
     return found

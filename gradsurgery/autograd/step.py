@@ -34,7 +34,7 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     # what weights of losses do to a protected objective, only gradients tell
     if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
         decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
-    decision = decision or settle(step, strategy, harvest_of(step, graph))
+    decision = decision or settle(step, strategy, harvest_of(step, graph), True)
     if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
         check_scores(strategy, call.scores, list(decision.record.groups))
     return decision
