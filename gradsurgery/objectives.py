@@ -95,8 +95,15 @@ class Objectives:
     @property
     def finite(self) -> bool:
         """Whether every squared norm is finite."""
+        blocks, square = self._host(), self.scale**2
+        return math.isfinite(float(blocks.sum()) / square) or bool(np.isfinite(np.diagonal(blocks.sum(0)) / square).all())
+
+    def bound(self, weights: Array) -> float:
+        """Σ |wᵢ| ‖gᵢ‖, times `scale`, which no entry of d exceeds in size; for weights [k, n] the largest over the tensors."""
         blocks = self._host()
-        return math.isfinite(blocks.sum()) or bool(np.isfinite(np.diagonal(blocks.sum(0))).all())
+        norms = np.sqrt(np.diagonal(blocks[0] if len(blocks) == 1 else blocks.sum(0)))
+        sizes: Array = np.abs(weights) @ norms
+        return float(sizes if sizes.ndim == 0 else sizes.max())
 
     @property
     def block_grams(self) -> Array:
@@ -155,19 +162,19 @@ class Objectives:
         """
         if self.batches > 1:
             weights = np.reshape(weights, self.count)
-        table = np.broadcast_to(weights, (len(self.like), self.count))
-        precise = self._cancels(table)
+        rows = weights.tolist() if weights.ndim > 1 else [weights.tolist()] * len(self.like)
+        precise = self._cancels(weights)
         out: list[Tensor | None] = [None] * len(self.like)
-        plain = not precise and np.ndim(weights) == 1 and all(w == 0 or IN_RANGE[0] < abs(w) < IN_RANGE[1] for w in weights.tolist())
+        plain = not precise and weights.ndim == 1 and all(w == 0 or IN_RANGE[0] < abs(w) < IN_RANGE[1] for w in weights.tolist())
         together = self._alike() if plain else []
         for run in together:
-            first = self._first(run[0], weights.tolist())
+            first = self._first(run[0], rows[0])
             own = [exclusive(self.gradients[first], t, self.like[t]) for t in run] if reuse and first is not None else [None]
-            rows = [[row[t] for t in run] for row in self.gradients]
-            for t, found in zip(run, _combine_run(rows, weights.tolist(), [g for g in own if g is not None]), strict=True):
+            terms = [[row[t] for t in run] for row in self.gradients]
+            for t, found in zip(run, _combine_run(terms, rows[0], [g for g in own if g is not None]), strict=True):
                 out[t] = found
         for t in sorted({*range(len(self.like))}.difference(*together)):
-            tensor, given = self.like[t], table[t].tolist()
+            tensor, given = self.like[t], rows[t]
             first = self._first(t, given)
             into = exclusive(self.gradients[first], t, tensor) if reuse and first is not None and t not in self.inputs else None
             column = [row[t] for row in self.gradients]
@@ -210,15 +217,17 @@ class Objectives:
             begun[key] = run, size + count
         return runs
 
-    def _cancels(self, table: Array) -> bool:
+    def _cancels(self, weights: Array) -> bool:
         """Whether d is much shorter than its terms, so that single precision would leave little of what it promises."""
         if self._blocks is None or self.count == 1 or all(t.dtype == torch.float64 for t in self.like):
             return False
         grams = self._blocks
+        if weights.ndim == 1 and len(grams) == 1:
+            return bool(weights @ grams[0] @ weights < (self.bound(weights) / CANCELLING) ** 2)
+        table = np.broadcast_to(weights, (len(self.like), self.count))
         used = table if len(grams) == len(table) else table[:1]
         length = np.einsum("ki,kij,kj->", used, grams, used) if len(used) == len(grams) else 0.0
-        size = float((np.abs(table).max(0) * np.sqrt(np.diagonal(grams.sum(0)))).sum())
-        return bool(length < (size / CANCELLING) ** 2)
+        return bool(length < (self.bound(np.abs(table).max(0)) / CANCELLING) ** 2)
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
@@ -249,26 +258,24 @@ class Objectives:
         many = bool(self.inputs) or sum(g.numel() for g in used) >= LARGE
         return many and all(g.device.type == "cpu" and g.dtype != torch.float64 for g in used) and _products_are_whole()
 
-    def _has_lost(self, squares: Array) -> bool:
+    def _has_lost(self, blocks: Array) -> bool:
         """Whether the gradients of some layer are so much shorter than ‖x‖‖Δᵢ‖ that its products, made in float32, have lost too much."""
-        total = squares.sum(0)
+        total = np.diagonal(blocks.sum(0)) if self._lost else 0.0
         return any(bool((bound.cpu().numpy() > LOST * total).any()) for bound in self._lost.values())
 
     def _again(self) -> bool:
         """Whether the sums made in float32 are not good enough here; then the Gram is forgotten."""
         if not self._single or self._blocks is None:
             return False
-        squares = np.diagonal(self._blocks, axis1=1, axis2=2)
+        blocks = self._blocks
+        squares = np.diagonal(blocks, axis1=1, axis2=2)
         if self.blocks:
-            reached = np.array([[row[t] is not None for row in self.gradients] for t in range(len(self.like))])
-        else:
-            reached = np.ones_like(squares, dtype=bool)
-        if ((squares > SQUARES[0]) & (squares < SQUARES[1]))[reached].all() and not self._has_lost(squares):
-            gram = self._blocks.sum(0)
-            norms = np.sqrt(np.diagonal(gram))
-            cosines = gram / norms / norms[:, None]
+            squares = squares[np.array([[row[t] is not None for row in self.gradients] for t in range(len(self.like))])]
+        if squares.size and squares.min() > SQUARES[0] and squares.max() < SQUARES[1] and not self._has_lost(blocks):
+            gram = blocks[0] if len(blocks) == 1 else blocks.sum(0)
+            shrunk = 1 / np.sqrt(np.diagonal(gram))
             # by Gershgorin's circles, and where they do not tell, exactly
-            if self.count == 1 or np.abs(cosines).sum(1).max() < 2 - INDEPENDENT or np.linalg.eigvalsh(cosines)[0] > INDEPENDENT:
+            if self.count == 1 or (np.abs(gram) @ shrunk * shrunk).max() < 2 - INDEPENDENT or _least(gram * shrunk * shrunk[:, None]) > INDEPENDENT:
                 return False
         self._single, self._blocks = False, None
         return True
@@ -324,6 +331,10 @@ def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list
         for i, number in zip(places, next(arrived[device]).tolist(), strict=True):
             numbers[i] = number
     return numbers
+
+
+def _least(matrix: Array) -> float:
+    return float(np.linalg.eigvalsh(matrix)[0])
 
 
 def _products_are_whole() -> bool:

@@ -19,6 +19,7 @@ from gradsurgery.state import State
 
 Array = NDArray[np.float64]
 WIDE = (torch.float32, torch.float64)
+LEAST_RANGE = torch.finfo(torch.float16).max / 2
 
 
 class OutOfRangeError(NonFiniteError):
@@ -120,8 +121,8 @@ def may_overflow(objectives: Objectives, outcome: Outcome) -> bool:
     if outcome.weights is None:
         return True
     weights = np.reshape(outcome.weights, -1) if objectives.batches > 1 else outcome.weights
-    size = float((np.abs(weights) @ np.sqrt(np.diagonal(objectives.gram))).max()) * objectives.scale
-    return not all(size <= torch.finfo(dtype).max / 2 for dtype in {t.dtype for t in objectives.like})
+    size = objectives.bound(weights)
+    return not (size <= LEAST_RANGE or all(size <= torch.finfo(dtype).max / 2 for dtype in {t.dtype for t in objectives.like}))
 
 
 def check_directions(directions: Sequence[tuple[str, str, Tensor]]) -> None:

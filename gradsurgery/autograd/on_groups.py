@@ -1,5 +1,6 @@
 """Strategies on groups: a Gram matrix and a problem per group, from the gradients of every loss."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -86,7 +87,7 @@ class Solving:
     def decide(self, part: Part) -> tuple[Outcome, Strategy | None, bool]:
         """The outcome for one group, the strategy if it was applied, and whether everything was finite."""
         group, names, objectives = part.group, part.names, part.objectives
-        finite = bool(np.isfinite(objectives.gram).all()) and all(np.isfinite(self.values[o]) for o in names)
+        finite = objectives.finite and all(math.isfinite(self.values[o]) for o in names)
         protect = self.step.plan.protect if self.strategy is not None and finite and len(names) > 1 else None
         if self.fixed is not None:
             outcome = Outcome(np.array([self.fixed[o] for o in names]))
