@@ -11,6 +11,7 @@ from gradsurgery.solvers.scaling import as_gram, factor, split
 from gradsurgery.solvers.solution import Array, Solution
 
 TOLERANCE = 1e-10
+SWAP = np.array([[0.0, 1.0], [1.0, 0.0]])
 
 
 def project_dual_cone(gram: Any, weights: Any = None, ridge: float = 0.0) -> Solution:
@@ -97,7 +98,8 @@ def project_each(gram: Any, weights: Any = None) -> Solution:
         return Solution(start, 0.0, 0, True, float(start @ gram @ start))
     live = np.flatnonzero(norms > 0)
     block = cosines if len(live) == n else cosines[np.ix_(live, live)]
-    added = complementary(block, np.eye(len(live)))
+    # of two unit rows each loses its component along the other
+    added = -cosines[0, 1] * SWAP if n == 2 and len(live) == 2 else complementary(block, np.eye(len(live)))
     if added is None:
         return Solution(start, np.inf, 0, False, float(start @ gram @ start))
     image = block + added @ block
