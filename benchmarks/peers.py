@@ -138,7 +138,7 @@ def about(device: str = "cpu") -> dict[str, object]:
 def main(
     models: Annotated[str, typer.Option(help="Parts of the models' names, separated by semicolons.")] = "",
     objectives: Annotated[str, typer.Option(help="How many, separated by commas.")] = "2,4,8,16",
-    rounds: Annotated[int, typer.Option(min=3)] = 9,
+    rounds: Annotated[int, typer.Option(min=3)] = 25,
     threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
     peer: Annotated[bool, typer.Option(help="Run TorchJD as well.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory as well (Linux, CPU).")] = True,

@@ -49,7 +49,7 @@ class Surgery:
         memory: "low" keeps no gradient of a single loss for large tensors. Linear layers with few rows of input for their width are tapped; what
             then does not fit into the room of the parameters is asked for in portions, by a pass per loss for each, which gives its Gram matrix,
             and gets its direction by one weighted pass: up to n times as many passes (n losses), for about the memory of two gradients in place
-            of n + 1. For strategies with one weight per objective.
+            of n. For strategies with one weight per objective.
         protect: the name of an objective that no direction may hurt, whatever the strategy: on every group that it shares with
             others, the direction loses its component against that objective's gradient (Chaudhry et al. 2019, equation 11).
         **options: the strategy's options.
