@@ -57,6 +57,19 @@ def test_one_transfer_and_no_number_besides(name, settings, monkeypatch):
     assert len(found) <= (2 if second else 1)
 
 
+@pytest.mark.parametrize("name", ["sum", "mean", "constant", "random"])
+def test_nothing_is_asked_for_where_nothing_is_looked_at(name, monkeypatch):
+    model = TwoEncoders()
+    surgery = gs.Surgery(ready(name, "fused"), model, nonfinite="ignore")
+    found = transfers(monkeypatch)
+    losses = model.losses()
+    with Reads() as reads:
+        record = surgery.backward(losses)
+    assert reads.found == []
+    assert found == []
+    assert record.losses == {o: loss.item() for o, loss in losses.items()}
+
+
 @pytest.mark.parametrize("memory", ["auto", "low"])
 def test_features_and_low_memory_take_a_second_transfer_for_what_they_compute_last(memory, monkeypatch):
     model = TwoEncoders()
@@ -72,12 +85,14 @@ def test_features_and_low_memory_take_a_second_transfer_for_what_they_compute_la
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", ["mgda", "upgrad", "scaled-sum", "sum"])
-def test_the_device_is_waited_for_once(name):
+@pytest.mark.parametrize(
+    ("name", "nonfinite", "times"), [("mgda", "error", 1), ("upgrad", "error", 1), ("scaled-sum", "error", 1), ("sum", "error", 1), ("sum", "ignore", 0)]
+)
+def test_the_device_is_waited_for_once(name, nonfinite, times):
     import warnings
 
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4)).cuda()
-    surgery = gs.Surgery(name, model)
+    surgery = gs.Surgery(name, model, nonfinite=nonfinite)
     for _ in range(2):
         out = model(torch.randn(32, 64, device="cuda"))
         losses = {str(i): out[:, i].pow(2).mean() for i in range(4)}
@@ -89,4 +104,4 @@ def test_the_device_is_waited_for_once(name):
                 surgery.backward(losses)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-    assert len([w for w in caught if "synchronizing" in str(w.message)]) == 1
+    assert len([w for w in caught if "synchronizing" in str(w.message)]) == times
