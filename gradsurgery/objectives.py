@@ -102,7 +102,8 @@ class Objectives:
         """Σ |wᵢ| ‖gᵢ‖, times `scale`, which no entry of d exceeds in size; for weights [k, n] the largest over the tensors."""
         blocks = self._host()
         norms = np.sqrt(np.diagonal(blocks[0] if len(blocks) == 1 else blocks.sum(0)))
-        sizes: Array = np.abs(weights) @ norms
+        with np.errstate(over="ignore"):
+            sizes: Array = np.abs(weights) @ norms
         return float(sizes if sizes.ndim == 0 else sizes.max())
 
     @property
@@ -223,7 +224,8 @@ class Objectives:
             return False
         grams = self._blocks
         if weights.ndim == 1 and len(grams) == 1:
-            return bool(weights @ grams[0] @ weights < (self.bound(weights) / CANCELLING) ** 2)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return bool(weights @ grams[0] @ weights < (self.bound(weights) / CANCELLING) ** 2)
         table = np.broadcast_to(weights, (len(self.like), self.count))
         used = table if len(grams) == len(table) else table[:1]
         length = np.einsum("ki,kij,kj->", used, grams, used) if len(used) == len(grams) else 0.0

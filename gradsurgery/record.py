@@ -124,27 +124,19 @@ class Record(Mapping[str, GroupRecord]):
 
 
 class LaterRecord(Record):
-    """A `Record` whose losses and groups are made when they are first read: most steps nobody reads them.
-
-    Args:
-        strategy: as in `Record`.
-        losses: gives the losses' values.
-        groups: gives the groups.
-        step: as in `Record`.
-    """
+    """A `Record` whose losses and groups are made when they are first read: most steps nobody reads them. `later` makes one."""
 
     __qualname__ = "Record"
 
-    def __init__(self, strategy: str | None, losses: Callable[[], dict[str, float]], groups: Callable[[], dict[str, GroupRecord]], step: int) -> None:
-        self.__dict__.update(strategy=strategy, step=step, overflow=False, _losses=losses, _groups=groups)
-
     @cached_property
     def losses(self) -> dict[str, float]:
-        return self._losses()  # type: ignore[attr-defined,no-any-return]  # given above
+        found: dict[str, float] = self.__dict__["_losses"]()
+        return found
 
     @cached_property
     def groups(self) -> dict[str, GroupRecord]:
-        return self._groups()  # type: ignore[attr-defined,no-any-return]  # given above
+        found: dict[str, GroupRecord] = self.__dict__["_groups"]()
+        return found
 
     def __eq__(self, other: object) -> bool:
         return self._read() == (other._read() if isinstance(other, LaterRecord) else other)
@@ -152,7 +144,14 @@ class LaterRecord(Record):
     __hash__ = Record.__hash__
 
     def __reduce__(self) -> tuple[type[Record], tuple[object, ...]]:
-        return Record, (self.strategy, self.losses, self.groups, self.step)
+        return Record, (self.strategy, self.losses, self.groups, self.step, self.overflow)
 
     def _read(self) -> Record:
-        return Record(self.strategy, self.losses, self.groups, self.step)
+        return Record(self.strategy, self.losses, self.groups, self.step, self.overflow)
+
+
+def later(strategy: str | None, losses: Callable[[], dict[str, float]], groups: Callable[[], dict[str, GroupRecord]], step: int) -> Record:
+    """A Record whose losses and groups these functions give when they are asked for."""
+    record = LaterRecord.__new__(LaterRecord)
+    record.__dict__.update(strategy=strategy, step=step, overflow=False, _losses=losses, _groups=groups)
+    return record

@@ -43,6 +43,11 @@ class Grouping:
         """The parameters of all groups."""
         return {name: t for group in self.groups for name, t in group.parameters.items()}
 
+    @cached_property
+    def outline(self) -> list[tuple[str, tuple[str, ...], int]]:
+        """Name, objectives and number of parameters of each group: what a Record may keep."""
+        return [(group.name, group.objectives, len(group.parameters)) for group in self.groups]
+
 
 class Named:
     """The trainable tensors given, by id, and by what to see that they still are what was found.
@@ -58,6 +63,10 @@ class Named:
         self._tensors = tensors
         self._parts: list[dict[str, Any]] | None = None if modules is None else [part for m in modules for part in (m._parameters, m._modules)]
         self._before = None if self._parts is None else self._now()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has other tensors, under other ids: it does not hold."""
+        return Named, ({}, None, [])
 
     def _now(self) -> tuple[list[Any], ...]:
         parts = self._parts or ()

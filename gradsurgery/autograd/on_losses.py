@@ -20,7 +20,7 @@ from gradsurgery.autograd.scene import Scene, groups_of
 from gradsurgery.autograd.solve import Decision, Step, solve
 from gradsurgery.contract import Outcome, Strategy
 from gradsurgery.errors import NonFiniteError
-from gradsurgery.record import GroupRecord, LaterRecord, Record
+from gradsurgery.record import GroupRecord, Record, later
 from gradsurgery.state import State
 
 LOSSES = "losses"  # the group that a strategy which acts on losses has its state and weights under
@@ -47,7 +47,7 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
     assert outcome.weights is not None
     weights = dict(zip(losses.names, outcome.weights.tolist(), strict=True))
     gradients = weighted_pass(step, outcome.weights, grouping.tensors, step.retain_graph)
-    records = partial(_records, grouping.groups, weights, strategy.name, outcome, replaying)
+    records = partial(_records, grouping.outline, weights, strategy.name, outcome, replaying)
     states = {everything.key: state} if state is not None else {}
     if scene.unsure:  # what a compiled region reaches, only gradients tell
         grouping = replace(grouping, reach=memory.reach)
@@ -55,13 +55,21 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
     return finish(step, strategy, grouping, gradients, values, states, records, solved)
 
 
-def _records(groups: Sequence[Group], weights: Mapping[str, float], name: str, outcome: Outcome, replaying: bool) -> dict[str, GroupRecord]:
-    rows = {group.name: np.array([weights[o] for o in group.objectives]) for group in groups}
+def _records(
+    groups: Sequence[tuple[str, tuple[str, ...], int]], weights: Mapping[str, float], strategy: str, outcome: Outcome, replaying: bool
+) -> dict[str, GroupRecord]:
     return {
-        g.name: GroupRecord(
-            g.name, g.objectives, name, len(g.parameters), weights=rows[g.name], gap=outcome.gap, converged=outcome.converged, replayed=replaying
+        name: GroupRecord(
+            name,
+            objectives,
+            strategy,
+            parameters,
+            weights=np.array([weights[o] for o in objectives]),
+            gap=outcome.gap,
+            converged=outcome.converged,
+            replayed=replaying,
         )
-        for g in groups
+        for name, objectives, parameters in groups
     }
 
 
@@ -169,4 +177,4 @@ def finish(
             if step.scale is None:
                 raise
             return skipped(scene, strategy, values, memory, grouping.groups)
-    return Decision(results, memory.after(grouping.reach, states, step.weights, solved), LaterRecord(strategy.name, read, records, memory.step))
+    return Decision(results, memory.after(grouping.reach, states, step.weights, solved), later(strategy.name, read, records, memory.step))
