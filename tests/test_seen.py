@@ -66,6 +66,19 @@ def change(model, surgeries, draw):
     return kind
 
 
+def one_step(surgery, model, order, x, how):
+    if how == "micro-batches":
+        surgery.accumulate(model.losses(order, x))
+        surgery.accumulate(model.losses(order[:1], x))
+        return surgery.combine()
+    if how == "fails":
+        with pytest.raises(gs.NonFiniteError):
+            surgery.backward(model.losses(order, x * float("nan")))
+    elif how == "reload":
+        surgery.load_state_dict(surgery.state_dict())
+    return surgery.backward(model.losses(order, x))
+
+
 def description(record):
     return [(g.name, g.objectives, g.strategy, g.parameters, None if g.weights is None else g.weights.round(9).tolist()) for g in record.values()]
 
@@ -91,6 +104,7 @@ def test_every_change_is_seen(given, strategy, seed, monkeypatch):
             seen.add(change(model, (ours, forgetful), draw))
         order = draw.sample(sorted(model.heads), draw.randint(1, len(model.heads))) if draw.random() < 0.3 else sorted(model.heads)
         x = torch.randn(5, 3)
+        how = draw.choice(["step", "step", "step", "micro-batches", "fails", "reload"])
         outcomes = []
         for surgery, looks_again in ((ours, False), (forgetful, True)):
             model.zero_grad()
@@ -99,9 +113,10 @@ def test_every_change_is_seen(given, strategy, seed, monkeypatch):
                     patch.setattr(scene.Seen, "again", lambda *args: False)
                     patch.setattr(Named, "holds", False)
                 try:
-                    record = surgery.backward(model.losses(order, x))
+                    record = one_step(surgery, model, order, x, how)
                     outcomes.append((description(record), record.losses, [None if p.grad is None else p.grad.tolist() for p in model.parameters()]))
                 except gs.InputError as error:
+                    surgery.discard()
                     outcomes.append(str(error))
         assert outcomes[0] == outcomes[1]
         assert ours.state_dict().keys() == forgetful.state_dict().keys()
