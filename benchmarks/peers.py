@@ -49,7 +49,8 @@ def floor(model: nn.Module, losses: list[Tensor]) -> None:
         found = [g for g in column if g is not None]
         if len(found) > 1:
             flat = torch.stack([g.reshape(-1) for g in found])
-            grams.setdefault(len(found), torch.zeros(len(found), len(found))).add_(flat @ flat.T)
+            product = flat @ flat.T
+            grams[len(found)] = grams[len(found)].add_(product) if len(found) in grams else product
         if found:
             total = found[0].mul_(0.5)
             for g in found[1:]:
@@ -62,7 +63,9 @@ def surgery(strategy: str, **settings: Any) -> Step:
     kept: dict[int, gs.Surgery] = {}
 
     def step(model: nn.Module, losses: list[Tensor]) -> None:
-        kept.setdefault(id(model), gs.Surgery(strategy, model, **settings)).backward(losses)
+        if id(model) not in kept:
+            kept[id(model)] = gs.Surgery(strategy, model, **settings)
+        kept[id(model)].backward(losses)
 
     return step
 
