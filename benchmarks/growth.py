@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.memory import build, measured
-from benchmarks.peers import about, floor, medians, passes, surgery
+from benchmarks.peers import about, floor, medians, numbers, passes, surgery
 
 STEPS = {"auto": {}, "gradients": {"method": "gradients"}, "low": {"method": "gradients", "memory": "low"}}
 CASES = {"auto": "ours, auto", "gradients": "ours, gradients", "low": "ours, memory=low, gradients"}
@@ -36,13 +36,13 @@ def timed(model: nn.Module, n: int, batch: int, width: int, rounds: int) -> dict
 def main(
     objectives: Annotated[str, typer.Option(help="How many, separated by commas.")] = "2,4,8,16,32,64",
     layers: Annotated[str, typer.Option(help="How many, separated by commas.")] = "1,2,4,8,16",
-    width: Annotated[int, typer.Option()] = 1024,
-    batch: Annotated[int, typer.Option()] = 64,
+    width: Annotated[int, typer.Option(min=1)] = 1024,
+    batch: Annotated[int, typer.Option(min=1)] = 64,
     rounds: Annotated[int, typer.Option(min=3)] = 7,
     out: Annotated[Path, typer.Option(help="Where the figures and the plot go, with .json and .png.")] = Path("comparisons/growth"),
 ) -> None:
     """Print the exponents."""
-    counts, depths = ([int(x) for x in given.split(",")] for given in (objectives, layers))
+    counts, depths = numbers("--objectives", objectives, 2, several=True), numbers("--layers", layers, 1, several=True)
     sizes = [sum(p.numel() for p in build(width, depth, 4).parameters()) for depth in depths]
     figures: dict[str, dict[str, dict[str, list[float]]]] = {axis: {"milliseconds": {}, "megabytes": {}} for axis in ("n", "d")}
     cases = [("n", n, 4, n) for n in counts] + [("d", depth, depth, 4) for depth in depths]

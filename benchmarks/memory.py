@@ -20,7 +20,7 @@ from torch import nn
 
 from benchmarks.models import CASES as MODELS
 from benchmarks.models import Heads
-from benchmarks.peers import Step, about, plain, surgery, torchjd
+from benchmarks.peers import Step, about, need_torchjd, plain, surgery, torchjd
 
 CASES = ("sum().backward()", "ours, gradients", "ours, auto", "ours, taps", "ours, memory=low", "ours, memory=low, gradients", "ours, sum")
 PEERS = ("torchjd, one by one", "torchjd, one by one, gramian", "torchjd, vmap", "torchjd, vmap, gramian")
@@ -80,10 +80,10 @@ def measured(case: str, n: int, width: int = 1024, layers: int = 16, batch: int 
 
 
 def main(
-    width: Annotated[int, typer.Option(help="Of each layer.")] = 1024,
-    layers: Annotated[int, typer.Option()] = 16,
-    objectives: Annotated[int, typer.Option()] = 4,
-    batch: Annotated[int, typer.Option()] = 64,
+    width: Annotated[int, typer.Option(min=1, help="Of each layer.")] = 1024,
+    layers: Annotated[int, typer.Option(min=1)] = 16,
+    objectives: Annotated[int, typer.Option(min=1)] = 4,
+    batch: Annotated[int, typer.Option(min=1)] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Processes a case; the median counts.")] = 3,
     peer: Annotated[bool, typer.Option(help="Run TorchJD as well.")] = True,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("comparisons/memory.json"),
@@ -94,6 +94,8 @@ def main(
     if case:
         print(probe(case, objectives, width, layers, batch, model))
         return
+    if peer:
+        need_torchjd()
     cases = [*CASES, *(PEERS if peer else ())]
     figures: dict[str, float] = {}
     for name in track(cases, "cases", console=Console(stderr=True)):

@@ -15,6 +15,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,6 +139,33 @@ def about(device: str = "cpu") -> dict[str, object]:
     return {"machine": cores, "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__}
 
 
+def numbers(option: str, given: str, least: int, several: bool = False) -> list[int]:
+    """Whole numbers from `least` on, separated by commas; `several`: at least two different ones.
+
+    Raises:
+        typer.BadParameter: for something else.
+    """
+    try:
+        found = [int(part) for part in given.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < least or (several and len(set(found)) < 2):
+        raise typer.BadParameter(
+            f"expected {'several ' if several else ''}whole numbers from {least} on, separated by commas; got {given!r}.", param_hint=option
+        )
+    return found
+
+
+def need_torchjd() -> None:
+    """TorchJD is no dependency.
+
+    Raises:
+        typer.BadParameter: when it is not installed.
+    """
+    if find_spec("torchjd") is None:
+        raise typer.BadParameter("TorchJD is not installed: pip install 'torchjd[full]==0.18.0', or give --no-peer.", param_hint="--peer")
+
+
 def main(
     models: Annotated[str, typer.Option(help="Parts of the models' names, separated by semicolons.")] = "",
     objectives: Annotated[str, typer.Option(help="How many, separated by commas.")] = "2,4,8,16",
@@ -152,8 +180,16 @@ def main(
     from benchmarks.memory import measured
 
     torch.set_num_threads(threads)
-    wanted = [int(n) for n in objectives.split(",")]
-    chosen = {name: case for name, case in CASES.items() if any(part.strip() in name for part in models.split(";"))}
+    wanted = numbers("--objectives", objectives, 2)
+    parts = [part.strip() for part in models.split(";")]
+    for part in parts:
+        if not any(part in name for name in CASES):
+            raise typer.BadParameter(f"no model's name has {part!r} in it; the models are {'; '.join(CASES)}.", param_hint="--models")
+    if peer:
+        need_torchjd()
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise typer.BadParameter("this torch sees no CUDA device.", param_hint="--device")
+    chosen = {name: case for name, case in CASES.items() if any(part in name for part in parts)}
     figures = []
     todo = [(name, n) for name, case in chosen.items() for n in case.objectives if n in wanted or len(case.objectives) == 1]
     for name, n in track(todo, "cases", console=Console(stderr=True)):
@@ -171,7 +207,7 @@ def main(
         figures.append(row)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({**about(device), "rounds": rounds, "figures": figures}, indent=1))
-    console = Console(width=130)
+    console = Console(width=150)
     console.print(about(device))
     console.print(ratios(figures, rounds))
 
@@ -179,14 +215,16 @@ def main(
 def ratios(figures: list[dict[str, Any]], rounds: int) -> Table:
     """The figures beside each other."""
     table = Table(title=f"upgrad from the losses to .grad: ratios of medians of {rounds}; peak memory of a step in MB", title_justify="left")
-    for heading in ("model", "n", "ms", "/ TorchJD", "/ floor", "/ n passes", *(f"{name} / plain" for name in ONE_PASS), "MB", "low", "TorchJD", "plain"):
+    table.add_column("model", no_wrap=True)
+    for heading in ("n", "ms", "/ TorchJD", "/ floor", "/ n passes", *(f"{name} / plain" for name in ONE_PASS), "MB", "low", "TorchJD", "plain"):
         table.add_column(heading, justify="right")
     for row in figures:
         t, peak = row["milliseconds"], row.get("megabytes", {})
         best = row["torchjd"]
         cells = [t["ours"] / x for x in (t.get(best, float("nan")), t["floor"], t["n passes"])] + [t[name] / t["sum().backward()"] for name in ONE_PASS]
         peaks = [peak.get(case, float("nan")) for case in ("ours, auto", "ours, memory=low", best, "sum().backward()")]
-        table.add_row(row["model"], str(row["n"]), f"{t['ours']:.1f}", *(f"{cell:.2f}" for cell in cells), *(f"{x:.0f}" for x in peaks))
+        shown = [f"{cell:.2f}" for cell in cells] + [f"{x:.0f}" for x in peaks]
+        table.add_row(row["model"], str(row["n"]), f"{t['ours']:.1f}", *("-" if x == "nan" else x for x in shown))
     return table
 
 

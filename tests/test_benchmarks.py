@@ -1,11 +1,14 @@
 """The benchmarks' models under every way of forming Gram matrices, and their probes."""
 
+import importlib
 import math
 import sys
 
 import pytest
 import torch
+import typer
 from test_mmpareto_official import official_procedure
+from typer.testing import CliRunner
 
 import gradsurgery as gs
 from benchmarks import growth, memory, multimodal, peers
@@ -68,3 +71,23 @@ def test_the_probe_sees_what_a_step_takes():
 def test_exponents():
     assert math.isclose(growth.exponent([2, 4, 8], [3.0, 12.0, 48.0]), 2.0)
     assert math.isclose(growth.exponent([10, 1000], [5.0, 5.0]), 0.0, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("peers", ["--models", "mlp;nosuch"], "nosuch"),
+        ("peers", ["--objectives", "2,x"], "whole numbers from 2 on"),
+        ("peers", ["--objectives", "0"], "whole numbers from 2 on"),
+        ("growth", ["--objectives", "4"], "several whole numbers"),
+        ("growth", ["--layers", "0,1"], "several whole numbers from 1"),
+        ("memory", ["--width", "0"], "--width"),
+    ],
+)
+def test_wrong_options_say_what_to_give(module, arguments, said, tmp_path):
+    app = typer.Typer()
+    app.command()(importlib.import_module(f"benchmarks.{module}").main)
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out.json")])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
