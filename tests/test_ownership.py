@@ -124,6 +124,26 @@ def test_exclusive():
     assert found.data_ptr() == held[0].data_ptr()
 
 
+@pytest.mark.skipif(not COUNTS, reason="this torch does not tell how many hold a tensor")
+def test_the_memory_of_a_cuda_graph_is_its_own():
+    held, viewed = [torch.ones(4, 3)], [torch.ones(3, 4).T]
+    bases = [held[0], viewed[0]._base]
+    torch._C._set_cached_tensors_enabled(True)
+    try:
+        for base in bases:
+            torch._C._add_cached_tensor(base)
+        assert torch._C._is_cached_tensor(held[0])
+        del base
+        bases.clear()
+        assert exclusive(held, 0, torch.zeros(4, 3)) is None
+        assert exclusive(viewed, 0, torch.zeros(3, 4).T) is None
+    finally:
+        torch._C._remove_cached_tensor(held[0])
+        torch._C._remove_cached_tensor(viewed[0]._base)
+        torch._C._set_cached_tensors_enabled(False)
+    assert exclusive(held, 0, torch.zeros(4, 3)) is held[0]
+
+
 @pytest.mark.parametrize("weights", [[1.0, 0.5], [0.0, 2.0], [0.0, 0.0], [-3.0, 0.0]])
 def test_combinations_are_the_same_either_way(weights):
     torch.manual_seed(1)
