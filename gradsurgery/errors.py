@@ -1,7 +1,12 @@
 """The exceptions of gradsurgery: one small tree, each also the built-in type a caller would expect."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = str(Path(__file__).parent)
 
 
 class GradSurgeryError(Exception):
@@ -42,3 +47,15 @@ def one_of(what: str, given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5) or difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {given!r}.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the caller outside this package, however deep within it the reason is found."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and _within(frame.f_code.co_filename):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _within(filename: str) -> bool:
+    return filename.startswith(PACKAGE) or "torch/_dynamo" in filename or "contextlib" in filename

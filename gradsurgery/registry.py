@@ -5,7 +5,6 @@ import copyreg
 import importlib
 import inspect
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from gradsurgery.claims import Claim, as_claims, forwarded, homogeneous, when
 from gradsurgery.contract import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
-from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of
+from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
 from gradsurgery.learning import Optimizer, descend
 from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, Range
 from gradsurgery.state import State
@@ -201,7 +200,7 @@ def _discover() -> None:
         try:
             point.load()
         except Exception as error:
-            warnings.warn(f"the strategy plugin {point.value!r} could not be loaded: {error!r}", stacklevel=3)
+            warn(f"the strategy plugin {point.value!r} could not be loaded: {error!r}")
 
 
 def of_function(function: Callable[..., Any]) -> Strategy | None:

@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from gradsurgery.autograd.groups import Group, Grouping
 from gradsurgery.autograd.losses import Losses, named_values
 from gradsurgery.contract import Outcome, Strategy
-from gradsurgery.errors import InputError, NonFiniteError, StrategyError, one_of
+from gradsurgery.errors import InputError, NonFiniteError, StrategyError, one_of, warn
 from gradsurgery.objectives import Objectives, to_host
 from gradsurgery.state import State
 
@@ -113,7 +112,7 @@ def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
         return
     if difflib.get_close_matches(name, losses, n=1, cutoff=0.5):
         raise InputError(f"{what}: " + one_of("objective", name, losses))
-    warnings.warn(f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is.", stacklevel=5)
+    warn(f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is.")
 
 
 def may_overflow(objectives: Objectives, outcome: Outcome) -> bool:
@@ -149,10 +148,9 @@ def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterab
         if name not in modalities and near:
             raise InputError("scores: " + one_of("modality", name, sorted(modalities)))
     if modalities.isdisjoint(scores):
-        warnings.warn(
+        warn(
             f"scores: none of {', '.join(map(repr, scores))} is the modality of a group (the groups are {', '.join(map(repr, groups))}): nothing is "
-            f"modulated. Say which group is which: get_strategy({strategy.name!r}, modality={{group: modality}}).",
-            stacklevel=6,
+            f"modulated. Say which group is which: get_strategy({strategy.name!r}, modality={{group: modality}})."
         )
 
 

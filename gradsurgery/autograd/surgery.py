@@ -1,7 +1,6 @@
 """Surgery: one line in the training loop, with the state that some strategies keep between steps."""
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from gradsurgery.autograd.settings import plan_of
 from gradsurgery.autograd.solve import Call, Decision
 from gradsurgery.autograd.step import decide, decide_gathered, gather_more
 from gradsurgery.contract import Strategy
-from gradsurgery.errors import InputError, one_of
+from gradsurgery.errors import InputError, one_of, warn
 from gradsurgery.record import Record
 
 ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterable[Tensor]] | None
@@ -283,7 +282,7 @@ class Surgery:
         `accumulate` and not yet combined are not in it, and a warning says so.
         """
         if self._gathered is not None:
-            warnings.warn("state_dict: gradients gathered by accumulate are not saved; the step begins anew after loading.", stacklevel=2)
+            warn("state_dict: gradients gathered by accumulate are not saved; the step begins anew after loading.")
         return {"strategy": self.strategy.name, **self._memory.state_dict(named=not self._plan.parameters.discover)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
