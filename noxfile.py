@@ -57,6 +57,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """What needs a GPU, in one run: tests marked gpu, time and host syncs of a step; `nox -s gpu -- --device cpu --quick --out FILE` tries the way."""
+    session.install(*CONSTRAINTS, "-e", ".[bench,testing]", "torchjd[full]==0.18.0")
+    session.run("python", "-m", "benchmarks.gpu", *session.posargs)
+
+
+@nox.session
 def speed(session: nox.Session) -> None:
     """The page on speed and memory, made anew: beside TorchJD and the floor, growth, peak memory, MMPareto's own procedure."""
     session.install(*CONSTRAINTS, "-e", ".[bench,testing]", "torchjd[full]==0.18.0")

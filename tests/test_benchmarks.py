@@ -1,8 +1,11 @@
 """The benchmarks' models under every way of forming Gram matrices, and their probes."""
 
 import importlib
+import json
 import math
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from test_mmpareto_official import official_procedure
 from typer.testing import CliRunner
 
 import gradsurgery as gs
-from benchmarks import growth, memory, multimodal, peers
+from benchmarks import gpu, growth, memory, multimodal, peers
 from benchmarks.models import CASES
 
 
@@ -66,6 +69,29 @@ def test_the_probe_sees_what_a_step_takes():
     assert 0.8 * parameters <= sizes["sum().backward()"] <= 1.6 * parameters
     assert sizes["ours, gradients"] >= 4 * parameters
     assert sizes["ours, taps"] <= 3 * parameters
+
+
+def test_the_gpu_run_goes_through_on_the_cpu(tmp_path, monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(gpu, "QUICK", {"two encoders, batch 8": replace(CASES["two encoders, batch 64"], shape=(8, 4, 32, 32))})
+    gpu.main(device="cpu", quick=True, tests=False, out=tmp_path / "gpu.json")
+    torch.set_num_threads(threads)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert [(row["n"], row["precision"]) for row in found["steps"]] == [(3, "float32"), (3, "bfloat16 autocast")]
+    assert all(row["milliseconds"][name] > 0 for row in found["steps"] for name in gpu.OURS)
+    assert set(found["syncs"].values()) == {None}
+    with pytest.raises(typer.BadParameter, match="name another file"):
+        gpu.main(device="cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(typer.BadParameter, match="no CUDA device"):
+            gpu.main()
+
+
+def test_the_gpu_figures_that_are_kept_name_the_card_and_passed_the_marked_tests():
+    kept = json.loads((Path(gpu.ROOT) / "docs" / "speed" / "gpu.json").read_text())
+    assert "NVIDIA" in kept["machine"]
+    assert kept["tests"]["passed"] == kept["tests"]["tests"] > 0
+    assert {row["n"] for row in kept["steps"]} == {2, 3, 4, 8}
 
 
 def test_exponents():
