@@ -11,6 +11,9 @@ from gradsurgery.errors import InputError
 
 ACCUMULATE = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # the stubs lack it
 WRITTEN_IN_PYTHON = torch._C._FunctionBase
+WITHOUT_CLASS = "CppFunction"  # nodes that C++ code has added, without a class for each kind
+SCRIPTED = "DifferentiableGraph"  # a region that TorchScript made; it gives zeros, too, to what a loss does not reach
+ORDINARY: set[type] = set()  # torch's own kinds of nodes, as they are met: nothing is special about them
 Output = tuple[Any, int]  # a node and which of its outputs
 
 
@@ -106,7 +109,8 @@ def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> None:
     while stack:
         node = stack.pop()
         visit = nodes[node]
-        if type(node) is ACCUMULATE:
+        kind = type(node)
+        if kind is ACCUMULATE:
             leaf: Tensor = node.variable
             if leaf.requires_grad:  # it may have been frozen since the forward pass
                 if id(leaf) in graph.leaves:  # it is a loss itself
@@ -115,8 +119,13 @@ def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> None:
                 visit.leaf = leaf
                 graph.leaves[id(leaf)] = visit
             continue
-        if isinstance(node, WRITTEN_IN_PYTHON):
-            _look_inside(node, visit, graph)
+        if kind not in ORDINARY:
+            if isinstance(node, WRITTEN_IN_PYTHON):
+                _look_inside(node, visit, graph)
+            elif kind.__name__ == WITHOUT_CLASS:
+                visit.region = SCRIPTED in node.name()
+            else:
+                ORDINARY.add(kind)
         visit.edges = edges = node.next_functions
         for edge in edges:
             after = edge[0]

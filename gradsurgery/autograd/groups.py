@@ -1,5 +1,6 @@
 """Which parameters are trained, which losses reach each, and the groups that follow."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ from gradsurgery.errors import InputError
 
 GroupKey = str | frozenset[str]
 TORCHS_OWN = {name: getattr(nn.Module, name) for name in ("named_parameters", "named_modules", "_named_members")}
+NAMED_ON_INSTANCE = frozenset(TORCHS_OWN)
+PLAIN_DICTS = (dict, OrderedDict)
 Reach = dict[str, frozenset[str]]  # parameter -> every objective that has reached it so far
 
 
@@ -60,23 +63,35 @@ class Named:
 
     def __init__(self, found: dict[int, tuple[str, Tensor, str]], modules: list[nn.Module] | None, tensors: list[Tensor]) -> None:
         self.found = found
+        self._modules = modules
         self._tensors = tensors
-        self._parts: list[dict[str, Any]] | None = None if modules is None else [part for m in modules for part in (m._parameters, m._modules)]
-        self._before = None if self._parts is None else self._now()
+        self._kinds = tuple(set(map(type, modules or ())))
+        # Held, so that no later object can have one of the ids that are compared.
+        self._values: list[Any] = []
+        self._before = None if modules is None else self._now(self._values)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy has other tensors, under other ids: it does not hold."""
         return Named, ({}, None, [])
 
-    def _now(self) -> tuple[list[Any], ...]:
-        parts = self._parts or ()
-        values = chain.from_iterable([part.values() for part in parts])
-        return [*map(tuple, parts)], [*map(id, values)], [*map(id, self._tensors)], [t.requires_grad for t in self._tensors]
+    def _now(self, values: list[Any]) -> tuple[list[Any], ...]:
+        """Kinds, names, ids and `requires_grad` of what the modules hold now; the objects themselves go into `values`."""
+        modules = self._modules or ()
+        own = [m.__dict__ for m in modules]  # fetched anew, since it may have been swapped
+        parts = [part for d in own for part in (d["_parameters"], d["_modules"])]
+        values.extend(chain.from_iterable([part.values() for part in parts]))
+        named = [i for i, d in enumerate(own) if "named_parameters" in d or "named_modules" in d or "_named_members" in d]
+        return named, [*map(type, modules)], [*map(tuple, parts)], [*map(id, values)], [t.requires_grad for t in self._tensors]
 
     @property
     def holds(self) -> bool:
         """Whether the same modules hold the same tensors under the same names, and the same of them are trainable."""
-        return self._before is not None and self._before == self._now()
+        if self._before is None or any(map(asks_itself, self._kinds)):
+            return False
+        try:
+            return self._before == self._now([])
+        except KeyError:  # another class has taken the module's place
+            return False
 
 
 class Parameters:
@@ -151,13 +166,20 @@ def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
         if owner in seen:
             continue
         seen.add(owner)
-        kind = type(owner)
-        if any(getattr(kind, name) is not own or name in owner.__dict__ for name, own in TORCHS_OWN.items()):
+        own = owner.__dict__
+        if asks_itself(type(owner)) or not own.keys().isdisjoint(NAMED_ON_INSTANCE):
             return None
+        if type(own.get("_parameters")) not in PLAIN_DICTS or type(own.get("_modules")) not in PLAIN_DICTS:
+            return None  # a scripted module keeps them elsewhere
         found.append((prefix, owner))
         if owner._modules:
             stack.extend((f"{prefix}{name}.", child) for name, child in reversed(owner._modules.items()) if child is not None)
     return found
+
+
+def asks_itself(kind: type[nn.Module]) -> bool:
+    """Whether a class of modules names its parameters in its own way."""
+    return any(getattr(kind, name) is not own for name, own in TORCHS_OWN.items())
 
 
 def named_parameters(modules: Iterable[tuple[str, nn.Module]]) -> Iterable[tuple[str, Tensor]]:
