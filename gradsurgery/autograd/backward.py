@@ -7,6 +7,7 @@ from gradsurgery.autograd.compiled import eager
 from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
+from gradsurgery.autograd.processes import ProcessGroup, check_setting
 from gradsurgery.autograd.scene import Plan
 from gradsurgery.autograd.solve import Call
 from gradsurgery.autograd.step import decide
@@ -29,6 +30,7 @@ def backward(
     method: Literal["auto", "taps", "gradients", "batched"] = "auto",
     memory: Literal["auto", "low"] = "auto",
     protect: str | None = None,
+    process_group: ProcessGroup = "auto",
     features: Any = None,
     scaler: Any = None,
     scores: Mapping[str, float] | None = None,
@@ -61,6 +63,7 @@ def backward(
     """
     given: dict[str, Any] = {
         "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect,
+        "process_group": process_group,
     }  # fmt: skip
     surgery = Surgery(strategy, parameters, **given, **options)
     if "state" in surgery.strategy.inputs:
@@ -76,6 +79,7 @@ def inspect(
     *,
     others: Literal["sum", "ignore"] = "sum",
     weights: Any = None,
+    process_group: ProcessGroup = "auto",
 ) -> Record:
     """The Gram matrices, norms, cosines and conflicts of the losses' gradients, group by group.
 
@@ -88,5 +92,6 @@ def inspect(
         >>> gs.inspect({"up": weight.sum(), "down": -weight.sum()})["down+up"].conflicts
         (('up', 'down'),)
     """
-    plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum")
+    check_setting(process_group)
+    plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum", process_group=process_group)
     return decide(plan, parse_losses(losses, weights), Memory(), Call(retain_graph=True)).record

@@ -53,6 +53,7 @@ class Graph:
         leaves: leaf tensors by id, as far as any loss reaches them.
         cuts: the outputs where the walk ended, by position.
         once: whether a compiled region was met that allows one backward pass only.
+        sharded: whether FSDP2 gathers parameters and scatters their gradients within the graph.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,7 @@ class Graph:
         self.leaves: dict[int, Visit] = {}
         self.cuts: dict[int, Visit] = {}
         self.once = False
+        self.sharded = False
 
     def tensor(self, key: int) -> Tensor:
         leaf = self.leaves[key].leaf
@@ -143,6 +145,8 @@ def _look_inside(node: Any, visit: Visit, graph: Graph) -> None:
     if kind == COMPILED:
         visit.region = True
         graph.once = graph.once or allows_one_pass(node)
+    elif kind == "RegisterPostBackwardFunctionBackward":
+        graph.sharded = True
     elif kind == "CheckpointFunctionBackward":
         raise InputError(
             "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "

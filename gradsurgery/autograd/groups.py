@@ -110,6 +110,11 @@ class Parameters:
             self._parts = {"": self._tensors(given, "parameters")}
         self._named = self._look()  # errors belong to the constructor
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules that were given."""
+        return [part for part in self._parts.values() if isinstance(part, nn.Module)]
+
     @staticmethod
     def _tensors(given: Any, where: str) -> list[Tensor]:
         if isinstance(given, Tensor):

@@ -13,6 +13,7 @@ from gradsurgery.autograd.graph import Graph, walk
 from gradsurgery.autograd.groups import Group, Grouping, Parameters, Reach, is_parameter, make_groups
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
+from gradsurgery.autograd.processes import SHARDED, ProcessGroup, check_alone, gathered_by_fsdp, started
 from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError
 
@@ -34,6 +35,7 @@ class Plan:
     every: int = 1
     method: str = "auto"
     lean: bool = False
+    process_group: ProcessGroup = "auto"
     seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -131,11 +133,23 @@ class Seen:
         return all(visit.leaf is leaf and visit.losses == visit.surely == bits for visit, (leaf, bits) in pairs)
 
 
+def check_processes(process_group: ProcessGroup, parameters: Parameters) -> None:
+    """Refuse what this process cannot decide alone, unless it was told to; free where no others were spoken to.
+
+    Raises:
+        InputError: see `check_alone`.
+    """
+    if process_group is not None and started():
+        check_alone(parameters.modules, [tensor for _, tensor, _ in parameters.named().values()])
+
+
 def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor] | None = None) -> tuple[Scene, Memory, Graph]:
     """The scene of a step, what is known of the parameters now, and the graph; the last step's scene where nothing has changed."""
     cut = Cutting(features or {})
     graph = walk(losses.tensors, losses.names * losses.batches, cut.places)
     given = plan.parameters.named()
+    if plan.process_group is not None and started() and (graph.sharded or any(id(whole) in graph.leaves for whole in gathered_by_fsdp())):
+        raise InputError(SHARDED)
     for seen in plan.seen:
         if not features and seen.again(given, memory.known, losses, graph):
             return seen.scene, memory, graph

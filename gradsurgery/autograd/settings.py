@@ -5,7 +5,8 @@ from numbers import Integral
 from typing import Any
 
 from gradsurgery.autograd.groups import Parameters
-from gradsurgery.autograd.scene import Plan
+from gradsurgery.autograd.processes import ProcessGroup, check_setting
+from gradsurgery.autograd.scene import Plan, check_processes
 from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.registry import get_strategy
@@ -28,6 +29,7 @@ def plan_of(
     method: str,
     memory: str,
     protect: str | None,
+    process_group: ProcessGroup,
 ) -> Plan:
     """The plan of these settings; what each means `Surgery` says.
 
@@ -43,6 +45,7 @@ def plan_of(
             raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
     if protect is not None and not isinstance(protect, str):
         raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
+    check_setting(process_group)
     if found := sorted(OF_THE_STEP & set(options)):
         raise InputError(f"{found[0]} belongs to the step: surgery.backward(losses, {found[0]}=...), not Surgery(..., {found[0]}=...).")
     chosen = get_strategy(strategy, **options)
@@ -57,9 +60,11 @@ def plan_of(
         raise InputError("method='batched' keeps the gradients of all losses: leave memory='auto', or take another method.")
     if memory == "low" and odd:
         raise InputError(f"memory='low': strategy {chosen.name!r} takes `{odd[0]}`, for which all gradients are kept; leave memory='auto'.")
+    given = Parameters(parameters)
+    check_processes(process_group, given)
     return Plan(
         chosen,
-        Parameters(parameters),
+        given,
         int(seed),
         check=nonfinite == "error",
         include_others=others == "sum",
@@ -68,4 +73,5 @@ def plan_of(
         every=int(every),
         method=method,
         lean=memory == "low",
+        process_group=process_group,
     )

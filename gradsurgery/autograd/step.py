@@ -11,7 +11,7 @@ from gradsurgery.autograd.on_groups import settle
 from gradsurgery.autograd.on_losses import before_gradients, on_losses
 from gradsurgery.autograd.precision import scale_of
 from gradsurgery.autograd.replay import replayed
-from gradsurgery.autograd.scene import Plan, look
+from gradsurgery.autograd.scene import Plan, check_processes, look
 from gradsurgery.autograd.solve import Call, Decision, Step
 from gradsurgery.autograd.taps import find_taps
 from gradsurgery.errors import InputError
@@ -61,6 +61,7 @@ def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) 
 
 
 def _check(plan: Plan, losses: Losses, memory: Memory) -> None:
+    check_processes(plan.process_group, plan.parameters)
     check_form(plan.strategy, losses)
     if memory.step == 0:
         named = plan.strategy.named_objectives if plan.strategy is not None else {}

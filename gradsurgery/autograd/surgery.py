@@ -14,6 +14,7 @@ from gradsurgery.autograd.features import parse_features
 from gradsurgery.autograd.gathered import Gathered, add, check_gathered
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
+from gradsurgery.autograd.processes import ProcessGroup
 from gradsurgery.autograd.settings import plan_of
 from gradsurgery.autograd.solve import Call, Decision
 from gradsurgery.autograd.step import decide, decide_gathered, gather_more
@@ -51,6 +52,9 @@ class Surgery:
             of n. For strategies with one weight per objective.
         protect: the name of an objective that no direction may hurt, whatever the strategy: on every group that it shares with
             others, the direction loses its component against that objective's gradient (Chaudhry et al. 2019, equation 11).
+        process_group: "auto" refuses what this process cannot decide alone: models under DDP or FSDP and DTensor parameters, and any
+            parameters while `torch.distributed` is initialised with more than one rank. None decides in this process alone,
+            for users who reduce gradients between the ranks themselves.
         **options: the strategy's options.
 
     By default parameters are grouped by the set of losses that have reached them so far, so that a shared trunk, each
@@ -83,6 +87,7 @@ class Surgery:
         method: Literal["auto", "taps", "gradients", "batched"] = "auto",
         memory: Literal["auto", "low"] = "auto",
         protect: str | None = None,
+        process_group: ProcessGroup = "auto",
         **options: Any,
     ) -> None:
         self._plan = plan_of(
@@ -97,6 +102,7 @@ class Surgery:
             method=method,
             memory=memory,
             protect=protect,
+            process_group=process_group,
         )
         self.strategy: Strategy = self._plan.required
         self._memory = Memory()
