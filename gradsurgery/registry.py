@@ -44,6 +44,12 @@ def by_objective(what: str, values: Any, objectives: Sequence[str], default: flo
         if default is None:
             raise InputError(f"{what}: give one number per objective ({', '.join(objectives)}).")
         return np.full(len(objectives), float(default))
+    each = values.values() if isinstance(values, Mapping) else values if isinstance(values, list | tuple) else (values,)
+    if any(getattr(value, "requires_grad", False) for value in each):
+        raise InputError(
+            f"{what}: numbers are needed, and a tensor that requires grad would get no gradient from here. "
+            "To learn a weight, multiply it into the loss: losses={'a': weight * loss, ...}; else give weight.detach()."
+        )
     if (isinstance(values, Real) and not isinstance(values, bool)) or getattr(values, "ndim", None) == 0:
         numbers: list[Any] = [values] * len(objectives)
     elif isinstance(values, Mapping):

@@ -230,3 +230,172 @@ def test_a_process_group_that_is_not_there_yet_is_refused(given):
     for make in (lambda: gs.Surgery("sum", Two(), process_group=given), lambda: gs.inspect([torch.ones((), requires_grad=True)], process_group=given)):
         with pytest.raises(gs.InputError, match=r"process_group: expected 'auto' .* or None .*; got"):
             make()
+
+
+# --- leaves that are no nn.Parameter (entry 3) ---
+
+
+def pinn(coefficient, x):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+    y = net(x)
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    losses = {"data": (y - torch.exp(-2 * x)).pow(2).mean(), "ode": (slope + coefficient * y).pow(2).mean()}
+    return net, losses
+
+
+@pytest.mark.parametrize("strategy", ["sum", "upgrad", "mgda", "uw", "scaled-sum"])
+@pytest.mark.parametrize("settings", [{}, {"memory": "low"}, {"method": "gradients"}, {"every": 2}], ids=str)
+@pytest.mark.parametrize("given", ["net", "none", "listed"])
+def test_a_plain_leaf_gets_what_loss_backward_would_give_it(strategy, settings, given):
+    coefficient = torch.tensor(0.5, requires_grad=True)
+    log_variance = torch.zeros((), requires_grad=True)
+    inputs = torch.linspace(0, 1, 6)[:, None]
+    surgery = None
+    for _ in range(2):
+        x = inputs.clone().requires_grad_()
+        net, losses = pinn(coefficient, x)
+        losses["data"] = losses["data"] * torch.exp(-log_variance) + log_variance
+        leaves = [coefficient, log_variance, x]
+        expected = torch.autograd.grad(sum(losses.values()), leaves, retain_graph=True)
+        given_now = {"net": net, "none": None, "listed": [*net.parameters(), coefficient, log_variance]}[given]
+        surgery = gs.Surgery(strategy, given_now, **settings)
+        coefficient.grad = log_variance.grad = None
+        surgery.backward(losses)
+        weighted = strategy == "uw"  # its weights belong to the losses, whatever they reach
+        for leaf, gradient in zip(leaves, expected, strict=True):
+            assert leaf.grad is not None
+            if not weighted and not (given == "listed" and leaf is not x):
+                assert torch.allclose(leaf.grad, gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_a_plain_leaf_behind_features_gets_the_plain_sum():
+    torch.manual_seed(0)
+    scale = torch.tensor(1.5, requires_grad=True)
+    trunk, a, b = nn.Linear(4, 5), nn.Linear(5, 1), nn.Linear(5, 1)
+    z = trunk(torch.randn(8, 4)).tanh() * scale
+    losses = {"a": a(z).pow(2).mean(), "b": (b(z) - 1).pow(2).mean()}
+    (expected,) = torch.autograd.grad(sum(losses.values()), [scale], retain_graph=True)
+    gs.backward(losses, nn.ModuleList([trunk, a, b]), "mgda", features=z)
+    assert torch.allclose(scale.grad, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["dict", "list", "tensor", "scalar", "accumulate", "option"])
+def test_weights_that_require_grad_are_an_error_that_says_how_to_learn_them(form):
+    model, log_weights = Two(), torch.zeros(2, requires_grad=True)
+    weights = {"dict": {"a": log_weights[0].exp(), "b": 1.0}, "tensor": log_weights.exp(), "scalar": log_weights[0].exp()}
+    weights["list"] = [log_weights[0].exp(), 1.0]
+    weights["accumulate"] = weights["option"] = weights["dict"]
+    losses = losses_of(model, torch.randn(8, 4))
+    given = list(losses.values()) if form in ("list", "tensor") else losses
+    option = form == "option"
+    surgery = gs.Surgery("upgrad", model, preference=weights[form]) if option else gs.Surgery("mgda", model)
+    step = surgery.accumulate if form == "accumulate" else surgery.backward
+    with pytest.raises(gs.InputError, match="requires grad would get no gradient"):
+        step(given, **({} if option else {"weights": weights[form]}))
+    assert all(p.grad is None for p in model.parameters())
+
+
+# --- functions that fill .grad within their own backward pass (entry 4) ---
+
+
+class Reversible(torch.autograd.Function):
+    """x + f(x), which makes the gradients of f's parameters by a backward pass inside its own."""
+
+    @staticmethod
+    def forward(ctx, x, f):
+        ctx.f, ctx.x = f, x.detach()
+        return x + f(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        with torch.enable_grad():
+            x = ctx.x.clone().requires_grad_()
+            y = x + ctx.f(x)
+        torch.autograd.backward(y, gradient)
+        return x.grad, None
+
+
+class Assigns(torch.autograd.Function):
+    """Puts a gradient into .grad by hand."""
+
+    @staticmethod
+    def forward(ctx, x, f):
+        ctx.f, ctx.x = f, x.detach()
+        return f(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        layer = ctx.f[0] if isinstance(ctx.f, nn.Sequential) else ctx.f.__closure__[0].cell_contents[0]
+        layer.weight.grad = torch.ones_like(layer.weight)
+        return gradient, None
+
+
+class Block(nn.Module):
+    def __init__(self, function=Reversible, closure=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.i, self.f = nn.Linear(4, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.a, self.b = nn.Linear(8, 1), nn.Linear(8, 1)
+        self.function, self.closure = function, closure
+
+    def forward(self, x):
+        block = self.f
+        z = self.function.apply(self.i(x), (lambda x: block(x)) if self.closure else block)
+        return self.a(z), self.b(z)
+
+
+FILLING = {
+    "backward": lambda model, losses: gs.Surgery("mgda", model).backward(losses),
+    "sum": lambda model, losses: gs.Surgery("sum", model).backward(losses),
+    "memory": lambda model, losses: gs.Surgery("mgda", model, memory="low").backward(losses),
+    "one-shot": lambda model, losses: gs.backward(losses, model, "upgrad"),
+    "no parameters": lambda model, losses: gs.backward(losses, None, "upgrad"),
+    "list": lambda model, losses: gs.backward(losses, list(model.parameters()), "upgrad"),
+    "trunk alone": lambda model, losses: gs.backward(losses, model.i, "upgrad"),
+    "groups": lambda model, losses: gs.backward(losses, {"t": [*model.i.parameters(), *model.f.parameters()]}, "mgda"),
+    "inspect": lambda model, losses: gs.inspect(losses, model),
+    "accumulate": lambda model, losses: gs.Surgery("mgda", model).accumulate(losses),
+    "not finite": lambda model, losses: gs.Surgery("mgda", model).backward({**losses, "b": losses["b"] * float("nan")}),
+}
+
+
+@pytest.mark.parametrize("function", [Reversible, Assigns])
+@pytest.mark.parametrize("closure", [False, True])
+@pytest.mark.parametrize("way", FILLING)
+def test_a_function_that_fills_grad_is_an_error_and_undone(way, function, closure):
+    model, x = Block(function, closure), torch.randn(16, 4)
+    losses = losses_of(model, x)
+    with pytest.raises(gs.InputError, match=r"fills \.grad within its own backward pass.*use_reentrant=False"):
+        FILLING[way](model, losses)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_what_was_added_in_place_is_said_to_stay():
+    model, x = Block(), torch.randn(16, 4)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    surgery = gs.Surgery("mgda", model)
+    with pytest.raises(gs.InputError, match=r"added to the \.grad of f\.0\.weight, f\.0\.bias cannot be undone"):
+        surgery.backward(losses_of(model, x))
+    assert all(not p.grad.any() for name, p in model.named_parameters() if not name.startswith("f."))
+    assert surgery.state_dict()["step"] == 0
+
+
+def test_functions_that_fill_nothing_and_reached_blocks_work_as_ever():
+    class Double(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, f):
+            ctx.f = f
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * 2, None
+
+    model, x = Block(Double), torch.randn(16, 4)
+    for p in model.f.parameters():  # from another part of the program
+        p.grad = torch.ones_like(p)
+    record = gs.Surgery("mgda", model).backward(losses_of(model, x))
+    assert record["a+b"].parameters == 2
+    assert all(bool((p.grad == 1).all()) for p in model.f.parameters())

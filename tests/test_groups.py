@@ -122,13 +122,17 @@ def test_min_objectives():
     assert record["audio"].strategy == "mgda"
 
 
-def test_inputs_that_require_grad_only_when_given():
+def test_inputs_that_require_grad_get_the_plain_sum_unless_given():
     x = torch.randn(4, 3, requires_grad=True)
     model = nn.Linear(3, 1)
     losses = {"fit": model(x).mean(), "smooth": model(x).pow(2).mean() + x.pow(2).sum()}
+    (expected,) = torch.autograd.grad(sum(losses.values()), [x], retain_graph=True)
     gs.backward(losses, retain_graph=True)
-    assert x.grad is None
+    assert torch.allclose(x.grad, expected)
     assert model.weight.grad is not None
+    x.grad = None
+    gs.backward(losses, others="ignore", retain_graph=True)
+    assert x.grad is None
     record = gs.backward(losses, [x], "mgda", others="ignore")
     assert x.grad is not None
     assert record["fit+smooth"].parameters == 1

@@ -53,6 +53,7 @@ class Graph:
         leaves: leaf tensors by id, as far as any loss reaches them.
         cuts: the outputs where the walk ended, by position.
         once: whether a compiled region was met that allows one backward pass only.
+        written: the nodes of functions that are written in Python, but for those that torch makes.
         sharded: whether FSDP2 gathers parameters and scatters their gradients within the graph.
     """
 
@@ -62,6 +63,7 @@ class Graph:
         self.cuts: dict[int, Visit] = {}
         self.once = False
         self.sharded = False
+        self.written: list[Any] = []
 
     def tensor(self, key: int) -> Tensor:
         leaf = self.leaves[key].leaf
@@ -152,6 +154,8 @@ def _look_inside(node: Any, visit: Visit, graph: Graph) -> None:
             "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
             "per-loss gradients: use checkpoint(..., use_reentrant=False)."
         )
+    else:
+        graph.written.append(node)
 
 
 def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -> None:

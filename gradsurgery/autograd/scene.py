@@ -58,6 +58,7 @@ class Scene:
         unsure: for each name those of them that reach it or not, behind a compiled region; only where there are any.
         cut: the features.
         once: whether a compiled region allows one backward pass only.
+        unreached: the given parameters that no loss reaches.
         grouped: what was met last, the reach before that, and the groups that followed.
     """
 
@@ -69,6 +70,7 @@ class Scene:
     unsure: dict[str, int]
     cut: Cut
     once: bool = False
+    unreached: dict[str, Tensor] = field(default_factory=dict)
     grouped: list[tuple[Mapping[str, int], Reach, Grouping]] = field(default_factory=list, compare=False, repr=False)
 
     def parameter(self, name: str) -> Tensor:
@@ -156,7 +158,8 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
     scene, memory = _look(plan, losses, memory, cut, graph, given)
     plan.seen.clear()
     leaves = [(v.leaf, v.losses) for v in graph.leaves.values() if v.leaf is not None and v.losses == v.surely]
-    if len(leaves) == len(graph.leaves) == len(scene.met) and not features:  # so that no inputs or features are held on to
+    known_again = len(leaves) == len(graph.leaves) == len(scene.met) and not features
+    if known_again and all(map(is_parameter, scene.others.values())):  # so that no inputs or features are held on to
         plan.seen.append(Seen(scene, given, memory.known, losses.names, leaves))
     return scene, memory, graph
 
@@ -181,8 +184,9 @@ def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph
             raise InputError(f"the losses reach none of the {len(given)} trainable parameters given.")
     outside, unknown = {}, []
     if plan.include_others:
-        outside = {key: f"{OTHERS}#{key:x}" for key in around if key not in names and is_parameter(graph.tensor(key))}
-        unknown = [leaf for key, leaf in behind.items() if is_parameter(leaf) and not any(leaf is t for t in trunk)]
+        # Leaves of every kind, as in torch: a coefficient in the optimizer need not be an nn.Parameter.
+        outside = {key: f"{OTHERS}#{key:x}" for key in around if key not in names}
+        unknown = [leaf for leaf in behind.values() if not any(leaf is t for t in trunk)]
     both = {**names, **outside}
     tensors = {name: graph.tensor(key) for key, name in both.items()}
     for leaf in [*tensors.values(), *trunk, *unknown]:
@@ -204,6 +208,7 @@ def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph
         {name: unsure for name, visit in visits.items() if (unsure := visit.losses & ~visit.surely)},
         Cut(cut.features, trunk, unknown),
         graph.once,
+        {name: t for key, (name, t, _) in given.items() if key not in around and key not in behind},
     )
     return scene, memory
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from gradsurgery.autograd.checks import check_form, check_named, check_scores
+from gradsurgery.autograd.filled import nothing_filled
 from gradsurgery.autograd.gathered import Gathered, harvest
 from gradsurgery.autograd.graph import Graph
 from gradsurgery.autograd.losses import Losses
@@ -24,20 +25,26 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
         raise InputError("features: losses of several batches have features of several batches; leave features out.")
     scene, memory, graph = look(plan, losses, memory, call.features)
     step = Step(plan, losses, scene, memory, call.scores, call.retain_graph, scale_of(call.scaler, losses.tensors[0]))
+    with nothing_filled(scene.unreached, graph.written):
+        decision = _decide(step, graph)
     strategy = plan.strategy
+    if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
+        check_scores(strategy, call.scores, list(decision.record.groups))
+    return decision
+
+
+def _decide(step: Step, graph: Graph) -> Decision:
+    plan, strategy = step.plan, step.plan.strategy
     decision = None
-    if strategy is not None and memory.replays(plan.every):
-        step = replace(step, replay=memory.replay)
+    if strategy is not None and step.memory.replays(plan.every):
+        step = replace(step, replay=step.memory.replay)
         if strategy.acts_on == "group":
             decision = replayed(step, strategy)
             step = replace(step, replay=None)
     # what weights of losses do to a protected objective, only gradients tell
     if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
         decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
-    decision = decision or settle(step, strategy, harvest_of(step, graph), True)
-    if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
-        check_scores(strategy, call.scores, list(decision.record.groups))
-    return decision
+    return decision or settle(step, strategy, harvest_of(step, graph), True)
 
 
 def harvest_of(step: Step, graph: Graph) -> Gathered:
@@ -50,8 +57,10 @@ def harvest_of(step: Step, graph: Graph) -> Gathered:
 def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:
     """The gradients of one micro-batch, and what is known of the parameters now."""
     _check(plan, losses, memory)
-    scene, memory, _ = look(plan, losses, memory)
-    return harvest(losses, scene, call.retain_graph, scale_of(call.scaler, losses.tensors[0]), batched=plan.method == "batched"), memory
+    scene, memory, graph = look(plan, losses, memory)
+    with nothing_filled(scene.unreached, graph.written):
+        scale = scale_of(call.scaler, losses.tensors[0])
+        return harvest(losses, scene, call.retain_graph, scale, batched=plan.method == "batched"), memory
 
 
 def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) -> Decision:
