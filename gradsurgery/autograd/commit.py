@@ -1,12 +1,17 @@
 """Everything into .grad at once, or nothing; then the post-accumulate hooks, as torch fires them."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradsurgery.errors import InputError
 from gradsurgery.ownership import exclusive
+
+SET_GRAD = torch.Tensor.grad.__set__  # type: ignore[union-attr]  # a slot of C; the stubs see what instances have
 
 
 def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -21,15 +26,26 @@ def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]
     return out
 
 
+def at_once(calls: Iterable[partial[Any]]) -> None:
+    """Make these calls of C functions one after the other, from C: signal handlers run before the first or after the last.
+
+    Python runs the handler of Ctrl-C between two of its own instructions, and there are none between these calls.
+    """
+    deque(map(partial.__call__, calls), 0)
+
+
 @torch.no_grad()
-def write(results: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Accumulate directions into `.grad`: all of them, or an exception and none.
+def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes: Any) -> None:
+    """Accumulate directions into `.grad` and set attributes of `owner`: all of it, or an exception and nothing.
+
+    An exception from outside, as Ctrl-C is, comes before or after everything.
 
     Raises:
         InputError: when an existing `.grad` cannot take the direction.
     """
     fresh = [(p, d) for p, d in results if p.grad is None]
     old = [(p.grad, d) for p, d in results if p.grad is not None]
+    before = {name: getattr(owner, name) for name in attributes}
     for grad, direction in old:
         if grad.layout == torch.strided and any(step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)):
             raise InputError(f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first.")
@@ -38,17 +54,17 @@ def write(results: Sequence[tuple[Tensor, Tensor]]) -> None:
                 f"a parameter's .grad ({grad.layout}, {list(grad.shape)} on {grad.device}) cannot take a gradient of shape "
                 f"{list(direction.shape)} on {direction.device}: set it to None first (optimizer.zero_grad())."
             )
-    started: list[Tensor] = []
+    parameters, done = [p for p, _ in fresh], list[bool]()
+    calls: list[partial[Any]] = [partial(torch._foreach_add_, [grad for grad, _ in old], [d for _, d in old])] if old else []
+    calls.append(partial(deque, map(SET_GRAD, parameters, [d for _, d in fresh]), 0))
+    calls += [partial(setattr, owner, name, value) for name, value in attributes.items()]
+    undo: list[partial[Any]] = [partial(deque, map(SET_GRAD, parameters, [None] * len(fresh)), 0)]
+    undo += [partial(setattr, owner, name, value) for name, value in before.items()]
     try:
-        for parameter, direction in fresh:
-            started.append(parameter)
-            parameter.grad = direction
-        if old:
-            # One call into torch, the last of the block: from here on the step stands.
-            torch._foreach_add_([grad for grad, _ in old], [direction for _, direction in old])
+        at_once([*calls, partial(done.append, True)])
     except BaseException:
-        for parameter in started:
-            parameter.grad = None
+        if not done:
+            at_once(undo)
         raise
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -195,15 +196,9 @@ class Surgery:
         if self._plan.check and new.scale is None:
             check_gathered(new)
         total, sums, terms = add(self._gathered, new)
-        before = self._gathered, self._memory
-        try:
-            self._gathered, self._memory = total, memory
-            if sums:
-                # One call into torch, the last of the block: from here on the sum stands.
-                torch._foreach_add_(sums, terms)
-        except BaseException:
-            self._gathered, self._memory = before
-            raise
+        calls: list[partial[Any]] = [partial(torch._foreach_add_, sums, terms)] if sums else []
+        calls += [partial(setattr, self, "_gathered", total), partial(setattr, self, "_memory", memory)]
+        commit.at_once(calls)  # so that an interrupted micro-batch is in the sum and remembered, or in neither
 
     @eager
     def combine(self, *, scores: Mapping[str, float] | None = None) -> Record:
@@ -232,15 +227,8 @@ class Surgery:
 
     def _write(self, decision: Decision, drop: bool = False) -> Record:
         """Make a decision stand: the memory and `.grad`, or neither; then the hooks."""
-        before, gathered = self._memory, self._gathered
-        try:
-            self._memory = decision.memory
-            if drop:
-                self._gathered = None
-            commit.write(decision.results)
-        except BaseException:
-            self._memory, self._gathered = before, gathered
-            raise
+        gathered = None if drop else self._gathered
+        commit.write(decision.results, self, _memory=decision.memory, _gathered=gathered)
         commit.fire_hooks([parameter for parameter, _ in decision.results])
         return decision.record
 
