@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class _Kept(NamedTuple):
     def entries(self) -> Iterable[tuple[tuple[str, ...], float]]:
         """(key, value), with an objective in the key for each dimension."""
         for key, at in zip(product(self.objectives, repeat=self.values.ndim), np.ndindex(self.values.shape), strict=True):
-            if self.seen is None or self.seen[at]:
+            if (self.seen is None or self.seen[at]) and not np.isnan(self.values[at]):  # NaN: no number yet
                 yield key, float(self.values[at])
 
     def at(self, objectives: tuple[str, ...], init: Any) -> Array:
@@ -174,18 +175,45 @@ class State:
         }
 
     @classmethod
-    def from_state_dict(cls, saved: Mapping[str, Any]) -> "State":
-        """The inverse of `state_dict`."""
+    def from_state_dict(cls, saved: Mapping[str, Any], whole: bool = False, finite: bool = False) -> "State":
+        """The inverse of `state_dict`.
+
+        Args:
+            saved: what it gave.
+            whole: whether a NaN among the numbers is an error; states saved by earlier versions have it for "no number yet".
+            finite: whether an infinity among the numbers is an error.
+
+        Raises:
+            InputError: when it is not what `state_dict` gave.
+        """
         new = cls()
         try:
             for name, entries in saved["numbers"].items():
                 by_kind: dict[int, list[tuple[tuple[str, ...], float]]] = {}
                 for key, value in entries:
-                    by_kind.setdefault(len(key), []).append((tuple(map(str, key)), float(value)))
-                new._numbers.update({(str(name), ndim): _loaded(ndim, found) for ndim, found in by_kind.items()})
-            new._tensors = {str(n): {(str(k[0]), str(k[1])): x.clone() for k, x in v} for n, v in saved["tensors"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+                    by_kind.setdefault(len(key), []).append((as_names(key), _checked(name, value, whole, finite)))
+                new._numbers.update({(as_name(name), ndim): _loaded(ndim, found) for ndim, found in by_kind.items()})
+            for name, pieces in saved["tensors"].items():
+                kept = {(as_name(k[0]), as_name(k[1])): _as_gradient(name, x) for k, x in pieces}
+                if len(kept) < len(pieces) or any(len(k) != 2 for k, _ in pieces):
+                    raise InputError(f"this is not a saved strategy state: the keys of {name!r} are not pairs that differ.")
+                new._tensors[as_name(name)] = kept
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise InputError(f"this is not a saved strategy state: {error!r}.") from error
+        return new
+
+    def shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
+        """Parameter and shape of every tensor that is kept."""
+        for kept in self._tensors.values():
+            for (_, parameter), tensor in kept.items():
+                yield parameter, tuple(tensor.shape)
+
+    def renamed(self, names: Mapping[str, str]) -> "State":
+        """A copy with the rows of parameters that have a new name here."""
+        new = self.copy()
+        new._tensors = {n: {(o, names[p]): t for (o, p), t in kept.items() if p in names} for n, kept in self._tensors.items()}
         return new
 
     def _order(self) -> tuple[str, ...]:
@@ -218,3 +246,54 @@ def _loaded(ndim: int, entries: Sequence[tuple[tuple[str, ...], float]]) -> _Kep
         at = tuple(map(objectives.index, key))
         values[at], seen[at] = value, True
     return _Kept(objectives, values, None if seen.all() else seen)
+
+
+def as_name(saved: Any) -> str:
+    """A name as it is saved.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if not isinstance(saved, str):
+        raise InputError(f"load_state_dict: expected what state_dict() returned; {saved!r} is no name.")
+    return saved
+
+
+def as_names(saved: Any) -> tuple[str, ...]:
+    """Names as they are saved.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if not isinstance(saved, list | tuple):
+        raise InputError(f"load_state_dict: expected what state_dict() returned; {saved!r} are no names.")
+    return tuple(map(as_name, saved))
+
+
+def as_numbers(saved: Mapping[Any, Any]) -> dict[str, float]:
+    """Finite numbers by name as they are saved.
+
+    Raises:
+        InputError: for anything else.
+    """
+    return {as_name(name): _checked(name, value, True, True) for name, value in saved.items()}
+
+
+def _checked(name: str, value: Any, whole: bool, finite: bool) -> float:
+    """A saved number; one named "steps" is a count, also under a longer name that ends so."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise InputError(f"this is not a saved strategy state: {name!r} has {value!r}, which is no number.")
+    number = float(value)
+    if (whole and np.isnan(number)) or (finite and np.isinf(number)):
+        raise InputError(f"this is not a saved strategy state: {name!r} has {number}.")
+    if str(name).split("/")[-1] == "steps" and not (number >= 0 and number.is_integer()):
+        raise InputError(f"this is not a saved strategy state: {name!r} counts, and has {number}.")
+    return number
+
+
+def _as_gradient(name: str, saved: Any) -> Tensor:
+    if not isinstance(saved, Tensor) or not saved.is_floating_point() or saved.layout != torch.strided:
+        raise InputError(f"this is not a saved strategy state: {name!r} has {type(saved).__name__}, where it keeps dense tensors of real numbers.")
+    if not bool(torch.isfinite(saved).all()):
+        raise InputError(f"this is not a saved strategy state: {name!r} has a tensor with NaN or inf.")
+    return saved.detach().clone()

@@ -29,7 +29,7 @@ ALLOWED = {
     "registry": {"errors", "learning", "options", "record", "claims", "solvers", "objectives", "state", "contract"},
     "strategies": {"errors", "registry", "solvers"},
     "testing": {"errors", "registry", "objectives", "testing"},
-    "autograd": {"errors", "record", "claims", "solvers", "objectives", "ownership", "state", "contract", "registry", "autograd"},
+    "autograd": {"errors", "options", "record", "claims", "solvers", "objectives", "ownership", "state", "contract", "registry", "autograd"},
     "catalogue": {"options", "registry"},
     # these build on the public package alone, as a user's code would; the errors' helper words a wrong task as a wrong strategy is worded
     "tasks": {*gs.__all__, "errors", "tasks"},
