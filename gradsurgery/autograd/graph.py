@@ -164,15 +164,26 @@ def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -
 
 
 def _of_stacked(loss: Tensor) -> Output | None:
-    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant."""
+    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant.
+
+    Stacks of stacks are seen through along their first dimensions, as a tensor of losses is taken apart.
+    """
     node: Any = loss.grad_fn
-    kind = type(node).__name__
-    if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):
-        before: Any = node.next_functions[0][0]
-        if type(before).__name__ == "StackBackward0":
-            count = len(before.next_functions)
-            index = loss.output_nr if kind == "UnbindBackward0" else node._saved_index
-            index -= 1 << 64 if index >= 1 << 63 else 0  # torch shows negative ones without sign
-            start: Output = before.next_functions[index % count]
-            return start if start[0] is not None else None
-    return node, loss.output_nr
+    start: Output = node, loss.output_nr
+    picks: list[int] = []
+    while loss.ndim == 0 and type(node).__name__ in ("UnbindBackward0", "SelectBackward0"):
+        if picks and node._saved_dim != 0:
+            break
+        index = start[1] if type(node).__name__ == "UnbindBackward0" else node._saved_index
+        picks.append(index - (1 << 64) if index >= 1 << 63 else index)  # torch shows negative ones without sign
+        start = node.next_functions[0]
+        node = start[0]
+    whole = picks and type(node).__name__ == "StackBackward0"
+    if not whole:
+        return loss.grad_fn, loss.output_nr
+    while picks and type(node).__name__ == "StackBackward0" and (len(picks) == 1 or node._saved_dim == 0):
+        start = node.next_functions[picks.pop() % len(node.next_functions)]
+        node = start[0]
+        if node is None:
+            return None
+    return start

@@ -1,6 +1,6 @@
 """Losses of several elements: tensors of any shape one by one, and what to say of nested and empty values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,22 @@ def by_index(shape: tuple[int, ...], weights: Any) -> Any:
     if given.shape != tuple(shape):
         raise InputError(f"weights: expected numbers of the losses' shape {list(shape)}; got {list(given.shape)}.")
     return {",".join(map(str, index)): given[index] for index in np.ndindex(*given.shape)}
+
+
+def in_order(what: str, losses: Iterable[Any], known: Iterable[str]) -> dict[str, Any]:
+    """Losses without names by their positions, which those in `known` have for names.
+
+    Raises:
+        InputError: where names and positions may differ.
+    """
+    if isinstance(losses, Tensor) and losses.ndim > 1:
+        given = {",".join(map(str, index)): losses[index] for index in np.ndindex(*losses.shape)}
+    else:
+        given = {str(i): loss for i, loss in enumerate(losses)}
+    names = list(known)
+    if set(given) == set(names) and list(given) != names:
+        raise InputError(f"{what}: the losses are {', '.join(map(repr, names))}, which are no positions in order; give a dict by name.")
+    return given
 
 
 def not_a_tensor(loss: Any) -> str:

@@ -18,6 +18,7 @@ from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError
 from gradsurgery.state import State
 
+FEATURES = re.compile(r"\.features(\[.*\])?", re.DOTALL)  # names that a step gave to features
 NUMBERED = re.compile(r"#[0-9]+")  # the names of parameters that were not given
 LOOSE = "strict=False takes what fits, and drops the rest."
 
@@ -95,8 +96,9 @@ def _explicit_of(state: Mapping[str, Any], memory: Memory, strategy: Strategy) -
 def _check_groups(saved: tuple[str, ...], memory: Memory, parameters: Parameters) -> None:
     """Every group that has a state here is one there."""
     own = parameters.groups
-    unplaced = parameters.explicit and any(isinstance(key, frozenset) for key in memory.waiting)
-    if unplaced or not set(saved) <= set(own):
+    by_reach = any(isinstance(key, frozenset) for key in memory.waiting)
+    by_reach = by_reach or any("/" not in name for name in memory.reach if not FEATURES.fullmatch(name))
+    if (parameters.explicit and by_reach) or not set(saved) <= set(own):
         before, now = _layout(saved), _layout(own)
         raise InputError(f"load_state_dict: this state was saved with {before}; this Surgery has {now}. Give parameters= in the same groups. {LOOSE}")
 
@@ -129,18 +131,18 @@ def _unnamed(memory: Memory, groups: tuple[str, ...], strict: bool) -> Memory:
 def _named(memory: Memory, parameters: Parameters, strict: bool) -> Memory:
     """With given parameters: each name of the state is one of theirs, and each saved gradient has its parameter's shape."""
     own = parameters.everything()
-    saved = dict.fromkeys((*(name for name in memory.reach if not name.startswith(".")), *memory.parameters))  # a dot: features
+    saved = dict.fromkeys((*(name for name in memory.reach if not FEATURES.fullmatch(name)), *memory.parameters))
     names = found_again(saved, own, parameters.groups)
     if strict and (unknown := [name for name in saved if name not in names]):
         raise InputError(
             f"load_state_dict: the state has {len(unknown)} parameters that are not among the {len(own)} given: {_listed(unknown)} "
-            f"(given: {_listed(own)}). It belongs to another model, or parameters= was given in another way. {LOOSE}"
+            f"(given: {_listed(own)}). {_reason(unknown)} {LOOSE}"
         )
     states = {key: state.renamed(names) for key, state in memory.states.items()}
     waiting = {key: state.renamed(names) for key, state in memory.waiting.items()}
     for state in (*states.values(), *waiting.values()):
         _check_shapes(state, own)
-    reach = {names.get(name, name): objectives for name, objectives in memory.reach.items() if name in names or name.startswith(".")}
+    reach = {names.get(name, name): objectives for name, objectives in memory.reach.items() if name in names or FEATURES.fullmatch(name)}
     groups = set(parameters.groups) | {LOSSES}
     reached = set(reach.values())
     every = (*states, *waiting, *memory.replay)
@@ -148,6 +150,12 @@ def _named(memory: Memory, parameters: Parameters, strict: bool) -> Memory:
     lost |= {key for key in states if isinstance(key, frozenset) and key not in reached}
     here, later, replay = (_without(found, lost) for found in (states, waiting, memory.replay))
     return replace(memory, reach=reach, states=here, waiting=later, replay=replay)
+
+
+def _reason(unknown: Iterable[str]) -> str:
+    if all(map(NUMBERED.fullmatch, unknown)):
+        return "It was saved with parameters=None, which numbers parameters: load it into such a Surgery."
+    return "It belongs to another model, or parameters= was given in another way."
 
 
 def _check_shapes(state: State, own: Mapping[str, Tensor]) -> None:

@@ -12,6 +12,7 @@ from gradsurgery.autograd import commit
 from gradsurgery.autograd.compiled import eager
 from gradsurgery.autograd.features import parse_features
 from gradsurgery.autograd.gathered import Gathered, add, check_gathered, check_still_given
+from gradsurgery.autograd.levels import in_order
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.saved import described, resumed
@@ -274,7 +275,9 @@ class Surgery:
         known = self._memory.weights
         if not known:
             raise InputError("observe: there was no step yet; call it after backward and the optimizer's step.")
-        values = _numbers("observe", losses if isinstance(losses, Mapping) else dict(enumerate(losses)) if isinstance(losses, Iterable) else losses)
+        if isinstance(losses, Iterable) and not isinstance(losses, Mapping):
+            losses = in_order("observe", losses, known)
+        values = _numbers("observe", losses)
         for name, value in values.items():
             if name not in known:
                 raise InputError("observe: " + one_of("loss", name, known))
@@ -322,6 +325,8 @@ def _scores(scores: Mapping[str, float] | None) -> dict[str, float] | None:
 
 def _numbers(what: str, given: Any) -> dict[str, float]:
     """A dict from name to number, from numbers or scalar tensors."""
+    if isinstance(given, Mapping) and len(set(map(str, given))) < len(given):
+        raise InputError(f"{what}: two names are the same as strings; got {', '.join(map(repr, given))}.")
     try:
         return {str(name): float(value) for name, value in given.items()}
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
