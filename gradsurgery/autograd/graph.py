@@ -12,6 +12,7 @@ from gradsurgery.errors import InputError
 ACCUMULATE = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # the stubs lack it
 WRITTEN_IN_PYTHON = torch._C._FunctionBase
 Output = tuple[Any, int]  # a node and which of its outputs
+PICKS, STACK = ("UnbindBackward0", "SelectBackward0"), "StackBackward0"
 
 
 class Visit:
@@ -168,22 +169,18 @@ def _of_stacked(loss: Tensor) -> Output | None:
 
     Stacks of stacks are seen through along their first dimensions, as a tensor of losses is taken apart.
     """
-    node: Any = loss.grad_fn
-    start: Output = node, loss.output_nr
+    own: Output = loss.grad_fn, loss.output_nr
+    start, kind = own, type(loss.grad_fn).__name__
     picks: list[int] = []
-    while loss.ndim == 0 and type(node).__name__ in ("UnbindBackward0", "SelectBackward0"):
-        if picks and node._saved_dim != 0:
-            break
-        index = start[1] if type(node).__name__ == "UnbindBackward0" else node._saved_index
+    while kind in PICKS and loss.ndim == 0 and (not picks or start[0]._saved_dim == 0):
+        index = start[1] if kind == "UnbindBackward0" else start[0]._saved_index
         picks.append(index - (1 << 64) if index >= 1 << 63 else index)  # torch shows negative ones without sign
-        start = node.next_functions[0]
-        node = start[0]
-    whole = picks and type(node).__name__ == "StackBackward0"
-    if not whole:
-        return loss.grad_fn, loss.output_nr
-    while picks and type(node).__name__ == "StackBackward0" and (len(picks) == 1 or node._saved_dim == 0):
-        start = node.next_functions[picks.pop() % len(node.next_functions)]
-        node = start[0]
-        if node is None:
-            return None
-    return start
+        start = start[0].next_functions[0]
+        kind = type(start[0]).__name__
+    if kind != STACK:
+        return own
+    while picks and kind == STACK and (len(picks) == 1 or start[0]._saved_dim == 0):
+        parts = start[0].next_functions
+        start = parts[picks.pop() % len(parts)]
+        kind = type(start[0]).__name__
+    return start if start[0] is not None else None

@@ -103,8 +103,9 @@ def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], 
         known = {*names, *earlier()}
         if unknown := [name for name in weights if name not in known]:
             raise InputError("weights: " + one_of("loss", str(unknown[0]), names) + " Give the weights of this step's losses.")
-    own = by_objective("weights", weights, ObjectiveNames(names, names), 1.0 if weights is None else None)
-    return Losses(names, tensors, own)
+    if weights is None:
+        return Losses(names, tensors, np.ones(len(names)))
+    return Losses(names, tensors, by_objective("weights", weights, ObjectiveNames(names, names)))
 
 
 def _independent(parts: list[Losses]) -> Losses:

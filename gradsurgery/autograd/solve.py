@@ -65,7 +65,9 @@ def solve(
     """Ask the strategy; its state comes back changed, as a copy that is kept only if the step stands."""
     memory, wanted = step.memory, strategy.inputs
     given = {} if objectives is None else gradient_inputs(strategy, objectives)
-    given |= {"objectives": ObjectiveNames(names, step.losses.names), "group": group.name, "scores": step.scores}
+    given |= {"group": group.name, "scores": step.scores}
+    if "objectives" in wanted:
+        given["objectives"] = ObjectiveNames(names, step.losses.names)
     if "losses" in wanted and values:
         weight = step.weights
         given["losses"] = np.array([values[o] * weight[o] for o in names])
