@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.errors import InputError, StrategyError
+from gradsurgery.stored import as_count, as_gradient, as_name, as_names, as_number
 
 Array = NDArray[np.float64]
 
@@ -181,7 +181,7 @@ class State:
         Args:
             saved: what it gave.
             whole: whether a NaN among the numbers is an error; states saved by earlier versions have it for "no number yet".
-            finite: whether an infinity among the numbers is an error.
+            finite: whether an infinity among the numbers is an error, and a count below zero: shipped strategies have none.
 
         Raises:
             InputError: when it is not what `state_dict` gave.
@@ -191,10 +191,11 @@ class State:
             for name, entries in saved["numbers"].items():
                 by_kind: dict[int, list[tuple[tuple[str, ...], float]]] = {}
                 for key, value in entries:
-                    by_kind.setdefault(len(key), []).append((as_names(key), _checked(name, value, whole, finite)))
+                    number = as_number(name, value, whole, finite)
+                    by_kind.setdefault(len(key), []).append((as_names(key), as_count(name, number) if finite else number))
                 new._numbers.update({(as_name(name), ndim): _loaded(ndim, found) for ndim, found in by_kind.items()})
             for name, pieces in saved["tensors"].items():
-                kept = {(as_name(k[0]), as_name(k[1])): _as_gradient(name, x) for k, x in pieces}
+                kept = {(as_name(k[0]), as_name(k[1])): as_gradient(name, x) for k, x in pieces}
                 if len(kept) < len(pieces) or any(len(k) != 2 for k, _ in pieces):
                     raise InputError(f"this is not a saved strategy state: the keys of {name!r} are not pairs that differ.")
                 new._tensors[as_name(name)] = kept
@@ -246,54 +247,3 @@ def _loaded(ndim: int, entries: Sequence[tuple[tuple[str, ...], float]]) -> _Kep
         at = tuple(map(objectives.index, key))
         values[at], seen[at] = value, True
     return _Kept(objectives, values, None if seen.all() else seen)
-
-
-def as_name(saved: Any) -> str:
-    """A name as it is saved.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if not isinstance(saved, str):
-        raise InputError(f"load_state_dict: expected what state_dict() returned; {saved!r} is no name.")
-    return saved
-
-
-def as_names(saved: Any) -> tuple[str, ...]:
-    """Names as they are saved.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if not isinstance(saved, list | tuple):
-        raise InputError(f"load_state_dict: expected what state_dict() returned; {saved!r} are no names.")
-    return tuple(map(as_name, saved))
-
-
-def as_numbers(saved: Mapping[Any, Any]) -> dict[str, float]:
-    """Finite numbers by name as they are saved.
-
-    Raises:
-        InputError: for anything else.
-    """
-    return {as_name(name): _checked(name, value, True, True) for name, value in saved.items()}
-
-
-def _checked(name: str, value: Any, whole: bool, finite: bool) -> float:
-    """A saved number; one named "steps" is a count, also under a longer name that ends so."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise InputError(f"this is not a saved strategy state: {name!r} has {value!r}, which is no number.")
-    number = float(value)
-    if (whole and np.isnan(number)) or (finite and np.isinf(number)):
-        raise InputError(f"this is not a saved strategy state: {name!r} has {number}.")
-    if str(name).split("/")[-1] == "steps" and not (number >= 0 and number.is_integer()):
-        raise InputError(f"this is not a saved strategy state: {name!r} counts, and has {number}.")
-    return number
-
-
-def _as_gradient(name: str, saved: Any) -> Tensor:
-    if not isinstance(saved, Tensor) or not saved.is_floating_point() or saved.layout != torch.strided:
-        raise InputError(f"this is not a saved strategy state: {name!r} has {type(saved).__name__}, where it keeps dense tensors of real numbers.")
-    if not bool(torch.isfinite(saved).all()):
-        raise InputError(f"this is not a saved strategy state: {name!r} has a tensor with NaN or inf.")
-    return saved.detach().clone()

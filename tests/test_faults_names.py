@@ -400,6 +400,25 @@ def test_numbers_that_are_not_there_yet_are_not_saved_and_older_states_have_them
     assert runs[0] == runs[1] == runs[2]
 
 
+def test_a_loss_and_a_strategys_number_may_be_named_steps():
+    @gs.strategy("test-decayed", paper="a test", scale="own")
+    def decayed(gram, state):
+        state.scalar("steps", -np.inf)
+        state["steps"] = -0.5
+        return np.ones(len(gram))
+
+    try:
+        model = Two()
+        surgery = gs.Surgery("test-decayed", model)
+        losses = model(data(0))
+        surgery.backward({"steps": losses["a"], "b": losses["b"]}, weights={"steps": 0.5, "b": -1.0})
+        again = gs.Surgery("test-decayed", model)
+        again.load_state_dict(surgery.state_dict())
+        assert_unchanged(again, surgery.state_dict())
+    finally:
+        gs.registry._registry.pop("test-decayed")
+
+
 # ---- names that coincide
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gradsurgery.autograd.groups import Group, GroupKey, Reach
 from gradsurgery.errors import InputError
-from gradsurgery.state import State, as_name, as_names, as_numbers
+from gradsurgery.state import State
+from gradsurgery.stored import as_name, as_names, as_numbers
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def resumed(state: Any, strategy: Strategy, parameters: Parameters, strict: bool
     """
     if not isinstance(state, Mapping) or "strategy" not in state:
         raise InputError(f"load_state_dict: expected what state_dict() returned; got {type(state).__name__} without a strategy.")
-    if state["strategy"] != strategy.name:
+    if not isinstance(state["strategy"], str) or state["strategy"] != strategy.name:
         raise InputError(f"load_state_dict: this state belongs to strategy {state['strategy']!r}, not to {strategy.name!r}.")
     if strict and "options" in state:
         _check_options(strategy, state["options"])

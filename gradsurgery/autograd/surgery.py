@@ -302,7 +302,7 @@ class Surgery:
         """Continue from what `state_dict` gave.
 
         Parameters are known by name, whatever wraps the model: `torch.compile`, `DataParallel`, FSDP and activation checkpointing
-        put names of their own into those of parameters, which do not count. Parameters that the state does not have start anew.
+        put names of their own into those of parameters, which do not count. Parameters that the state does not have start from zero.
 
         Args:
             state: what `state_dict` returned.
