@@ -159,11 +159,15 @@ def _reason(unknown: Iterable[str]) -> str:
 
 
 def _check_shapes(state: State, own: Mapping[str, Tensor]) -> None:
+    """A saved gradient has the shape of its parameter; that of a complex one may be in pairs of real numbers."""
     for name, shape in state.shapes():
-        if not is_lazy(own[name]) and shape != tuple(own[name].shape):
+        if is_lazy(own[name]):
+            continue
+        wanted = tuple(own[name].shape)
+        if shape != wanted and not (own[name].is_complex() and shape == (*wanted, 2)):
             raise InputError(
                 f"load_state_dict: a saved gradient of parameter {name!r} has shape {list(shape)}, the parameter "
-                f"{list(own[name].shape)}: the state belongs to another model."
+                f"{list(wanted)}: the state belongs to another model."
             )
 
 
