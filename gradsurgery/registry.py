@@ -6,7 +6,6 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from gradsurgery.claims import Claim, as_claims, forwarded, homogeneous, when
 from gradsurgery.contract import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
 from gradsurgery.learning import Optimizer, descend
-from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, Range
+from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, Range, by_objective
 from gradsurgery.state import State
 
 __all__ = [
@@ -32,43 +31,6 @@ RESERVED = frozenset(INPUTS) | {
 SCALES = ("sum", "mean", "convex", "own")
 _registry: dict[str, Strategy] = {}
 _discovered = False
-
-
-def by_objective(what: str, values: Any, objectives: Sequence[str], default: float | None = None) -> Array:
-    """Numbers [n] in the order of `objectives`: one for all, a dict by name, or a sequence in the order of the losses.
-
-    When the losses were given as a sequence their names are their positions, so that a group which only some of them
-    reach still picks the right ones.
-    """
-    if values is None:
-        if default is None:
-            raise InputError(f"{what}: give one number per objective ({', '.join(objectives)}).")
-        return np.full(len(objectives), float(default))
-    each = values.values() if isinstance(values, Mapping) else values if isinstance(values, list | tuple) else (values,)
-    if any(getattr(value, "requires_grad", False) for value in each):
-        raise InputError(
-            f"{what}: numbers are needed, and a tensor that requires grad would get no gradient from here. "
-            "To learn a weight, multiply it into the loss: losses={'a': weight * loss, ...}; else give weight.detach()."
-        )
-    if (isinstance(values, Real) and not isinstance(values, bool)) or getattr(values, "ndim", None) == 0:
-        numbers: list[Any] = [values] * len(objectives)
-    elif isinstance(values, Mapping):
-        missing = [o for o in objectives if o not in values]
-        if missing and default is None:
-            raise InputError(f"{what}: nothing given for {', '.join(map(repr, missing))}; given: {', '.join(map(repr, values))}.")
-        numbers = [values.get(o, default) for o in objectives]
-    else:
-        given = values.tolist() if hasattr(values, "tolist") else list(values)
-        if not all(o.isdigit() and int(o) < len(given) for o in objectives):
-            raise InputError(f"{what}: {len(given)} numbers in order do not fit the objectives {', '.join(map(repr, objectives))}; give a dict by name.")
-        numbers = [given[int(o)] for o in objectives]
-    try:
-        array = np.array([float(x) for x in numbers])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: expected numbers; got {numbers!r}.") from error
-    if not np.isfinite(array).all():
-        raise InputError(f"{what}: expected finite numbers; got {dict(zip(objectives, array.tolist(), strict=True))}.")
-    return array
 
 
 def positive_losses(where: str, losses: Array | None, objectives: Sequence[str] | None, above: float = 0.0) -> Array:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.errors import InputError, StrategyError
+from gradsurgery.stored import as_count, as_gradient, as_name, as_names, as_number
 
 Array = NDArray[np.float64]
 
@@ -38,7 +39,7 @@ class _Kept(NamedTuple):
     def entries(self) -> Iterable[tuple[tuple[str, ...], float]]:
         """(key, value), with an objective in the key for each dimension."""
         for key, at in zip(product(self.objectives, repeat=self.values.ndim), np.ndindex(self.values.shape), strict=True):
-            if self.seen is None or self.seen[at]:
+            if (self.seen is None or self.seen[at]) and not np.isnan(self.values[at]):  # NaN: no number yet
                 yield key, float(self.values[at])
 
     def at(self, objectives: tuple[str, ...], init: Any) -> Array:
@@ -174,18 +175,46 @@ class State:
         }
 
     @classmethod
-    def from_state_dict(cls, saved: Mapping[str, Any]) -> "State":
-        """The inverse of `state_dict`."""
+    def from_state_dict(cls, saved: Mapping[str, Any], whole: bool = False, finite: bool = False) -> "State":
+        """The inverse of `state_dict`.
+
+        Args:
+            saved: what it gave.
+            whole: whether a NaN among the numbers is an error; states saved by earlier versions have it for "no number yet".
+            finite: whether an infinity among the numbers is an error, and a count below zero: shipped strategies have none.
+
+        Raises:
+            InputError: when it is not what `state_dict` gave.
+        """
         new = cls()
         try:
             for name, entries in saved["numbers"].items():
                 by_kind: dict[int, list[tuple[tuple[str, ...], float]]] = {}
                 for key, value in entries:
-                    by_kind.setdefault(len(key), []).append((tuple(map(str, key)), float(value)))
-                new._numbers.update({(str(name), ndim): _loaded(ndim, found) for ndim, found in by_kind.items()})
-            new._tensors = {str(n): {(str(k[0]), str(k[1])): x.clone() for k, x in v} for n, v in saved["tensors"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+                    number = as_number(name, value, whole, finite)
+                    by_kind.setdefault(len(key), []).append((as_names(key), as_count(name, number) if finite else number))
+                new._numbers.update({(as_name(name), ndim): _loaded(ndim, found) for ndim, found in by_kind.items()})
+            for name, pieces in saved["tensors"].items():
+                kept = {(as_name(k[0]), as_name(k[1])): as_gradient(name, x) for k, x in pieces}
+                if len(kept) < len(pieces) or any(len(k) != 2 for k, _ in pieces):
+                    raise InputError(f"this is not a saved strategy state: the keys of {name!r} are not pairs that differ.")
+                new._tensors[as_name(name)] = kept
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise InputError(f"this is not a saved strategy state: {error!r}.") from error
+        return new
+
+    def shapes(self) -> Iterable[tuple[str, tuple[int, ...]]]:
+        """Parameter and shape of every tensor that is kept."""
+        for kept in self._tensors.values():
+            for (_, parameter), tensor in kept.items():
+                yield parameter, tuple(tensor.shape)
+
+    def renamed(self, names: Mapping[str, str]) -> "State":
+        """A copy with the rows of parameters that have a new name here."""
+        new = self.copy()
+        new._tensors = {n: {(o, names[p]): t for (o, p), t in kept.items() if p in names} for n, kept in self._tensors.items()}
         return new
 
     def _order(self) -> tuple[str, ...]:

@@ -89,6 +89,8 @@ def parse_features(features: Any) -> dict[str, Tensor]:
         named = {f".features[{i}]": z for i, z in enumerate(features)}
     else:
         raise InputError(f"features: expected a tensor, or a sequence or dict of tensors; got {type(features).__name__}.")
+    if len(named) < len(features if isinstance(features, Mapping) else named):
+        raise InputError(f"features: two of them have the same name; got {', '.join(map(repr, features))}.")
     if not named:
         raise InputError("features: at least one tensor is needed; got none.")
     unique: dict[int, str] = {}

@@ -83,6 +83,7 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
     """
     if before is None:
         return keep(new), [], []
+    check_still_given("accumulate", before.scene, {**new.scene.trained, **new.scene.others})
     if (before.scale is None) != (new.scale is None):
         raise InputError("accumulate: give the scaler for all micro-batches of a step, or for none.")
     weights = dict(zip(before.losses.names, before.losses.weights.tolist(), strict=True))
@@ -107,6 +108,20 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
     losses = Losses(names, tuple(values[name] for name in names), np.array([weights[name] for name in names]))
     scene = before.scene.joined(before.losses.names, new.scene, new.losses.names)
     return Gathered(losses, scene, [rows[name] for name in names], _both_scales(before, new)), totals, terms
+
+
+def check_still_given(where: str, scene: Scene, now: Mapping[str, Tensor]) -> None:
+    """A name stands for the tensor whose gradient was gathered under it.
+
+    Raises:
+        InputError: when it stands for another one now.
+    """
+    for name, tensor in scene.trained.items():
+        if now.get(name, tensor) is not tensor:
+            raise InputError(
+                f"{where}: parameter {name!r} is another tensor than the one whose gradient was accumulated before, because its layer was "
+                "replaced. Replace layers between steps: call discard() and accumulate the micro-batches of this step again."
+            )
 
 
 def check_gathered(gathered: Gathered) -> None:

@@ -15,6 +15,7 @@ WITHOUT_CLASS = "CppFunction"  # nodes that C++ code has added, without a class 
 SCRIPTED = "DifferentiableGraph"  # a region that TorchScript made; it gives zeros, too, to what a loss does not reach
 ORDINARY: set[type] = set()  # torch's own kinds of nodes, as they are met: nothing is special about them
 Output = tuple[Any, int]  # a node and which of its outputs
+PICKS, STACK = ("UnbindBackward0", "SelectBackward0"), "StackBackward0"
 
 
 class Visit:
@@ -181,15 +182,22 @@ def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -
 
 
 def _of_stacked(loss: Tensor) -> Output | None:
-    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant."""
-    node: Any = loss.grad_fn
-    kind = type(node).__name__
-    if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):
-        before: Any = node.next_functions[0][0]
-        if type(before).__name__ == "StackBackward0":
-            count = len(before.next_functions)
-            index = loss.output_nr if kind == "UnbindBackward0" else node._saved_index
-            index -= 1 << 64 if index >= 1 << 63 else 0  # torch shows negative ones without sign
-            start: Output = before.next_functions[index % count]
-            return start if start[0] is not None else None
-    return node, loss.output_nr
+    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant.
+
+    Stacks of stacks are seen through along their first dimensions, as a tensor of losses is taken apart.
+    """
+    own: Output = loss.grad_fn, loss.output_nr
+    start, kind = own, type(loss.grad_fn).__name__
+    picks: list[int] = []
+    while kind in PICKS and loss.ndim == 0 and (not picks or start[0]._saved_dim == 0):
+        index = start[1] if kind == "UnbindBackward0" else start[0]._saved_index
+        picks.append(index - (1 << 64) if index >= 1 << 63 else index)  # torch shows negative ones without sign
+        start = start[0].next_functions[0]
+        kind = type(start[0]).__name__
+    if kind != STACK:
+        return own
+    while picks and kind == STACK and (len(picks) == 1 or start[0]._saved_dim == 0):
+        parts = start[0].next_functions
+        start = parts[picks.pop() % len(parts)]
+        kind = type(start[0]).__name__
+    return start if start[0] is not None else None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradsurgery.autograd.naming import apart, joined, plain_names
 from gradsurgery.errors import InputError
 
 GroupKey = str | frozenset[str]
@@ -105,7 +106,9 @@ class Parameters:
         elif isinstance(given, Mapping):
             if not given:
                 raise InputError("parameters: an empty dict names no groups; give None for groups by reach.")
-            self._parts = {str(name): part if isinstance(part, nn.Module) else self._tensors(part, str(name)) for name, part in given.items()}
+            self._parts = {}
+            for name, part in given.items():
+                self._parts[self._group(name, part)] = part if isinstance(part, nn.Module) else self._tensors(part, str(name))
         else:
             self._parts = {"": self._tensors(given, "parameters")}
         self._named = self._look()  # errors belong to the constructor
@@ -114,6 +117,24 @@ class Parameters:
     def modules(self) -> list[nn.Module]:
         """The modules that were given."""
         return [part for part in self._parts.values() if isinstance(part, nn.Module)]
+
+    def _group(self, name: Any, part: Any) -> str:
+        """The name of an explicit group as a string.
+
+        Raises:
+            InputError: for a name that is empty or comes again, or a single tensor in place of a group.
+        """
+        if isinstance(part, Tensor):
+            raise InputError(
+                f"parameters: {name!r} is a single tensor, where a dict has a Module or a list of tensors per group. Give the model, or "
+                f"list(model.parameters()), for groups by reach. A group for one tensor is a list of one: {{{name!r}: [tensor]}}."
+            )
+        text = str(name)
+        if not text:
+            raise InputError("parameters: the name of a group is a string that is not empty.")
+        if text in self._parts:
+            raise InputError(f"parameters: two groups are named {text!r} (one is given as {name!r}); give them names that differ as strings.")
+        return text
 
     @staticmethod
     def _tensors(given: Any, where: str) -> list[Tensor]:
@@ -124,6 +145,8 @@ class Parameters:
             if isinstance(given, str):
                 hint = f" The strategy goes elsewhere: backward(losses, model, {given!r}) or Surgery({given!r}, model)."
             raise InputError(f"{where}: expected a Module, tensors, or a dict of group name -> either; got {type(given).__name__}.{hint}")
+        if isinstance(given, Mapping):
+            raise InputError(f"{where}: expected a Module or tensors; got a {type(given).__name__}. Give its values, as a list.")
         tensors = list(given)
         for i, tensor in enumerate(tensors):
             if not isinstance(tensor, Tensor):
@@ -147,7 +170,7 @@ class Parameters:
                 modules = None if own is None or modules is None else modules + [module for _, module in own]
             else:
                 named = ((str(i), t) for i, t in enumerate(part or ()))
-            for name, tensor in named:
+            for name, tensor in _plainly(part, named):
                 met.append(tensor)
                 if not tensor.requires_grad:
                     continue
@@ -155,10 +178,41 @@ class Parameters:
                     raise InputError(f"parameter {name!r}{f' of group {group!r}' if group else ''} is not a leaf: give the tensors that are trained.")
                 if tensor.is_complex():
                     raise InputError(f"parameter {name!r} is complex ({tensor.dtype}); only real parameters are supported.")
-                before = found.setdefault(id(tensor), (f"{group}/{name}" if group else name, tensor, group))
+                before = found.setdefault(id(tensor), (joined(group, name), tensor, group))
                 if before[2] != group:
                     raise InputError(f"parameter {name!r} is in two groups, {before[2]!r} and {group!r}; put it in one.")
+        names = {name for name, _, _ in found.values()}
+        if len(names) < len(found):
+            for name, _, _ in found.values():
+                if name not in names:
+                    raise InputError(f"two parameters are named {name!r} by named_parameters(): give them names of their own.")
+                names.remove(name)
         return Named(found, modules, met)
+
+    def everything(self) -> dict[str, Tensor]:
+        """All given tensors by name, also those that are not trainable now."""
+        found: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for group, part in self._parts.items():
+            named = part.named_parameters() if isinstance(part, nn.Module) else ((str(i), t) for i, t in enumerate(part or ()))
+            for name, tensor in _plainly(part, named):
+                if id(tensor) not in seen:
+                    found[joined(group, name)] = tensor
+                seen.add(id(tensor))
+        return found
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of explicit groups."""
+        return tuple(self._parts) if self.explicit else ()
+
+
+def _plainly(part: Any, named: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+    """Parameters under their names without those of wrappers."""
+    if not isinstance(part, nn.Module):
+        return named
+    pairs = list(named)
+    return zip(plain_names(part, [name for name, _ in pairs]), [tensor for _, tensor in pairs], strict=True)
 
 
 def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
@@ -221,18 +275,27 @@ def make_groups(
     if grown == reach:
         grown = reach  # the same one, by which later steps see that nothing has changed
     by_reach: dict[GroupKey, Group] = {}
-    titles: dict[str, int] = dict.fromkeys((explicit or {}).values(), 1)
+    titles = _titles(explicit, grown)
     for name, tensor in parameters.items():
         key: GroupKey = grown[name]
         if explicit is not None and name in explicit:  # features are grouped by reach all the same
             key = explicit[name]
             by_reach.setdefault(key, Group(key, explicit[name], {}))
         elif key not in by_reach:
-            title = "+".join(sorted(grown[name]))
-            titles[title] = titles.get(title, 0) + 1
-            by_reach[key] = Group(key, title if titles[title] == 1 else f"{title} ({titles[title]})", {})
+            by_reach[key] = Group(key, titles.get(grown[name]) or "+".join(sorted(grown[name])), {})
         by_reach[key].parameters[name] = tensor
     return list(by_reach.values()), grown
+
+
+def _titles(explicit: Mapping[str, str] | None, reach: Reach) -> dict[frozenset[str], str]:
+    """The titles of groups by reach, where joined names may coincide: with one another, or with an explicit group's.
+
+    They follow from all that was ever reached, so that a group has one title in every step.
+    """
+    known = list(dict.fromkeys(reach.values()))
+    if explicit is None and not any("+" in o for key in known for o in key):
+        return {}
+    return dict(zip(known, apart(["+".join(sorted(key)) for key in known], set((explicit or {}).values())), strict=True))
 
 
 def is_parameter(tensor: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """The losses of one step: names, scalars, and the user's own weights for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.errors import InputError, NonFiniteError
-from gradsurgery.registry import by_objective
+from gradsurgery.autograd.levels import by_index, elements, not_a_tensor, several_elements
+from gradsurgery.errors import InputError, NonFiniteError, one_of
+from gradsurgery.options import ObjectiveNames, by_objective
 
 LossesLike = Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Sequence[Mapping[str, Tensor]]
 T = TypeVar("T")
@@ -51,8 +52,13 @@ def named_values(names: Sequence[str], batches: int, numbers: Sequence[float]) -
     return dict(zip(names, np.reshape(numbers, (batches, len(names))).mean(0).tolist(), strict=True))
 
 
-def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
+def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], Iterable[str]] = tuple) -> Losses:
     """Check the losses and bring them into one form.
+
+    Args:
+        losses: a dict by name, a sequence, a tensor, or a list of dicts.
+        weights: the user's own weight of each loss.
+        earlier: gives the names of the losses of earlier steps, which weights may be for too.
 
     Raises:
         InputError: for no losses, something that is not a real scalar tensor, one that does not require grad, losses
@@ -60,35 +66,46 @@ def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
     """
     names: tuple[str, ...]
     if isinstance(losses, LISTS) and len(losses) > 0 and not isinstance(losses[0], Tensor) and all(isinstance(part, DICTS) for part in losses):
-        return _independent([parse_losses(part, weights) for part in losses])
+        return _independent([parse_losses(part, weights, earlier) for part in losses])
     if isinstance(losses, DICTS):
         wrong = [k for k in losses if not isinstance(k, str)]
         if wrong:
             raise InputError(f"losses: the names are strings; got {wrong[0]!r}.")
         names, tensors = tuple(losses), tuple(losses.values())
     elif isinstance(losses, Tensor):
-        if losses.ndim != 1:
-            raise InputError(f"losses: a tensor of losses has one dimension; got shape {list(losses.shape)}. A single loss goes in a list or dict.")
-        names, tensors = tuple(map(str, range(len(losses)))), tuple(losses.unbind())
+        if losses.ndim == 0:
+            raise InputError("losses: a tensor of losses has at least one dimension; got shape []. A single loss goes in a list or dict.")
+        if losses.ndim == 1:
+            names, tensors = tuple(map(str, range(len(losses)))), tuple(losses.unbind())
+        else:
+            weights = by_index(losses.shape, weights)
+            names, tensors = tuple(",".join(map(str, index)) for index in np.ndindex(*losses.shape)), tuple(elements(losses))
     elif isinstance(losses, LISTS) and not isinstance(losses, str | bytes):
         names, tensors = tuple(map(str, range(len(losses)))), tuple(losses)  # type: ignore[arg-type]  # each is checked below
     else:
-        accepted = "a dict of name -> scalar (or a list of such, one per independent batch), a sequence of scalars, or a 1-d tensor"
+        accepted = "a dict of name -> scalar (or a list of such, one per independent batch), a sequence of scalars, or a tensor of losses"
         raise InputError(f"losses: expected {accepted}; got {type(losses).__name__}.")
     if not names:
         raise InputError("losses: at least one is needed; got none.")
     for name, loss in zip(names, tensors, strict=True):
         if not isinstance(loss, Tensor):
-            raise InputError(f"loss {name!r}: expected a scalar tensor; got {type(loss).__name__}.")
+            raise InputError(f"loss {name!r}: " + not_a_tensor(loss))
         if loss.numel() != 1:
-            raise InputError(f"loss {name!r}: expected a scalar; got shape {list(loss.shape)}. Reduce it first, for example with .mean().")
+            raise InputError(f"loss {name!r}: " + several_elements(loss))
         if not loss.is_floating_point():
-            raise InputError(f"loss {name!r}: expected real floating point; got {loss.dtype}.")
+            hint = "" if loss.requires_grad else " A number that nothing trainable reaches is no loss: leave it out."
+            raise InputError(f"loss {name!r}: expected real floating point; got {loss.dtype}.{hint}")
         if not loss.requires_grad:
             raise InputError(f"loss {name!r} does not require grad: nothing trainable reaches it (detached, or computed under no_grad?). Leave it out.")
         if loss.device != tensors[0].device:
             raise InputError(f"loss {name!r} is on {loss.device}, {names[0]!r} on {tensors[0].device}: move them to one device first.")
-    return Losses(names, tensors, by_objective("weights", weights, names, 1.0 if weights is None else None))
+    if isinstance(weights, Mapping) and any(name not in names for name in weights):
+        known = {*names, *earlier()}
+        if unknown := [name for name in weights if name not in known]:
+            raise InputError("weights: " + one_of("loss", str(unknown[0]), names) + " Give the weights of this step's losses.")
+    if weights is None:
+        return Losses(names, tensors, np.ones(len(names)))
+    return Losses(names, tensors, by_objective("weights", weights, ObjectiveNames(names, names)))
 
 
 def _independent(parts: list[Losses]) -> Losses:

@@ -9,6 +9,7 @@ from torch import Tensor
 from gradsurgery.autograd.groups import Group, GroupKey, Reach
 from gradsurgery.errors import InputError
 from gradsurgery.state import State
+from gradsurgery.stored import as_name, as_names, as_numbers
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,41 @@ class Memory:
             "replay": tuple((key if isinstance(key, str) else tuple(sorted(key)), dict(weights)) for key, weights in self.replay.items()),
         }
 
+    @property
+    def objectives(self) -> set[str]:
+        """The names of all losses so far."""
+        return set(self.weights).union(*self.reach.values())
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters whose gradients are kept."""
+        return list(dict.fromkeys(name for state in (*self.states.values(), *self.waiting.values()) for name, _ in state.shapes()))
+
     @classmethod
-    def from_state_dict(cls, saved: Mapping[str, Any]) -> "Memory":
-        """The inverse of `state_dict`."""
+    def from_state_dict(cls, saved: Mapping[str, Any], whole: bool = False, finite: bool = False) -> "Memory":
+        """The inverse of `state_dict`.
+
+        Args:
+            saved: what it gave.
+            whole: whether a NaN among the strategy's numbers is an error.
+            finite: whether an infinity is.
+        """
         try:
-            reach = {str(name): frozenset(map(str, objectives)) for name, objectives in saved["reach"].items()}
-            groups = {_key(key): State.from_state_dict(state) for key, state in saved["groups"]}
-            step = int(saved["step"])
-            replay = {_key(key): {str(k): float(v) for k, v in found.items()} for key, found in saved.get("replay", ())}
-            solved, numbered = int(saved.get("solved", 0)), int(saved.get("numbered", 0))
-            observed, weights = ({str(k): float(v) for k, v in saved.get(name, {}).items()} for name in ("observed", "weights"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
+            step, solved, numbered = saved["step"], saved.get("solved", 0), saved.get("numbered", 0)
+            for name, count in (("step", step), ("solved", solved), ("numbered", numbered)):
+                if type(count) is not int or not 0 <= count < 1 << 62:
+                    raise InputError(f"load_state_dict: {name} is a whole number that is not negative; got {count!r}.")
+            if solved > step:
+                raise InputError(f"load_state_dict: the weights are of step {solved}, after step {step}.")
+            reach = {as_name(name): frozenset(as_names(objectives)) for name, objectives in saved["reach"].items()}
+            groups = {_key(key): State.from_state_dict(state, whole, finite) for key, state in saved["groups"]}
+            replay = {_key(key): as_numbers(found) for key, found in saved.get("replay", ())}
+            if len(groups) < len(saved["groups"]) or len(replay) < len(saved.get("replay", ())):
+                raise InputError("load_state_dict: a group comes twice.")
+            observed, weights = as_numbers(saved.get("observed", {})), as_numbers(saved.get("weights", {}))
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"load_state_dict: expected what state_dict() returned; {error!r}.") from error
         known = set(reach.values())
         here = {k: s for k, s in groups.items() if isinstance(k, str) or k in known}
@@ -129,4 +152,4 @@ class Memory:
 
 
 def _key(saved: str | Sequence[str]) -> GroupKey:
-    return saved if isinstance(saved, str) else frozenset(saved)
+    return saved if isinstance(saved, str) else frozenset(as_names(saved))

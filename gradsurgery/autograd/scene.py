@@ -248,7 +248,7 @@ def _groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, i
     groups, reach = make_groups(trained, scene.explicit, reached, memory.reach)
     others = {name: t for name, t in scene.others.items() if reached[name]}
     if others:
-        taken = {g.name for g in groups}
+        taken = {g.name for g in groups} | set((scene.explicit or {}).values()) | ({OTHERS} if frozenset({OTHERS}) in reach.values() else set())
         title = next(t for t in (OTHERS, *(f"{OTHERS} ({i})" for i in range(2, len(taken) + 3))) if t not in taken)
         groups.append(Group(title, title, others, plain=True))
     for group in groups:

@@ -15,6 +15,7 @@ from gradsurgery.autograd.scene import Plan, Scene
 from gradsurgery.contract import Outcome, Strategy, generator_for, gradient_inputs, rng_for
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
 from gradsurgery.objectives import Objectives
+from gradsurgery.options import ObjectiveNames
 from gradsurgery.record import Record
 from gradsurgery.solvers import without_harm
 from gradsurgery.state import State
@@ -64,7 +65,9 @@ def solve(
     """Ask the strategy; its state comes back changed, as a copy that is kept only if the step stands."""
     memory, wanted = step.memory, strategy.inputs
     given = {} if objectives is None else gradient_inputs(strategy, objectives)
-    given |= {"objectives": names, "group": group.name, "scores": step.scores}
+    given |= {"group": group.name, "scores": step.scores}
+    if "objectives" in wanted:
+        given["objectives"] = ObjectiveNames(names, step.losses.names)
     if "losses" in wanted and values:
         weight = step.weights
         given["losses"] = np.array([values[o] * weight[o] for o in names])

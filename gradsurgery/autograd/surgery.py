@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.compiled import eager
 from gradsurgery.autograd.features import parse_features
-from gradsurgery.autograd.gathered import Gathered, add, check_gathered
+from gradsurgery.autograd.gathered import Gathered, add, check_gathered, check_still_given
+from gradsurgery.autograd.levels import in_order
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.processes import ProcessGroup
+from gradsurgery.autograd.saved import described, resumed
 from gradsurgery.autograd.settings import plan_of
 from gradsurgery.autograd.solve import Call, Decision
 from gradsurgery.autograd.step import decide, decide_gathered, gather_more
@@ -31,8 +33,8 @@ class Surgery:
 
     Args:
         strategy: a name (`gradsurgery.strategy_names()`) or a `Strategy`.
-        parameters: a Module; tensors; a dict of group name -> Module or tensors (explicit groups); or None: every
-            `nn.Parameter` the losses reach. A Module is asked again at every step, so that layers may be added or frozen.
+        parameters: a Module; tensors; a dict of group name -> Module or list of tensors (explicit groups; a group of one tensor is
+            a list of one); or None: every `nn.Parameter` the losses reach. A Module is asked again at every step, so that layers may be added or frozen.
         seed: where randomised strategies start; their numbers follow from (seed, step, group).
         every: solve in every k-th step and use its weights again in the steps between, which then cost one backward pass for each group
             of several objectives and one for all others, instead of one per loss. A step in which a group has other objectives than
@@ -124,8 +126,9 @@ class Surgery:
         """Combine the losses' gradients and accumulate the result into `.grad`, like `torch.autograd.backward`.
 
         Args:
-            losses: a dict of name -> scalar, a sequence of scalars, or one 1-d tensor; for strategies that take `cross`, a list of m
-                such dicts, one per independent batch.
+            losses: a dict of name -> scalar, a sequence of scalars, or one tensor of losses; for strategies that take `cross`, a list of m
+                such dicts, one per independent batch. The losses of a sequence or a 1-d tensor are named "0", "1", ...; those of a
+                tensor [k, l, ...] by their indices: "0,0", "0,1", ...
             features: the shared representation, a tensor or a sequence or dict of tensors from which the losses were computed. The
                 strategy then looks at the gradients there, and what it decides goes through the trunk behind them in one pass
                 (Sener & Koltun 2018, section 3.3, for every strategy). What a strategy claims then holds at the features only:
@@ -135,7 +138,8 @@ class Surgery:
                 reaches the scaler as infinity in every `.grad`, and the `Surgery` stays as it was.
             scores: modality -> number, the user's own measure, for strategies that take it (`ogm-ge`, `agm`).
             weights: the user's own weight per loss, applied to the losses first: a dict by name, or numbers in order
-                when the losses were a sequence. A weight of zero makes that loss's gradient zero, which to `mgda` is a
+                when the losses were a sequence (in its shape when they were a tensor). A dict has all losses of this step, and
+                may have losses of earlier steps. A weight of zero makes that loss's gradient zero, which to `mgda` is a
                 stationary point: leave the loss out instead.
             retain_graph: keep the graph for another pass.
             create_graph: not supported; differentiate a penalty on the gradients as a loss of its own.
@@ -158,7 +162,8 @@ class Surgery:
                 "compute it with torch.autograd.grad(..., create_graph=True) before, and give it by name."
             )
         cut = None if features is None else parse_features(features)
-        return self._write(decide(self._plan, parse_losses(losses, weights), self._memory, Call(_scores(scores), retain_graph, scaler, cut)))
+        parsed = parse_losses(losses, weights, self._earlier)
+        return self._write(decide(self._plan, parsed, self._memory, Call(_scores(scores), retain_graph, scaler, cut)))
 
     @eager
     def accumulate(self, losses: LossesLike, *, scaler: Any = None, weights: Any = None, retain_graph: bool = False) -> None:
@@ -187,7 +192,7 @@ class Surgery:
             >>> surgery.combine()["first+second"].objectives
             ('first', 'second')
         """
-        parsed = parse_losses(losses, weights)
+        parsed = parse_losses(losses, weights, self._earlier)
         if self._plan.lean:
             raise InputError("accumulate keeps the gradient of every loss until combine(): leave memory='auto'.")
         if parsed.batches > 1:
@@ -219,11 +224,16 @@ class Surgery:
         """
         if self._gathered is None:
             raise InputError("combine: nothing was gathered; call accumulate(losses) for each micro-batch first.")
+        check_still_given("combine", self._gathered.scene, {name: t for name, t, _ in self._plan.parameters.named().values()})
         return self._write(decide_gathered(self._plan, self._gathered, self._memory, Call(_scores(scores))), drop=True)
 
     def discard(self) -> None:
         """Drop the gradients gathered by `accumulate`."""
         self._gathered = None
+
+    def _earlier(self) -> set[str]:
+        """The names of losses of earlier steps and micro-batches."""
+        return self._memory.objectives.union(() if self._gathered is None else self._gathered.losses.names)
 
     def _write(self, decision: Decision, drop: bool = False) -> Record:
         """Make a decision stand: the memory and `.grad`, or neither; then the hooks."""
@@ -259,7 +269,9 @@ class Surgery:
         known = self._memory.weights
         if not known:
             raise InputError("observe: there was no step yet; call it after backward and the optimizer's step.")
-        values = _numbers("observe", losses if isinstance(losses, Mapping) else dict(enumerate(losses)) if isinstance(losses, Iterable) else losses)
+        if isinstance(losses, Iterable) and not isinstance(losses, Mapping):
+            losses = in_order("observe", losses, known)
+        values = _numbers("observe", losses)
         for name, value in values.items():
             if name not in known:
                 raise InputError("observe: " + one_of("loss", name, known))
@@ -277,19 +289,25 @@ class Surgery:
         """
         if self._gathered is not None:
             warn("state_dict: gradients gathered by accumulate are not saved; the step begins anew after loading.")
-        return {"strategy": self.strategy.name, **self._memory.state_dict(named=not self._plan.parameters.discover)}
+        parameters = self._plan.parameters
+        return {**described(self.strategy, parameters), **self._memory.state_dict(named=not parameters.discover)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Continue from what `state_dict` gave.
 
+        Parameters are known by name, whatever wraps the model: `torch.compile`, `DataParallel`, FSDP and activation checkpointing
+        put names of their own into those of parameters, which do not count. Parameters that the state does not have start from zero.
+
+        Args:
+            state: what `state_dict` returned.
+            strict: whether a state of other parameters, explicit groups or options of the strategy is an error. False drops what
+                belongs to parameters and groups that are not given here, and goes on with the options given here.
+
         Raises:
-            InputError: when it is not such a dict, or belongs to another strategy; nothing is changed then.
+            InputError: when it is not such a dict, belongs to another strategy, or to parameters of other shapes; under `strict`
+                also when it has parameters or explicit groups that are not given here, or other options. Nothing is changed then.
         """
-        if not isinstance(state, Mapping) or "strategy" not in state:
-            raise InputError(f"load_state_dict: expected what state_dict() returned; got {type(state).__name__} without a strategy.")
-        if state["strategy"] != self.strategy.name:
-            raise InputError(f"load_state_dict: this state belongs to strategy {state['strategy']!r}, not to {self.strategy.name!r}.")
-        self._memory, self._gathered = Memory.from_state_dict(state), None
+        self._memory, self._gathered = resumed(state, self.strategy, self._plan.parameters, strict), None
 
     def __repr__(self) -> str:
         return f"Surgery({self.strategy!r}, step={self._memory.step})"
@@ -301,6 +319,8 @@ def _scores(scores: Mapping[str, float] | None) -> dict[str, float] | None:
 
 def _numbers(what: str, given: Any) -> dict[str, float]:
     """A dict from name to number, from numbers or scalar tensors."""
+    if isinstance(given, Mapping) and len(set(map(str, given))) < len(given):
+        raise InputError(f"{what}: two names are the same as strings; got {', '.join(map(repr, given))}.")
     try:
         return {str(name): float(value) for name, value in given.items()}
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
