@@ -1,11 +1,13 @@
 """Strategies by name: the decorator that registers a function, and the lookup."""
 
 import ast
+import contextlib
 import copyreg
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -31,7 +33,10 @@ RESERVED = frozenset(INPUTS) | {
 }  # fmt: skip
 SCALES = ("sum", "mean", "convex", "own")
 _registry: dict[str, Strategy] = {}
-_discovered = False
+_discovered = False  # set when all of them are there, and not before
+_filling = threading.RLock()
+_here = threading.local()  # `filling`: whether this thread is loading strategies now
+PATIENCE = 3.0  # seconds to wait for another thread that loads them
 
 
 def by_objective(what: str, values: Any, objectives: Sequence[str], default: float | None = None) -> Array:
@@ -111,6 +116,7 @@ def strategy(
     acts_on: ActsOn = "group",
     inputs: Callable[[dict[str, Any]], set[str]] | None = None,
     variants: Sequence[Mapping[str, Any]] = (),
+    also: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a strategy. Its signature is the contract.
 
@@ -127,6 +133,7 @@ def strategy(
         inputs: from the bound options to the inputs needed under them.
         variants: settings of the options under which the claims are worth checking, beside the defaults: one for each
             way in which an option changes what is promised (`gradsurgery.testing` runs all of them).
+        also: other names that the method goes by. They are hints where a name is unknown, and no names themselves.
 
     Raises:
         StrategyError: at import, for an unknown input, scale, claim or variant, or an option with a reserved name.
@@ -143,7 +150,9 @@ def strategy(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         promised = _checked(name, function, scale, claims, acts_on)
-        new = Strategy(name, function, paper, scale, promised, acts_on, inputs, variants=tuple(dict(v) for v in variants))
+        others = (also,) if isinstance(also, str) else tuple(also)
+        settings = tuple(dict(v) for v in variants)
+        new = Strategy(name, function, paper, scale, promised, acts_on, inputs, variants=settings, also=others)
         for variant in new.variants:
             if unknown := [option for option in variant if option not in new.defaults]:
                 raise StrategyError(f"strategy {name!r}: its variants name an " + one_of("option", unknown[0], new.defaults))
@@ -177,7 +186,9 @@ def _checked(name: str, function: Callable[..., Any], scale: str, claims: Sequen
 
 def _add(new: Strategy) -> None:
     if not new.shipped:
-        _discover()  # so that a name that is taken is an error here, where it is given
+        # So that a name that is taken is an error here, where it is given. The plugin that this function
+        # is part of is half imported: it goes on by itself, and the next look-up asks for it.
+        _discover(besides=new.function.__module__ or "")
     old = _registry.get(new.name)
     if old is not None and _home(old.function) != _home(new.function):
         raise StrategyError(f"strategy {new.name!r} is already registered by {_home(old.function)}: choose another name.")
@@ -188,25 +199,65 @@ def _home(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
 
 
-def _discover() -> None:
+def _discover(besides: str = "") -> None:
+    """Import all strategies once, whatever thread asks first, and again from where an interrupt left off.
+
+    Every part may run twice: a module is imported once, and a function may register again. The lock only spares
+    other threads the work. They do not wait for ever, since a plugin that one of them is importing may be what
+    this one is waiting for.
+    """
     global _discovered
-    if _discovered:
+    if _discovered or getattr(_here, "filling", False):  # a plugin that registers, or asks, while it is loaded
         return
-    _discovered = True
-    importlib.import_module("gradsurgery.strategies")
+    with _turn():
+        if _discovered:
+            return
+        _here.filling = True
+        try:
+            importlib.import_module("gradsurgery.strategies")
+            failures, complete = _load_plugins(besides)
+            _discovered = complete
+        finally:
+            _here.filling = False
+    for failure in failures if complete else ():  # after all: warnings may be errors
+        warn(failure)
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    mine = _filling.acquire(timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        if mine:
+            _filling.release()
+
+
+def _load_plugins(besides: str) -> tuple[list[str], bool]:
+    """Load every entry point but that of the module `besides`: what failed, and whether that was all."""
     from importlib.metadata import entry_points
 
-    for point in entry_points(group=ENTRY_POINTS):
+    failures: list[str] = []
+    complete = True
+    try:
+        points = list(entry_points(group=ENTRY_POINTS))
+    except Exception as error:
+        return [f"the plugins of installed packages could not be listed: {error!r}"], True
+    for point in points:
+        if f"{besides}.".startswith(f"{getattr(point, 'module', None)}."):
+            complete = False
+            continue
         try:
             point.load()
         except Exception as error:
-            warn(f"the strategy plugin {point.value!r} could not be loaded: {error!r}")
+            failures.append(f"the strategy plugin {point.value!r} could not be loaded: {error!r}")
+    return failures, complete
 
 
 def of_function(function: Callable[..., Any]) -> Strategy | None:
     """The strategy that this decorated function was registered as, or None."""
     _discover()
-    found = [s for s in _registry.values() if s.function is function]
+    found = [s for s in list(_registry.values()) if s.function is function]
     if len(found) > 1:
         raise InputError(f"this function is registered as {', '.join(repr(s.name) for s in found)}: give one of the names.")
     return found[0] if found else None
@@ -276,7 +327,10 @@ def registered(name: str) -> Strategy:
     """The strategy of this name as it was declared, no option bound: some of them may be required."""
     _discover()
     if not isinstance(name, str):
-        raise UnknownNameError(f"strategy: expected a name or a Strategy; got {type(name).__name__}. Known: {', '.join(strategy_names())}.")
+        got, known = type(name).__name__, ", ".join(strategy_names())
+        hint = " The order is Surgery(strategy, model)." if hasattr(name, "parameters") else ""
+        raise UnknownNameError(f"strategy: expected a name or a Strategy; got {got}.{hint} Known: {known}.")
     if name not in _registry:
-        raise UnknownNameError(one_of("strategy", name, strategy_names()))
+        also = {s.name: s.also for s in list(_registry.values())}
+        raise UnknownNameError(one_of("strategy", name, strategy_names(), also))
     return _registry[name]

@@ -30,11 +30,11 @@ ALLOWED = {
     "strategies": {"errors", "registry", "solvers"},
     "testing": {"errors", "registry", "objectives", "testing"},
     "autograd": {"errors", "record", "claims", "solvers", "objectives", "ownership", "state", "contract", "registry", "autograd"},
-    "catalogue": {"options", "registry"},
-    # these build on the public package alone, as a user's code would; the errors' helper words a wrong task as a wrong strategy is worded
+    "catalogue": {"errors", "options", "registry"},
+    # these build on the public package alone, as a user's code would; the errors' helpers word a wrong task as a wrong strategy is worded
     "tasks": {*gs.__all__, "errors", "tasks"},
-    "compare": {*gs.__all__, "tasks", "compare"},
-    "cli": {"the package", *gs.__all__, "registry", "catalogue", "tasks", "compare"},
+    "compare": {*gs.__all__, "errors", "tasks", "compare"},
+    "cli": {"the package", *gs.__all__, "errors", "registry", "catalogue", "tasks", "compare"},
     "__main__": {"cli"},
 }
 LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich", "matplotlib", "mlxtend"}

@@ -132,7 +132,9 @@ class Parameters:
                 if not tensor.requires_grad:
                     continue
                 if not tensor.is_leaf:
-                    raise InputError(f"parameter {name!r}{f' of group {group!r}' if group else ''} is not a leaf: give the tensors that are trained.")
+                    where = f" of group {group!r}" if group else ""
+                    hint = " Losses? backward(losses, model) takes them first." if tensor.numel() == 1 else ""
+                    raise InputError(f"parameter {name!r}{where} is not a leaf: give the tensors that are trained.{hint}")
                 if tensor.is_complex():
                     raise InputError(f"parameter {name!r} is complex ({tensor.dtype}); only real parameters are supported.")
                 before = found.setdefault(id(tensor), (f"{group}/{name}" if group else name, tensor, group))

@@ -7,7 +7,7 @@ from typing import Any
 from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.scene import Plan
 from gradsurgery.contract import Strategy
-from gradsurgery.errors import InputError, one_of
+from gradsurgery.errors import InputError, UnknownNameError, one_of
 from gradsurgery.registry import get_strategy
 
 CHOICES = {"nonfinite": ("error", "ignore"), "others": ("sum", "ignore"), "method": ("auto", "taps", "gradients", "batched"), "memory": ("auto", "low")}
@@ -45,6 +45,11 @@ def plan_of(
         raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
     if found := sorted(OF_THE_STEP & set(options)):
         raise InputError(f"{found[0]} belongs to the step: surgery.backward(losses, {found[0]}=...), not Surgery(..., {found[0]}=...).")
+    if not isinstance(strategy, str | Strategy) and isinstance(parameters, str | Strategy):
+        name = repr(parameters if isinstance(parameters, str) else parameters.name)
+        order = f"The order is Surgery({name}, model), and backward(losses, model, {name})."
+        got = type(strategy).__name__
+        raise UnknownNameError(f"strategy: expected a name or a Strategy; got {got}. {order}")
     chosen = get_strategy(strategy, **options)
     if "cross" in chosen.inputs and protect is not None:
         raise InputError(f"protect: not for strategy {chosen.name!r}, which takes losses of several batches.")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gradsurgery import MissingExtraError
 from gradsurgery.compare.results import Row
+from gradsurgery.errors import extra
 
 FILE = "comparison.png"
 
@@ -15,10 +15,8 @@ def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
     Raises:
         MissingExtraError: when matplotlib is not installed.
     """
-    try:
+    with extra("compare", "the plot"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("the plot needs matplotlib: pip install 'gradsurgery[compare]'.") from error
     tallest = max((len(rows) for rows in summary.values()), default=1)
     figure = Figure(figsize=(5.4 * max(len(summary), 1), 1.9 + 0.42 * tallest), layout="constrained")
     panels = figure.subplots(1, max(len(summary), 1), squeeze=False)[0]

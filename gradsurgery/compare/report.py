@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from gradsurgery.compare.plan import BASELINE, Plan
 from gradsurgery.compare.results import Row
+from gradsurgery.errors import extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,8 +15,9 @@ OTHER_SCALES = ("mean", "convex", "own")
 
 def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
     """One table: test accuracy per objective (mean ± std over seeds), conflict rate, step time."""
-    from rich import box
-    from rich.table import Table
+    with extra("compare", "the table"):
+        from rich import box
+        from rich.table import Table
 
     rows = list(rows)
     objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies)) or ["accuracy"]  # when every run failed

@@ -18,6 +18,7 @@ from gradsurgery.solvers.solution import Array
         when("n <= 2", lambda n: n <= 2, "non-conflicting"),
     ),
     variants=({"objective": "0"},),
+    also=("GEM",),
 )
 def a_gem(gram: Array, objectives: tuple[str, ...], *, objective: ObjectiveName) -> Array:
     """d = g − min(0, ⟨g, r⟩)/‖r‖² · r, with r the gradient of the named objective and g the sum of all others (equation 11).
