@@ -183,7 +183,7 @@ def _fresh(folder: Path) -> Path:
 
 def _compare(plan: "Plan", out: Path) -> int:
     """Run it with progress bars, then print and plot what there is, also after Ctrl-C."""
-    from gradsurgery import GradSurgeryError
+    from gradsurgery import GradSurgeryError, InputError
     from gradsurgery.compare import Results, compare
     from gradsurgery.compare.progress import Bars
 
@@ -205,7 +205,10 @@ def _compare(plan: "Plan", out: Path) -> int:
         with contextlib.suppress(GradSurgeryError, OSError):
             _report(plan, kept[0]) if kept and kept[0].runs else None
         raise
-    _report(plan, results)
+    try:
+        _report(plan, results)
+    except OSError as error:
+        raise InputError(f"the tables cannot be printed ({error}); the results are in {results.path}.") from error
     return 1 if any("error" in line for line in results.runs) else 0
 
 
@@ -226,9 +229,14 @@ def _report(plan: "Plan", results: "Results") -> None:
 
 
 def _interrupted(plan: "Plan", bars: "Bars", kept: "list[Results]") -> int:
+    from gradsurgery import GradSurgeryError
+
     runs = kept[0].runs if kept else []
     if runs:
-        _report(plan, kept[0])
+        try:
+            _report(plan, kept[0])
+        except (GradSurgeryError, OSError) as error:
+            print(f"Error: {error}", file=sys.stderr)
     elif kept:
         kept[0].discard()
     lost = "" if bars.current is None else f" The run at work ({bars.title}, step {bars.step[0]} of {bars.step[1] or '?'}) is not kept."

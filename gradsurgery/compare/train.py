@@ -106,8 +106,10 @@ def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str) -> 
     size = problem.at_once or count
     for start in range(0, max(count, 1), max(size, 1)):
         piece = tuple(tensor[start : start + size] for tensor in examples)
+        share = len(piece[0]) / count if size < count else 1.0
         for name, value in problem.metrics(model, piece).items():
-            total[name] = total.get(name, 0.0) + float(value) * (len(piece[0]) / count if size < count else 1.0)
+            figure = float(value.detach() if isinstance(value, torch.Tensor) else value)
+            total[name] = total.get(name, 0.0) + figure * share
     model.train()
     for name, value in total.items():
         if not math.isfinite(value):
@@ -118,6 +120,6 @@ def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str) -> 
 def _total(problem: Problem, model: nn.Module) -> float | None:
     """The sum of the losses on all validation data; a loss may use gradients itself, so that they stay on."""
     model.eval()
-    total = sum(float(loss) for loss in problem.losses(model, problem.validation).values())
+    total = sum(loss.detach().item() for loss in problem.losses(model, problem.validation).values())
     model.train()
     return total if math.isfinite(total) else None
