@@ -73,7 +73,9 @@ def _give_up(stream: Any) -> None:
         stream.flush()
     except (OSError, ValueError, AttributeError):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def app() -> "typer.Typer":
@@ -117,7 +119,7 @@ def app() -> "typer.Typer":
         from gradsurgery.catalogue import describe as text
         from gradsurgery.registry import get_strategy, registered
 
-        typer.echo(text(get_strategy(name) if "(" in name else registered(name)))
+        print(text(get_strategy(name) if "(" in name else registered(name)))  # echo would write UTF-8 to ASCII consoles
 
     @made.command()
     def compare(
