@@ -47,7 +47,7 @@ SPELLED = {
 
 
 def _any_console() -> None:
-    """Let a console that does not know a sign print another one, in place of an error in the middle of a table."""
+    """Let a console that does not know a sign print another one, in place of an error."""
     codecs.register_error("gradsurgery", _spell)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -55,13 +55,14 @@ def _any_console() -> None:
 
 
 def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for signs that an encoding does not have: Greek letters by name, others as near as there is."""
+    """What stands for signs that an encoding lacks: Greek letters by name, others by the nearest."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = ""
     for sign in error.object[error.start : error.end]:
         name = unicodedata.name(sign, "")
-        greek = name.rpartition(" ")[2].lower() if name.startswith("GREEK") and " LETTER " in name else ""
+        letter = name.startswith("GREEK") and " LETTER " in name
+        greek = name.rpartition(" ")[2].lower() if letter else ""
         plain = unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
         text += SPELLED.get(sign) or greek or plain or "?"
     return text, error.end
@@ -119,7 +120,8 @@ def app() -> "typer.Typer":
         from gradsurgery.catalogue import describe as text
         from gradsurgery.registry import get_strategy, registered
 
-        print(text(get_strategy(name) if "(" in name else registered(name)))  # echo would write UTF-8 to ASCII consoles
+        # not typer's echo, which writes UTF-8 to a console that is ASCII
+        print(text(get_strategy(name) if "(" in name else registered(name)))
 
     @made.command()
     def compare(
@@ -159,7 +161,8 @@ def app() -> "typer.Typer":
             data_root=data_root,
             threads=threads,
         )
-        raise typer.Exit(_compare(plan, out or _fresh(Path("comparisons") / time.strftime("%Y%m%d-%H%M%S"))))
+        folder = out or _fresh(Path("comparisons") / time.strftime("%Y%m%d-%H%M%S"))
+        raise typer.Exit(_compare(plan, folder))
 
     return made
 
@@ -178,7 +181,7 @@ def _list() -> None:
 
 
 def _fresh(folder: Path) -> Path:
-    """This folder, or one with a number behind its name where another comparison began in the same second."""
+    """This folder, or one with a number where another comparison began in the same second."""
     folders = (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2))
     return folder if not folder.exists() else next(path for path in folders if not path.exists())
 
@@ -210,7 +213,8 @@ def _compare(plan: "Plan", out: Path) -> int:
     try:
         _report(plan, results)
     except OSError as error:
-        raise InputError(f"the tables cannot be printed ({error}); the results are in {results.path}.") from error
+        where = f"the results are in {results.path}"
+        raise InputError(f"the tables cannot be printed ({error}); {where}.") from error
     return 1 if any("error" in line for line in results.runs) else 0
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 # Frames of these are never the line of whoever called the package.
-WITHIN = (*(str(Path(file).parent) + os.sep for file in (__file__, torch.__file__)), contextlib.__file__)
+FOLDERS = tuple(str(Path(file).parent) + os.sep for file in (__file__, torch.__file__))
+WITHIN = (*FOLDERS, contextlib.__file__)
 WHOLE_WORD = 6  # letters from which another name may be misspelt and still hint at its strategy
 
 
@@ -52,7 +53,7 @@ Synonyms = Mapping[str, Iterable[str]]
 
 
 def one_of(what: str, given: str, known: Iterable[str], also: Synonyms | None = None) -> str:
-    """The sentence for an unknown name: what was given, the nearest match, and all that is accepted.
+    """The sentence for an unknown name: what was given, the nearest match, and what is accepted.
 
     `also` has other names that some of the known ones go by; they are hints and are not listed.
     """
@@ -62,8 +63,16 @@ def one_of(what: str, given: str, known: Iterable[str], also: Synonyms | None = 
     return f"unknown {what} {given!r}.{hint} Known: {', '.join(names) or 'none'}."
 
 
-def nearest(given: str, known: Iterable[str], also: Synonyms | None = None, cutoff: float = 0.5) -> str | None:
-    """The known name that was probably meant; case, hyphens, underscores and spaces do not count."""
+def nearest(
+    given: str,
+    known: Iterable[str],
+    also: Synonyms | None = None,
+    cutoff: float = 0.5,
+) -> str | None:
+    """The known name that was probably meant; case, hyphens, underscores and spaces do not count.
+
+    `also` is as in `one_of`; `cutoff` is difflib's, from 0 for any name to 1 for the same one.
+    """
     plain: dict[str, str] = {}
     for name in known:
         plain.setdefault(_plain(name), name)

@@ -133,7 +133,7 @@ def strategy(
         inputs: from the bound options to the inputs needed under them.
         variants: settings of the options under which the claims are worth checking, beside the defaults: one for each
             way in which an option changes what is promised (`gradsurgery.testing` runs all of them).
-        also: other names that the method goes by. They are hints where a name is unknown, and no names themselves.
+        also: other names that the method goes by: hints where a name is unknown, and no names themselves.
 
     Raises:
         StrategyError: at import, for an unknown input, scale, claim or variant, or an option with a reserved name.
@@ -152,7 +152,17 @@ def strategy(
         promised = _checked(name, function, scale, claims, acts_on)
         others = (also,) if isinstance(also, str) else tuple(also)
         settings = tuple(dict(v) for v in variants)
-        new = Strategy(name, function, paper, scale, promised, acts_on, inputs, variants=settings, also=others)
+        new = Strategy(
+            name,
+            function,
+            paper,
+            scale,
+            promised,
+            acts_on,
+            inputs,
+            variants=settings,
+            also=others,
+        )
         for variant in new.variants:
             if unknown := [option for option in variant if option not in new.defaults]:
                 raise StrategyError(f"strategy {name!r}: its variants name an " + one_of("option", unknown[0], new.defaults))
@@ -186,8 +196,8 @@ def _checked(name: str, function: Callable[..., Any], scale: str, claims: Sequen
 
 def _add(new: Strategy) -> None:
     if not new.shipped:
-        # So that a name that is taken is an error here, where it is given. The plugin that this function
-        # is part of is half imported: it goes on by itself, and the next look-up asks for it.
+        # So that a name that is taken is an error here, where it is given. The plugin that this
+        # function is part of is half imported: the next look-up asks for it.
         _discover(besides=new.function.__module__ or "")
     old = _registry.get(new.name)
     if old is not None and _home(old.function) != _home(new.function):
@@ -200,14 +210,14 @@ def _home(function: Callable[..., Any]) -> str:
 
 
 def _discover(besides: str = "") -> None:
-    """Import all strategies once, whatever thread asks first, and again from where an interrupt left off.
+    """Import all strategies: once, and again from where an interrupt left off.
 
-    Every part may run twice: a module is imported once, and a function may register again. The lock only spares
-    other threads the work. They do not wait for ever, since a plugin that one of them is importing may be what
-    this one is waiting for.
+    Every part may run twice: a module is imported once, and a function may register again. The lock only
+    spares other threads the work. They do not wait for ever, since a plugin that one of them is importing
+    may be what this one is waiting for.
     """
     global _discovered
-    if _discovered or getattr(_here, "filling", False):  # a plugin that registers, or asks, while it is loaded
+    if _discovered or getattr(_here, "filling", False):  # a plugin that registers while it is loaded
         return
     with _turn():
         if _discovered:
@@ -234,7 +244,7 @@ def _turn() -> Iterator[None]:
 
 
 def _load_plugins(besides: str) -> tuple[list[str], bool]:
-    """Load every entry point but that of the module `besides`: what failed, and whether that was all."""
+    """Load every entry point but that of the module `besides`: what failed, and whether it was all."""
     from importlib.metadata import entry_points
 
     failures: list[str] = []
@@ -327,9 +337,9 @@ def registered(name: str) -> Strategy:
     """The strategy of this name as it was declared, no option bound: some of them may be required."""
     _discover()
     if not isinstance(name, str):
-        got, known = type(name).__name__, ", ".join(strategy_names())
+        got = f"expected a name or a Strategy; got {type(name).__name__}."
         hint = " The order is Surgery(strategy, model)." if hasattr(name, "parameters") else ""
-        raise UnknownNameError(f"strategy: expected a name or a Strategy; got {got}.{hint} Known: {known}.")
+        raise UnknownNameError(f"strategy: {got}{hint} Known: {', '.join(strategy_names())}.")
     if name not in _registry:
         also = {s.name: s.also for s in list(_registry.values())}
         raise UnknownNameError(one_of("strategy", name, strategy_names(), also))

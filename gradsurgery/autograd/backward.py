@@ -41,8 +41,8 @@ def backward(
 ) -> Record:
     """Combine the gradients of several losses and accumulate the result into `.grad`, in place of `loss.backward()`.
 
-    The order is losses, model, strategy. Without a strategy it is "sum", the gradient of `sum(losses).backward()`:
-    name one, as in `backward(losses, model, "mgda")`.
+    The order is losses, model, strategy. Without a strategy it is "sum", the gradient of
+    `sum(losses).backward()`: name one, as in `backward(losses, model, "mgda")`.
 
     Arguments are those of `Surgery` and of `Surgery.backward`. Every call is a first step: strategies that remember
     need a `Surgery`, and randomised ones draw the same numbers for the same seed (pass `seed=step` in a loop).
@@ -106,4 +106,5 @@ def _in_order(losses: Any, form: str) -> None:
         InputError: for a model, a strategy or an optimizer in the place of the losses.
     """
     if isinstance(losses, nn.Module | str | Strategy) or hasattr(losses, "param_groups"):
-        raise InputError(f"losses: the losses come first, {form}; got {type(losses).__name__} in their place.")
+        got = type(losses).__name__
+        raise InputError(f"losses: the losses come first, {form}; got {got} in their place.")

@@ -143,7 +143,8 @@ def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterab
     named = strategy.options.get("modality") or {}
     modalities = {named.get(group, group) for group in groups}
     for name in scores:
-        if name not in modalities and nearest(name, modalities - set(scores), cutoff=0.8) is not None:
+        near = nearest(name, modalities - set(scores), cutoff=0.8)
+        if name not in modalities and near is not None:
             raise InputError("scores: " + one_of("modality", name, sorted(modalities)))
     if modalities.isdisjoint(scores):
         warn(

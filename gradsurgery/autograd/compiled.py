@@ -42,7 +42,7 @@ def allow_several_passes() -> None:
 
         if config.donated_buffer:
             config.donated_buffer = False
-        # What is set so counts in this thread alone (torch 2.9 and later); the default counts in all.
+        # What is set so counts in this thread alone, in newer torch; the default counts in all.
         entry: Any = getattr(config, "_config", {}).get("donated_buffer")
         if hasattr(entry, "default"):
             entry.default = False

@@ -133,8 +133,10 @@ class Parameters:
                     continue
                 if not tensor.is_leaf:
                     where = f" of group {group!r}" if group else ""
-                    hint = " Losses? backward(losses, model) takes them first." if tensor.numel() == 1 else ""
-                    raise InputError(f"parameter {name!r}{where} is not a leaf: give the tensors that are trained.{hint}")
+                    hint = ": give the tensors that are trained."
+                    if tensor.numel() == 1:
+                        hint += " Losses? backward(losses, model) takes them first."
+                    raise InputError(f"parameter {name!r}{where} is not a leaf{hint}")
                 if tensor.is_complex():
                     raise InputError(f"parameter {name!r} is complex ({tensor.dtype}); only real parameters are supported.")
                 before = found.setdefault(id(tensor), (f"{group}/{name}" if group else name, tensor, group))

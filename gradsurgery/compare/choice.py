@@ -1,39 +1,37 @@
-"""Which of several learning rates a strategy is reported at, and what counts as no better than guessing."""
+"""Which of several learning rates a strategy is reported at, and which figures are no better than guesses."""
 
 import math
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 Line = dict[str, Any]
 
 
 def best_rate(by_lr: Mapping[float, list[Line]]) -> float:
-    """The learning rate with the best validation figures, among those at which the fewest runs failed.
+    """The learning rate with the best validation figures, of those at which the fewest runs failed.
 
-    Figures whose better direction is the same are averaged over seeds and objectives. Where some are better higher
-    and some lower, they have no common unit: the mean of the rates' places per objective decides. Where the task
-    says nothing about the direction, the smallest sum of the validation losses does.
+    Figures whose better direction is the same are averaged over seeds and objectives. Where some are
+    better higher and some lower, they have no common unit: the mean of the rates' places per objective
+    decides. Where the task says nothing, the smallest sum of the validation losses does.
     """
-    if len(by_lr) == 1:
+    done = {lr: [line for line in lines if "validation" in line] for lr, lines in by_lr.items()}
+    failed = {lr: len(lines) - len(done[lr]) for lr, lines in by_lr.items()}
+    rates = [lr for lr in by_lr if failed[lr] == min(failed.values()) and done[lr]]
+    if not rates:  # every run failed
         return next(iter(by_lr))
-    failed = {lr: sum("validation" not in line for line in lines) for lr, lines in by_lr.items()}
-    least = min(failed.values())
-    done = {lr: [line for line in lines if "validation" in line] for lr, lines in by_lr.items() if failed[lr] == least}
-    if not all(done.values()):  # every run failed
-        return next(iter(by_lr))
-    first = next(iter(done.values()))[0]
-    better = directions(first)
+    better = directions(done[rates[0]][0])
     if better is None:
-        losses = {lr: statistics.fmean(map(_loss, lines)) for lr, lines in done.items()}
-        return min(losses, key=lambda lr: losses[lr])
-    means = {o: {lr: statistics.fmean(line["validation"][o] for line in lines) for lr, lines in done.items()} for o in better}
-    upward = {o: {lr: mean if better[o] == "higher" else -mean for lr, mean in by.items()} for o, by in means.items()}
-    if len(set(better.values())) > 1:
-        upward = {o: {lr: -sum(other > mean for other in by.values()) for lr, mean in by.items()} for o, by in upward.items()}
-    return max(done, key=lambda lr: statistics.fmean(by[lr] for by in upward.values()))
+        return min(rates, key=lambda lr: statistics.fmean(map(_loss, done[lr])))
+    worth: dict[float, list[float]] = {lr: [] for lr in rates}
+    for objective, word in better.items():
+        sign = 1 if word == "higher" else -1
+        means = [sign * statistics.fmean(line["validation"][objective] for line in done[lr]) for lr in rates]
+        if len(set(better.values())) > 1:
+            means = [-sum(other > mean for other in means) for mean in means]
+        for lr, mean in zip(rates, means, strict=True):
+            worth[lr].append(mean)
+    return max(rates, key=lambda lr: statistics.fmean(worth[lr]))
 
 
 def _loss(line: Line) -> float:
@@ -53,10 +51,10 @@ def directions(line: Line) -> dict[str, str] | None:
 
 
 def guessed(line: Line, objective: str) -> bool:
-    """Whether a figure is no better than a guesser's; a percentage gets three standard errors of a share."""
+    """Whether a figure is no better than a guesser's, within three standard errors for a percentage."""
     figure, chance = line["test"][objective], line["chance"]
     if (directions(line) or {}).get(objective) == "lower":
         return bool(figure >= chance)
     share = chance / 100
-    error = 100 * float(np.sqrt(share * (1 - share) / line["test_examples"])) if 0 <= share <= 1 else 0.0
-    return bool(figure <= chance + 3 * error)
+    variance = share * (1 - share) / line["test_examples"] if 0 <= share <= 1 else 0.0
+    return bool(figure <= chance + 300 * math.sqrt(variance))

@@ -66,8 +66,8 @@ def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_op
         The `Results`; `summarise` makes the tables of them.
 
     Raises:
-        InputError: for a folder that cannot be used, before any training; and for a line that cannot be written,
-            on a full disk for example. The lines before it are kept.
+        InputError: for a folder that cannot be used, before any training; and for a line that cannot
+            be written, on a full disk for example. The lines before it are kept.
         MissingExtraError: when the data need an extra that is not installed.
 
     Example:
@@ -75,7 +75,8 @@ def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_op
         >>> results = compare(Plan.of(["multimnist"], ["sum"], [0], epochs=1), "results")  # doctest: +SKIP
     """
     if not isinstance(plan, Plan):
-        raise InputError(f"compare: expected a Plan, then the folder; got {type(plan).__name__}. Plan.of(...) makes one.")
+        got = type(plan).__name__
+        raise InputError(f"compare: expected a Plan, then the folder; got {got}. Plan.of(...) makes one.")
     listener = Silence() if listener is None else listener
     problems: dict[str, Problem] = {task.name: task.load(plan.data_root) for task in plan.tasks}
     with Results(Path(out)) as results, _threads(plan.threads):
@@ -98,12 +99,19 @@ def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_op
 def _line(plan: Plan, run: Run, problem: Problem, listener: Listener) -> dict[str, Any]:
     """Train one run: its figures, or why there are none."""
     batch = {task.name: task.batch for task in plan.tasks}[run.task]
-    line: dict[str, Any] = {"kind": "run", **vars(run), "chance": problem.chance, "test_examples": len(problem.test[0])}
+    line: dict[str, Any] = {"kind": "run", **vars(run)}
+    line |= {"chance": problem.chance, "test_examples": len(problem.test[0])}
     try:
-        strategy, several = plan.strategies[run.strategy], len(plan.lrs) > 1
         line |= train(
-            problem, strategy, seed=run.seed, lr=run.lr, epochs=run.epochs, batch=batch, on_step=listener.stepped, losses_too=several
-        )  # fmt: skip
+            problem,
+            plan.strategies[run.strategy],
+            seed=run.seed,
+            lr=run.lr,
+            epochs=run.epochs,
+            batch=batch,
+            on_step=listener.stepped,
+            losses_too=len(plan.lrs) > 1,
+        )
     except Exception as error:
         line["error"] = f"{type(error).__name__}: {error}"
     return line

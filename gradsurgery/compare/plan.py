@@ -36,7 +36,7 @@ class Plan:
         epochs: passes over the training data; None is each task's own number.
         lrs: learning rates to choose from by validation figures; empty is each task's own.
         data_root: the folder with the data; None is the digits of an installed package.
-        threads: of torch, while it trains. More than one slows small steps many times on a busy machine.
+        threads: of torch, while it trains. More than one slows small steps on a busy machine.
     """
 
     tasks: tuple[Task, ...]

@@ -27,7 +27,7 @@ def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
 
 
 def plot_into(summary: Mapping[str, Sequence[Row]], folder: Path) -> Path:
-    """Save that figure under a name that is not taken in a folder: comparison.png, comparison-2.png, ...
+    """Save that figure in a folder, under a name that is free: comparison.png, comparison-2.png, ...
 
     Raises:
         InputError: where it cannot be written; what was begun of it is removed.
@@ -57,7 +57,7 @@ def plot_into(summary: Mapping[str, Sequence[Row]], folder: Path) -> Path:
 
 
 def _unwritten(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: the plot cannot be written ({error}); the results beside it are kept.")
+    return InputError(f"{path}: the plot cannot be written ({error}); the results are kept.")
 
 
 def _draw(summary: Mapping[str, Sequence[Row]]) -> "Figure":

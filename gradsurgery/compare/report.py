@@ -44,7 +44,7 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
 
 
 def _form(rows: Iterable[Row], objective: str) -> str:
-    """One decimal for percentages and what is as large; three digits for the small figures of other metrics."""
+    """One decimal for percentages and what is as large; three digits for smaller figures."""
     largest = max((abs(x) for row in rows for x in row.accuracies.get(objective, ())), default=0.0)
     return ".1f" if largest >= 10 else ".3g"
 
@@ -74,8 +74,8 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
     for task, rows in summary.items():
         if len(plan.lrs) > 1 and any(row.seeds and row.better is None for row in rows):
             notes.append(
-                f"{task}: the task does not say whether its figures are better higher or lower (Problem(better=...)), "
-                "so that the learning rate was chosen by the validation losses."
+                f"{task}: the task does not say whether its figures are better higher or lower "
+                "(Problem(better=...)), so that the learning rate was chosen by the validation losses."
             )
         for row in rows:
             if len(row.seeds) < seeds:

@@ -26,20 +26,21 @@ class Results:
     """A results file that is written line by line. A context manager that closes it.
 
     Args:
-        folder: made if it is not there. The file is made exclusively: a folder that holds results, or that another
-            comparison has just taken, is an error, and nothing is overwritten.
+        folder: made if it is not there. The file is made exclusively: a folder that holds results, or
+            that another comparison has just taken, is an error, and nothing is overwritten.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / FILE
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("xb", buffering=0)  # one write per line, straight to the system
+            self._file = self.path.open("xb", buffering=0)  # one write per line
         except FileExistsError as error:
             if not self.path.parent.is_dir():
                 raise InputError(f"--out {folder}: cannot write there ({error}).") from error
             what = "already holds results, or another comparison is writing them"
-            raise InputError(f"{self.path} {what}: give another --out, or move them away.") from error
+            advice = "give another --out, or move them away"
+            raise InputError(f"{self.path} {what}: {advice}.") from error
         except OSError as error:
             raise InputError(f"--out {folder}: cannot write there ({error}).") from error
         self.lines: list[Line] = []
@@ -48,7 +49,8 @@ class Results:
         """Write one line, at once and whole.
 
         Raises:
-            InputError: where it cannot be written. It is in `lines` all the same, and the file keeps those before it.
+            InputError: where it cannot be written. It is in `lines` all the same, and the file keeps
+                those before it.
         """
         text = json.dumps(line, default=str)
         self.lines.append(json.loads(text))
@@ -63,7 +65,8 @@ class Results:
                 self._file.seek(end)
             if isinstance(error, OSError):
                 kept = f"the {len(self.lines) - 1} lines before it are kept"
-                raise InputError(f"{self.path}: a line could not be written ({error}); {kept}.") from error
+                what = f"{self.path}: a line could not be written ({error})"
+                raise InputError(f"{what}; {kept}.") from error
             raise
 
     def close(self) -> None:
@@ -101,7 +104,8 @@ def read_results(path: Path | str) -> list[Line]:
     try:
         texts = path.read_bytes().decode().splitlines()
     except FileNotFoundError as error:
-        raise InputError(f"{path} is not there: give the folder of a comparison, or its {FILE}.") from error
+        advice = f"give the folder of a comparison, or its {FILE}"
+        raise InputError(f"{path} is not there: {advice}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as results: {error}.") from error
     lines = []
@@ -188,7 +192,8 @@ def summarise(lines: Iterable[Line], baseline: str) -> dict[str, list[Row]]:
         baseline: the label whose step time is 1.
     """
     if isinstance(lines, str | Path):
-        raise InputError(f"summarise: expected the lines; got a path. Write summarise(read_results({str(lines)!r}), ...).")
+        call = f"summarise(read_results({str(lines)!r}), ...)"
+        raise InputError(f"summarise: expected the lines; got a path. Write {call}.")
     lines = list(lines)
     times = {line["task"]: line["times"] for line in lines if line["kind"] == "timing"}
     grouped: dict[str, dict[str, dict[float, list[Line]]]] = {}

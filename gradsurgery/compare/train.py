@@ -49,10 +49,10 @@ def train(
         losses_too: whether learning rates are to be chosen from.
 
     Returns:
-        steps, seconds, "validation" and "test" as objective -> figure, "better" and "figure" (what these are), and
-        "conflict_rate": group -> the share of inspected steps at which two of its objectives had a negative cosine.
-        Where rates are to be chosen from and the task does not say which figures are better, "validation_loss" is
-        the sum of the losses, or None where it is not finite.
+        steps, seconds, "validation" and "test" as objective -> figure, "better" and "figure" (what these
+        are), and "conflict_rate": group -> the share of inspected steps at which two of its objectives had a
+        negative cosine. Where rates are to be chosen from and the task does not say which figures are
+        better, "validation_loss" is the sum of the losses, or None where it is not finite.
 
     Raises:
         NonFiniteError: for a figure that is NaN or infinite: the run has no result then.
@@ -79,6 +79,7 @@ def train(
         seconds = time.perf_counter() - begin
         validation = evaluate(problem, model, problem.validation, "validation")
         better = problem.better_of(validation)
+        undecided = losses_too and better is None
         return {
             "steps": steps,
             "seconds": seconds,
@@ -86,16 +87,16 @@ def train(
             "test": evaluate(problem, model, problem.test, "test"),
             "better": better,
             "figure": problem.figure,
-            **({"validation_loss": _total(problem, model)} if losses_too and better is None else {}),
+            **({"validation_loss": _total(problem, model)} if undecided else {}),
             "conflict_rate": {name: sum(seen) / len(seen) for name, seen in conflicts.items()},
         }
 
 
 @torch.no_grad()
 def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str) -> dict[str, float]:
-    """The metrics over all examples, in one call or, where the task says how many at once, as a mean over parts.
+    """The metrics over all examples, in one call.
 
-    The model is left in training mode.
+    Where the task says how many at once, as a mean over parts. The model is left in training mode.
 
     Raises:
         NonFiniteError: for a figure that is NaN or infinite.
@@ -118,7 +119,7 @@ def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str) -> 
 
 
 def _total(problem: Problem, model: nn.Module) -> float | None:
-    """The sum of the losses on all validation data; a loss may use gradients itself, so that they stay on."""
+    """The sum of the losses on all validation data; gradients stay on, since a loss may use them."""
     model.eval()
     total = sum(loss.detach().item() for loss in problem.losses(model, problem.validation).values())
     model.train()

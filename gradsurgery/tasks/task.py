@@ -32,13 +32,14 @@ class Problem:
         model: makes a fresh model from torch's random numbers.
         optimizer: (parameters, learning rate) -> optimizer.
         losses: (model, batch) -> name -> scalar loss, each an objective.
-        metrics: (model, examples) -> objective -> figure; the model is in eval mode. All examples of a split are
-            given in one call, unless `at_once` says otherwise.
+        metrics: (model, examples) -> objective -> figure; the model is in eval mode. All examples of a
+            split are given in one call, unless `at_once` says otherwise.
         chance: the figure of a model that guesses.
-        better: whether a "higher" or a "lower" figure is better, for all objectives or by objective. None says
-            nothing: of several learning rates the one with the smallest sum of the validation losses is taken.
-        at_once: examples per call of `metrics`. Give it only where a figure over all examples is the mean of
-            those over parts, weighted by their numbers: accuracy is, R² and AUC are not.
+        better: whether a "higher" or a "lower" figure is better, for all objectives or by objective.
+            None says nothing: of several learning rates the one with the smallest sum of the validation
+            losses is taken.
+        at_once: examples per call of `metrics`. Give it only where a figure over all examples is the
+            mean of those over parts, weighted by their numbers: accuracy is, R² and AUC are not.
         figure: what a figure is, in the words of the tables.
 
     Raises:
@@ -63,7 +64,8 @@ class Problem:
             if word is not None and word not in BETTER:
                 raise InputError(one_of("value of better", str(word), BETTER, MEANT))
         if self.at_once is not None and (not isinstance(self.at_once, int) or self.at_once < 1):
-            raise InputError(f"at_once: expected a number of examples, 1 or more; got {self.at_once!r}.")
+            got = self.at_once
+            raise InputError(f"at_once: expected a number of examples, 1 or more; got {got!r}.")
 
     def better_of(self, objectives: Iterable[str]) -> dict[str, Better] | None:
         """The direction of each objective's figure, or None where the task says nothing.
@@ -76,7 +78,8 @@ class Problem:
         if not isinstance(self.better, Mapping):
             return dict.fromkeys(objectives, self.better)
         if missing := [o for o in objectives if o not in self.better]:
-            raise InputError(f"better: no direction is given for the figure of {', '.join(map(repr, missing))}.")
+            names = ", ".join(map(repr, missing))
+            raise InputError(f"better: no direction is given for the figure of {names}.")
         return {o: self.better[o] for o in objectives}
 
 
