@@ -1,13 +1,11 @@
 """Strategies by name: the decorator that registers a function, and the lookup."""
 
 import ast
-import contextlib
 import copyreg
 import importlib
 import inspect
 import re
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -18,6 +16,7 @@ from gradsurgery.contract import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
 from gradsurgery.learning import Optimizer, descend
 from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, Range
+from gradsurgery.plugins import load_plugins, turn
 from gradsurgery.state import State
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "get_strategy", "homogeneous", "modality_score", "positive_losses", "read_call", "registered", "strategy", "strategy_names", "when",
 ]  # fmt: skip
 
-ENTRY_POINTS = "gradsurgery.strategies"
 # No option may be named like an argument of Surgery, backward, or a call of the strategy.
 RESERVED = frozenset(INPUTS) | {
     "strategy", "parameters", "seed", "every", "protect", "nonfinite", "others", "min_objectives", "method", "memory",
@@ -34,9 +32,6 @@ RESERVED = frozenset(INPUTS) | {
 SCALES = ("sum", "mean", "convex", "own")
 _registry: dict[str, Strategy] = {}
 _discovered = False  # set when all of them are there, and not before
-_filling = threading.RLock()
-_here = threading.local()  # `filling`: whether this thread is loading strategies now
-PATIENCE = 3.0  # seconds to wait for another thread that loads them
 
 
 def by_objective(what: str, values: Any, objectives: Sequence[str], default: float | None = None) -> Array:
@@ -212,56 +207,19 @@ def _home(function: Callable[..., Any]) -> str:
 def _discover(besides: str = "") -> None:
     """Import all strategies: once, and again from where an interrupt left off.
 
-    Every part may run twice: a module is imported once, and a function may register again. The lock only
-    spares other threads the work. They do not wait for ever, since a plugin that one of them is importing
-    may be what this one is waiting for.
+    Every part may run twice: a module is imported once, and a function may register again.
     """
     global _discovered
-    if _discovered or getattr(_here, "filling", False):  # a plugin that registers while it is loaded
+    if _discovered:
         return
-    with _turn():
-        if _discovered:
+    with turn() as mine:
+        if _discovered or not mine:
             return
-        _here.filling = True
-        try:
-            importlib.import_module("gradsurgery.strategies")
-            failures, complete = _load_plugins(besides)
-            _discovered = complete
-        finally:
-            _here.filling = False
+        importlib.import_module("gradsurgery.strategies")
+        failures, complete = load_plugins(besides)
+        _discovered = complete
     for failure in failures if complete else ():  # after all: warnings may be errors
         warn(failure)
-
-
-@contextlib.contextmanager
-def _turn() -> Iterator[None]:
-    mine = _filling.acquire(timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        if mine:
-            _filling.release()
-
-
-def _load_plugins(besides: str) -> tuple[list[str], bool]:
-    """Load every entry point but that of the module `besides`: what failed, and whether it was all."""
-    from importlib.metadata import entry_points
-
-    failures: list[str] = []
-    complete = True
-    try:
-        points = list(entry_points(group=ENTRY_POINTS))
-    except Exception as error:
-        return [f"the plugins of installed packages could not be listed: {error!r}"], True
-    for point in points:
-        if f"{besides}.".startswith(f"{getattr(point, 'module', None)}."):
-            complete = False
-            continue
-        try:
-            point.load()
-        except Exception as error:
-            failures.append(f"the strategy plugin {point.value!r} could not be loaded: {error!r}")
-    return failures, complete
 
 
 def of_function(function: Callable[..., Any]) -> Strategy | None:

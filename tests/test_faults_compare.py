@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 import gradsurgery as gs
+import gradsurgery.plugins as plugins
 import gradsurgery.registry as registry
 from gradsurgery import cli
 from gradsurgery.catalogue import overview
@@ -163,7 +164,7 @@ def module(tmp_path, monkeypatch, name, text):
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.metadata.EntryPoint("plugin", f"{name}:plugged", registry.ENTRY_POINTS)
+    return importlib.metadata.EntryPoint("plugin", f"{name}:plugged", plugins.ENTRY_POINTS)
 
 
 PLUGIN = """
@@ -183,15 +184,15 @@ def test_a_plugin_that_is_imported_before_the_first_look_up_is_not_called_broken
 
 
 def test_a_look_up_and_an_import_of_a_plugin_at_once_do_not_wait_for_each_other_for_ever(first, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "PATIENCE", 0.3)
+    monkeypatch.setattr(plugins, "PATIENCE", 0.3)
     gate = "import plugin_gate; plugin_gate.inside.set(); plugin_gate.asked.wait(5); import time; time.sleep(0.1)\n"
     (tmp_path / "plugin_gate.py").write_text("import threading\ninside, asked = threading.Event(), threading.Event()\n")
     first.append(module(tmp_path, monkeypatch, "plugin_two", gate + PLUGIN))
     shared = importlib.import_module("plugin_gate")
     monkeypatch.setattr(
         registry,
-        "_load_plugins",
-        (lambda load: lambda besides: (shared.asked.set(), load(besides))[1])(registry._load_plugins),
+        "load_plugins",
+        (lambda load: lambda besides: (shared.asked.set(), load(besides))[1])(registry.load_plugins),
     )
     importing = threading.Thread(target=lambda: importlib.import_module("plugin_two"), daemon=True)
     names = []
