@@ -9,14 +9,17 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import nn
 
 from benchmarks.memory import build, measured
 from benchmarks.peers import about, floor, medians, numbers, passes, surgery
+from gradsurgery.errors import extra
+
+with extra("bench", "the benchmark"):
+    import typer
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
 
 STEPS = {"auto": {}, "gradients": {"method": "gradients"}, "low": {"method": "gradients", "memory": "low"}}
 CASES = {"auto": "ours, auto", "gradients": "ours, gradients", "low": "ours, memory=low, gradients"}

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import nn
 
 from benchmarks.models import CASES as MODELS
 from benchmarks.models import Heads
 from benchmarks.peers import Step, about, need_torchjd, plain, surgery, torchjd
+from gradsurgery.errors import extra
+
+with extra("bench", "the benchmark"):
+    import typer
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
 
 CASES = ("sum().backward()", "ours, gradients", "ours, auto", "ours, taps", "ours, memory=low", "ours, memory=low, gradients", "ours, sum")
 PEERS = ("torchjd, one by one", "torchjd, one by one, gramian", "torchjd, vmap", "torchjd, vmap, gramian")

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.models import CASES
 from benchmarks.peers import about, floor, medians, passes, plain, surgery
+from gradsurgery.errors import extra
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from test_mmpareto_official import official_procedure
+
+with extra("bench", "the benchmark"):
+    import typer
+    from rich.console import Console
+    from rich.table import Table
 
 NAMES = ("fused", "audio", "visual")
 

@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 
 import gradsurgery as gs
 from benchmarks.models import CASES
+from gradsurgery.errors import extra
+
+with extra("bench", "the benchmark"):
+    import typer
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
 
 Step = Callable[[nn.Module, list[Tensor]], object]
 

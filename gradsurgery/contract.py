@@ -51,6 +51,7 @@ class Strategy:
         claims: what it promises (`Claim`), some of it under conditions.
         acts_on: "group" (weights are solved per parameter group) or "losses" (one weighted backward for all).
         variants: other settings of its options under which the conformance checks look at its claims.
+        also: other names that the method goes by, for hints.
 
     Example:
         >>> import torch
@@ -68,6 +69,7 @@ class Strategy:
     narrow: Callable[[dict[str, Any]], set[str]] | None = field(default=None, repr=False)
     given: tuple[tuple[str, Any], ...] = ()
     variants: tuple[Mapping[str, Any], ...] = ()
+    also: tuple[str, ...] = ()
 
     @cached_property
     def _signature(self) -> Mapping[str, inspect.Parameter]:

@@ -1,12 +1,20 @@
 """The exceptions of gradsurgery: one small tree, each also the built-in type a caller would expect."""
 
+import contextlib
 import difflib
+import os
+import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-PACKAGE = str(Path(__file__).parent)
+import torch
+
+# Frames of these are never the line of whoever called the package.
+FOLDERS = tuple(str(Path(file).parent) + os.sep for file in (__file__, torch.__file__))
+WITHIN = (*FOLDERS, contextlib.__file__)
+WHOLE_WORD = 6  # letters from which another name may be misspelt and still hint at its strategy
 
 
 class GradSurgeryError(Exception):
@@ -41,12 +49,68 @@ class ConformanceError(GradSurgeryError, AssertionError):
     """A strategy that does not keep a promise; the message has the smallest failing Jacobian and the claim it breaks."""
 
 
-def one_of(what: str, given: str, known: Iterable[str]) -> str:
-    """The sentence for an unknown name: what was given, the nearest match, and everything that is accepted."""
+Synonyms = Mapping[str, Iterable[str]]
+
+
+def one_of(what: str, given: str, known: Iterable[str], also: Synonyms | None = None) -> str:
+    """The sentence for an unknown name: what was given, the nearest match, and what is accepted.
+
+    `also` has other names that some of the known ones go by; they are hints and are not listed.
+    """
     names = list(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5) or difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(given, names, also)
+    hint = "" if near is None else f" Did you mean {near!r}?"
     return f"unknown {what} {given!r}.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def nearest(
+    given: str,
+    known: Iterable[str],
+    also: Synonyms | None = None,
+    cutoff: float = 0.5,
+) -> str | None:
+    """The known name that was probably meant; case, hyphens, underscores and spaces do not count.
+
+    `also` is as in `one_of`; `cutoff` is difflib's, from 0 for any name to 1 for the same one.
+    """
+    plain: dict[str, str] = {}
+    for name in known:
+        plain.setdefault(_plain(name), name)
+    others: dict[str, str] = {}
+    for name, synonyms in (also or {}).items():
+        for synonym in synonyms:
+            others.setdefault(_plain(synonym), name)
+    spelled = _plain(given)
+    if spelled in plain or spelled in others:
+        return plain.get(spelled) or others[spelled]
+    # An abbreviation of two or three letters is near to half of all names.
+    pool = {**{word: name for word, name in others.items() if len(word) >= WHOLE_WORD}, **plain}
+    near = difflib.get_close_matches(spelled, pool, n=1, cutoff=cutoff)
+    return pool[near[0]] if near else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_\s]", "", name).casefold()
+
+
+@contextlib.contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Around the import of an optional dependency.
+
+    Args:
+        name: the extra that brings it.
+        what: what needs it.
+
+    Raises:
+        MissingExtraError: in place of the ImportError; it names the extra and the command.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "it").partition(".")[0]
+        why = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
+        message = f"{what} needs {package}{why}: pip install 'gradsurgery[{name}]'."
+        raise MissingExtraError(message, name=error.name) from error
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
@@ -58,4 +122,4 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _within(filename: str) -> bool:
-    return filename.startswith(PACKAGE) or "torch/_dynamo" in filename or "contextlib" in filename
+    return filename.startswith(WITHIN)

@@ -15,6 +15,7 @@ from gradsurgery.contract import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
 from gradsurgery.learning import Optimizer, descend
 from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, Range, by_objective
+from gradsurgery.plugins import load_plugins, turn
 from gradsurgery.state import State
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "get_strategy", "homogeneous", "modality_score", "positive_losses", "read_call", "registered", "strategy", "strategy_names", "when",
 ]  # fmt: skip
 
-ENTRY_POINTS = "gradsurgery.strategies"
 # No option may be named like an argument of Surgery, backward, or a call of the strategy.
 RESERVED = frozenset(INPUTS) | {
     "strategy", "parameters", "seed", "every", "protect", "nonfinite", "others", "min_objectives", "method", "memory",
@@ -30,7 +30,7 @@ RESERVED = frozenset(INPUTS) | {
 }  # fmt: skip
 SCALES = ("sum", "mean", "convex", "own")
 _registry: dict[str, Strategy] = {}
-_discovered = False
+_discovered = False  # set when all of them are there, and not before
 
 
 def positive_losses(where: str, losses: Array | None, objectives: Sequence[str] | None, above: float = 0.0) -> Array:
@@ -79,6 +79,7 @@ def strategy(
     acts_on: ActsOn = "group",
     inputs: Callable[[dict[str, Any]], set[str]] | None = None,
     variants: Sequence[Mapping[str, Any]] = (),
+    also: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a strategy. Its signature is the contract.
 
@@ -95,6 +96,7 @@ def strategy(
         inputs: from the bound options to the inputs needed under them.
         variants: settings of the options under which the claims are worth checking, beside the defaults: one for each
             way in which an option changes what is promised (`gradsurgery.testing` runs all of them).
+        also: other names that the method goes by: hints where a name is unknown, and no names themselves.
 
     Raises:
         StrategyError: at import, for an unknown input, scale, claim or variant, or an option with a reserved name.
@@ -111,7 +113,19 @@ def strategy(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         promised = _checked(name, function, scale, claims, acts_on)
-        new = Strategy(name, function, paper, scale, promised, acts_on, inputs, variants=tuple(dict(v) for v in variants))
+        others = (also,) if isinstance(also, str) else tuple(also)
+        settings = tuple(dict(v) for v in variants)
+        new = Strategy(
+            name,
+            function,
+            paper,
+            scale,
+            promised,
+            acts_on,
+            inputs,
+            variants=settings,
+            also=others,
+        )
         for variant in new.variants:
             if unknown := [option for option in variant if option not in new.defaults]:
                 raise StrategyError(f"strategy {name!r}: its variants name an " + one_of("option", unknown[0], new.defaults))
@@ -145,7 +159,9 @@ def _checked(name: str, function: Callable[..., Any], scale: str, claims: Sequen
 
 def _add(new: Strategy) -> None:
     if not new.shipped:
-        _discover()  # so that a name that is taken is an error here, where it is given
+        # So that a name that is taken is an error here, where it is given. The plugin that this
+        # function is part of is half imported: the next look-up asks for it.
+        _discover(besides=new.function.__module__ or "")
     old = _registry.get(new.name)
     if old is not None and _home(old.function) != _home(new.function):
         raise StrategyError(f"strategy {new.name!r} is already registered by {_home(old.function)}: choose another name.")
@@ -156,25 +172,28 @@ def _home(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
 
 
-def _discover() -> None:
+def _discover(besides: str = "") -> None:
+    """Import all strategies: once, and again from where an interrupt left off.
+
+    Every part may run twice: a module is imported once, and a function may register again.
+    """
     global _discovered
     if _discovered:
         return
-    _discovered = True
-    importlib.import_module("gradsurgery.strategies")
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-        except Exception as error:
-            warn(f"the strategy plugin {point.value!r} could not be loaded: {error!r}")
+    with turn() as mine:
+        if _discovered or not mine:
+            return
+        importlib.import_module("gradsurgery.strategies")
+        failures, complete = load_plugins(besides)
+        _discovered = complete
+    for failure in failures if complete else ():  # after all: warnings may be errors
+        warn(failure)
 
 
 def of_function(function: Callable[..., Any]) -> Strategy | None:
     """The strategy that this decorated function was registered as, or None."""
     _discover()
-    found = [s for s in _registry.values() if s.function is function]
+    found = [s for s in list(_registry.values()) if s.function is function]
     if len(found) > 1:
         raise InputError(f"this function is registered as {', '.join(repr(s.name) for s in found)}: give one of the names.")
     return found[0] if found else None
@@ -244,7 +263,10 @@ def registered(name: str) -> Strategy:
     """The strategy of this name as it was declared, no option bound: some of them may be required."""
     _discover()
     if not isinstance(name, str):
-        raise UnknownNameError(f"strategy: expected a name or a Strategy; got {type(name).__name__}. Known: {', '.join(strategy_names())}.")
+        got = f"expected a name or a Strategy; got {type(name).__name__}."
+        hint = " The order is Surgery(strategy, model)." if hasattr(name, "parameters") else ""
+        raise UnknownNameError(f"strategy: {got}{hint} Known: {', '.join(strategy_names())}.")
     if name not in _registry:
-        raise UnknownNameError(one_of("strategy", name, strategy_names()))
+        also = {s.name: s.also for s in list(_registry.values())}
+        raise UnknownNameError(one_of("strategy", name, strategy_names(), also))
     return _registry[name]

@@ -27,15 +27,16 @@ ALLOWED = {
     "options": {"errors"},
     "learning": {"state"},
     "contract": {"errors", "options", "record", "claims", "solvers", "objectives", "state"},
-    "registry": {"errors", "learning", "options", "record", "claims", "solvers", "objectives", "state", "contract"},
+    "plugins": set(),
+    "registry": {"errors", "learning", "options", "plugins", "record", "claims", "solvers", "objectives", "state", "contract"},
     "strategies": {"errors", "registry", "solvers"},
     "testing": {"errors", "registry", "objectives", "testing"},
     "autograd": {"errors", "options", "record", "claims", "solvers", "objectives", "ownership", "state", "stored", "contract", "registry", "autograd"},
-    "catalogue": {"options", "registry"},
-    # these build on the public package alone, as a user's code would; the errors' helper words a wrong task as a wrong strategy is worded
+    "catalogue": {"errors", "options", "registry"},
+    # these build on the public package alone, as a user's code would; the errors' helpers word a wrong task as a wrong strategy is worded
     "tasks": {*gs.__all__, "errors", "tasks"},
-    "compare": {*gs.__all__, "tasks", "compare"},
-    "cli": {"the package", *gs.__all__, "registry", "catalogue", "tasks", "compare"},
+    "compare": {*gs.__all__, "errors", "tasks", "compare"},
+    "cli": {"the package", *gs.__all__, "errors", "registry", "catalogue", "tasks", "compare"},
     "__main__": {"cli"},
 }
 LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich", "matplotlib", "mlxtend"}

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from torch import nn
+
 from gradsurgery.autograd.compiled import eager
 from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.losses import LossesLike, parse_losses
@@ -13,7 +15,7 @@ from gradsurgery.autograd.solve import Call
 from gradsurgery.autograd.step import decide
 from gradsurgery.autograd.surgery import ParametersLike, Surgery
 from gradsurgery.contract import Strategy
-from gradsurgery.errors import StrategyError
+from gradsurgery.errors import InputError, StrategyError
 from gradsurgery.record import Record
 
 
@@ -41,6 +43,9 @@ def backward(
 ) -> Record:
     """Combine the gradients of several losses and accumulate the result into `.grad`, in place of `loss.backward()`.
 
+    The order is losses, model, strategy. Without a strategy it is "sum", the gradient of
+    `sum(losses).backward()`: name one, as in `backward(losses, model, "mgda")`.
+
     Arguments are those of `Surgery` and of `Surgery.backward`. Every call is a first step: strategies that remember
     need a `Surgery`, and randomised ones draw the same numbers for the same seed (pass `seed=step` in a loop).
 
@@ -61,6 +66,7 @@ def backward(
         >>> record["first+second"].objectives
         ('first', 'second')
     """
+    _in_order(losses, 'backward(losses, model, "mgda")')
     given: dict[str, Any] = {
         "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect,
         "process_group": process_group,
@@ -92,6 +98,18 @@ def inspect(
         >>> gs.inspect({"up": weight.sum(), "down": -weight.sum()})["down+up"].conflicts
         (('up', 'down'),)
     """
+    _in_order(losses, "inspect(losses, model)")
     check_setting(process_group)
     plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum", process_group=process_group)
     return decide(plan, parse_losses(losses, weights), Memory(), Call(retain_graph=True)).record
+
+
+def _in_order(losses: Any, form: str) -> None:
+    """Swapped arguments are said here, before the parameters are read.
+
+    Raises:
+        InputError: for a model, a strategy or an optimizer in the place of the losses.
+    """
+    if isinstance(losses, nn.Module | str | Strategy) or hasattr(losses, "param_groups"):
+        got = type(losses).__name__
+        raise InputError(f"losses: the losses come first, {form}; got {got} in their place.")

@@ -1,6 +1,5 @@
 """Everything finite, or an error that names the objective and the group."""
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from gradsurgery.autograd.groups import Group, Grouping
 from gradsurgery.autograd.losses import Losses, named_values
 from gradsurgery.contract import Outcome, Strategy
-from gradsurgery.errors import InputError, NonFiniteError, StrategyError, one_of, warn
+from gradsurgery.errors import InputError, NonFiniteError, StrategyError, nearest, one_of, warn
 from gradsurgery.objectives import Objectives, to_host
 from gradsurgery.state import State
 
@@ -110,7 +109,7 @@ def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
     """
     if name in losses:
         return
-    if difflib.get_close_matches(name, losses, n=1, cutoff=0.5):
+    if nearest(name, losses) is not None:
         raise InputError(f"{what}: " + one_of("objective", name, losses))
     warn(f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is.")
 
@@ -144,8 +143,8 @@ def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterab
     named = strategy.options.get("modality") or {}
     modalities = {named.get(group, group) for group in groups}
     for name in scores:
-        near = difflib.get_close_matches(name, modalities - set(scores), n=1, cutoff=0.8)
-        if name not in modalities and near:
+        near = nearest(name, modalities - set(scores), cutoff=0.8)
+        if name not in modalities and near is not None:
             raise InputError("scores: " + one_of("modality", name, sorted(modalities)))
     if modalities.isdisjoint(scores):
         warn(

@@ -42,6 +42,10 @@ def allow_several_passes() -> None:
 
         if config.donated_buffer:
             config.donated_buffer = False
+        # What is set so counts in this thread alone, in newer torch; the default counts in all.
+        entry: Any = getattr(config, "_config", {}).get("donated_buffer")
+        if hasattr(entry, "default"):
+            entry.default = False
 
 
 def allows_one_pass(node: Any) -> bool:

@@ -124,6 +124,8 @@ class Parameters:
         Raises:
             InputError: for a name that is empty or comes again, or a single tensor in place of a group.
         """
+        if isinstance(part, Tensor) and not part.is_leaf:
+            raise InputError(f"parameters: {name!r} is not a leaf: give the tensors that are trained. Losses? backward(losses, model) takes them first.")
         if isinstance(part, Tensor):
             raise InputError(
                 f"parameters: {name!r} is a single tensor, where a dict has a Module or a list of tensors per group. Give the model, or "
@@ -175,7 +177,11 @@ class Parameters:
                 if not tensor.requires_grad:
                     continue
                 if not tensor.is_leaf:
-                    raise InputError(f"parameter {name!r}{f' of group {group!r}' if group else ''} is not a leaf: give the tensors that are trained.")
+                    where = f" of group {group!r}" if group else ""
+                    hint = ": give the tensors that are trained."
+                    if tensor.numel() == 1:
+                        hint += " Losses? backward(losses, model) takes them first."
+                    raise InputError(f"parameter {name!r}{where} is not a leaf{hint}")
                 if tensor.is_complex():
                     raise InputError(f"parameter {name!r} is complex ({tensor.dtype}); only real parameters are supported.")
                 before = found.setdefault(id(tensor), (joined(group, name), tensor, group))

@@ -8,7 +8,7 @@ from gradsurgery.autograd.groups import Parameters
 from gradsurgery.autograd.processes import ProcessGroup, check_setting
 from gradsurgery.autograd.scene import Plan, check_processes
 from gradsurgery.contract import Strategy
-from gradsurgery.errors import InputError, one_of
+from gradsurgery.errors import InputError, UnknownNameError, one_of
 from gradsurgery.registry import get_strategy
 
 CHOICES = {"nonfinite": ("error", "ignore"), "others": ("sum", "ignore"), "method": ("auto", "taps", "gradients", "batched"), "memory": ("auto", "low")}
@@ -48,6 +48,11 @@ def plan_of(
     check_setting(process_group)
     if found := sorted(OF_THE_STEP & set(options)):
         raise InputError(f"{found[0]} belongs to the step: surgery.backward(losses, {found[0]}=...), not Surgery(..., {found[0]}=...).")
+    if not isinstance(strategy, str | Strategy) and isinstance(parameters, str | Strategy):
+        name = repr(parameters if isinstance(parameters, str) else parameters.name)
+        order = f"The order is Surgery({name}, model), and backward(losses, model, {name})."
+        got = type(strategy).__name__
+        raise UnknownNameError(f"strategy: expected a name or a Strategy; got {got}. {order}")
     chosen = get_strategy(strategy, **options)
     if "cross" in chosen.inputs and protect is not None:
         raise InputError(f"protect: not for strategy {chosen.name!r}, which takes losses of several batches.")

@@ -1,10 +1,13 @@
 """The comparison itself: time the steps, train every run, write each result down as soon as it is known."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from gradsurgery import get_strategy
+import torch
+
+from gradsurgery import InputError, get_strategy
 from gradsurgery.compare.plan import BASELINE, Plan, Run
 from gradsurgery.compare.results import Results, setup_line
 from gradsurgery.compare.timing import ROUNDS, WARM_UP, step_times
@@ -63,34 +66,63 @@ def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_op
         The `Results`; `summarise` makes the tables of them.
 
     Raises:
-        InputError: for a folder that cannot be used, before any training.
+        InputError: for a folder that cannot be used, before any training; and for a line that cannot
+            be written, on a full disk for example. The lines before it are kept.
         MissingExtraError: when the data need an extra that is not installed.
 
     Example:
         >>> from gradsurgery.compare import Plan, compare, summarise
         >>> results = compare(Plan.of(["multimnist"], ["sum"], [0], epochs=1), "results")  # doctest: +SKIP
     """
+    if not isinstance(plan, Plan):
+        got = type(plan).__name__
+        raise InputError(f"compare: expected a Plan, then the folder; got {got}. Plan.of(...) makes one.")
     listener = Silence() if listener is None else listener
     problems: dict[str, Problem] = {task.name: task.load(plan.data_root) for task in plan.tasks}
-    results = Results(Path(out))
-    if on_open is not None:
-        on_open(results)
-    results.add(setup_line(plan))
-    for task in plan.tasks:
-        listener.timing(task.name, WARM_UP + ROUNDS)
-        timed = {BASELINE: get_strategy(BASELINE), **plan.strategies}
-        times = step_times(problems[task.name], timed, lr=(plan.lrs or (task.lr,))[0], batch=task.batch, on_round=listener.timed)
-        results.add({"kind": "timing", "task": task.name, "baseline": BASELINE, "times": times})
-    batch = {task.name: task.batch for task in plan.tasks}
-    for run in plan.runs():
-        listener.started(run)
-        problem = problems[run.task]
-        line: dict[str, Any] = {"kind": "run", **vars(run), "chance": problem.chance, "test_examples": len(problem.test[0])}
-        try:
-            strategy = plan.strategies[run.strategy]
-            line |= train(problem, strategy, seed=run.seed, lr=run.lr, epochs=run.epochs, batch=batch[run.task], on_step=listener.stepped)
-        except Exception as error:
-            line["error"] = f"{type(error).__name__}: {error}"
-        results.add(line)
-        listener.finished(run, line)
+    with Results(Path(out)) as results, _threads(plan.threads):
+        if on_open is not None:
+            on_open(results)
+        results.add(setup_line(plan))
+        for task in plan.tasks:
+            listener.timing(task.name, WARM_UP + ROUNDS)
+            timed = {BASELINE: get_strategy(BASELINE), **plan.strategies}
+            times = step_times(problems[task.name], timed, lr=(plan.lrs or (task.lr,))[0], batch=task.batch, on_round=listener.timed)
+            results.add({"kind": "timing", "task": task.name, "baseline": BASELINE, "times": times})
+        for run in plan.runs():
+            listener.started(run)
+            line = _line(plan, run, problems[run.task], listener)
+            results.add(line)
+            listener.finished(run, line)
     return results
+
+
+def _line(plan: Plan, run: Run, problem: Problem, listener: Listener) -> dict[str, Any]:
+    """Train one run: its figures, or why there are none."""
+    batch = {task.name: task.batch for task in plan.tasks}[run.task]
+    line: dict[str, Any] = {"kind": "run", **vars(run)}
+    line |= {"chance": problem.chance, "test_examples": len(problem.test[0])}
+    try:
+        line |= train(
+            problem,
+            plan.strategies[run.strategy],
+            seed=run.seed,
+            lr=run.lr,
+            epochs=run.epochs,
+            batch=batch,
+            on_step=listener.stepped,
+            losses_too=len(plan.lrs) > 1,
+        )
+    except Exception as error:
+        line["error"] = f"{type(error).__name__}: {error}"
+    return line
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many of torch's threads within; as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -34,8 +34,9 @@ class Plan:
         strategies: label -> strategy with its options bound; a label is the name, with options as in "cagrad(c=1.0)".
         seeds: each seeds the model's initial weights and the order of the examples.
         epochs: passes over the training data; None is each task's own number.
-        lrs: learning rates to choose from by validation accuracy; empty is each task's own.
+        lrs: learning rates to choose from by validation figures; empty is each task's own.
         data_root: the folder with the data; None is the digits of an installed package.
+        threads: of torch, while it trains. More than one slows small steps on a busy machine.
     """
 
     tasks: tuple[Task, ...]
@@ -44,6 +45,7 @@ class Plan:
     epochs: int | None = None
     lrs: tuple[float, ...] = ()
     data_root: Path | None = None
+    threads: int = 1
 
     @classmethod
     def of(
@@ -55,6 +57,7 @@ class Plan:
         epochs: int | None = None,
         lrs: Sequence[float] = (),
         data_root: Path | str | None = None,
+        threads: int = 1,
     ) -> "Plan":
         """A plan from names.
 
@@ -76,8 +79,10 @@ class Plan:
             raise InputError(f"epochs: expected 1 or more; got {epochs}.")
         if any(seed < 0 for seed in seeds) or any(not 0 < lr < float("inf") for lr in lrs):
             raise InputError(f"seeds are 0 or more and learning rates positive; got {list(seeds)} and {list(lrs)}.")
+        if threads < 1:
+            raise InputError(f"threads: expected 1 or more; got {threads}.")
         root = None if data_root is None else Path(data_root)
-        return cls(chosen, bound, tuple(dict.fromkeys(seeds)), epochs, tuple(dict.fromkeys(lrs)), root)
+        return cls(chosen, bound, tuple(dict.fromkeys(seeds)), epochs, tuple(dict.fromkeys(lrs)), root, threads)
 
     def runs(self) -> list[Run]:
         """Every run; seeds come last, so that what is done early can already be compared."""

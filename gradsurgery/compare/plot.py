@@ -1,10 +1,17 @@
 """The comparison as one picture: per task, each strategy's test accuracies over the seeds."""
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gradsurgery import MissingExtraError
+from gradsurgery import InputError
 from gradsurgery.compare.results import Row
+from gradsurgery.errors import extra
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE = "comparison.png"
 
@@ -15,10 +22,47 @@ def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
     Raises:
         MissingExtraError: when matplotlib is not installed.
     """
-    try:
+    _draw(summary).savefig(path, dpi=150)
+    return path
+
+
+def plot_into(summary: Mapping[str, Sequence[Row]], folder: Path) -> Path:
+    """Save that figure in a folder, under a name that is free: comparison.png, comparison-2.png, ...
+
+    Raises:
+        InputError: where it cannot be written; what was begun of it is removed.
+        MissingExtraError: when matplotlib is not installed.
+    """
+    made = io.BytesIO()
+    _draw(summary).savefig(made, dpi=150, format="png")
+    stem, _, end = FILE.partition(".")
+    path, count = folder / FILE, 1
+    while True:
+        try:
+            file = path.open("xb")
+        except FileExistsError:
+            count += 1
+            path = folder / f"{stem}-{count}.{end}"
+            continue
+        except OSError as error:
+            raise _unwritten(path, error) from error
+        try:
+            with file:
+                file.write(made.getvalue())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise _unwritten(path, error) from error
+        return path
+
+
+def _unwritten(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: the plot cannot be written ({error}); the results are kept.")
+
+
+def _draw(summary: Mapping[str, Sequence[Row]]) -> "Figure":
+    with extra("compare", "the plot"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("the plot needs matplotlib: pip install 'gradsurgery[compare]'.") from error
     tallest = max((len(rows) for rows in summary.values()), default=1)
     figure = Figure(figsize=(5.4 * max(len(summary), 1), 1.9 + 0.42 * tallest), layout="constrained")
     panels = figure.subplots(1, max(len(summary), 1), squeeze=False)[0]
@@ -39,12 +83,11 @@ def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
         panel.set_yticks(range(len(rows)), [row.strategy for row in reversed(rows)])
         panel.set_ylim(-0.6, len(rows) - 0.4)
         panel.set_title(task)
-        panel.set_xlabel("test accuracy (%)")
+        panel.set_xlabel("test " + next((row.figure for row in rows if row.seeds), "figure"))
         panel.grid(axis="x", alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
         if objectives:
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(objectives), frameon=False)
         else:
             panel.text(0.5, 0.5, "every run failed", ha="center", va="center", transform=panel.transAxes)
-    figure.savefig(path, dpi=150)
-    return path
+    return figure

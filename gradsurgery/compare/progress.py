@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from gradsurgery.compare.plan import Plan, Run
+from gradsurgery.errors import extra
 
 
 class Bars:
@@ -18,8 +19,9 @@ class Bars:
     """
 
     def __init__(self, plan: Plan) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        with extra("compare", "the progress bars"):
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=Console(stderr=True, highlight=False))

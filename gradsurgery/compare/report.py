@@ -5,42 +5,54 @@ from typing import TYPE_CHECKING
 
 from gradsurgery.compare.plan import BASELINE, Plan
 from gradsurgery.compare.results import Row
+from gradsurgery.errors import extra
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+FAILED = "figure"  # the heading where every run failed
 OTHER_SCALES = ("mean", "convex", "own")
 
 
 def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
-    """One table: test accuracy per objective (mean ± std over seeds), conflict rate, step time."""
-    from rich import box
-    from rich.table import Table
+    """One table: test figure per objective (mean ± std over seeds), conflict rate, step time."""
+    with extra("compare", "the table"):
+        from rich import box
+        from rich.table import Table
 
     rows = list(rows)
-    objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies)) or ["accuracy"]  # when every run failed
+    objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies)) or [FAILED]
+    better = {o: word for row in rows for o, word in (row.better or {}).items()}
+    figure = next((row.figure for row in rows if row.seeds), FAILED)
     seeds = max((len(row.seeds) for row in rows), default=0)
     over = f"mean ± std over {seeds} seeds" if seeds > 1 else "one seed"
-    made = Table(title=f"{task}: test accuracy in %, {over}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    made = Table(title=f"{task}: test {figure}, {over}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     made.add_column("strategy", overflow="fold", min_width=min(20, max(map(len, [row.strategy for row in rows]), default=0)))
     for objective in objectives:
-        made.add_column(objective, justify="right", no_wrap=True)
+        down = " (lower is better)" if better.get(objective) == "lower" else ""
+        made.add_column(objective + down, justify="right", no_wrap=not down)
     made.add_column("conflict rate", justify="right")
     made.add_column("step time", justify="right")
     if tuned:
         made.add_column("lr", justify="right")
     for row in rows:
-        cells = [_accuracy(row, o) if row.seeds else "failed" for o in objectives]
+        cells = [_figure(row, o, _form(rows, o)) if row.seeds else "failed" for o in objectives]
         conflict = "-" if row.conflict_rate is None else f"{row.conflict_rate:.1f} %"
         time = "-" if row.step_time is None else f"{row.step_time:.2f} x"
         made.add_row(row.strategy, *cells, conflict, time, *([f"{row.lr:g}"] if tuned else []))
     return made
 
 
-def _accuracy(row: Row, objective: str) -> str:
+def _form(rows: Iterable[Row], objective: str) -> str:
+    """One decimal for percentages and what is as large; three digits for smaller figures."""
+    largest = max((abs(x) for row in rows for x in row.accuracies.get(objective, ())), default=0.0)
+    return ".1f" if largest >= 10 else ".3g"
+
+
+def _figure(row: Row, objective: str, form: str) -> str:
     std = row.std(objective)
     mark = " !" if objective in row.at_chance else ""
-    return f"{row.mean(objective):.1f}" + ("" if std is None else f" ± {std:.1f}") + mark
+    return f"{row.mean(objective):{form}}" + ("" if std is None else f" ± {std:{form}}") + mark
 
 
 def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
@@ -60,6 +72,11 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
             "often a shorter one. With several learning rates (--lr 0.01,0.03) each is reported at the one that is best for it on validation data."
         )
     for task, rows in summary.items():
+        if len(plan.lrs) > 1 and any(row.seeds and row.better is None for row in rows):
+            notes.append(
+                f"{task}: the task does not say whether its figures are better higher or lower "
+                "(Problem(better=...)), so that the learning rate was chosen by the validation losses."
+            )
         for row in rows:
             if len(row.seeds) < seeds:
                 notes.append(f"{task}, {row.strategy}: {len(row.seeds)} of {seeds} seeds.")

@@ -16,38 +16,72 @@ import numpy as np
 import torch
 
 from gradsurgery import InputError
+from gradsurgery.compare.choice import Line, best_rate, directions, guessed
+from gradsurgery.tasks import ACCURACY
 
 FILE = "results.jsonl"
-Line = dict[str, Any]
 
 
 class Results:
-    """A results file that is written line by line.
+    """A results file that is written line by line. A context manager that closes it.
 
     Args:
-        folder: made if it is not there; one that already holds results is an error, so that nothing is overwritten.
+        folder: made if it is not there. The file is made exclusively: a folder that holds results, or
+            that another comparison has just taken, is an error, and nothing is overwritten.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / FILE
-        if self.path.exists():
-            raise InputError(f"{self.path} already holds results: give another --out, or move them away.")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()
+            self._file = self.path.open("xb", buffering=0)  # one write per line
+        except FileExistsError as error:
+            if not self.path.parent.is_dir():
+                raise InputError(f"--out {folder}: cannot write there ({error}).") from error
+            what = "already holds results, or another comparison is writing them"
+            advice = "give another --out, or move them away"
+            raise InputError(f"{self.path} {what}: {advice}.") from error
         except OSError as error:
             raise InputError(f"--out {folder}: cannot write there ({error}).") from error
         self.lines: list[Line] = []
 
     def add(self, line: Line) -> None:
-        """Write one line, at once and whole."""
+        """Write one line, at once and whole.
+
+        Raises:
+            InputError: where it cannot be written. It is in `lines` all the same, and the file keeps
+                those before it.
+        """
         text = json.dumps(line, default=str)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
         self.lines.append(json.loads(text))
+        data = text.encode() + b"\n"
+        end = self._file.tell()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # a line that is torn would spoil those after it
+                self._file.truncate(end)
+                self._file.seek(end)
+            if isinstance(error, OSError):
+                kept = f"the {len(self.lines) - 1} lines before it are kept"
+                what = f"{self.path}: a line could not be written ({error})"
+                raise InputError(f"{what}; {kept}.") from error
+            raise
+
+    def close(self) -> None:
+        """Close the file; there is nothing to add any more."""
+        self._file.close()
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def discard(self) -> None:
         """Remove the file, and the folder if there is nothing else in it: for a comparison that ended before its first run."""
+        self.close()
         self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
@@ -58,20 +92,29 @@ class Results:
         return [line for line in self.lines if line["kind"] == "run"]
 
 
-def read_results(path: Path) -> list[Line]:
-    """The lines of a results file.
+def read_results(path: Path | str) -> list[Line]:
+    """The lines of a results file, or of the one in a folder that `compare` was given.
 
     Raises:
         InputError: when it is not one; a last line that was cut off is left out.
     """
-    texts = Path(path).read_text(encoding="utf-8").splitlines()
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE
+    try:
+        texts = path.read_bytes().decode().splitlines()
+    except FileNotFoundError as error:
+        advice = f"give the folder of a comparison, or its {FILE}"
+        raise InputError(f"{path} is not there: {advice}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as results: {error}.") from error
     lines = []
     for number, text in enumerate(texts):
         try:
             line = json.loads(text)
             line["kind"]
         except (ValueError, TypeError, KeyError) as error:
-            if number == len(texts) - 1:
+            if number == len(texts) - 1 and number > 0:
                 break
             raise InputError(f"{path}, line {number + 1}: not a line of results ({error!r}).") from error
         lines.append(line)
@@ -109,13 +152,15 @@ class Row:
 
     Attributes:
         strategy: its label.
-        lr: the learning rate: where there was a choice, the one with the best mean validation accuracy.
+        lr: the learning rate: where there was a choice, the one with the best validation figures.
         seeds: those that finished.
-        accuracies: objective -> test accuracy per seed, in percent.
+        accuracies: objective -> test figure per seed, in percent where it is an accuracy.
         conflict_rate: the mean over seeds and groups, in percent; None where no group has two objectives.
         step_time: the median step time relative to the baseline's; None where it was not taken.
         at_chance: the objectives in which a run is no better than guessing.
         errors: what went wrong in the runs that failed, at any learning rate.
+        better: objective -> "higher" or "lower"; None where the task says nothing.
+        figure: what a figure is.
     """
 
     strategy: str
@@ -126,6 +171,8 @@ class Row:
     step_time: float | None
     at_chance: tuple[str, ...]
     errors: tuple[str, ...]
+    better: Mapping[str, str] | None = None
+    figure: str = ACCURACY
 
     def mean(self, objective: str) -> float:
         """The mean over seeds."""
@@ -141,9 +188,12 @@ def summarise(lines: Iterable[Line], baseline: str) -> dict[str, list[Row]]:
     """Per task, a row per strategy, in the order of the results.
 
     Args:
-        lines: of a results file.
+        lines: of a results file, as `read_results` gives them.
         baseline: the label whose step time is 1.
     """
+    if isinstance(lines, str | Path):
+        call = f"summarise(read_results({str(lines)!r}), ...)"
+        raise InputError(f"summarise: expected the lines; got a path. Write {call}.")
     lines = list(lines)
     times = {line["task"]: line["times"] for line in lines if line["kind"] == "timing"}
     grouped: dict[str, dict[str, dict[float, list[Line]]]] = {}
@@ -157,11 +207,10 @@ def summarise(lines: Iterable[Line], baseline: str) -> dict[str, list[Row]]:
 
 
 def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None) -> Row:
-    lr = max(by_lr, key=lambda rate: _validation(by_lr[rate]))
+    lr = best_rate(by_lr)
     done = [line for line in by_lr[lr] if "test" in line]
     objectives = list(done[0]["test"]) if done else []
     conflicts = [rate for line in done for rate in line["conflict_rate"].values()]
-    low = tuple(o for o in objectives if any(line["test"][o] <= line["chance"] + 300 * _error(line) for line in done))
     return Row(
         strategy=label,
         lr=lr,
@@ -169,20 +218,11 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
         accuracies={o: [line["test"][o] for line in done] for o in objectives},
         conflict_rate=100 * statistics.fmean(conflicts) if conflicts else None,
         step_time=step_time,
-        at_chance=low,
+        at_chance=tuple(o for o in objectives if any(guessed(line, o) for line in done)),
         errors=tuple(f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}" for group in by_lr.values() for line in group if "error" in line),
+        better=directions(done[0]) if done else None,
+        figure=done[0].get("figure", ACCURACY) if done else ACCURACY,
     )
-
-
-def _error(line: Line) -> float:
-    """The standard error of a guesser's accuracy, as a fraction."""
-    share = line["chance"] / 100
-    return float(np.sqrt(share * (1 - share) / line["test_examples"]))
-
-
-def _validation(lines: list[Line]) -> float:
-    """The mean validation accuracy over seeds and objectives; a run that failed counts as nothing learned."""
-    return statistics.fmean(statistics.fmean(line["validation"].values()) if "validation" in line else 0.0 for line in lines)
 
 
 def _relative(times: Mapping[str, Any], label: str, baseline: str) -> float | None:

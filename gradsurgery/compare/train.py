@@ -1,5 +1,6 @@
 """One training run: a plain PyTorch loop with `Surgery.backward` in it, and an inspection now and then."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradsurgery import Strategy, Surgery, inspect
+from gradsurgery import NonFiniteError, Strategy, Surgery, inspect
 from gradsurgery.tasks import Batch, Problem
 
 INSPECTIONS = 24  # per run
-EVALUATE = 512  # examples at once
 
 
 def batches(train: Batch, size: int, seed: int) -> Iterator[Batch]:
@@ -25,7 +25,17 @@ def batches(train: Batch, size: int, seed: int) -> Iterator[Batch]:
             yield tuple(tensor[rows] for tensor in train)
 
 
-def train(problem: Problem, strategy: Strategy, *, seed: int, lr: float, epochs: int, batch: int, on_step: Callable[[int, int, float], None]) -> dict[str, Any]:
+def train(
+    problem: Problem,
+    strategy: Strategy,
+    *,
+    seed: int,
+    lr: float,
+    epochs: int,
+    batch: int,
+    on_step: Callable[[int, int, float], None],
+    losses_too: bool = False,
+) -> dict[str, Any]:
     """Train one model and report on it.
 
     Args:
@@ -36,10 +46,16 @@ def train(problem: Problem, strategy: Strategy, *, seed: int, lr: float, epochs:
         epochs: passes over the training data.
         batch: examples a step.
         on_step: called with (step, steps, sum of the losses) after each.
+        losses_too: whether learning rates are to be chosen from.
 
     Returns:
-        steps, seconds, "validation" and "test" as objective -> accuracy in percent, and "conflict_rate": group -> the
-        share of inspected steps at which two of its objectives had a negative cosine.
+        steps, seconds, "validation" and "test" as objective -> figure, "better" and "figure" (what these
+        are), and "conflict_rate": group -> the share of inspected steps at which two of its objectives had a
+        negative cosine. Where rates are to be chosen from and the task does not say which figures are
+        better, "validation_loss" is the sum of the losses, or None where it is not finite.
+
+    Raises:
+        NonFiniteError: for a figure that is NaN or infinite: the run has no result then.
     """
     steps = epochs * max(1, len(problem.train[0]) // batch)
     look_every = max(1, steps // INSPECTIONS)
@@ -61,24 +77,50 @@ def train(problem: Problem, strategy: Strategy, *, seed: int, lr: float, epochs:
             optimizer.step()
             on_step(step + 1, steps, sum(record.losses.values()))
         seconds = time.perf_counter() - begin
+        validation = evaluate(problem, model, problem.validation, "validation")
+        better = problem.better_of(validation)
+        undecided = losses_too and better is None
         return {
             "steps": steps,
             "seconds": seconds,
-            "validation": evaluate(problem, model, problem.validation),
-            "test": evaluate(problem, model, problem.test),
+            "validation": validation,
+            "test": evaluate(problem, model, problem.test, "test"),
+            "better": better,
+            "figure": problem.figure,
+            **({"validation_loss": _total(problem, model)} if undecided else {}),
             "conflict_rate": {name: sum(seen) / len(seen) for name, seen in conflicts.items()},
         }
 
 
 @torch.no_grad()
-def evaluate(problem: Problem, model: nn.Module, examples: Batch) -> dict[str, float]:
-    """The metrics over all examples, some at a time, weighted by their number; the model is left in training mode."""
+def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str) -> dict[str, float]:
+    """The metrics over all examples, in one call.
+
+    Where the task says how many at once, as a mean over parts. The model is left in training mode.
+
+    Raises:
+        NonFiniteError: for a figure that is NaN or infinite.
+    """
     model.eval()
     total: dict[str, float] = {}
     count = len(examples[0])
-    for start in range(0, count, EVALUATE):
-        piece = tuple(tensor[start : start + EVALUATE] for tensor in examples)
+    size = problem.at_once or count
+    for start in range(0, max(count, 1), max(size, 1)):
+        piece = tuple(tensor[start : start + size] for tensor in examples)
+        share = len(piece[0]) / count if size < count else 1.0
         for name, value in problem.metrics(model, piece).items():
-            total[name] = total.get(name, 0.0) + value * len(piece[0]) / count
+            figure = float(value.detach() if isinstance(value, torch.Tensor) else value)
+            total[name] = total.get(name, 0.0) + figure * share
     model.train()
+    for name, value in total.items():
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the figure of {name!r} on the {part} data is {value}.")
     return total
+
+
+def _total(problem: Problem, model: nn.Module) -> float | None:
+    """The sum of the losses on all validation data; gradients stay on, since a loss may use them."""
+    model.eval()
+    total = sum(loss.detach().item() for loss in problem.losses(model, problem.validation).values())
+    model.train()
+    return total if math.isfinite(total) else None

@@ -4,16 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.errors import SolverError
+from gradsurgery.errors import extra
 from gradsurgery.solvers.scaling import as_gram, factor, split
 from gradsurgery.solvers.solution import Array, Solution
 
 
 def _cvxpy() -> Any:
-    try:
+    with extra("cvxpy", "the reference solver"):
         import cvxpy
-    except ImportError as error:
-        raise SolverError("the reference solvers need cvxpy: pip install 'gradsurgery[cvxpy]'.") from error
     return cvxpy
 
 

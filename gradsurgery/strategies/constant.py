@@ -13,6 +13,7 @@ from gradsurgery.solvers.solution import Array
     acts_on="losses",
     claims=(homogeneous(1), "deterministic", "permutation-equivariant"),
     variants=({"preference": tuple(1.0 + i for i in range(64))},),
+    also=("weighted sum", "fixed weights"),
 )
 def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:
     """d = Σᵢ pᵢ gᵢ with given weights p.

@@ -13,6 +13,7 @@ from gradsurgery.solvers.solution import Array, Solution
     scale="mean",
     claims=("non-conflicting", homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"preference": tuple(1.0 + i for i in range(64))},),
+    also=("GEM",),
 )
 def dualproj(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) -> Solution:
     """The direction nearest to the mean among those that conflict with no gradient: d = Jᵀv, v = argmin vᵀGv s.t. v >= u, u = 1/n.

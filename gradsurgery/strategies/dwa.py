@@ -15,6 +15,7 @@ from gradsurgery.solvers.solution import Array
     scale="sum",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    also=("dynamic weight average",),
 )
 def dwa(
     losses: Array, objectives: tuple[str, ...], state: State, *, temperature: Annotated[float, POSITIVE] = 2.0, window: Annotated[int, Range(1)] = 100

@@ -12,6 +12,7 @@ from gradsurgery.solvers.solution import Array
     scale="mean",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    also=("geometric loss strategy", "geometric mean"),
 )
 def gls(losses: Array, objectives: tuple[str, ...]) -> Array:
     """The gradient of (Π Lᵢ)^(1/n): wᵢ = (Π L)^(1/n) / (n Lᵢ) (equation 3).

@@ -18,6 +18,7 @@ from gradsurgery.solvers.solution import Array
         "sums-to-one",
         when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "scale-invariant"),
     ),
+    also=("IMTL",),
 )
 def imtl_g(gram: Array) -> Array:
     """d = Jᵀw with ⟨d, gᵢ⟩/nᵢ equal for all i and Σw = 1 (equation 6): wᵢ ∝ (C⁺1)ᵢ/nᵢ, C the matrix of cosines.

@@ -12,6 +12,7 @@ from gradsurgery.solvers.solution import Array
     scale="mean",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic", "sums-to-one"),
+    also=("average", "avg"),
 )
 def mean(objectives: tuple[str, ...]) -> Array:
     """d = (1/n) Σᵢ gᵢ, with n the number of losses in this step.

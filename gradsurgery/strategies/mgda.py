@@ -32,6 +32,7 @@ def _unit(options: dict[str, Any]) -> bool:
     ),
     inputs=lambda options: {"gram", "eps"} | ({"losses", "objectives"} if options["normalize"] in ("loss", "loss+") else set()),
     variants=({"normalize": "l2"}, {"normalize": "loss"}, {"normalize": "loss+"}, {"solver": "active-set"}, {"solver": "frank-wolfe"}),
+    also=("min-norm", "MGDA-UB", "multiple gradient descent"),
 )
 def mgda(
     gram: Array,

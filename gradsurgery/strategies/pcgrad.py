@@ -19,6 +19,7 @@ from gradsurgery.solvers.solution import Array
         when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "deterministic"),
     ),
     variants=({"reduction": "mean"},),
+    also=("gradient surgery",),
 )
 def pcgrad(gram: Array, rng: np.random.Generator, *, reduction: Literal["sum", "mean"] = "sum") -> Array:
     """d = Σᵢ g̃ᵢ with, for each i over the other j in random order: if ⟨g̃ᵢ, gⱼ⟩ < 0, g̃ᵢ ← g̃ᵢ − (⟨g̃ᵢ, gⱼ⟩/nⱼ²) gⱼ.

@@ -12,6 +12,7 @@ from gradsurgery.solvers.solution import Array
     scale="convex",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "sums-to-one"),
+    also=("RLW", "random loss weighting"),
 )
 def random(objectives: tuple[str, ...], rng: np.random.Generator) -> Array:
     """w = softmax(z), z ~ N(0, I), drawn anew at every step (section 3.1 of the paper).

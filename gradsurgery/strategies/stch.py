@@ -17,6 +17,7 @@ from gradsurgery.solvers.solution import Array
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"window": 0}, {"window": 0, "preference": tuple(1.0 + i for i in range(64))}),
+    also=("Tchebycheff", "Chebyshev"),
 )
 def stch(
     losses: Array,

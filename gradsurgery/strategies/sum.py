@@ -12,6 +12,7 @@ from gradsurgery.solvers.solution import Array
     scale="sum",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    also=("EW", "equal weighting", "LS", "linear scalarization", "uniform", "vanilla"),
 )
 def sum_(objectives: tuple[str, ...]) -> Array:
     """d = Σᵢ gᵢ: w = 1 for each of the n objectives.

@@ -14,6 +14,7 @@ from gradsurgery.solvers.solution import Array
     scale="own",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    also=("uncertainty", "uncertainty weighting", "homoscedastic", "Kendall"),
 )
 def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, optimizer: Optimizer = "sgd") -> Array:
     """The gradient of Σᵢ ½(e^(−sᵢ) Lᵢ + sᵢ), s = log σ² learned (equation 7 of the paper, with its log variance).

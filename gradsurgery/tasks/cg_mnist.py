@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gradsurgery.tasks.digits import Examples, load_digits
-from gradsurgery.tasks.task import Batch, Problem, task
+from gradsurgery.tasks.task import ACCURACY, Batch, Problem, task
 
 VARIANCE = 0.03  # σ² of a colour around its mean
 
@@ -54,6 +54,9 @@ def cg_mnist(data_root: Path | None = None) -> Problem:
         losses=_losses,
         metrics=_metrics,
         chance=10.0,
+        better="higher",
+        at_once=512,
+        figure=ACCURACY,
     )
 
 

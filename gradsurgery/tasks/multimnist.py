@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from gradsurgery.tasks.digits import Examples, load_digits
-from gradsurgery.tasks.task import Batch, Problem, task
+from gradsurgery.tasks.task import ACCURACY, Batch, Problem, task
 
 SIDES = ("left", "right")
 
@@ -47,6 +47,9 @@ def multimnist(data_root: Path | None = None) -> Problem:
         losses=_losses,
         metrics=_metrics,
         chance=10.0,
+        better="higher",
+        at_once=512,
+        figure=ACCURACY,
     )
 
 

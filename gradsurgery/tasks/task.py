@@ -3,9 +3,10 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,6 +14,10 @@ from torch.optim import Optimizer
 from gradsurgery.errors import InputError, UnknownNameError, one_of
 
 Batch = tuple[Tensor, ...]
+Better = Literal["higher", "lower"]
+BETTER = ("higher", "lower")
+ACCURACY = "accuracy in %"
+MEANT = {"higher": ("max", "maximise", "up"), "lower": ("min", "minimise", "down", "less")}
 _tasks: dict[str, "Task"] = {}
 
 
@@ -27,8 +32,18 @@ class Problem:
         model: makes a fresh model from torch's random numbers.
         optimizer: (parameters, learning rate) -> optimizer.
         losses: (model, batch) -> name -> scalar loss, each an objective.
-        metrics: (model, examples) -> objective -> figure, here accuracy in percent; the model is in eval mode.
+        metrics: (model, examples) -> objective -> figure; the model is in eval mode. All examples of a
+            split are given in one call, unless `at_once` says otherwise.
         chance: the figure of a model that guesses.
+        better: whether a "higher" or a "lower" figure is better, for all objectives or by objective.
+            None says nothing: of several learning rates the one with the smallest sum of the validation
+            losses is taken.
+        at_once: examples per call of `metrics`. Give it only where a figure over all examples is the
+            mean of those over parts, weighted by their numbers: accuracy is, R² and AUC are not.
+        figure: what a figure is, in the words of the tables.
+
+    Raises:
+        InputError: for a direction or a number of examples that cannot be used.
     """
 
     train: Batch
@@ -39,6 +54,33 @@ class Problem:
     losses: Callable[[nn.Module, Batch], dict[str, Tensor]]
     metrics: Callable[[nn.Module, Batch], dict[str, float]]
     chance: float
+    better: Better | Mapping[str, Better] | None = None
+    at_once: int | None = None
+    figure: str = "figure"
+
+    def __post_init__(self) -> None:
+        given = self.better.values() if isinstance(self.better, Mapping) else (self.better,)
+        for word in given:
+            if word is not None and word not in BETTER:
+                raise InputError(one_of("value of better", str(word), BETTER, MEANT))
+        if self.at_once is not None and (not isinstance(self.at_once, int) or self.at_once < 1):
+            got = self.at_once
+            raise InputError(f"at_once: expected a number of examples, 1 or more; got {got!r}.")
+
+    def better_of(self, objectives: Iterable[str]) -> dict[str, Better] | None:
+        """The direction of each objective's figure, or None where the task says nothing.
+
+        Raises:
+            InputError: for an objective that a dict of directions leaves out.
+        """
+        if self.better is None:
+            return None
+        if not isinstance(self.better, Mapping):
+            return dict.fromkeys(objectives, self.better)
+        if missing := [o for o in objectives if o not in self.better]:
+            names = ", ".join(map(repr, missing))
+            raise InputError(f"better: no direction is given for the figure of {names}.")
+        return {o: self.better[o] for o in objectives}
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,18 @@ def _problem(toy: Toy) -> Problem:
         gone = 100 * (1 - float(toy.distance(model().detach()) / start))
         return {"first": gone, "second": gone}
 
-    return Problem((steps,), (steps[:1],), (steps[:1],), lambda: Point(toy), _adam, losses, metrics, chance=0.0)
+    return Problem(
+        train=(steps,),
+        validation=(steps[:1],),
+        test=(steps[:1],),
+        model=lambda: Point(toy),
+        optimizer=_adam,
+        losses=losses,
+        metrics=metrics,
+        chance=0.0,
+        better="higher",
+        figure="share of the way to the Pareto set in %",
+    )
 
 
 def _adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from gradsurgery.errors import InputError, one_of
+from gradsurgery.errors import InputError, extra, one_of
 from gradsurgery.testing.adversarial import KINDS, SPREADS, Array, Sample, make_sample
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def drawn_samples(
     """
     from math import log10
 
-    from hypothesis import strategies as st
+    with extra("testing", "drawing samples"):
+        from hypothesis import strategies as st
 
     from gradsurgery.testing.adversarial import least_size
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from gradsurgery.errors import InputError, one_of
+from gradsurgery.errors import InputError, extra, one_of
 from gradsurgery.testing.check import Chosen, cases_of, reasons
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def parametrize_with_checks(strategies: Iterable[Chosen], *, expected_failures: 
         ... def test_conformance(strategy, check):
         ...     check(strategy)
     """
-    import pytest
+    with extra("testing", "parametrize_with_checks"):
+        import pytest
 
     if isinstance(strategies, str):
         raise InputError(f"strategies: expected a list; got the string {strategies!r}. Write [{strategies!r}].")
