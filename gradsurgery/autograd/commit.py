@@ -16,8 +16,11 @@ def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]
     """
     out: list[Tensor] = []
     for i, parameter in enumerate(parameters):
+        if gradients[i].layout != torch.strided:
+            out.append(gradients[i].clone())
+            continue
         mine = exclusive(gradients, i, parameter)
-        out.append(torch.empty_like(parameter).copy_(gradients[i]) if mine is None else mine)
+        out.append(torch.empty_like(parameter, dtype=gradients[i].dtype).copy_(gradients[i]) if mine is None else mine)
     return out
 
 
@@ -33,10 +36,10 @@ def write(results: Sequence[tuple[Tensor, Tensor]]) -> None:
     for grad, direction in old:
         if grad.layout == torch.strided and any(step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)):
             raise InputError(f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first.")
-        if grad.layout != torch.strided or grad.device != direction.device or grad.shape != direction.shape or grad.is_inference():
+        if not _takes(grad, direction) or grad.device != direction.device or grad.shape != direction.shape or grad.is_inference():
             raise InputError(
-                f"a parameter's .grad ({grad.layout}, {list(grad.shape)} on {grad.device}) cannot take a gradient of shape "
-                f"{list(direction.shape)} on {direction.device}: set it to None first (optimizer.zero_grad())."
+                f"a parameter's .grad ({grad.dtype}, {grad.layout}, {list(grad.shape)} on {grad.device}) cannot take a gradient ({direction.dtype}, "
+                f"{direction.layout}) of shape {list(direction.shape)} on {direction.device}: set it to None first (optimizer.zero_grad())."
             )
     started: list[Tensor] = []
     try:
@@ -50,6 +53,17 @@ def write(results: Sequence[tuple[Tensor, Tensor]]) -> None:
         for parameter in started:
             parameter.grad = None
         raise
+
+
+def _takes(grad: Tensor, direction: Tensor) -> bool:
+    """Whether torch can add the second to the first in place: a sparse one to either, a dense one to a dense one, in a dtype that holds it."""
+    if grad.dtype != direction.dtype and not torch.can_cast(direction.dtype, grad.dtype):
+        return False
+    if grad.dtype.itemsize == 1 or direction.dtype.itemsize == 1:  # float8 has no sums
+        return False
+    if grad.layout == torch.sparse_coo:
+        return direction.layout == torch.sparse_coo and grad.sparse_dim() == direction.sparse_dim()
+    return grad.layout == torch.strided
 
 
 def fire_hooks(parameters: Sequence[Tensor]) -> None:

@@ -6,7 +6,6 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gradsurgery.errors import InputError
@@ -133,8 +132,6 @@ class Parameters:
                     continue
                 if not tensor.is_leaf:
                     raise InputError(f"parameter {name!r}{f' of group {group!r}' if group else ''} is not a leaf: give the tensors that are trained.")
-                if tensor.is_complex():
-                    raise InputError(f"parameter {name!r} is complex ({tensor.dtype}); only real parameters are supported.")
                 before = found.setdefault(id(tensor), (f"{group}/{name}" if group else name, tensor, group))
                 if before[2] != group:
                     raise InputError(f"parameter {name!r} is in two groups, {before[2]!r} and {group!r}; put it in one.")
@@ -213,7 +210,7 @@ def is_parameter(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter)
 
 
-def check_dense(name: str, gradient: Tensor | None) -> None:
-    """Gradients have to be dense and real."""
-    if gradient is not None and gradient.layout != torch.strided:
-        raise InputError(f"the gradient of parameter {name!r} is {gradient.layout}: sparse gradients are not supported; use sparse=False.")
+def called(name: str, parameter: Tensor) -> str:
+    """How messages name a parameter: by its name, or by its shape where it was found without one."""
+    prefix, numbered, _ = name.partition("#")
+    return f"a parameter of shape {list(parameter.shape)}" if numbered and prefix in ("", "others") else f"parameter {name!r}"

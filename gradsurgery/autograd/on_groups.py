@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradsurgery.autograd.behind import behind_features
 from gradsurgery.autograd.checks import OutOfRangeError, all_finite, check_directions, check_finite, check_no_rows, may_overflow
+from gradsurgery.autograd.coordinates import as_parameter, check_not_sparse, in_coordinates
 from gradsurgery.autograd.gathered import Gathered, sift
 from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.lean import directions_of
@@ -31,12 +32,13 @@ from gradsurgery.state import State
 
 @dataclass(frozen=True)
 class Part:
-    """One group, its objectives in this step, and their gradients; `several`: enough objectives for a strategy."""
+    """One group, its objectives in this step, and their gradients; `several`: enough objectives for a strategy; `odd`: seen in other coordinates."""
 
     group: Group
     names: tuple[str, ...]
     objectives: Objectives
     several: bool
+    odd: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -132,7 +134,7 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
     use_up = use_up and gradients is gathered.gradients and not scene.cut.features
     parts = [_part(step, strategy, gathered, group, gradients, use_up) for group in grouping.groups]
     values, overflowing = _measure(step, strategy, gathered, parts)
-    skip = partial(skipped, scene, strategy, values, memory, grouping.groups)
+    skip = partial(skipped, scene, strategy, values, memory, grouping.groups, gathered.sparse)
     if overflowing:
         return skip()
 
@@ -148,6 +150,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
             group, objectives = part.group, part.objectives
             if strategy is not None:
                 found = objectives.combine(outcome.weights, use_up) if outcome.weights is not None else objectives.split(_direction(outcome))
+                if part.odd:
+                    found = [d if d is None or n not in part.odd else as_parameter(d, p) for (n, p), d in zip(group.parameters.items(), found, strict=True)]
                 if plan.check and may_overflow(objectives, outcome):
                     doubtful += [(applied.name if applied is not None else "sum", group.name, d) for d in found if d is not None]
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
@@ -191,9 +195,14 @@ def _part(step: Step, strategy: Strategy | None, gathered: Gathered, group: Grou
     rows = [[row.pop(name, None) if use_up else row.get(name) for name in parameters] for row in found]
     several = not group.plain and len(names) >= step.plan.min_objectives
     blocks = strategy is not None and "block_grams" in strategy.inputs and several
+    if several and gathered.sparse and strategy is not None and strategy.acts_on == "group":
+        check_not_sparse(gathered.sparse, group.parameters, strategy.name, group.name)
+    like, odd, sparse = list(group.parameters.values()), gathered.odd & group.parameters.keys(), frozenset[int]()
+    if odd:
+        like, sparse = in_coordinates(rows, group.parameters, odd, gathered.taps)
     formed = [(gram, places) for gram in gathered.formed.of(parameters)]
     inputs = inputs_of(parameters, gathered.taps)
-    return Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs, formed), several)
+    return Part(group, names, Objectives(rows, like, blocks, losses.batches, inputs, formed, sparse), several, odd)
 
 
 def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: Sequence[Part]) -> tuple[dict[str, float], bool]:

@@ -1,11 +1,12 @@
 """Under a GradScaler: losses come plain, gradients are scaled on the way, and an overflow reaches the scaler."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradsurgery.autograd.coordinates import gradient_dtype
 from gradsurgery.errors import InputError
 
 
@@ -25,9 +26,26 @@ def scale_of(scaler: Any, like: Tensor) -> Tensor | None:
     return scale
 
 
-def overflow(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Infinity for every parameter, so that each optimizer's step is skipped and the scale is lowered."""
-    return [(p, torch.full_like(p, torch.inf)) for p in parameters]
+def overflow(parameters: Iterable[Tensor], sparse: Collection[int] = ()) -> list[tuple[Tensor, Tensor]]:
+    """Infinity for every parameter, so that each optimizer's step is skipped and the scale is lowered; one row of it where gradients are sparse.
+
+    Args:
+        parameters: the parameters.
+        sparse: the ids of those whose gradients are sparse.
+    """
+    return [(p, _infinite(p, id(p) in sparse or (p.grad is not None and p.grad.layout == torch.sparse_coo))) for p in parameters]
+
+
+def _infinite(parameter: Tensor, sparse: bool) -> Tensor:
+    dtype, device = gradient_dtype(parameter), parameter.device
+    if not sparse:
+        return torch.full_like(parameter, torch.inf, dtype=dtype)
+    dims = 1 if parameter.grad is None or parameter.grad.layout != torch.sparse_coo else parameter.grad.sparse_dim()
+    shape = parameter.shape
+    count = min(1, *shape[:dims])  # no row of a parameter that has none
+    indices = torch.zeros(dims, count, dtype=torch.int64, device=device)
+    values = torch.full((count, *shape[dims:]), torch.inf, dtype=dtype, device=device)
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
 
 
 def one_scale(scales: Sequence[float]) -> float:

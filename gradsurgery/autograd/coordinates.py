@@ -1,0 +1,143 @@
+"""Gradients of another form than their parameter, and the real coordinates that are seen of them.
+
+Complex ones are seen as pairs of real numbers, by which ⟨gᵢ, gⱼ⟩ is the real part of the complex
+product: the one that says how a loss changes. `Tensor.grad_dtype` gives gradients a dtype that is
+not the parameter's. Float8 has no sums, and is seen as float32. Sparse gradients stay sparse.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gradsurgery.autograd.groups import called
+from gradsurgery.errors import InputError
+
+Rows = list[list[Tensor | None]]
+REAL = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
+
+
+def gradient_dtype(parameter: Tensor) -> torch.dtype:
+    """The dtype of a parameter's gradient, as far as the parameter says (torch >= 2.10)."""
+    return getattr(parameter, "grad_dtype", None) or parameter.dtype
+
+
+def unusual(gradients: Sequence[Mapping[str, Tensor]], parameters: Mapping[str, Tensor], tapped: Iterable[str] = ()) -> tuple[frozenset[str], frozenset[str]]:
+    """The names whose gradients differ in form from a dense real parameter, and of these the sparse.
+
+    Args:
+        gradients: for each loss name -> gradient.
+        parameters: name -> parameter.
+        tapped: names whose gradients are those at a layer's output.
+    """
+    dtypes = {g.dtype for found in gradients for g in found.values()}
+    layouts = {g.layout for found in gradients for g in found.values()}
+    sparse: frozenset[str] = frozenset()
+    if not layouts <= {torch.strided}:
+        sparse = frozenset(name for found in gradients for name, g in found.items() if g.layout != torch.strided)
+    odd = sparse.union(name for name in tapped if gradient_dtype(parameters[name]) != parameters[name].dtype)
+    if len(dtypes) < 2 and dtypes <= REAL and {p.dtype for p in parameters.values()} == dtypes:
+        return odd, sparse
+    different = (name for found in gradients for name, g in found.items() if g.dtype not in REAL or g.dtype != parameters[name].dtype)
+    return odd.union(different), sparse
+
+
+def check_layout(name: str, parameter: Tensor) -> None:
+    """Parameters are dense tensors.
+
+    Raises:
+        InputError: for one that is sparse, nested, or laid out for one library.
+    """
+    if parameter.layout != torch.strided or parameter.is_nested:
+        form = "a nested tensor" if parameter.is_nested else str(parameter.layout)
+        raise InputError(
+            f"{called(name, parameter)} is {form}: only dense parameters are supported. Keep it dense and convert it in forward, "
+            "or freeze it with requires_grad_(False) and train it by a backward pass of its own."
+        )
+
+
+def check_not_sparse(sparse: Iterable[str], parameters: Mapping[str, Tensor], strategy: str, group: str) -> None:
+    """Surgery takes dense gradients.
+
+    Raises:
+        InputError: naming the first parameter of a group that has a sparse one.
+    """
+    for name in parameters:
+        if name in sparse:
+            raise InputError(
+                f"the gradient of {called(name, parameters[name])} is sparse, and strategy {strategy!r} combines several objectives in its group "
+                f"{group!r}: leave it out of parameters=, and it gets the plain sum, sparse as torch gives it; or make it dense with sparse=False."
+            )
+
+
+def in_coordinates(rows: Rows, parameters: Mapping[str, Tensor], odd: frozenset[str], tapped: Iterable[str]) -> tuple[list[Tensor], frozenset[int]]:
+    """Bring the gradients of the names in `odd` into real coordinates, in place.
+
+    Returns:
+        For each parameter a tensor of its coordinates' shape, dtype and device, whose entries mean
+        nothing; and the positions of those that are sparse.
+    """
+    like: list[Tensor] = []
+    sparse: set[int] = set()
+    room = max((t.numel() * (2 if t.is_complex() else 1) for name, t in parameters.items() if name in odd), default=0)
+    buffers: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+    for t, (name, parameter) in enumerate(parameters.items()):
+        if name not in odd:
+            like.append(parameter)
+            continue
+        dtype = gradient_dtype(parameter).to_real()
+        if name not in tapped:
+            layouts = {(g.layout, g.sparse_dim() if g.layout == torch.sparse_coo else 0) for row in rows if (g := row[t]) is not None}
+            if len(layouts) == 1 and layouts != {(torch.strided, 0)}:
+                sparse.add(t)
+            else:
+                dtypes = [_wide(g.dtype) for row in rows if (g := row[t]) is not None]
+                dtype = dtypes[0] if dtypes else _wide(dtype)
+                for other in dtypes:
+                    dtype = torch.promote_types(dtype, other)
+                for row in rows:
+                    row[t] = _real(row[t], dtype)
+        like.append(_empty(parameter, dtype, buffers, room))
+    return like, frozenset(sparse)
+
+
+def as_parameter(direction: Tensor, parameter: Tensor) -> Tensor:
+    """A direction in real coordinates, as `.grad` takes it."""
+    if direction.layout != torch.strided:
+        return direction
+    if parameter.is_complex():
+        fits = direction.stride() == torch.view_as_real(parameter.detach().resolve_conj()).stride()
+        whole = direction if fits else torch.empty_like(parameter, dtype=direction.dtype.to_complex()).copy_(torch.view_as_complex(direction.contiguous()))
+        return torch.view_as_complex(whole) if fits else whole
+    dtype = gradient_dtype(parameter)
+    return direction if dtype in REAL else direction.to(dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    dtype = dtype.to_real()
+    return dtype if dtype in REAL else torch.float32
+
+
+def _real(gradient: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Dense, real, and of this dtype; a view where that is possible."""
+    if gradient is None:
+        return None
+    if gradient.layout != torch.strided:
+        gradient = gradient.to_dense()
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient.resolve_conj().resolve_neg())
+    return gradient.to(dtype)
+
+
+def _empty(parameter: Tensor, dtype: torch.dtype, buffers: dict[tuple[torch.dtype, torch.device], Tensor], room: int) -> Tensor:
+    """The parameter as real numbers; in another dtype all of them lie in the same memory, since only their form is asked for."""
+    seen = torch.view_as_real(parameter.detach().resolve_conj()) if parameter.is_complex() else parameter.detach()
+    if seen.dtype == dtype:
+        return seen
+    extent = 1 + sum((size - 1) * step for size, step in zip(seen.shape, seen.stride(), strict=True))
+    if extent > seen.numel():
+        return torch.empty_like(seen, dtype=dtype)
+    key = dtype, seen.device
+    if key not in buffers:
+        buffers[key] = torch.empty(room, dtype=dtype, device=seen.device)
+    return buffers[key].as_strided(seen.shape, seen.stride())
