@@ -176,8 +176,8 @@ class Objectives:
             first = self._first(run[0], rows[0])
             own = [exclusive(self.gradients[first], t, self.like[t]) for t in run] if reuse and first is not None else [None]
             terms = [[row[t] for t in run] for row in self.gradients]
-            for t, found in zip(run, _combine_run(terms, rows[0], [g for g in own if g is not None]), strict=True):
-                out[t] = found
+            for t, found in zip(run, _combine_run(terms, rows[0], mine := [g for g in own if g is not None]), strict=True):
+                out[t] = found if len(mine) == len(run) else _laid_out(found, self.like[t])
         for t in sorted({*range(len(self.like))}.difference(*together)):
             tensor, given = self.like[t], rows[t]
             first = self._first(t, given)
@@ -466,7 +466,12 @@ def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, pr
         out = gradient.to(wide) * first if gradient.dtype != wide else torch.mul(gradient, first)
     for weight, gradient in terms[1:]:
         out.add_(gradient.to(wide), alpha=weight)
-    return out.to(like.dtype)
+    return _laid_out(out.to(like.dtype), like)
+
+
+def _laid_out(direction: Tensor, like: Tensor) -> Tensor:
+    """The same numbers in the parameter's layout, as torch writes them into `.grad`."""
+    return direction if direction.stride() == like.stride() else torch.empty_like(like).copy_(direction)
 
 
 def _combine_precisely(terms: list[tuple[float, Tensor]], like: Tensor) -> Tensor:

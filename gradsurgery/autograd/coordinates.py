@@ -42,6 +42,14 @@ def unusual(gradients: Sequence[Mapping[str, Tensor]], parameters: Mapping[str, 
     return odd.union(different), sparse
 
 
+def entries(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient, at least one: of a sparse one those that are there."""
+    if gradient.layout == torch.sparse_coo:
+        values = gradient._values().reshape(-1)
+        return torch.cat([values, values.new_zeros(1)])
+    return gradient.float() if gradient.dtype.itemsize == 1 else gradient
+
+
 def check_layout(name: str, parameter: Tensor) -> None:
     """Parameters are dense tensors.
 
@@ -101,16 +109,35 @@ def in_coordinates(rows: Rows, parameters: Mapping[str, Tensor], odd: frozenset[
     return like, frozenset(sparse)
 
 
-def as_parameter(direction: Tensor, parameter: Tensor) -> Tensor:
-    """A direction in real coordinates, as `.grad` takes it."""
+def as_parameters(
+    directions: Sequence[Tensor | None],
+    parameters: Mapping[str, Tensor],
+    odd: frozenset[str],
+) -> list[Tensor | None]:
+    """Directions as `.grad` takes them: those of the names in `odd` are in real coordinates."""
+    pairs = zip(parameters.items(), directions, strict=True)
+    return [d if d is None or name not in odd else _as_parameter(d, p) for (name, p), d in pairs]
+
+
+def narrowed(directions: Iterable[Tensor | None]) -> bool:
+    """Whether a direction was brought into float8, whose range it may leave."""
+    return any(d is not None and d.dtype.itemsize == 1 for d in directions)
+
+
+def _as_parameter(direction: Tensor, parameter: Tensor) -> Tensor:
     if direction.layout != torch.strided:
         return direction
-    if parameter.is_complex():
-        fits = direction.stride() == torch.view_as_real(parameter.detach().resolve_conj()).stride()
-        whole = direction if fits else torch.empty_like(parameter, dtype=direction.dtype.to_complex()).copy_(torch.view_as_complex(direction.contiguous()))
-        return torch.view_as_complex(whole) if fits else whole
-    dtype = gradient_dtype(parameter)
-    return direction if dtype in REAL else direction.to(dtype)
+    if not parameter.is_complex():
+        dtype = gradient_dtype(parameter)
+        if dtype in REAL:
+            return direction
+        # torch brings what is out of range to the largest number without a word: NaN is seen
+        beyond = direction.abs() > torch.finfo(dtype).max
+        return direction.masked_fill(beyond, torch.nan).to(dtype)
+    form = torch.view_as_real(parameter.detach().resolve_conj())
+    if direction.stride() != form.stride():
+        direction = torch.empty_like(form, dtype=direction.dtype).copy_(direction)
+    return torch.view_as_complex(direction)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.checks import read_finite
 from gradsurgery.autograd.compiled import ONE_PASS
-from gradsurgery.autograd.coordinates import gradient_dtype, unusual
+from gradsurgery.autograd.coordinates import entries, gradient_dtype, unusual
 from gradsurgery.autograd.groups import Reach, called
 from gradsurgery.autograd.jacobian import gather, gather_batched
 from gradsurgery.autograd.lean import Formed, form, portions
@@ -164,7 +164,7 @@ def sift(gathered: Gathered, reach: Reach) -> tuple[list[dict[str, Tensor]], dic
     places = [(i, name) for i, found in enumerate(gathered.gradients) for name, g in found.items() if scene.unsure.get(name, 0) >> i & 1 and g.numel() > 0]
     if not places:
         return gathered.gradients, {}
-    largest = iter(to_host((), torch._foreach_norm([gathered.gradients[i][name] for i, name in places], torch.inf)))
+    largest = iter(to_host((), torch._foreach_norm([entries(gathered.gradients[i][name]) for i, name in places], torch.inf)))
     kept = [dict(found) for found in gathered.gradients]
     for (i, name), size in zip(places, largest, strict=True):
         if size == 0 and names[i] not in reach.get(name, ()):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradsurgery.autograd.behind import behind_features
 from gradsurgery.autograd.checks import OutOfRangeError, all_finite, check_directions, check_finite, check_no_rows, may_overflow
-from gradsurgery.autograd.coordinates import as_parameter, check_not_sparse, in_coordinates
+from gradsurgery.autograd.coordinates import as_parameters, check_not_sparse, in_coordinates, narrowed
 from gradsurgery.autograd.gathered import Gathered, sift
 from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.lean import directions_of
@@ -151,8 +151,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
             if strategy is not None:
                 found = objectives.combine(outcome.weights, use_up) if outcome.weights is not None else objectives.split(_direction(outcome))
                 if part.odd:
-                    found = [d if d is None or n not in part.odd else as_parameter(d, p) for (n, p), d in zip(group.parameters.items(), found, strict=True)]
-                if plan.check and may_overflow(objectives, outcome):
+                    found = as_parameters(found, group.parameters, part.odd)
+                if plan.check and (may_overflow(objectives, outcome) or (part.odd and narrowed(found))):
                     doubtful += [(applied.name if applied is not None else "sum", group.name, d) for d in found if d is not None]
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
                 if absent := [name for name in group.parameters if name in gathered.formed.grams]:
