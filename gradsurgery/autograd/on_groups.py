@@ -195,7 +195,7 @@ def _part(step: Step, strategy: Strategy | None, gathered: Gathered, group: Grou
     rows = [[row.pop(name, None) if use_up else row.get(name) for name in parameters] for row in found]
     several = not group.plain and len(names) >= step.plan.min_objectives
     blocks = strategy is not None and "block_grams" in strategy.inputs and several
-    if several and gathered.sparse and strategy is not None and strategy.acts_on == "group":
+    if several and gathered.sparse and strategy is not None and strategy.needs_gradients:
         check_not_sparse(gathered.sparse, group.parameters, strategy.name, group.name)
     like, odd, sparse = list(group.parameters.values()), gathered.odd & group.parameters.keys(), frozenset[int]()
     if odd:
