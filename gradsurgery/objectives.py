@@ -176,13 +176,15 @@ class Objectives:
             first = self._first(run[0], rows[0])
             own = [exclusive(self.gradients[first], t, self.like[t]) for t in run] if reuse and first is not None else [None]
             terms = [[row[t] for t in run] for row in self.gradients]
-            for t, found in zip(run, _combine_run(terms, rows[0], mine := [g for g in own if g is not None]), strict=True):
+            mine = [g for g in own if g is not None]
+            for t, found in zip(run, _combine_run(terms, rows[0], mine), strict=True):
                 out[t] = found if len(mine) == len(run) else _laid_out(found, self.like[t])
         for t in sorted({*range(len(self.like))}.difference(*together)):
             tensor, given = self.like[t], rows[t]
             first = self._first(t, given)
-            plainly = t not in self.inputs and t not in self.sparse
-            into = exclusive(self.gradients[first], t, tensor) if reuse and first is not None and plainly else None
+            into = None
+            if reuse and first is not None and t not in self.inputs and t not in self.sparse:
+                into = exclusive(self.gradients[first], t, tensor)
             column = [row[t] for row in self.gradients]
             if t in self.sparse:
                 out[t] = combine_sparse(column, given)
@@ -246,7 +248,8 @@ class Objectives:
     def start(self) -> None:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
         if self._pending is None and self._blocks is None:
-            small = not (self.blocks or self.formed or self.inputs or self.sparse) and sum(self.splits) <= RUN
+            small = not (self.blocks or self.formed or self.inputs) and sum(self.splits) <= RUN
+            small = small and not self.sparse
             if self.count == 1 and small and len(self._runs) == 1 and self.like[0].device.type != "mps":
                 found = [g for g in self.gradients[0] if g is not None]
                 flat = _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
@@ -262,7 +265,8 @@ class Objectives:
                 self._pending.append((t if self.blocks else 0, product))
             for t in self.sparse:
                 if any(row[t] is not None for row in self.gradients):
-                    self._pending.append((t if self.blocks else 0, gram_sparse([row[t] for row in self.gradients])))
+                    product = gram_sparse([row[t] for row in self.gradients])
+                    self._pending.append((t if self.blocks else 0, product))
             self._pending += [(0, product) for product, _ in self.formed]
 
     def _may_be_single(self) -> bool:
@@ -367,8 +371,15 @@ def _widen(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def grams_by_tensor(gradients: list[list[Tensor | None]], like: list[Tensor], sparse: frozenset[int] = frozenset()) -> list[Tensor]:
-    """The Gram matrix [n, n] of the gradients for each tensor, summed in float64, on their device; `sparse` are the positions of sparse ones."""
+def grams_by_tensor(
+    gradients: list[list[Tensor | None]],
+    like: list[Tensor],
+    sparse: frozenset[int] = frozenset(),
+) -> list[Tensor]:
+    """The Gram matrix [n, n] of the gradients for each tensor, summed in float64, on their device.
+
+    `sparse` are the positions of tensors whose gradients are sparse.
+    """
     dense = [[t] for t in range(len(like)) if t not in sparse]
     products = dict(_products(gradients, like, dense, True, torch.float64)) if dense else {}
     products |= {t: gram_sparse([row[t] for row in gradients]) for t in sparse}
@@ -471,7 +482,9 @@ def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, pr
 
 def _laid_out(direction: Tensor, like: Tensor) -> Tensor:
     """The same numbers in the parameter's layout, as torch writes them into `.grad`."""
-    return direction if direction.stride() == like.stride() else torch.empty_like(like).copy_(direction)
+    if direction.stride() == like.stride():
+        return direction
+    return torch.empty_like(like).copy_(direction)
 
 
 def _combine_precisely(terms: list[tuple[float, Tensor]], like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sparse gradients, as an embedding with sparse=True gives them: their Gram matrix, and their sum."""
+"""Sparse gradients, as of an embedding with sparse=True: their Gram matrix, and their sum."""
 
 from collections.abc import Sequence
 

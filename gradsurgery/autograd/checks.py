@@ -70,9 +70,11 @@ def _read(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[f
 
 
 def _values(gradient: Tensor) -> Tensor:
-    """The numbers of a gradient: of a sparse one the entries that are there, of a complex one both parts."""
+    """The numbers of a gradient: of a sparse one the entries, of a complex one both parts."""
     values = gradient._values() if gradient.layout == torch.sparse_coo else gradient
-    return torch.view_as_real(values.resolve_conj().resolve_neg()) if values.is_complex() else values
+    if values.is_complex():
+        return torch.view_as_real(values.resolve_conj().resolve_neg())
+    return values
 
 
 def _total(gradient: Tensor) -> Tensor:

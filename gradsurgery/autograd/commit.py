@@ -20,7 +20,9 @@ def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]
             out.append(gradients[i].clone())
             continue
         mine = exclusive(gradients, i, parameter)
-        out.append(torch.empty_like(parameter, dtype=gradients[i].dtype).copy_(gradients[i]) if mine is None else mine)
+        if mine is None:
+            mine = torch.empty_like(parameter, dtype=gradients[i].dtype).copy_(gradients[i])
+        out.append(mine)
     return out
 
 
@@ -36,10 +38,13 @@ def write(results: Sequence[tuple[Tensor, Tensor]]) -> None:
     for grad, direction in old:
         if grad.layout == torch.strided and any(step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)):
             raise InputError(f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first.")
-        if not _takes(grad, direction) or grad.device != direction.device or grad.shape != direction.shape or grad.is_inference():
+        fits = grad.device == direction.device and grad.shape == direction.shape
+        if not fits or not _takes(grad, direction) or grad.is_inference():
             raise InputError(
-                f"a parameter's .grad ({grad.dtype}, {grad.layout}, {list(grad.shape)} on {grad.device}) cannot take a gradient ({direction.dtype}, "
-                f"{direction.layout}) of shape {list(direction.shape)} on {direction.device}: set it to None first (optimizer.zero_grad())."
+                f"a parameter's .grad ({grad.dtype}, {grad.layout}, {list(grad.shape)} on "
+                f"{grad.device}) cannot take a gradient ({direction.dtype}, {direction.layout}) of "
+                f"shape {list(direction.shape)} on {direction.device}: set it to None first "
+                "(optimizer.zero_grad())."
             )
     started: list[Tensor] = []
     try:
@@ -56,7 +61,10 @@ def write(results: Sequence[tuple[Tensor, Tensor]]) -> None:
 
 
 def _takes(grad: Tensor, direction: Tensor) -> bool:
-    """Whether torch can add the second to the first in place: a sparse one to either, a dense one to a dense one, in a dtype that holds it."""
+    """Whether torch can add the second to the first in place, in a dtype that holds the sum.
+
+    A sparse one can be added to either, a dense one to a dense one.
+    """
     if grad.dtype != direction.dtype and not torch.can_cast(direction.dtype, grad.dtype):
         return False
     if grad.dtype.itemsize == 1 or direction.dtype.itemsize == 1:  # float8 has no sums

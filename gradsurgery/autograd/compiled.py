@@ -68,9 +68,11 @@ def several_passes() -> Iterator[None]:
             ) from error
         if "_will_engine_execute_node" in str(error):
             raise InputError(
-                "a parameter has a hook of torch.autograd.graph.register_multi_grad_hook, which torch cannot run in passes that give gradients per loss: "
-                "remove it, and use register_post_accumulate_grad_hook, which fires once per step with the final .grad."
+                "a parameter has a hook of torch.autograd.graph.register_multi_grad_hook, which "
+                "torch runs in loss.backward() only: remove it, and use "
+                "register_post_accumulate_grad_hook, which fires once per step with the final .grad."
             ) from error
         if "Float8" in str(error):
-            raise InputError(f"torch cannot add gradients in float8: keep the parameter in a wider dtype, and convert it in forward. ({error})") from error
+            what = "keep the parameter in a wider dtype, and convert it in forward."
+            raise InputError(f"torch cannot add gradients in float8: {what} ({error})") from error
         raise

@@ -1,7 +1,7 @@
 """Gradients of another form than their parameter, and the real coordinates that are seen of them.
 
-Complex ones are seen as pairs of real numbers, by which ⟨gᵢ, gⱼ⟩ is the real part of the complex
-product: the one that says how a loss changes. `Tensor.grad_dtype` gives gradients a dtype that is
+Complex ones are seen as pairs of real numbers: ⟨gᵢ, gⱼ⟩ is then the real part of the complex
+product, the one that says how a loss changes. `Tensor.grad_dtype` gives gradients a dtype that is
 not the parameter's. Float8 has no sums, and is seen as float32. Sparse gradients stay sparse.
 """
 
@@ -14,6 +14,7 @@ from gradsurgery.autograd.groups import called
 from gradsurgery.errors import InputError
 
 Rows = list[list[Tensor | None]]
+Buffers = dict[tuple[torch.dtype, torch.device], Tensor]
 REAL = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 
 
@@ -22,8 +23,12 @@ def gradient_dtype(parameter: Tensor) -> torch.dtype:
     return getattr(parameter, "grad_dtype", None) or parameter.dtype
 
 
-def unusual(gradients: Sequence[Mapping[str, Tensor]], parameters: Mapping[str, Tensor], tapped: Iterable[str] = ()) -> tuple[frozenset[str], frozenset[str]]:
-    """The names whose gradients differ in form from a dense real parameter, and of these the sparse.
+def unusual(
+    gradients: Sequence[Mapping[str, Tensor]],
+    parameters: Mapping[str, Tensor],
+    tapped: Iterable[str] = (),
+) -> tuple[frozenset[str], frozenset[str]]:
+    """The names whose gradients are not dense, real and of the parameter's dtype; and the sparse.
 
     Args:
         gradients: for each loss name -> gradient.
@@ -32,14 +37,18 @@ def unusual(gradients: Sequence[Mapping[str, Tensor]], parameters: Mapping[str, 
     """
     dtypes = {g.dtype for found in gradients for g in found.values()}
     layouts = {g.layout for found in gradients for g in found.values()}
-    sparse: frozenset[str] = frozenset()
-    if not layouts <= {torch.strided}:
-        sparse = frozenset(name for found in gradients for name, g in found.items() if g.layout != torch.strided)
-    odd = sparse.union(name for name in tapped if gradient_dtype(parameters[name]) != parameters[name].dtype)
-    if len(dtypes) < 2 and dtypes <= REAL and {p.dtype for p in parameters.values()} == dtypes:
-        return odd, sparse
-    different = (name for found in gradients for name, g in found.items() if g.dtype not in REAL or g.dtype != parameters[name].dtype)
-    return odd.union(different), sparse
+    odd = {n for n in tapped if gradient_dtype(parameters[n]) != parameters[n].dtype}
+    ordinary = len(dtypes) < 2 and dtypes <= REAL and {p.dtype for p in parameters.values()} == dtypes
+    if ordinary and layouts <= {torch.strided}:  # what nearly every step is, known at little cost
+        return frozenset(odd), frozenset()
+    sparse = set()
+    for found in gradients:
+        for name, g in found.items():
+            if g.layout != torch.strided:
+                sparse.add(name)
+            if g.dtype not in REAL or g.dtype != parameters[name].dtype:
+                odd.add(name)
+    return frozenset(odd | sparse), frozenset(sparse)
 
 
 def entries(gradient: Tensor) -> Tensor:
@@ -59,12 +68,17 @@ def check_layout(name: str, parameter: Tensor) -> None:
     if parameter.layout != torch.strided or parameter.is_nested:
         form = "a nested tensor" if parameter.is_nested else str(parameter.layout)
         raise InputError(
-            f"{called(name, parameter)} is {form}: only dense parameters are supported. Keep it dense and convert it in forward, "
-            "or freeze it with requires_grad_(False) and train it by a backward pass of its own."
+            f"{called(name, parameter)} is {form}: only dense parameters are supported. "
+            "Keep it dense and convert it in forward, or freeze it with requires_grad_(False)."
         )
 
 
-def check_not_sparse(sparse: Iterable[str], parameters: Mapping[str, Tensor], strategy: str, group: str) -> None:
+def check_not_sparse(
+    sparse: Iterable[str],
+    parameters: Mapping[str, Tensor],
+    strategy: str,
+    group: str,
+) -> None:
     """Surgery takes dense gradients.
 
     Raises:
@@ -73,12 +87,19 @@ def check_not_sparse(sparse: Iterable[str], parameters: Mapping[str, Tensor], st
     for name in parameters:
         if name in sparse:
             raise InputError(
-                f"the gradient of {called(name, parameters[name])} is sparse, and strategy {strategy!r} combines several objectives in its group "
-                f"{group!r}: leave it out of parameters=, and it gets the plain sum, sparse as torch gives it; or make it dense with sparse=False."
+                f"the gradient of {called(name, parameters[name])} is sparse, and strategy "
+                f"{strategy!r} combines several objectives in its group {group!r}: leave it out of "
+                "parameters=, and it gets the plain sum, sparse as torch gives it; or make it dense "
+                "with sparse=False."
             )
 
 
-def in_coordinates(rows: Rows, parameters: Mapping[str, Tensor], odd: frozenset[str], tapped: Iterable[str]) -> tuple[list[Tensor], frozenset[int]]:
+def in_coordinates(
+    rows: Rows,
+    parameters: Mapping[str, Tensor],
+    odd: frozenset[str],
+    tapped: Iterable[str],
+) -> tuple[list[Tensor], frozenset[int]]:
     """Bring the gradients of the names in `odd` into real coordinates, in place.
 
     Returns:
@@ -87,24 +108,23 @@ def in_coordinates(rows: Rows, parameters: Mapping[str, Tensor], odd: frozenset[
     """
     like: list[Tensor] = []
     sparse: set[int] = set()
-    room = max((t.numel() * (2 if t.is_complex() else 1) for name, t in parameters.items() if name in odd), default=0)
-    buffers: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+    buffers: Buffers = {}
+    room = max((2 * parameters[name].numel() for name in odd if name in parameters), default=0)
     for t, (name, parameter) in enumerate(parameters.items()):
         if name not in odd:
             like.append(parameter)
             continue
-        dtype = gradient_dtype(parameter).to_real()
-        if name not in tapped:
-            layouts = {(g.layout, g.sparse_dim() if g.layout == torch.sparse_coo else 0) for row in rows if (g := row[t]) is not None}
-            if len(layouts) == 1 and layouts != {(torch.strided, 0)}:
-                sparse.add(t)
-            else:
-                dtypes = [_wide(g.dtype) for row in rows if (g := row[t]) is not None]
-                dtype = dtypes[0] if dtypes else _wide(dtype)
-                for other in dtypes:
-                    dtype = torch.promote_types(dtype, other)
-                for row in rows:
-                    row[t] = _real(row[t], dtype)
+        dtype = _wide(gradient_dtype(parameter))
+        found = [] if name in tapped else [g for row in rows if (g := row[t]) is not None]
+        forms = {(g.layout, g.sparse_dim() if g.layout == torch.sparse_coo else 0) for g in found}
+        if len(forms) == 1 and forms != {(torch.strided, 0)}:
+            sparse.add(t)
+        elif found:  # some may be dense and some sparse: their sum is dense
+            dtype = _wide(found[0].dtype)
+            for g in found[1:]:
+                dtype = torch.promote_types(dtype, _wide(g.dtype))
+            for row in rows:
+                row[t] = _real(row[t], dtype)
         like.append(_empty(parameter, dtype, buffers, room))
     return like, frozenset(sparse)
 
@@ -156,13 +176,15 @@ def _real(gradient: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return gradient.to(dtype)
 
 
-def _empty(parameter: Tensor, dtype: torch.dtype, buffers: dict[tuple[torch.dtype, torch.device], Tensor], room: int) -> Tensor:
-    """The parameter as real numbers; in another dtype all of them lie in the same memory, since only their form is asked for."""
-    seen = torch.view_as_real(parameter.detach().resolve_conj()) if parameter.is_complex() else parameter.detach()
+def _empty(parameter: Tensor, dtype: torch.dtype, buffers: Buffers, room: int) -> Tensor:
+    """The parameter in real numbers; in another dtype its form, all of them in the same memory."""
+    seen = parameter.detach()
+    if seen.is_complex():
+        seen = torch.view_as_real(seen.resolve_conj())
     if seen.dtype == dtype:
         return seen
-    extent = 1 + sum((size - 1) * step for size, step in zip(seen.shape, seen.stride(), strict=True))
-    if extent > seen.numel():
+    steps = zip(seen.shape, seen.stride(), strict=True)
+    if 1 + sum((size - 1) * step for size, step in steps) > seen.numel():
         return torch.empty_like(seen, dtype=dtype)
     key = dtype, seen.device
     if key not in buffers:

@@ -30,7 +30,11 @@ def _pass(features: Mapping[str, Tensor], roots: Mapping[str, Tensor], wanted: S
     used = [name for name in features if name in roots]
     with several_passes():
         gradients = torch.autograd.grad(
-            [features[name] for name in used], list(wanted), [roots[name] for name in used], retain_graph=retain_graph, allow_unused=True
+            [features[name] for name in used],
+            list(wanted),
+            [roots[name] for name in used],
+            retain_graph=retain_graph,
+            allow_unused=True,
         )
     return [(p, g) for p, g in zip(wanted, gradients, strict=True) if g is not None]
 

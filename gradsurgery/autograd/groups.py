@@ -213,4 +213,6 @@ def is_parameter(tensor: Tensor) -> bool:
 def called(name: str, parameter: Tensor) -> str:
     """How messages name a parameter: by its name, or by its shape where it was found without one."""
     prefix, numbered, _ = name.partition("#")
-    return f"a parameter of shape {list(parameter.shape)}" if numbered and prefix in ("", "others") else f"parameter {name!r}"
+    if numbered and prefix in ("", "others"):
+        return f"a parameter of shape {list(parameter.shape)}"
+    return f"parameter {name!r}"

@@ -108,6 +108,8 @@ def directions_of(step: Step, formed: Formed, weights: Mapping[str, Array]) -> d
     names, gradients = list(found), list(found.values())
     found.clear()
     if step.plan.check and (odd := not_finite(gradients)):
-        raise OutOfRangeError(f"the direction for {called(name := names[odd[0]], step.scene.parameter(name))} is not finite in its dtype. Nothing was changed.")
+        where = called(names[odd[0]], step.scene.parameter(names[odd[0]]))
+        what = f"the direction for {where} is not finite in its dtype"
+        raise OutOfRangeError(f"{what}. Nothing was changed.")
     parameters = [step.scene.parameter(name) for name in names]
     return dict(zip(names, commit.owned(gradients, parameters), strict=True))

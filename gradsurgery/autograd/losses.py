@@ -84,7 +84,8 @@ def parse_losses(losses: LossesLike, weights: Any = None) -> Losses:
             raise InputError(f"loss {name!r}: expected a scalar; got shape {list(loss.shape)}. Reduce it first, for example with .mean().")
         if loss.dtype not in FINFO:
             wide = " Widen it first: loss.float()." if loss.is_floating_point() else ""
-            raise InputError(f"loss {name!r}: expected real floating point of 16 bits or more; got {loss.dtype}.{wide}")
+            wanted = "expected real floating point of 16 bits or more"
+            raise InputError(f"loss {name!r}: {wanted}; got {loss.dtype}.{wide}")
         if not loss.requires_grad:
             raise InputError(f"loss {name!r} does not require grad: nothing trainable reaches it (detached, or computed under no_grad?). Leave it out.")
         if loss.device != tensors[0].device:

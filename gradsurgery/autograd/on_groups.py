@@ -29,10 +29,15 @@ from gradsurgery.record import GroupRecord, Record
 from gradsurgery.solvers import is_stationary
 from gradsurgery.state import State
 
+NONE: frozenset[int] = frozenset()
+
 
 @dataclass(frozen=True)
 class Part:
-    """One group, its objectives in this step, and their gradients; `several`: enough objectives for a strategy; `odd`: seen in other coordinates."""
+    """One group, its objectives in this step, and their gradients.
+
+    `several`: enough objectives for a strategy; `odd`: the names that are seen in real coordinates.
+    """
 
     group: Group
     names: tuple[str, ...]
@@ -152,7 +157,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
                 found = objectives.combine(outcome.weights, use_up) if outcome.weights is not None else objectives.split(_direction(outcome))
                 if part.odd:
                     found = as_parameters(found, group.parameters, part.odd)
-                if plan.check and (may_overflow(objectives, outcome) or (part.odd and narrowed(found))):
+                narrow = part.odd and narrowed(found)
+                if plan.check and (narrow or may_overflow(objectives, outcome)):
                     doubtful += [(applied.name if applied is not None else "sum", group.name, d) for d in found if d is not None]
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
                 if absent := [name for name in group.parameters if name in gathered.formed.grams]:
@@ -197,12 +203,14 @@ def _part(step: Step, strategy: Strategy | None, gathered: Gathered, group: Grou
     blocks = strategy is not None and "block_grams" in strategy.inputs and several
     if several and gathered.sparse and strategy is not None and strategy.needs_gradients:
         check_not_sparse(gathered.sparse, group.parameters, strategy.name, group.name)
-    like, odd, sparse = list(group.parameters.values()), gathered.odd & group.parameters.keys(), frozenset[int]()
+    like, sparse = list(group.parameters.values()), NONE
+    odd = gathered.odd and gathered.odd & group.parameters.keys()
     if odd:
         like, sparse = in_coordinates(rows, group.parameters, odd, gathered.taps)
     formed = [(gram, places) for gram in gathered.formed.of(parameters)]
     inputs = inputs_of(parameters, gathered.taps)
-    return Part(group, names, Objectives(rows, like, blocks, losses.batches, inputs, formed, sparse), several, odd)
+    objectives = Objectives(rows, like, blocks, losses.batches, inputs, formed, sparse)
+    return Part(group, names, objectives, several, odd)
 
 
 def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: Sequence[Part]) -> tuple[dict[str, float], bool]:

@@ -110,14 +110,26 @@ def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_
     """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass."""
     losses = step.losses
     roots = [w * own for w, own in zip(weights.tolist(), losses.weights.tolist(), strict=True)]
-    return gather_sum(losses.tensors, root_gradients(losses, roots, step.scale), wanted, retain_graph)
+    starts = root_gradients(losses, roots, step.scale)
+    return gather_sum(losses.tensors, starts, wanted, retain_graph)
 
 
-def skipped(scene: Scene, strategy: Strategy | None, values: dict[str, float], memory: Memory, groups: Sequence[Group], sparse: Iterable[str] = ()) -> Decision:
-    """What a GradScaler skips: infinity everywhere, and no step remembered; `sparse` are the names whose gradients are."""
+def skipped(
+    scene: Scene,
+    strategy: Strategy | None,
+    values: dict[str, float],
+    memory: Memory,
+    groups: Sequence[Group],
+    sparse: Iterable[str] = (),
+) -> Decision:
+    """What a GradScaler skips: infinity everywhere, and no step remembered.
+
+    `sparse` are the names whose gradients are sparse.
+    """
     name = None if strategy is None else strategy.name
     records = {group.name: GroupRecord(group.name, group.objectives, name or "plain", len(group.parameters)) for group in groups}
-    return Decision(overflow(scene.written, {id(scene.parameter(name)) for name in sparse}), memory, Record(name, values, records, memory.step, overflow=True))
+    infinite = overflow(scene.written, {id(scene.parameter(name)) for name in sparse})
+    return Decision(infinite, memory, Record(name, values, records, memory.step, overflow=True))
 
 
 def finish(
@@ -148,7 +160,9 @@ def finish(
     """
     losses, memory, scene = step.losses, step.memory, step.scene
     names = list(found)
-    sparse = [name for name, gradient in found.items() if gradient.layout != torch.strided] if step.scale is not None else []
+    sparse: list[str] = []
+    if step.scale is not None:
+        sparse = [name for name, gradient in found.items() if gradient.layout != torch.strided]
     if step.plan.check:
         numbers, odd = read_finite(losses, list(found.values()))
         values, bad = losses.values(numbers), [names[i] for i in odd]

@@ -26,21 +26,27 @@ def scale_of(scaler: Any, like: Tensor) -> Tensor | None:
     return scale
 
 
-def overflow(parameters: Iterable[Tensor], sparse: Collection[int] = ()) -> list[tuple[Tensor, Tensor]]:
-    """Infinity for every parameter, so that each optimizer's step is skipped and the scale is lowered; one row of it where gradients are sparse.
+def overflow(
+    parameters: Iterable[Tensor],
+    sparse: Collection[int] = (),
+) -> list[tuple[Tensor, Tensor]]:
+    """Infinity for every parameter, so that every optimizer skips its step and the scale is lowered.
+
+    Where gradients are sparse it is one row.
 
     Args:
         parameters: the parameters.
         sparse: the ids of those whose gradients are sparse.
     """
-    return [(p, _infinite(p, id(p) in sparse or (p.grad is not None and p.grad.layout == torch.sparse_coo))) for p in parameters]
+    return [(p, _infinite(p, id(p) in sparse)) for p in parameters]
 
 
 def _infinite(parameter: Tensor, sparse: bool) -> Tensor:
-    dtype, device = gradient_dtype(parameter), parameter.device
-    if not sparse:
+    dtype, device, grad = gradient_dtype(parameter), parameter.device, parameter.grad
+    before = grad is not None and grad.layout == torch.sparse_coo  # takes no dense one
+    if not (sparse or before):
         return torch.full_like(parameter, torch.inf, dtype=dtype)
-    dims = 1 if parameter.grad is None or parameter.grad.layout != torch.sparse_coo else parameter.grad.sparse_dim()
+    dims = grad.sparse_dim() if grad is not None and before else 1
     shape = parameter.shape
     count = min(1, *shape[:dims])  # no row of a parameter that has none
     indices = torch.zeros(dims, count, dtype=torch.int64, device=device)

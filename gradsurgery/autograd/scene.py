@@ -172,8 +172,10 @@ def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph
         unknown = [leaf for key, leaf in behind.items() if is_parameter(leaf) and not any(leaf is t for t in trunk)]
     both = {**names, **outside}
     tensors = {name: graph.tensor(key) for key, name in both.items()}
-    for name, leaf in [*tensors.items(), *((given[id(leaf)][0] if id(leaf) in given else "#", leaf) for leaf in (*trunk, *unknown))]:
+    for name, leaf in tensors.items():
         check_layout(name, leaf)
+    for leaf in (*trunk, *unknown):
+        check_layout(given[id(leaf)][0] if id(leaf) in given else "#", leaf)
     if behind_once and trunk and unknown:
         raise InputError(ONE_PASS)
     if features:
