@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.ownership import exclusive
+from gradsurgery.sparse import combine_sparse, gram_sparse
 from gradsurgery.tapped import combine_tapped, gram_tapped, in_pieces
 
 Array = NDArray[np.float64]
@@ -45,6 +46,7 @@ class Objectives:
             hold Δᵢ [rows, out], those at the layer's output, in place of Δᵢᵀx.
         formed: Gram matrices of gradients that are not here (all None), each with the rows and columns of it that belong to these n:
             `gram` includes them.
+        sparse: positions of tensors whose gradients are sparse; so is d there.
 
     Products are formed one piece at a time: one read of the gradients, no [n, d] copy. They are summed in float64 whatever the
     gradients' dtype (on the host for devices without it), so that squares of float32 or half gradients stay in range. On the CPU the
@@ -60,6 +62,7 @@ class Objectives:
         batches: int = 1,
         inputs: Mapping[int, Tensor] | None = None,
         formed: Sequence[tuple[Tensor, Sequence[int]]] = (),
+        sparse: frozenset[int] = frozenset(),
     ) -> None:
         self.gradients = [list(row) for row in gradients]
         if like is None:
@@ -69,6 +72,7 @@ class Objectives:
         self.batches = batches
         self.inputs = dict(inputs or {})
         self.formed = list(formed)
+        self.sparse = sparse
         self._rows: Tensor | None = None
         self._pending: list[tuple[int, Tensor]] | None = None
         self._blocks: Array | None = None
@@ -172,14 +176,19 @@ class Objectives:
             first = self._first(run[0], rows[0])
             own = [exclusive(self.gradients[first], t, self.like[t]) for t in run] if reuse and first is not None else [None]
             terms = [[row[t] for t in run] for row in self.gradients]
-            for t, found in zip(run, _combine_run(terms, rows[0], [g for g in own if g is not None]), strict=True):
-                out[t] = found
+            mine = [g for g in own if g is not None]
+            for t, found in zip(run, _combine_run(terms, rows[0], mine), strict=True):
+                out[t] = found if len(mine) == len(run) else _laid_out(found, self.like[t])
         for t in sorted({*range(len(self.like))}.difference(*together)):
             tensor, given = self.like[t], rows[t]
             first = self._first(t, given)
-            into = exclusive(self.gradients[first], t, tensor) if reuse and first is not None and t not in self.inputs else None
+            into = None
+            if reuse and first is not None and t not in self.inputs and t not in self.sparse:
+                into = exclusive(self.gradients[first], t, tensor)
             column = [row[t] for row in self.gradients]
-            if t in self.inputs:
+            if t in self.sparse:
+                out[t] = combine_sparse(column, given)
+            elif t in self.inputs:
                 out[t] = combine_tapped(column, given, tensor, self.inputs[t], precise)
             else:
                 out[t] = _combine(column, given, tensor, precise, into)
@@ -206,7 +215,7 @@ class Objectives:
         begun: dict[tuple[object, ...], tuple[list[int], int]] = {}
         for t, tensor in enumerate(self.like):
             count = tensor.numel()
-            if count > ALONE or t in self.inputs:
+            if count > ALONE or t in self.inputs or t in self.sparse:
                 runs.append([t])
                 continue
             key = (tensor.dtype, tensor.device, *[row[t] is None for row in self.gradients])
@@ -240,6 +249,7 @@ class Objectives:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
         if self._pending is None and self._blocks is None:
             small = not (self.blocks or self.formed or self.inputs) and sum(self.splits) <= RUN
+            small = small and not self.sparse
             if self.count == 1 and small and len(self._runs) == 1 and self.like[0].device.type != "mps":
                 found = [g for g in self.gradients[0] if g is not None]
                 flat = _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
@@ -247,11 +257,16 @@ class Objectives:
                 return
             dtype = torch.float32 if self._single else torch.float64
             plain = [[t] for t in range(len(self.like))] if self.blocks else self._runs
-            plain = [run for run in plain if run[0] not in self.inputs] if self.inputs else plain
+            apart = {*self.inputs, *self.sparse}
+            plain = [run for run in plain if run[0] not in apart] if apart else plain
             self._pending = _products(self.gradients, self.like, plain, self.blocks, dtype) if plain else []
             for t, inputs in self.inputs.items():
                 product, self._lost[t] = gram_tapped([row[t] for row in self.gradients], inputs, dtype)
                 self._pending.append((t if self.blocks else 0, product))
+            for t in self.sparse:
+                if any(row[t] is not None for row in self.gradients):
+                    product = gram_sparse([row[t] for row in self.gradients])
+                    self._pending.append((t if self.blocks else 0, product))
             self._pending += [(0, product) for product, _ in self.formed]
 
     def _may_be_single(self) -> bool:
@@ -356,9 +371,18 @@ def _widen(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def grams_by_tensor(gradients: list[list[Tensor | None]], like: list[Tensor]) -> list[Tensor]:
-    """The Gram matrix [n, n] of the gradients for each tensor, summed in float64, on their device."""
-    products = dict(_products(gradients, like, [[t] for t in range(len(like))], True, torch.float64)) if like else {}
+def grams_by_tensor(
+    gradients: list[list[Tensor | None]],
+    like: list[Tensor],
+    sparse: frozenset[int] = frozenset(),
+) -> list[Tensor]:
+    """The Gram matrix [n, n] of the gradients for each tensor, summed in float64, on their device.
+
+    `sparse` are the positions of tensors whose gradients are sparse.
+    """
+    dense = [[t] for t in range(len(like)) if t not in sparse]
+    products = dict(_products(gradients, like, dense, True, torch.float64)) if dense else {}
+    products |= {t: gram_sparse([row[t] for row in gradients]) for t in sparse}
     return [products[t] if t in products else torch.zeros(len(gradients), len(gradients), dtype=torch.float64) for t in range(len(like))]
 
 
@@ -453,7 +477,14 @@ def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, pr
         out = gradient.to(wide) * first if gradient.dtype != wide else torch.mul(gradient, first)
     for weight, gradient in terms[1:]:
         out.add_(gradient.to(wide), alpha=weight)
-    return out.to(like.dtype)
+    return _laid_out(out.to(like.dtype), like)
+
+
+def _laid_out(direction: Tensor, like: Tensor) -> Tensor:
+    """The same numbers in the parameter's layout, as torch writes them into `.grad`."""
+    if direction.stride() == like.stride():
+        return direction
+    return torch.empty_like(like).copy_(direction)
 
 
 def _combine_precisely(terms: list[tuple[float, Tensor]], like: Tensor) -> Tensor:

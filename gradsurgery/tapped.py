@@ -62,6 +62,6 @@ def combine_tapped(deltas: Sequence[Tensor | None], weights: Sequence[float], li
         if weight != 0:
             total.add_(delta.to(dtype), alpha=weight)
     out = torch.empty_like(like)
-    if out.dtype == dtype and out.is_contiguous():
+    if out.dtype == inputs.dtype == dtype and out.is_contiguous():
         return torch.mm(total.T, inputs, out=out)
     return out.copy_(total.T @ inputs.to(dtype))

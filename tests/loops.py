@@ -488,16 +488,32 @@ def batch_norm_and_dropout(strategy):
     assert int(model.body[1].num_batches_tracked) == 1  # one forward pass, no more
 
 
-@loop("a sparse embedding", error="sparse")
+@loop(
+    "a sparse embedding among the parameters given",
+    error=lambda s: "sparse" if s.needs_gradients else None,
+)
 def sparse_embedding(strategy):
     model = Net(lambda: nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Linear(4, 3)))
-    backward(gs.Surgery(strategy, model), model.losses(torch.tensor([1, 2, 4])))
+    table, places = model.body[0].weight, torch.tensor([1, 2, 4])
+    losses = model.losses(places)
+    model.body[0].sparse = False
+    rows = reference(model.losses(places), list(model.parameters()))
+    model.body[0].sparse = True
+    backward(gs.Surgery(strategy, model), losses)
+    table.grad = table.grad.to_dense()
+    sizes = tuple(p.numel() for p in model.parameters())
+    close(flat(model.parameters()), decided(strategy, rows, values(losses), sizes))
 
 
-@loop("complex parameters", error="complex")
+@loop("complex parameters, as pairs of reals")
 def complex_parameters(strategy):
-    weight = nn.Parameter(torch.ones(3, dtype=torch.complex64))
-    backward(gs.Surgery(strategy), {name: base + (weight * out).abs().sum() for name, out, base in zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)})
+    weight = nn.Parameter(torch.tensor([1 + 0.5j, 0.5 - 1j, 0.25 + 0j]))
+    parts = zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)
+    losses = {name: base + (weight * out).real.sum() + (weight * out.flip(0)).imag.sum() for name, out, base in parts}
+    rows = torch.stack([torch.stack([out, out.flip(0)], 1).reshape(-1) for out in OUT.double()])
+    backward(gs.Surgery(strategy, [weight]), losses)
+    found = torch.view_as_real(weight.grad).reshape(-1).double()
+    close(found, decided(strategy, rows, values(losses), (6,)))
 
 
 @loop("tied weights")

@@ -163,7 +163,7 @@ def test_weight_tying_reuse_and_a_penalty():
         (lambda m: 3, "got int"),
         (lambda m: m.unused, "reach none"),
         (lambda m: [m.fusion.weight * 1], "not a leaf"),
-        (lambda m: [torch.ones(2, dtype=torch.complex64, requires_grad=True)], "complex"),
+        (lambda m: [torch.ones(2, dtype=torch.complex64, requires_grad=True)], "reach none"),
     ],
 )
 def test_bad_parameters(given, message):

@@ -265,10 +265,12 @@ def test_bad_settings():
 def test_sparse_gradients_are_a_clear_error():
     embedding = nn.Embedding(4, 2, sparse=True)
     out = embedding(torch.tensor([1, 2]))
-    for strategy in ("sum", "mgda"):
+    for strategy in ("pcgrad", "mgda"):
         with pytest.raises(gs.InputError, match="sparse=False"):
             gs.backward([out.sum(), out.pow(2).sum()], embedding, strategy, retain_graph=True)
     assert embedding.weight.grad is None
+    gs.backward([out.sum(), out.pow(2).sum()], embedding, "sum")
+    assert embedding.weight.grad.is_sparse
 
 
 def test_low_precision_parameters():

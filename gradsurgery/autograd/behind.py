@@ -7,7 +7,6 @@ from torch import Tensor
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.checks import OutOfRangeError, not_finite
-from gradsurgery.autograd.groups import check_dense
 from gradsurgery.autograd.scene import Scene
 
 
@@ -17,13 +16,10 @@ def behind_features(
     """The gradients of the parameters behind the features.
 
     Raises:
-        InputError: for sparse gradients.
         OutOfRangeError: when one is not finite, although the gradients at the features are.
     """
     sums = {name: torch.stack(g).sum(0) for name in scene.cut.features if (g := [found[name] for found in gradients if name in found])}
     found = scene.cut.through({name: d for name, d in directions.items() if name in scene.cut.features}, sums, retain_graph)
-    for i in range(len(found)):  # no name for a gradient: one reference more, and `owned` would copy it
-        check_dense(f"of shape {list(found[i][0].shape)} behind the features", found[i][1])
     if check and (odd := not_finite([g for _, g in found])):
         shape = list(found[odd[0]][0].shape)
         raise OutOfRangeError(f"the gradient of a parameter of shape {shape} behind the features has NaN or inf. Nothing was changed.")

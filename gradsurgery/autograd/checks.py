@@ -62,10 +62,28 @@ def not_finite(gradients: Sequence[Tensor]) -> list[int]:
 @torch.no_grad()
 def _read(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
     """A sum is the cheapest read that NaN and infinity survive; one that only overflows is looked at again."""
-    totals = [g.sum() if g.dtype in WIDE else g.sum(dtype=torch.float32) for g in gradients]
+    totals = [g.sum() if g.dtype in WIDE else _total(g) for g in gradients]
     arrived = to_host((), (*values, *totals))
     odd = [i for i, total in enumerate(arrived[len(values) :]) if not math.isfinite(total)]
-    return arrived[: len(values)], [i for i in odd if not bool(torch.isfinite(gradients[i]).all())]
+    return arrived[: len(values)], [i for i in odd if not _all_finite(gradients[i])]
+
+
+def _values(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient: of a sparse one the entries, of a complex one both parts."""
+    values = gradient._values() if gradient.layout == torch.sparse_coo else gradient
+    if values.is_complex():
+        return torch.view_as_real(values.resolve_conj().resolve_neg())
+    return values
+
+
+def _total(gradient: Tensor) -> Tensor:
+    values = _values(gradient)
+    return values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
+
+
+def _all_finite(gradient: Tensor) -> bool:
+    values = _values(gradient)
+    return bool(torch.isfinite(values.float() if values.dtype.itemsize == 1 else values).all())
 
 
 def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:

@@ -21,8 +21,13 @@ def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]
     """
     out: list[Tensor] = []
     for i, parameter in enumerate(parameters):
+        if gradients[i].layout != torch.strided:
+            out.append(gradients[i].clone())
+            continue
         mine = exclusive(gradients, i, parameter)
-        out.append(torch.empty_like(parameter).copy_(gradients[i]) if mine is None else mine)
+        if mine is None:
+            mine = torch.empty_like(parameter, dtype=gradients[i].dtype).copy_(gradients[i])
+        out.append(mine)
     return out
 
 
@@ -49,10 +54,13 @@ def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes:
     for grad, direction in old:
         if grad.layout == torch.strided and any(step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)):
             raise InputError(f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first.")
-        if grad.layout != torch.strided or grad.device != direction.device or grad.shape != direction.shape or grad.is_inference():
+        fits = grad.device == direction.device and grad.shape == direction.shape
+        if not fits or not _takes(grad, direction) or grad.is_inference():
             raise InputError(
-                f"a parameter's .grad ({grad.layout}, {list(grad.shape)} on {grad.device}) cannot take a gradient of shape "
-                f"{list(direction.shape)} on {direction.device}: set it to None first (optimizer.zero_grad())."
+                f"a parameter's .grad ({grad.dtype}, {grad.layout}, {list(grad.shape)} on "
+                f"{grad.device}) cannot take a gradient ({direction.dtype}, {direction.layout}) of "
+                f"shape {list(direction.shape)} on {direction.device}: set it to None first "
+                "(optimizer.zero_grad())."
             )
     parameters, done = [p for p, _ in fresh], list[bool]()
     calls: list[partial[Any]] = [partial(torch._foreach_add_, [grad for grad, _ in old], [d for _, d in old])] if old else []
@@ -66,6 +74,20 @@ def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes:
         if not done:
             at_once(undo)
         raise
+
+
+def _takes(grad: Tensor, direction: Tensor) -> bool:
+    """Whether torch can add the second to the first in place, in a dtype that holds the sum.
+
+    A sparse one can be added to either, a dense one to a dense one.
+    """
+    if grad.dtype != direction.dtype and not torch.can_cast(direction.dtype, grad.dtype):
+        return False
+    if grad.dtype.itemsize == 1 or direction.dtype.itemsize == 1:  # float8 has no sums
+        return False
+    if grad.layout == torch.sparse_coo:
+        return direction.layout == torch.sparse_coo and grad.sparse_dim() == direction.sparse_dim()
+    return grad.layout == torch.strided
 
 
 def fire_hooks(parameters: Sequence[Tensor]) -> None:

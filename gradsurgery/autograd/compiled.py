@@ -70,4 +70,13 @@ def several_passes() -> Iterator[None]:
                 "the losses' graph was freed by an earlier backward pass: one call takes all losses of a forward pass; for a second pass give "
                 "retain_graph=True to the first."
             ) from error
+        if "_will_engine_execute_node" in str(error):
+            raise InputError(
+                "a parameter has a hook of torch.autograd.graph.register_multi_grad_hook, which "
+                "torch runs in loss.backward() only: remove it, and use "
+                "register_post_accumulate_grad_hook, which fires once per step with the final .grad."
+            ) from error
+        if "Float8" in str(error):
+            what = "keep the parameter in a wider dtype, and convert it in forward."
+            raise InputError(f"torch cannot add gradients in float8: {what} ({error})") from error
         raise

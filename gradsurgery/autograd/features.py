@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradsurgery.autograd.compiled import several_passes
 from gradsurgery.autograd.graph import Graph, Output, walk
 from gradsurgery.errors import InputError
 
@@ -27,9 +28,14 @@ class Cut:
 
 def _pass(features: Mapping[str, Tensor], roots: Mapping[str, Tensor], wanted: Sequence[Tensor], retain_graph: bool) -> list[tuple[Tensor, Tensor]]:
     used = [name for name in features if name in roots]
-    gradients = torch.autograd.grad(
-        [features[name] for name in used], list(wanted), [roots[name] for name in used], retain_graph=retain_graph, allow_unused=True
-    )
+    with several_passes():
+        gradients = torch.autograd.grad(
+            [features[name] for name in used],
+            list(wanted),
+            [roots[name] for name in used],
+            retain_graph=retain_graph,
+            allow_unused=True,
+        )
     return [(p, g) for p, g in zip(wanted, gradients, strict=True) if g is not None]
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.checks import read_finite
 from gradsurgery.autograd.compiled import ONE_PASS
-from gradsurgery.autograd.groups import Reach, check_dense
+from gradsurgery.autograd.coordinates import entries, gradient_dtype, unusual
+from gradsurgery.autograd.groups import Reach, called
 from gradsurgery.autograd.jacobian import gather, gather_batched
 from gradsurgery.autograd.lean import Formed, form, portions
 from gradsurgery.autograd.losses import Losses, root_gradients
@@ -31,6 +32,8 @@ class Gathered:
         scale: the GradScaler's factor, or None.
         taps: the weights for which `gradients` holds those at the layer's outputs.
         formed: the Gram matrices of tensors that are not in `gradients`.
+        odd: the names whose gradients are not dense real tensors of the parameter's dtype.
+        sparse: those of them that are sparse, or that had sparse ones in `formed`.
     """
 
     losses: Losses
@@ -39,6 +42,8 @@ class Gathered:
     scale: Tensor | None
     taps: Mapping[str, Tap] = field(default_factory=dict)
     formed: Formed = field(default_factory=Formed)
+    odd: frozenset[str] = frozenset()
+    sparse: frozenset[str] = frozenset()
 
 
 def harvest(
@@ -47,7 +52,8 @@ def harvest(
     """One pass per loss, or with `batched` one for all; with `lean` some more, before it, for large tensors whose gradients are not kept.
 
     Raises:
-        InputError: for sparse gradients, a compiled region that allows one pass only, or one where passes are to be batched.
+        InputError: for a compiled region that allows one pass only, or one whose passes are to be
+            batched.
     """
     if scene.once and sum(map(bool, scene.wanted)) > 1:
         raise InputError(ONE_PASS)
@@ -58,10 +64,9 @@ def harvest(
     wanted = [{name: t for name, t in found.items() if name not in formed.grams} for found in scene.wanted] if formed.grams else scene.wanted
     roots, retain = root_gradients(losses, losses.weights.tolist(), scale), retain_graph or bool(formed.grams)
     gradients = gather_batched(losses.tensors, roots, wanted, retain) if batched else gather(losses.tensors, roots, wanted, retain, taps)
-    for found in gradients:
-        for name, gradient in found.items():
-            check_dense(name, gradient)
-    return Gathered(losses.detached(), scene, gradients, scale, taps, formed)
+    odd, sparse = unusual(gradients, {**scene.trained, **scene.others}, taps)
+    sparse |= formed.sparse
+    return Gathered(losses.detached(), scene, gradients, scale, taps, formed, odd, sparse)
 
 
 def keep(gathered: Gathered) -> Gathered:
@@ -100,14 +105,33 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
     for name, found in zip(new.losses.names, keep(new).gradients, strict=True):
         row = rows.setdefault(name, {})
         for parameter, gradient in found.items():
-            if parameter in row:
+            if parameter in row and not _alike(row[parameter], gradient):
+                row[parameter] = _sum(row[parameter], gradient)
+            elif parameter in row:
                 totals.append(row[parameter])
                 terms.append(gradient)
             else:
                 row[parameter] = gradient
     losses = Losses(names, tuple(values[name] for name in names), np.array([weights[name] for name in names]))
     scene = before.scene.joined(before.losses.names, new.scene, new.losses.names)
-    return Gathered(losses, scene, [rows[name] for name in names], _both_scales(before, new)), totals, terms
+    gradients = [rows[name] for name in names]
+    odd, sparse = unusual(gradients, {**scene.trained, **scene.others})
+    scale = _both_scales(before, new)
+    return Gathered(losses, scene, gradients, scale, odd=odd, sparse=sparse), totals, terms
+
+
+def _alike(total: Tensor, term: Tensor) -> bool:
+    """Whether the second can be added to the first in place."""
+    dense = total.layout == term.layout == torch.strided
+    return dense and total.dtype == term.dtype and total.dtype.itemsize > 1
+
+
+def _sum(total: Tensor, term: Tensor) -> Tensor:
+    """Their sum in a new tensor, dense unless both are sparse; that of float8 through float32."""
+    first, second = (term, total) if total.layout != torch.strided else (total, term)
+    if min(first.dtype.itemsize, second.dtype.itemsize) == 1:
+        return (first.float() + second.float()).to(first.dtype)
+    return first + second
 
 
 def check_still_given(where: str, scene: Scene, now: Mapping[str, Tensor]) -> None:
@@ -137,7 +161,9 @@ def check_gathered(gathered: Gathered) -> None:
         if not np.isfinite(value):
             raise NonFiniteError(f"loss {name!r} is {value}. Nothing was added.")
     for loss, name, _ in (places[i] for i in bad):
-        raise NonFiniteError(f"the gradient of objective {loss!r} for parameter {name!r} has NaN or inf. Nothing was added.")
+        where = called(name, gathered.scene.parameter(name))
+        what = f"the gradient of objective {loss!r} for {where} has NaN or inf"
+        raise NonFiniteError(f"{what}. Nothing was added.")
 
 
 def _both_scales(before: Gathered, new: Gathered) -> Tensor | None:
@@ -159,10 +185,12 @@ def sift(gathered: Gathered, reach: Reach) -> tuple[list[dict[str, Tensor]], dic
     places = [(i, name) for i, found in enumerate(gathered.gradients) for name, g in found.items() if scene.unsure.get(name, 0) >> i & 1 and g.numel() > 0]
     if not places:
         return gathered.gradients, {}
-    largest = iter(to_host((), torch._foreach_norm([gathered.gradients[i][name] for i, name in places], torch.inf)))
+    found = [entries(gathered.gradients[i][name]) for i, name in places]
+    largest = iter(to_host((), torch._foreach_norm(found, torch.inf)))
     kept = [dict(found) for found in gathered.gradients]
     for (i, name), size in zip(places, largest, strict=True):
         if size == 0 and names[i] not in reach.get(name, ()):
             del kept[i][name]
-    left = {name for found in kept for name in found}
-    return kept, {name: torch.zeros_like(scene.parameter(name)) for _, name in places if name not in left}
+    left = {name for row in kept for name in row}
+    idle = {name: scene.parameter(name) for _, name in places if name not in left}
+    return kept, {name: torch.zeros_like(p, dtype=gradient_dtype(p)) for name, p in idle.items()}

@@ -7,7 +7,6 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gradsurgery.autograd.naming import apart, joined, plain_names
@@ -182,8 +181,6 @@ class Parameters:
                     if tensor.numel() == 1:
                         hint += " Losses? backward(losses, model) takes them first."
                     raise InputError(f"parameter {name!r}{where} is not a leaf{hint}")
-                if tensor.is_complex():
-                    raise InputError(f"parameter {name!r} is complex ({tensor.dtype}); only real parameters are supported.")
                 before = found.setdefault(id(tensor), (joined(group, name), tensor, group))
                 if before[2] != group:
                     raise InputError(f"parameter {name!r} is in two groups, {before[2]!r} and {group!r}; put it in one.")
@@ -309,7 +306,9 @@ def is_parameter(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter)
 
 
-def check_dense(name: str, gradient: Tensor | None) -> None:
-    """Gradients have to be dense and real."""
-    if gradient is not None and gradient.layout != torch.strided:
-        raise InputError(f"the gradient of parameter {name!r} is {gradient.layout}: sparse gradients are not supported; use sparse=False.")
+def called(name: str, parameter: Tensor) -> str:
+    """How messages name a parameter: by its name, or by its shape where it was found without one."""
+    prefix, numbered, _ = name.partition("#")
+    if numbered and prefix in ("", "others"):
+        return f"a parameter of shape {list(parameter.shape)}"
+    return f"parameter {name!r}"

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.checks import Array, OutOfRangeError, not_finite
-from gradsurgery.autograd.groups import check_dense
+from gradsurgery.autograd.coordinates import in_coordinates, unusual
+from gradsurgery.autograd.groups import called
 from gradsurgery.autograd.jacobian import gather
 from gradsurgery.autograd.losses import Losses, root_gradients
 from gradsurgery.autograd.on_losses import weighted_pass
@@ -26,10 +27,12 @@ class Formed:
     Attributes:
         grams: name -> the Gram matrix [n, n] of that tensor's gradients, of all losses.
         met: name -> the losses that gave it one, one bit each.
+        sparse: the names whose gradients were sparse.
     """
 
     grams: dict[str, Tensor] = field(default_factory=dict)
     met: dict[str, int] = field(default_factory=dict)
+    sparse: set[str] = field(default_factory=set)
 
     def of(self, names: Sequence[str]) -> list[Tensor]:
         """The Gram matrices of these tensors, between all losses, as far as they are here: one a device."""
@@ -72,13 +75,14 @@ def form(losses: Losses, scene: Scene, scale: Tensor | None, parts: Sequence[Seq
     for names in map(frozenset, parts):
         wanted = [{name: t for name, t in found.items() if name in names} for found in scene.wanted]
         gradients = gather(losses.tensors, roots, wanted, True)
-        for found in gradients:
-            for name, gradient in found.items():
-                check_dense(name, gradient)
         met = met_by(gradients)
+        parameters = {name: scene.parameter(name) for name in met}
+        odd, sparse = unusual(gradients, parameters)
+        formed.sparse.update(sparse)
         rows = [[found.get(name) for name in met] for found in gradients]
+        like, places = in_coordinates(rows, parameters, odd, ())
         with without_autocast(losses.tensors[0].device):
-            formed.grams.update(zip(met, grams_by_tensor(rows, [scene.parameter(name) for name in met]), strict=True))
+            formed.grams.update(zip(met, grams_by_tensor(rows, like, places), strict=True))
         formed.met.update(met)
     return formed
 
@@ -104,6 +108,8 @@ def directions_of(step: Step, formed: Formed, weights: Mapping[str, Array]) -> d
     names, gradients = list(found), list(found.values())
     found.clear()
     if step.plan.check and (odd := not_finite(gradients)):
-        raise OutOfRangeError(f"the direction for parameter {names[odd[0]]!r} is not finite in its dtype. Nothing was changed.")
+        where = called(names[odd[0]], step.scene.parameter(names[odd[0]]))
+        what = f"the direction for {where} is not finite in its dtype"
+        raise OutOfRangeError(f"{what}. Nothing was changed.")
     parameters = [step.scene.parameter(name) for name in names]
     return dict(zip(names, commit.owned(gradients, parameters), strict=True))

@@ -92,9 +92,12 @@ def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], 
             raise InputError(f"loss {name!r}: " + not_a_tensor(loss))
         if loss.numel() != 1:
             raise InputError(f"loss {name!r}: " + several_elements(loss))
-        if not loss.is_floating_point():
-            hint = "" if loss.requires_grad else " A number that nothing trainable reaches is no loss: leave it out."
-            raise InputError(f"loss {name!r}: expected real floating point; got {loss.dtype}.{hint}")
+        if loss.dtype not in FINFO:
+            hint = " Widen it first: loss.float()." if loss.is_floating_point() else ""
+            if not loss.requires_grad:
+                hint = " A number that nothing trainable reaches is no loss: leave it out."
+            wanted = "expected real floating point of 16 bits or more"
+            raise InputError(f"loss {name!r}: {wanted}; got {loss.dtype}.{hint}")
         if not loss.requires_grad:
             raise InputError(f"loss {name!r} does not require grad: nothing trainable reaches it (detached, or computed under no_grad?). Leave it out.")
         if loss.device != tensors[0].device:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradsurgery.autograd.behind import behind_features
 from gradsurgery.autograd.checks import OutOfRangeError, all_finite, check_directions, check_finite, check_no_rows, may_overflow
+from gradsurgery.autograd.coordinates import as_parameters, check_not_sparse, in_coordinates, narrowed
 from gradsurgery.autograd.gathered import Gathered, sift
 from gradsurgery.autograd.groups import Group, GroupKey
 from gradsurgery.autograd.lean import directions_of
@@ -28,15 +29,21 @@ from gradsurgery.record import GroupRecord, Record
 from gradsurgery.solvers import is_stationary
 from gradsurgery.state import State
 
+NONE: frozenset[int] = frozenset()
+
 
 @dataclass(frozen=True)
 class Part:
-    """One group, its objectives in this step, and their gradients; `several`: enough objectives for a strategy."""
+    """One group, its objectives in this step, and their gradients.
+
+    `several`: enough objectives for a strategy; `odd`: the names that are seen in real coordinates.
+    """
 
     group: Group
     names: tuple[str, ...]
     objectives: Objectives
     several: bool
+    odd: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -132,7 +139,7 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
     use_up = use_up and gradients is gathered.gradients and not scene.cut.features
     parts = [_part(step, strategy, gathered, group, gradients, use_up) for group in grouping.groups]
     values, overflowing = _measure(step, strategy, gathered, parts)
-    skip = partial(skipped, scene, strategy, values, memory, grouping.groups)
+    skip = partial(skipped, scene, strategy, values, memory, grouping.groups, gathered.sparse)
     if overflowing:
         return skip()
 
@@ -148,7 +155,10 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
             group, objectives = part.group, part.objectives
             if strategy is not None:
                 found = objectives.combine(outcome.weights, use_up) if outcome.weights is not None else objectives.split(_direction(outcome))
-                if plan.check and may_overflow(objectives, outcome):
+                if part.odd:
+                    found = as_parameters(found, group.parameters, part.odd)
+                narrow = part.odd and narrowed(found)
+                if plan.check and (narrow or may_overflow(objectives, outcome)):
                     doubtful += [(applied.name if applied is not None else "sum", group.name, d) for d in found if d is not None]
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
                 if absent := [name for name in group.parameters if name in gathered.formed.grams]:
@@ -191,9 +201,16 @@ def _part(step: Step, strategy: Strategy | None, gathered: Gathered, group: Grou
     rows = [[row.pop(name, None) if use_up else row.get(name) for name in parameters] for row in found]
     several = not group.plain and len(names) >= step.plan.min_objectives
     blocks = strategy is not None and "block_grams" in strategy.inputs and several
+    if several and gathered.sparse and strategy is not None and strategy.needs_gradients:
+        check_not_sparse(gathered.sparse, group.parameters, strategy.name, group.name)
+    like, sparse = list(group.parameters.values()), NONE
+    odd = gathered.odd and gathered.odd & group.parameters.keys()
+    if odd:
+        like, sparse = in_coordinates(rows, group.parameters, odd, gathered.taps)
     formed = [(gram, places) for gram in gathered.formed.of(parameters)]
     inputs = inputs_of(parameters, gathered.taps)
-    return Part(group, names, Objectives(rows, list(group.parameters.values()), blocks, losses.batches, inputs, formed), several)
+    objectives = Objectives(rows, like, blocks, losses.batches, inputs, formed, sparse)
+    return Part(group, names, objectives, several, odd)
 
 
 def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: Sequence[Part]) -> tuple[dict[str, float], bool]:

@@ -1,17 +1,18 @@
 """Strategies that look at no gradient: one backward pass for everything."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.behind import behind_features
 from gradsurgery.autograd.checks import Array, OutOfRangeError, check_losses, read_finite, suspects, values_later, values_of
-from gradsurgery.autograd.groups import Group, Grouping, GroupKey, check_dense
+from gradsurgery.autograd.groups import Group, Grouping, GroupKey
 from gradsurgery.autograd.jacobian import gather_sum
 from gradsurgery.autograd.losses import root_gradients
 from gradsurgery.autograd.memory import Memory
@@ -109,17 +110,26 @@ def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_
     """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass."""
     losses = step.losses
     roots = [w * own for w, own in zip(weights.tolist(), losses.weights.tolist(), strict=True)]
-    found = gather_sum(losses.tensors, root_gradients(losses, roots, step.scale), wanted, retain_graph)
-    for name, gradient in found.items():
-        check_dense(name, gradient)
-    return found
+    starts = root_gradients(losses, roots, step.scale)
+    return gather_sum(losses.tensors, starts, wanted, retain_graph)
 
 
-def skipped(scene: Scene, strategy: Strategy | None, values: dict[str, float], memory: Memory, groups: Sequence[Group]) -> Decision:
-    """What a GradScaler skips: infinity everywhere, and no step remembered."""
+def skipped(
+    scene: Scene,
+    strategy: Strategy | None,
+    values: dict[str, float],
+    memory: Memory,
+    groups: Sequence[Group],
+    sparse: Iterable[str] = (),
+) -> Decision:
+    """What a GradScaler skips: infinity everywhere, and no step remembered.
+
+    `sparse` are the names whose gradients are sparse.
+    """
     name = None if strategy is None else strategy.name
     records = {group.name: GroupRecord(group.name, group.objectives, name or "plain", len(group.parameters)) for group in groups}
-    return Decision(overflow(scene.written), memory, Record(name, values, records, memory.step, overflow=True))
+    infinite = overflow(scene.written, {id(scene.parameter(name)) for name in sparse})
+    return Decision(infinite, memory, Record(name, values, records, memory.step, overflow=True))
 
 
 def finish(
@@ -150,11 +160,14 @@ def finish(
     """
     losses, memory, scene = step.losses, step.memory, step.scene
     names = list(found)
+    sparse: list[str] = []
+    if step.scale is not None:
+        sparse = [name for name, gradient in found.items() if gradient.layout != torch.strided]
     if step.plan.check:
         numbers, odd = read_finite(losses, list(found.values()))
         values, bad = losses.values(numbers), [names[i] for i in odd]
         if step.scale is not None and (bad or not all(map(math.isfinite, values.values()))):
-            return skipped(scene, strategy, values, memory, grouping.groups)
+            return skipped(scene, strategy, values, memory, grouping.groups, sparse)
         check_losses(values, grouping.groups)
         if bad:
             raise NonFiniteError(suspects(bad, grouping, losses))
@@ -176,5 +189,5 @@ def finish(
         except OutOfRangeError:
             if step.scale is None:
                 raise
-            return skipped(scene, strategy, values, memory, grouping.groups)
+            return skipped(scene, strategy, values, memory, grouping.groups, sparse)
     return Decision(results, memory.after(grouping.reach, states, step.weights, solved), later(strategy.name, read, records, memory.step))

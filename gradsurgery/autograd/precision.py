@@ -1,11 +1,12 @@
 """Under a GradScaler: losses come plain, gradients are scaled on the way, and an overflow reaches the scaler."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradsurgery.autograd.coordinates import gradient_dtype
 from gradsurgery.errors import InputError
 
 
@@ -25,9 +26,32 @@ def scale_of(scaler: Any, like: Tensor) -> Tensor | None:
     return scale
 
 
-def overflow(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Infinity for every parameter, so that each optimizer's step is skipped and the scale is lowered."""
-    return [(p, torch.full_like(p, torch.inf)) for p in parameters]
+def overflow(
+    parameters: Iterable[Tensor],
+    sparse: Collection[int] = (),
+) -> list[tuple[Tensor, Tensor]]:
+    """Infinity for every parameter, so that every optimizer skips its step and the scale is lowered.
+
+    Where gradients are sparse it is one row.
+
+    Args:
+        parameters: the parameters.
+        sparse: the ids of those whose gradients are sparse.
+    """
+    return [(p, _infinite(p, id(p) in sparse)) for p in parameters]
+
+
+def _infinite(parameter: Tensor, sparse: bool) -> Tensor:
+    dtype, device, grad = gradient_dtype(parameter), parameter.device, parameter.grad
+    before = grad is not None and grad.layout == torch.sparse_coo  # takes no dense one
+    if not (sparse or before):
+        return torch.full_like(parameter, torch.inf, dtype=dtype)
+    dims = grad.sparse_dim() if grad is not None and before else 1
+    shape = parameter.shape
+    count = min(1, *shape[:dims])  # no row of a parameter that has none
+    indices = torch.zeros(dims, count, dtype=torch.int64, device=device)
+    values = torch.full((count, *shape[dims:]), torch.inf, dtype=dtype, device=device)
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
 
 
 def one_scale(scales: Sequence[float]) -> float:

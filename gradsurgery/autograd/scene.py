@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import ONE_PASS
+from gradsurgery.autograd.coordinates import check_layout
 from gradsurgery.autograd.features import Cut, Cutting
 from gradsurgery.autograd.graph import Graph, walk
 from gradsurgery.autograd.groups import Group, Grouping, Parameters, Reach, is_parameter, make_groups
@@ -189,9 +190,10 @@ def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph
         unknown = [leaf for leaf in behind.values() if not any(leaf is t for t in trunk)]
     both = {**names, **outside}
     tensors = {name: graph.tensor(key) for key, name in both.items()}
-    for leaf in [*tensors.values(), *trunk, *unknown]:
-        if leaf.is_complex():
-            raise InputError(f"a complex parameter ({leaf.dtype}, shape {list(leaf.shape)}) is reached; only real ones are supported.")
+    for name, leaf in tensors.items():
+        check_layout(name, leaf)
+    for leaf in (*trunk, *unknown):
+        check_layout(given[id(leaf)][0] if id(leaf) in given else "#", leaf)
     if behind_once and trunk and unknown:
         raise InputError(ONE_PASS)
     if features:

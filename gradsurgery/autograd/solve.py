@@ -80,7 +80,8 @@ def solve(
     state = bound = None
     if "state" in wanted:
         state = memory.state_of(group)
-        given["state"] = bound = state.bind(names, list(group.parameters), list(group.parameters.values()))
+        like = list(group.parameters.values()) if objectives is None else objectives.like
+        given["state"] = bound = state.bind(names, list(group.parameters), like)
     try:
         outcome = strategy.solve(given, len(names), len(group.parameters))
     except (InputError, NonFiniteError, StrategyError) as error:

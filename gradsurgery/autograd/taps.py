@@ -63,6 +63,7 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
         lean: with "auto" take layers too where it saves memory.
     """
     names = {id(t): name for name, t in scene.trained.items() if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)}
+    names = {key: name for key, name in names.items() if not scene.trained[name].is_complex()}
     if method in ("gradients", "batched") or losses.batches > 1 or not names:
         return {}
     found: dict[str, Tap] = {}
