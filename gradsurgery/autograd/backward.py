@@ -29,6 +29,7 @@ def backward(
     method: Literal["auto", "taps", "gradients", "batched"] = "auto",
     memory: Literal["auto", "low"] = "auto",
     protect: str | None = None,
+    zero: Literal["keep", "absent"] = "keep",
     features: Any = None,
     scaler: Any = None,
     scores: Mapping[str, float] | None = None,
@@ -60,7 +61,7 @@ def backward(
         ('first', 'second')
     """
     given: dict[str, Any] = {
-        "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect,
+        "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect, "zero": zero,
     }  # fmt: skip
     surgery = Surgery(strategy, parameters, **given, **options)
     if "state" in surgery.strategy.inputs:

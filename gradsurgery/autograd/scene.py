@@ -22,7 +22,10 @@ Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and mor
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again."""
+    """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again.
+
+    `told` are the warnings given so far, of which each is given once.
+    """
 
     strategy: Strategy | None
     parameters: Parameters
@@ -34,6 +37,9 @@ class Plan:
     every: int = 1
     method: str = "auto"
     lean: bool = False
+    measure: int | None = None
+    zero: str = "keep"
+    told: set[str] = field(default_factory=set, compare=False, repr=False)
     seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
 
     @property

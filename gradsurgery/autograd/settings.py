@@ -10,7 +10,7 @@ from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.registry import get_strategy
 
-CHOICES = {"nonfinite": ("error", "ignore"), "others": ("sum", "ignore"), "method": ("auto", "taps", "gradients", "batched"), "memory": ("auto", "low")}
+CHOICES = {"nonfinite": ("error", "ignore"), "others": ("sum", "ignore"), "method": ("auto", "taps", "gradients", "batched"), "memory": ("auto", "low"), "zero": ("keep", "absent")}
 OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph"}
 WITHOUT_WEIGHTS = {"rows", "block_grams", "cross"}  # inputs of strategies that do not give one weight per objective
 
@@ -28,6 +28,8 @@ def plan_of(
     method: str,
     memory: str,
     protect: str | None,
+    measure: int | None,
+    zero: str,
 ) -> Plan:
     """The plan of these settings; what each means `Surgery` says.
 
@@ -35,12 +37,14 @@ def plan_of(
         UnknownNameError: for an unknown strategy or option.
         InputError: for a setting that cannot be used, or not with this strategy.
     """
-    for name, value in (("nonfinite", nonfinite), ("others", others), ("method", method), ("memory", memory)):
+    for name, value in (("nonfinite", nonfinite), ("others", others), ("method", method), ("memory", memory), ("zero", zero)):
         if value not in CHOICES[name]:
             raise InputError(one_of(name, str(value), CHOICES[name]))
     for name, number, least in (("seed", seed, 0), ("every", every, 1), ("min_objectives", min_objectives, 1)):
         if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
             raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
+    if measure is not None and (not isinstance(measure, Integral) or isinstance(measure, bool) or measure < 1):
+        raise InputError(f"measure: expected None, or an integer k >= 1 to measure in every k-th step; got {measure!r}.")
     if protect is not None and not isinstance(protect, str):
         raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
     if found := sorted(OF_THE_STEP & set(options)):
@@ -68,4 +72,6 @@ def plan_of(
         every=int(every),
         method=method,
         lean=memory == "low",
+        measure=None if measure is None else int(measure),
+        zero=zero,
     )

@@ -6,6 +6,7 @@ from gradsurgery.autograd.checks import check_form, check_named, check_scores
 from gradsurgery.autograd.gathered import Gathered, harvest
 from gradsurgery.autograd.graph import Graph
 from gradsurgery.autograd.losses import Losses
+from gradsurgery.autograd.measure import is_due, measured
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.on_groups import settle
 from gradsurgery.autograd.on_losses import before_gradients, on_losses
@@ -26,14 +27,18 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     step = Step(plan, losses, scene, memory, call.scores, call.retain_graph, scale_of(call.scaler, losses.tensors[0]))
     strategy = plan.strategy
     decision = None
+    due = is_due(plan, memory)
+    light = replace(step, retain_graph=True) if due else step  # the graph is passed again
     if strategy is not None and memory.replays(plan.every):
-        step = replace(step, replay=memory.replay)
+        step, light = replace(step, replay=memory.replay), replace(light, replay=memory.replay)
         if strategy.acts_on == "group":
-            decision = replayed(step, strategy)
-            step = replace(step, replay=None)
+            decision = replayed(light, strategy)
+            step, light = replace(step, replay=None), replace(light, replay=None)
     # what weights of losses do to a protected objective, only gradients tell
     if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
-        decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
+        decision = on_losses(light, strategy) if strategy.acts_on == "losses" else before_gradients(light, strategy)
+    if due and decision is not None and not decision.record.overflow:
+        decision = measured(step, decision, harvest_of(step, graph))
     decision = decision or settle(step, strategy, harvest_of(step, graph), True)
     if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
         check_scores(strategy, call.scores, list(decision.record.groups))

@@ -51,6 +51,13 @@ class Surgery:
             of n. For strategies with one weight per objective.
         protect: the name of an objective that no direction may hurt, whatever the strategy: on every group that it shares with
             others, the direction loses its component against that objective's gradient (Chaudhry et al. 2019, equation 11).
+        measure: k has every k-th step inspected, under strategies and in steps that form no gradient of a single loss: the Record then has
+            the Gram matrix, the cosines and the conflicts. Such a step costs one more backward pass per loss; its direction is the same.
+            None never does. Where the gradients are formed anyway they are always measured.
+        zero: what an objective is whose gradient is exactly zero in a group (no labels in this batch, a satisfied margin, a weight of 0).
+            "keep" solves with it: to some strategies that is a stationary point, and a warning says so once. "absent" solves on the
+            others as if it had not been given for that group; its state stays, and the Record says so. For strategies that act on
+            gradients; others ignore it.
         **options: the strategy's options.
 
     By default parameters are grouped by the set of losses that have reached them so far, so that a shared trunk, each
@@ -83,6 +90,8 @@ class Surgery:
         method: Literal["auto", "taps", "gradients", "batched"] = "auto",
         memory: Literal["auto", "low"] = "auto",
         protect: str | None = None,
+        measure: int | None = None,
+        zero: Literal["keep", "absent"] = "keep",
         **options: Any,
     ) -> None:
         self._plan = plan_of(
@@ -97,6 +106,8 @@ class Surgery:
             method=method,
             memory=memory,
             protect=protect,
+            measure=measure,
+            zero=zero,
         )
         self.strategy: Strategy = self._plan.required
         self._memory = Memory()
@@ -129,7 +140,7 @@ class Surgery:
             scores: modality -> number, the user's own measure, for strategies that take it (`ogm-ge`, `agm`).
             weights: the user's own weight per loss, applied to the losses first: a dict by name, or numbers in order
                 when the losses were a sequence. A weight of zero makes that loss's gradient zero, which to `mgda` is a
-                stationary point: leave the loss out instead.
+                stationary point: leave the loss out instead, or see `zero`.
             retain_graph: keep the graph for another pass.
             create_graph: not supported; differentiate a penalty on the gradients as a loss of its own.
 
