@@ -121,7 +121,7 @@ class Objectives:
 
     @property
     def zero(self) -> NDArray[np.bool_]:
-        """Which of the gradients are exactly zero; one whose square underflows float64 is read to tell."""
+        """Which of the n objectives have a gradient of exactly zero (in every batch); one whose square underflows float64 is read to tell."""
         blocks = self._host()
         zero: NDArray[np.bool_] = np.diagonal(blocks[0] if len(blocks) == 1 else blocks.sum(0)) == 0
         wide = [t for t, tensor in enumerate(self.like) if tensor.dtype == torch.float64] if zero.any() else []
@@ -133,7 +133,7 @@ class Objectives:
                     found.append(gradient.T @ self.inputs[t] if t in self.inputs else gradient)
         for i, size in zip(places, to_host((), torch._foreach_norm(found, torch.inf)) if found else (), strict=True):
             zero[i] &= size == 0
-        return zero
+        return np.asarray(zero.reshape(self.batches, -1).all(axis=0))
 
     def only(self, rows: Sequence[int]) -> "Objectives":
         """Those of these rows, with their part of the Gram matrix: nothing is formed again."""

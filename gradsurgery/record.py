@@ -142,7 +142,6 @@ class Record(Mapping[str, GroupRecord]):
             lines.append(line)
         return "\n".join(lines)
 
-
     def _split_by(self, group: GroupRecord) -> str | None:
         """What to say of a group of one tensor that is apart from another one only because a single loss does not reach it.
 

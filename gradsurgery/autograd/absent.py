@@ -18,7 +18,7 @@ STOPPED = 1e-3  # a direction this much shorter than its terms allow is none: ap
 
 def present(objectives: Objectives) -> Places | None:
     """The positions of the objectives whose gradient is not zero (in some batch); None where that is all of them."""
-    zero = objectives.zero.reshape(objectives.batches, -1).all(0)
+    zero = objectives.zero
     return np.flatnonzero(~zero) if zero.any() else None
 
 

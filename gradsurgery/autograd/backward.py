@@ -61,7 +61,8 @@ def backward(
         ('first', 'second')
     """
     given: dict[str, Any] = {
-        "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect, "zero": zero,
+        "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect,
+        "zero": zero,
     }  # fmt: skip
     surgery = Surgery(strategy, parameters, **given, **options)
     if "state" in surgery.strategy.inputs:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.checks import read_finite
 from gradsurgery.autograd.compiled import ONE_PASS
+from gradsurgery.autograd.converted import Kind, kind_of
 from gradsurgery.autograd.groups import Reach, check_dense
 from gradsurgery.autograd.jacobian import gather, gather_batched
 from gradsurgery.autograd.lean import Formed, form, portions
@@ -31,6 +32,7 @@ class Gathered:
         scale: the GradScaler's factor, or None.
         taps: the weights for which `gradients` holds those at the layer's outputs.
         formed: the Gram matrices of tensors that are not in `gradients`.
+        kinds: what each parameter was when its gradient was gathered by `accumulate`.
     """
 
     losses: Losses
@@ -39,6 +41,7 @@ class Gathered:
     scale: Tensor | None
     taps: Mapping[str, Tap] = field(default_factory=dict)
     formed: Formed = field(default_factory=Formed)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
 
 def harvest(
@@ -72,7 +75,9 @@ def keep(gathered: Gathered) -> Gathered:
         found.clear()
         parameters = [gathered.scene.parameter(name) for name in names]
         kept.append(dict(zip(names, commit.owned(gradients, parameters), strict=True)))
-    return replace(gathered, gradients=kept)
+    found = set().union(*kept)
+    kinds = {name: kind_of(t) for name, t in gathered.scene.tensors.items() if name in found}
+    return replace(gathered, gradients=kept, kinds=kinds)
 
 
 def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor], list[Tensor]]:
@@ -96,7 +101,8 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
     rows = dict(zip(before.losses.names, (dict(found) for found in before.gradients), strict=True))
     totals: list[Tensor] = []
     terms: list[Tensor] = []
-    for name, found in zip(new.losses.names, keep(new).gradients, strict=True):
+    new = keep(new)
+    for name, found in zip(new.losses.names, new.gradients, strict=True):
         row = rows.setdefault(name, {})
         for parameter, gradient in found.items():
             if parameter in row:
@@ -106,7 +112,7 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
                 row[parameter] = gradient
     losses = Losses(names, tuple(values[name] for name in names), np.array([weights[name] for name in names]))
     scene = before.scene.joined(before.losses.names, new.scene, new.losses.names)
-    return Gathered(losses, scene, [rows[name] for name in names], _both_scales(before, new)), totals, terms
+    return Gathered(losses, scene, [rows[name] for name in names], _both_scales(before, new), kinds={**before.kinds, **new.kinds}), totals, terms
 
 
 def check_gathered(gathered: Gathered) -> None:

@@ -19,13 +19,13 @@ def is_due(plan: Plan, memory: Memory) -> bool:
 
 def measured(step: Step, decision: Decision, gathered: Gathered) -> Decision:
     """The same decision, with what `inspect` says of the gradients in its Record."""
-    looked = settle(replace(step, plan=replace(step.plan, check=False), replay=None), None, gathered).record
+    inspected = settle(replace(step, plan=replace(step.plan, check=False), replay=None), None, gathered).record
     before = decision.record
     if step.plan.required.acts_on == "losses":
-        groups = _by_objective(before, looked)
+        groups = _by_objective(before, inspected)
     else:
-        groups = {name: _with_gram(group, looked.groups.get(name)) for name, group in before.groups.items()}
-    return replace(decision, record=Record(before.strategy, looked.losses, groups, before.step))
+        groups = {name: _with_gram(group, inspected.groups.get(name)) for name, group in before.groups.items()}
+    return replace(decision, record=Record(before.strategy, inspected.losses, groups, before.step))
 
 
 def _with_gram(group: GroupRecord, found: GroupRecord | None) -> GroupRecord:
@@ -34,7 +34,7 @@ def _with_gram(group: GroupRecord, found: GroupRecord | None) -> GroupRecord:
     return replace(group, gram=found.gram, stationarity=found.stationarity)
 
 
-def _by_objective(before: Record, looked: Record) -> dict[str, GroupRecord]:
+def _by_objective(before: Record, inspected: Record) -> dict[str, GroupRecord]:
     """Weights that belong to the losses fit any groups: those of a compiled region show only in the gradients."""
     every = next(iter(before.groups.values()))
     weights = {o: w for group in before.groups.values() if group.weights is not None for o, w in zip(group.objectives, group.weights.tolist(), strict=True)}
@@ -47,5 +47,5 @@ def _by_objective(before: Record, looked: Record) -> dict[str, GroupRecord]:
             converged=every.converged,
             replayed=every.replayed,
         )
-        for name, found in looked.groups.items()
+        for name, found in inspected.groups.items()
     }

@@ -78,6 +78,11 @@ class Scene:
     def parameter(self, name: str) -> Tensor:
         return self.trained[name] if name in self.trained else self.others[name]
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Trained and other parameters (and features) by name."""
+        return {**self.trained, **self.others}
+
     @cached_property
     def wanted(self) -> list[dict[str, Tensor]]:
         """For each loss the parameters (and features) that its graph reaches."""

@@ -10,7 +10,13 @@ from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.registry import get_strategy
 
-CHOICES = {"nonfinite": ("error", "ignore"), "others": ("sum", "ignore"), "method": ("auto", "taps", "gradients", "batched"), "memory": ("auto", "low"), "zero": ("keep", "absent")}
+CHOICES = {
+    "nonfinite": ("error", "ignore"),
+    "others": ("sum", "ignore"),
+    "method": ("auto", "taps", "gradients", "batched"),
+    "memory": ("auto", "low"),
+    "zero": ("keep", "absent"),
+}
 OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph"}
 WITHOUT_WEIGHTS = {"rows", "block_grams", "cross"}  # inputs of strategies that do not give one weight per objective
 

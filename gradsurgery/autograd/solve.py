@@ -91,7 +91,7 @@ def _absent(step: Step, names: tuple[str, ...], objectives: Objectives | None) -
     """A hint for an error: objectives whose gradient is zero can be left out by a setting."""
     if objectives is None or step.plan.zero != "keep":
         return ""
-    zero = [name for name, none in zip(names, objectives.zero.reshape(objectives.batches, -1).all(0), strict=True) if none]
+    zero = [name for name, none in zip(names, objectives.zero, strict=True) if none]
     named = ", ".join(map(repr, zero))
     return f" (The gradient of {named} is zero: leave it out of losses in that step, or use Surgery(..., zero='absent').)" if zero else ""
 

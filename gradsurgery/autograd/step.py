@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from gradsurgery.autograd.checks import check_form, check_named, check_scores
+from gradsurgery.autograd.converted import check_attached
 from gradsurgery.autograd.gathered import Gathered, harvest
 from gradsurgery.autograd.graph import Graph
 from gradsurgery.autograd.losses import Losses
@@ -40,6 +41,9 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     if due and decision is not None and not decision.record.overflow:
         decision = measured(step, decision, harvest_of(step, graph))
     decision = decision or settle(step, strategy, harvest_of(step, graph), True)
+    if strategy is not None and (scene.cut.features or len(decision.results) < len(scene.met)):
+        written = {id(tensor) for tensor, _ in decision.results}
+        check_attached(graph, [(name, t) for name, t in scene.tensors.items() if id(t) not in written])
     if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
         check_scores(strategy, call.scores, list(decision.record.groups))
     return decision
@@ -55,8 +59,11 @@ def harvest_of(step: Step, graph: Graph) -> Gathered:
 def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:
     """The gradients of one micro-batch, and what is known of the parameters now."""
     _check(plan, losses, memory)
-    scene, memory, _ = look(plan, losses, memory)
-    return harvest(losses, scene, call.retain_graph, scale_of(call.scaler, losses.tensors[0]), batched=plan.method == "batched"), memory
+    scene, memory, graph = look(plan, losses, memory)
+    found = harvest(losses, scene, call.retain_graph, scale_of(call.scaler, losses.tensors[0]), batched=plan.method == "batched")
+    if len(got := set().union(*found.gradients)) < len(scene.met):
+        check_attached(graph, [(name, t) for name, t in scene.tensors.items() if name not in got])
+    return found, memory
 
 
 def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) -> Decision:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.compiled import eager
+from gradsurgery.autograd.converted import check_kinds
 from gradsurgery.autograd.features import parse_features
 from gradsurgery.autograd.gathered import Gathered, add, check_gathered
 from gradsurgery.autograd.losses import LossesLike, parse_losses
@@ -178,7 +179,7 @@ class Surgery:
             retain_graph: keep the graph for another pass.
 
         Raises:
-            InputError: for losses, weights or a graph that cannot be used.
+            InputError: for losses, weights or a graph that cannot be used, or a model converted to another dtype or device since the last one.
             NonFiniteError: for NaN or inf, naming the objective; what was gathered before stays.
 
         Example:
@@ -196,6 +197,8 @@ class Surgery:
             raise InputError("accumulate keeps the gradient of every loss until combine(): leave memory='auto'.")
         if parsed.batches > 1:
             raise InputError(f"accumulate: strategy {self.strategy.name!r} takes losses of several batches at once; give them to backward.")
+        if self._gathered is not None:
+            check_kinds("accumulate", self._gathered.scene.tensors, self._gathered.kinds)
         new, memory = gather_more(self._plan, parsed, self._memory, Call(None, retain_graph, scaler))
         if self._plan.check and new.scale is None:
             check_gathered(new)
@@ -223,12 +226,13 @@ class Surgery:
             The `Record` of what was decided.
 
         Raises:
-            InputError: when nothing was gathered, or the scaler was updated between micro-batches.
+            InputError: when nothing was gathered, the scaler was updated between micro-batches, or the model converted to another dtype or device.
 
         After an exception what was gathered is still there: call it again, or `discard()`.
         """
         if self._gathered is None:
             raise InputError("combine: nothing was gathered; call accumulate(losses) for each micro-batch first.")
+        check_kinds("combine", self._gathered.scene.tensors, self._gathered.kinds)
         return self._write(decide_gathered(self._plan, self._gathered, self._memory, Call(_scores(scores))), drop=True)
 
     def discard(self) -> None:
