@@ -75,8 +75,8 @@ def keep(gathered: Gathered) -> Gathered:
         found.clear()
         parameters = [gathered.scene.parameter(name) for name in names]
         kept.append(dict(zip(names, commit.owned(gradients, parameters), strict=True)))
-    found = set().union(*kept)
-    kinds = {name: kind_of(t) for name, t in gathered.scene.tensors.items() if name in found}
+    reached = set().union(*kept)
+    kinds = {name: kind_of(t) for name, t in gathered.scene.tensors.items() if name in reached}
     return replace(gathered, gradients=kept, kinds=kinds)
 
 

@@ -12,6 +12,7 @@ from gradsurgery.autograd import commit
 from gradsurgery.autograd.compiled import eager
 from gradsurgery.autograd.converted import check_kinds
 from gradsurgery.autograd.features import parse_features
+from gradsurgery.autograd.forget import without
 from gradsurgery.autograd.gathered import Gathered, add, check_gathered
 from gradsurgery.autograd.losses import LossesLike, parse_losses
 from gradsurgery.autograd.memory import Memory
@@ -238,6 +239,33 @@ class Surgery:
     def discard(self) -> None:
         """Drop the gradients gathered by `accumulate`."""
         self._gathered = None
+
+    def forget(self, *objectives: str) -> None:
+        """Forget which parameters these objectives have reached, and their part of the state: their phase is over.
+
+        Groups follow from every loss that a parameter has seen so far, so that a loss of a first phase goes on splitting them. Without it the
+        parts are one group again, with the states of both; the other objectives keep theirs. One that comes again is new.
+
+        Args:
+            *objectives: their names.
+
+        Raises:
+            InputError: for a name that no loss has had, or between `accumulate` and `combine`; nothing is changed then.
+
+        Example:
+            >>> import torch, gradsurgery as gs
+            >>> model = torch.nn.Linear(3, 2)
+            >>> surgery = gs.Surgery("mgda", model)
+            >>> list(surgery.backward({"warm-up": model.weight.pow(2).sum()}))
+            ['warm-up']
+            >>> surgery.forget("warm-up")
+            >>> first, second = model(torch.ones(3))
+            >>> list(surgery.backward({"first": first, "second": second}))
+            ['first+second']
+        """
+        if self._gathered is not None:
+            raise InputError("forget: gradients were accumulated before; call combine(), or discard() to drop them.")
+        self._memory = without(self._memory, objectives)
 
     def _write(self, decision: Decision, drop: bool = False) -> Record:
         """Make a decision stand: the memory and `.grad`, or neither; then the hooks."""
