@@ -26,21 +26,23 @@ def without(memory: Memory, names: Collection[str]) -> Memory:
     return replace(
         memory,
         reach=reach,
-        states=_joined(memory.states, gone),
-        waiting=_joined(memory.waiting, gone),
+        states=_joined(memory.states, gone, memory.reach),
+        waiting=_joined(memory.waiting, gone, None),
         observed={name: value for name, value in memory.observed.items() if name not in gone},
         weights={name: weight for name, weight in memory.weights.items() if name not in gone},
         replay={},
     )
 
 
-def _joined(states: Mapping[GroupKey, State], gone: frozenset[str]) -> dict[GroupKey, State]:
+def _joined(states: Mapping[GroupKey, State], gone: frozenset[str], reach: Reach | None) -> dict[GroupKey, State]:
     found: dict[GroupKey, State] = {}
     # a group which these never reached goes first: where two have a number, its number stays
     for key, state in sorted(states.items(), key=lambda item: isinstance(item[0], frozenset) and bool(item[0] & gone)):
         left = key - gone if isinstance(key, frozenset) else key
         if not left:
             continue
+        if reach is not None and isinstance(key, frozenset):  # a group keeps old rows of parameters that have left it
+            state = state.copy([name for name, objectives in reach.items() if objectives == key])
         kept = state.without(gone)
         if left in found:
             found[left].absorb(kept)

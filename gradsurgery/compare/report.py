@@ -13,7 +13,7 @@ OTHER_SCALES = ("mean", "convex", "own")
 
 
 def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
-    """One table: test accuracy per objective (mean ± std over seeds), conflict rate, step time."""
+    """One table: test accuracy per objective (mean ± std over seeds), conflict rate, mean cosine, step time."""
     from rich import box
     from rich.table import Table
 
@@ -26,14 +26,16 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
     for objective in objectives:
         made.add_column(objective, justify="right", no_wrap=True)
     made.add_column("conflict rate", justify="right")
+    made.add_column("mean cosine", justify="right")
     made.add_column("step time", justify="right")
     if tuned:
         made.add_column("lr", justify="right")
     for row in rows:
         cells = [_accuracy(row, o) if row.seeds else "failed" for o in objectives]
         conflict = "-" if row.conflict_rate is None else f"{row.conflict_rate:.1f} %"
+        cosine = "-" if row.mean_cosine is None else f"{row.mean_cosine:+.2f}"
         time = "-" if row.step_time is None else f"{row.step_time:.2f} x"
-        made.add_row(row.strategy, *cells, conflict, time, *([f"{row.lr:g}"] if tuned else []))
+        made.add_row(row.strategy, *cells, conflict, cosine, time, *([f"{row.lr:g}"] if tuned else []))
     return made
 
 
@@ -48,6 +50,7 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
     seeds = max((len(row.seeds) for rows in summary.values() for row in rows), default=0)
     notes = [
         "conflict rate: inspected steps at which two objectives of a parameter group had a negative cosine; mean over groups and seeds.",
+        "mean cosine: over pairs, inspected steps, groups and seeds. Orthogonal gradients have a negative cosine half the time: read both.",
         f"step time: median of alternating training steps without inspection, relative to {BASELINE}.",
     ]
     if 1 < seeds < 5:

@@ -116,6 +116,8 @@ class Row:
         step_time: the median step time relative to the baseline's; None where it was not taken.
         at_chance: the objectives in which a run is no better than guessing.
         errors: what went wrong in the runs that failed, at any learning rate.
+        mean_cosine: between the gradients of two objectives, the mean over pairs, inspected steps, groups and seeds; None where no group
+            has two objectives.
     """
 
     strategy: str
@@ -126,6 +128,7 @@ class Row:
     step_time: float | None
     at_chance: tuple[str, ...]
     errors: tuple[str, ...]
+    mean_cosine: float | None = None
 
     def mean(self, objective: str) -> float:
         """The mean over seeds."""
@@ -161,6 +164,7 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
     done = [line for line in by_lr[lr] if "test" in line]
     objectives = list(done[0]["test"]) if done else []
     conflicts = [rate for line in done for rate in line["conflict_rate"].values()]
+    cosines = [cosine for line in done for cosine in line.get("mean_cosine", {}).values()]
     low = tuple(o for o in objectives if any(line["test"][o] <= line["chance"] + 300 * _error(line) for line in done))
     return Row(
         strategy=label,
@@ -171,6 +175,7 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
         step_time=step_time,
         at_chance=low,
         errors=tuple(f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}" for group in by_lr.values() for line in group if "error" in line),
+        mean_cosine=statistics.fmean(cosines) if cosines else None,
     )
 
 

@@ -39,11 +39,13 @@ def train(problem: Problem, strategy: Strategy, *, seed: int, lr: float, epochs:
 
     Returns:
         steps, seconds, "validation" and "test" as objective -> accuracy in percent, and "conflict_rate": group -> the
-        share of inspected steps at which two of its objectives had a negative cosine.
+        share of inspected steps at which two of its objectives had a negative cosine; "mean_cosine": group -> the mean over those steps
+        and the pairs of its objectives.
     """
     steps = epochs * max(1, len(problem.train[0]) // batch)
     look_every = max(1, steps // INSPECTIONS)
     conflicts: dict[str, list[bool]] = {}
+    cosines: dict[str, list[float]] = {}
     begin = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -54,8 +56,9 @@ def train(problem: Problem, strategy: Strategy, *, seed: int, lr: float, epochs:
             losses = problem.losses(model, examples)
             if step % look_every == 0:
                 for name, group in inspect(losses, model).items():
-                    if len(group.objectives) > 1:
+                    if group.mean_cosine is not None:
                         conflicts.setdefault(name, []).append(bool(group.conflicts))
+                        cosines.setdefault(name, []).append(group.mean_cosine)
             optimizer.zero_grad()
             record = surgery.backward(losses)
             optimizer.step()
@@ -67,6 +70,7 @@ def train(problem: Problem, strategy: Strategy, *, seed: int, lr: float, epochs:
             "validation": evaluate(problem, model, problem.validation),
             "test": evaluate(problem, model, problem.test),
             "conflict_rate": {name: sum(seen) / len(seen) for name, seen in conflicts.items()},
+            "mean_cosine": {name: sum(found) / len(found) for name, found in cosines.items()},
         }
 
 
