@@ -121,7 +121,10 @@ class Objectives:
 
     @property
     def zero(self) -> NDArray[np.bool_]:
-        """Which of the n objectives have a gradient of exactly zero (in every batch); one whose square underflows float64 is read to tell."""
+        """Which of the n objectives have a gradient of exactly zero, in every batch.
+
+        A gradient whose square underflows float64 is read to tell.
+        """
         blocks = self._host()
         zero: NDArray[np.bool_] = np.diagonal(blocks[0] if len(blocks) == 1 else blocks.sum(0)) == 0
         wide = [t for t, tensor in enumerate(self.like) if tensor.dtype == torch.float64] if zero.any() else []

@@ -19,14 +19,15 @@ class GroupRecord:
         objectives: the names of the n objectives that reached it, in the order of rows and columns below.
         strategy: what was applied: the strategy's name, or "plain" where the gradients were just added.
         parameters: how many parameter tensors it has.
-        gram: G [n, n] float64, Gᵢⱼ = ⟨gᵢ, gⱼ⟩, after the user's own loss weights; None where it was not measured: where no gradient of a
-            single loss was formed (`gradsurgery.inspect` gives it, and `Surgery(measure=k)`), and in a step that a scaler skips.
+        gram: G [n, n] float64, Gᵢⱼ = ⟨gᵢ, gⱼ⟩, after the user's own loss weights. None where it was
+            not measured: where no gradient of a single loss was formed (`gradsurgery.inspect` gives
+            it, and `Surgery(measure=k)`), and in a step that a scaler skips.
         weights: [n], or [k, n] with one row a parameter tensor; None for a strategy that returns a direction itself.
         gap: the solver's relative optimality gap; None where no solver ran.
         converged: whether that gap is below the solver's tolerance; None where no solver ran.
         replayed: whether the weights are those of an earlier step (`Surgery(every=k)`).
-        absent: the names of objectives that reach it with a gradient of exactly zero, and were left out of this step's problem
-            (`Surgery(zero="absent")`); they are not among `objectives`.
+        absent: objectives that reach it with a gradient of exactly zero and were left out of this
+            step's problem (`Surgery(zero="absent")`); they are not among `objectives`.
     """
 
     name: str
@@ -58,7 +59,7 @@ class GroupRecord:
 
     @property
     def conflicts(self) -> tuple[tuple[str, str], ...] | None:
-        """The pairs of objectives whose gradients have a negative cosine; None where they were not measured.
+        """The pairs of objectives whose gradients have a negative cosine; None if not measured.
 
         Orthogonal gradients have one half of the time, by chance: read them beside `mean_cosine`.
         """
@@ -69,7 +70,7 @@ class GroupRecord:
 
     @property
     def mean_cosine(self) -> float | None:
-        """The mean cosine over all pairs of objectives; None with fewer than two objectives or without a Gram matrix."""
+        """The mean cosine over all pairs of objectives; None without pairs or a Gram matrix."""
         if self.cosines is None or len(self.objectives) < 2:
             return None
         return float(self.cosines[np.triu_indices(len(self.cosines), 1)].mean())
@@ -132,7 +133,8 @@ class Record(Mapping[str, GroupRecord]):
                 line += f": least cosine {group.cosines[row, column]:.3g} ({group.objectives[row]}/{group.objectives[column]})"
             if group.mean_cosine is not None:
                 pairs = ", ".join("/".join(pair) for pair in group.conflicts or ())
-                line += f"; mean cosine {group.mean_cosine:.3g}, {'conflicts ' + pairs if pairs else 'no conflict'}"
+                line += f"; mean cosine {group.mean_cosine:.3g}, "
+                line += f"conflicts {pairs}" if pairs else "no conflict"
             elif group.gram is None and len(group.objectives) > 1:
                 line += "; conflicts not measured"
             if group.absent:
@@ -143,9 +145,9 @@ class Record(Mapping[str, GroupRecord]):
         return "\n".join(lines)
 
     def _split_by(self, group: GroupRecord) -> str | None:
-        """What to say of a group of one tensor that is apart from another one only because a single loss does not reach it.
+        """What to say of a group of one tensor that a single loss splits off, by not reaching it.
 
-        A loss which reaches a part of the model alone has a head; there that is how the model is meant.
+        A loss that reaches some part alone has a head there: that is how the model is meant.
         """
         own = {*group.objectives, *group.absent}
         if group.parameters != 1 or "+".join(sorted(own)) != group.name:  # others are named by the user
@@ -153,7 +155,8 @@ class Record(Mapping[str, GroupRecord]):
         reaching = [(other, {*other.objectives, *other.absent}) for other in self.groups.values()]
         for other, names in reaching:
             missing = names - own
-            if other.parameters > 1 and own < names and len(missing) == 1 and all(own <= all_of for _, all_of in reaching if missing & all_of):
+            alone = any(missing & those and not own <= those for _, those in reaching)
+            if other.parameters > 1 and own < names and len(missing) == 1 and not alone:
                 return (
                     f"its one tensor is apart from {other.name!r} only because {missing.pop()!r} does not reach it "
                     "(one group for both: parameters={'net': net})"

@@ -284,6 +284,18 @@ def test_measured_at_features_under_a_scaler_and_gathered():
     assert np.allclose(surgery.combine()["a+b+c"].gram, expected)
 
 
+@pytest.mark.slow
+def test_measured_behind_a_compiled_region_shows_the_groups_of_the_plain_model():
+    model = Tasks(torch.float32)
+    expected = gs.inspect(model.losses(1.0), model)
+    losses = torch.compile(lambda: model.losses(1.0), backend="aot_eager")
+    record = gs.Surgery("sum", model, measure=2).backward(losses())
+    assert record.strategy == "sum"
+    for name, group in expected.items():
+        assert np.allclose(record[name].gram, group.gram, rtol=1e-4)
+        assert record[name].weights.tolist() == [1.0] * len(group.objectives)
+
+
 def test_a_failing_step_measures_nothing_and_frees_no_more_than_asked():
     model = Tasks()
     surgery = gs.Surgery("sum", model, measure=1)
@@ -308,6 +320,41 @@ def test_the_mean_cosine_stands_beside_conflicts():
     assert group.mean_cosine == pytest.approx(np.mean(cosines))
     assert f"mean cosine {group.mean_cosine:.3g}, conflicts up/down" in str(gs.inspect(losses, [weight]))
     assert gs.inspect({"up": weight.sum()}, [weight])["up"].mean_cosine is None
+
+
+def test_a_comparison_prints_the_mean_cosine_beside_the_conflict_rate(tmp_path):
+    from rich.console import Console
+
+    from gradsurgery.compare import BASELINE, Plan, compare, remarks, summarise, table
+    from gradsurgery.tasks import Problem, task
+
+    x = torch.ones(8, 1)
+
+    def losses(model, batch):
+        out = model(batch[0]).mean()
+        return {"one": out, "other": -out}
+
+    def load(data_root=None):
+        return Problem(
+            (x,), (x,), (x,), lambda: nn.Linear(1, 1), lambda p, lr: torch.optim.SGD(p, lr=lr),
+            losses, lambda model, examples: {"one": 50.0, "other": 50.0}, 10.0,
+        )  # fmt: skip
+
+    task("opposed-for-records", epochs=1, batch=4, lr=0.1, paper="a toy")(load)
+    plan = Plan.of(["opposed-for-records"], ["sum"], [0])
+    results = compare(plan, tmp_path)
+    assert results.runs[0]["mean_cosine"] == pytest.approx({"one+other": -1.0})
+    rows = summarise(results.lines, BASELINE)["opposed-for-records"]
+    assert rows[0].mean_cosine == pytest.approx(-1.0)
+    console = Console(width=100, record=True, file=open(tmp_path / "table", "w"))  # noqa: SIM115
+    console.print(table("opposed", rows))
+    console.file.close()
+    assert "mean cosine" in (text := console.export_text())
+    assert "-1.00" in text
+    assert any("mean cosine" in note for note in remarks({"opposed": rows}, plan))
+    for line in results.lines:
+        line.pop("mean_cosine", None)  # results of before
+    assert summarise(results.lines, BASELINE)["opposed-for-records"][0].mean_cosine is None
 
 
 # ---- phases and groups

@@ -1,4 +1,4 @@
-"""Objectives whose gradient is exactly zero in a group: taken as absent, or kept, and then with one warning where that stops the group."""
+"""Objectives whose gradient is exactly zero in a group: absent, or kept with one warning."""
 
 from dataclasses import replace
 
@@ -13,11 +13,12 @@ from gradsurgery.objectives import Objectives
 from gradsurgery.solvers import at_rounding_floor, min_norm
 
 Places = NDArray[np.intp]
-STOPPED = 1e-3  # a direction this much shorter than its terms allow is none: approximate solvers leave 1e-6
+# A direction this much shorter than its terms allow is none: approximate solvers leave 1e-6.
+STOPPED = 1e-3
 
 
 def present(objectives: Objectives) -> Places | None:
-    """The positions of the objectives whose gradient is not zero (in some batch); None where that is all of them."""
+    """The positions of the objectives whose gradient is not zero; None where that is all of them."""
     zero = objectives.zero
     return np.flatnonzero(~zero) if zero.any() else None
 
@@ -40,9 +41,9 @@ def spread(outcome: Outcome, places: Places, n: int) -> Outcome:
 def warn_if_stopped(
     step: Step, strategy: Strategy, values: dict[str, float], group: Group, names: tuple[str, ...], objectives: Objectives, outcome: Outcome
 ) -> None:
-    """Warn, once per Surgery, where a gradient of zero leaves no direction although the other gradients have one.
+    """Warn, once per Surgery, where a gradient of zero leaves no direction and others would.
 
-    A strategy that averages over steps stops slowly; it counts where it would stop as a first step.
+    A strategy that averages over steps stops slowly: it counts if its first step would be zero.
     """
     places = present(objectives)
     if places is None or not len(places):
@@ -54,22 +55,25 @@ def warn_if_stopped(
         return  # the others are Pareto stationary by themselves
     least = float(np.sqrt(shortest @ block @ shortest))
     stopped = _is_none(outcome, objectives, least)
-    if not stopped and "state" in strategy.inputs and "rows" not in strategy.inputs and "fresh" not in step.plan.told:
+    remembers = "state" in strategy.inputs and "rows" not in strategy.inputs
+    if not stopped and remembers and "fresh" not in step.plan.told:
         step.plan.told.add("fresh")  # asked once
         fresh = replace(step, memory=replace(step.memory, states={}, waiting={}, step=0))
-        stopped = _is_none(solve(fresh, strategy, values, group, names, objectives)[0], objectives, least)
+        first, _ = solve(fresh, strategy, values, group, names, objectives)
+        stopped = _is_none(first, objectives, least)
     if stopped:
         zero = ", ".join(repr(name) for i, name in enumerate(names) if i not in places)
         step.plan.told.add("zeros")
         warn(
-            f"the gradient of objective {zero} is zero in group {group.name!r}, and those of the others are not: strategy {strategy.name!r} then "
-            "stops the whole group. Where an objective has nothing to say in a batch (no labels, a satisfied margin, a weight of 0), leave it "
-            "out of losses in that step, or use Surgery(..., zero='absent'). Said once."
+            f"the gradient of objective {zero} is zero in group {group.name!r}, and those of the "
+            f"others are not: strategy {strategy.name!r} then stops the whole group. Where an "
+            "objective has nothing to say in a batch (no labels, a satisfied margin, a weight of 0), "
+            "leave it out of losses in that step, or use Surgery(..., zero='absent'). Said once."
         )
 
 
 def _is_none(outcome: Outcome, objectives: Objectives, least: float) -> bool:
-    """Whether a direction is zero, as far as it can be told beside `least`, the length of the others' min-norm point."""
+    """Whether a direction is zero, beside the length of the others' min-norm point, `least`."""
     if outcome.weights is None:
         return outcome.direction is not None and not bool(outcome.direction.any())
     weights = outcome.weights

@@ -1,4 +1,4 @@
-"""Parameters that were converted, to another dtype or device, while gradients of them were on the way."""
+"""Parameters that were converted to another dtype or device before their gradients came."""
 
 from collections.abc import Iterable, Mapping
 
@@ -27,24 +27,27 @@ def check_kinds(where: str, parameters: Mapping[str, Tensor], kinds: Mapping[str
         now = kind_of(parameters[name])
         if now != before:
             raise InputError(
-                f"{where}: {_named(name, parameters[name])} was {_said(before)} when gradients were gathered, and is {_said(now)} now. Convert the model "
-                "before the first accumulate(). Convert it back to go on; discard() drops what was gathered, which is kept until then."
+                f"{where}: {_named(name, parameters[name])} was {_said(before)} when gradients were "
+                f"gathered, and is {_said(now)} now. Convert the model before the first accumulate(). "
+                "Convert it back to go on; discard() drops what was gathered, which is kept until then."
             )
 
 
 def check_attached(graph: Graph, missing: Iterable[tuple[str, Tensor]]) -> None:
     """Parameters of the graph that got no gradient are still those that the graph was made with.
 
-    A conversion gives a parameter a new node to accumulate in, and a pass through the old graph finds the new one nowhere.
+    A conversion gives a parameter a new node to accumulate in, to which the old graph has no way.
 
     Raises:
         InputError: for the first that was converted.
     """
     for name, tensor in missing:
-        if tensor.is_leaf and tensor.requires_grad and get_gradient_edge(tensor).node not in graph.nodes:
+        trained = tensor.is_leaf and tensor.requires_grad
+        if trained and get_gradient_edge(tensor).node not in graph.nodes:
             raise InputError(
-                f"{_named(name, tensor)} was converted to {_said(kind_of(tensor))} after the forward pass, so that the losses' graph does not lead to "
-                "it any more: convert the model first, then compute the losses."
+                f"{_named(name, tensor)} was converted to {_said(kind_of(tensor))} after the forward "
+                "pass, so that the losses' graph does not lead to it any more: convert the model "
+                "first, then compute the losses."
             )
 
 

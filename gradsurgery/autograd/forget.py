@@ -1,4 +1,4 @@
-"""Objectives of a phase that is over: without them the parameters that they alone had split off are one group again."""
+"""Objectives of a phase that is over: what they alone had split is one group again."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -10,19 +10,22 @@ from gradsurgery.state import State
 
 
 def without(memory: Memory, names: Collection[str]) -> Memory:
-    """The memory as if these objectives had never reached a parameter; groups that become one share their states.
+    """The memory as if these objectives had never been; groups that become one share their states.
 
     Raises:
         InputError: for no name, or one that no loss has had.
     """
-    known = sorted(set().union(*memory.reach.values(), memory.weights, *(key for key in memory.waiting if isinstance(key, frozenset))))
+    loaded = [key for key in memory.waiting if isinstance(key, frozenset)]
+    known = sorted(set().union(*memory.reach.values(), memory.weights, *loaded))
     if not names:
-        raise InputError(f"forget: name the objectives of the phase that is over; there were {', '.join(map(repr, known)) or 'none'}. For all: a new Surgery.")
+        raise InputError(
+            f"forget: name the objectives of the phase that is over; there were {', '.join(map(repr, known)) or 'none'}. To forget all make a new Surgery."
+        )
     for name in names:
         if name not in known:
             raise InputError("forget: " + one_of("objective", name, known))
     gone = frozenset(names)
-    reach: Reach = {parameter: left for parameter, objectives in memory.reach.items() if (left := objectives - gone)}
+    reach: Reach = {name: left for name, before in memory.reach.items() if (left := before - gone)}
     return replace(
         memory,
         reach=reach,
@@ -35,13 +38,17 @@ def without(memory: Memory, names: Collection[str]) -> Memory:
 
 
 def _joined(states: Mapping[GroupKey, State], gone: frozenset[str], reach: Reach | None) -> dict[GroupKey, State]:
+    def later(item: tuple[GroupKey, State]) -> bool:
+        """Groups that these never reached go first: where two have a number, its number stays."""
+        return isinstance(item[0], frozenset) and bool(item[0] & gone)
+
     found: dict[GroupKey, State] = {}
-    # a group which these never reached goes first: where two have a number, its number stays
-    for key, state in sorted(states.items(), key=lambda item: isinstance(item[0], frozenset) and bool(item[0] & gone)):
+    for key, state in sorted(states.items(), key=later):
         left = key - gone if isinstance(key, frozenset) else key
         if not left:
             continue
-        if reach is not None and isinstance(key, frozenset):  # a group keeps old rows of parameters that have left it
+        if reach is not None and isinstance(key, frozenset):
+            # A group keeps old rows of parameters that have left it.
             state = state.copy([name for name, objectives in reach.items() if objectives == key])
         kept = state.without(gone)
         if left in found:

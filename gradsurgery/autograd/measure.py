@@ -1,4 +1,4 @@
-"""Gram matrices for the Record of a step that was decided without the gradients of single losses."""
+"""Gram matrices for the Record of a step decided without the gradients of single losses."""
 
 from dataclasses import replace
 
@@ -19,12 +19,13 @@ def is_due(plan: Plan, memory: Memory) -> bool:
 
 def measured(step: Step, decision: Decision, gathered: Gathered) -> Decision:
     """The same decision, with what `inspect` says of the gradients in its Record."""
-    inspected = settle(replace(step, plan=replace(step.plan, check=False), replay=None), None, gathered).record
+    looking = replace(step, plan=replace(step.plan, check=False), replay=None)
+    inspected = settle(looking, None, gathered).record
     before = decision.record
     if step.plan.required.acts_on == "losses":
         groups = _by_objective(before, inspected)
     else:
-        groups = {name: _with_gram(group, inspected.groups.get(name)) for name, group in before.groups.items()}
+        groups = {name: _with_gram(g, inspected.groups.get(name)) for name, g in before.groups.items()}
     return replace(decision, record=Record(before.strategy, inspected.losses, groups, before.step))
 
 
@@ -35,9 +36,12 @@ def _with_gram(group: GroupRecord, found: GroupRecord | None) -> GroupRecord:
 
 
 def _by_objective(before: Record, inspected: Record) -> dict[str, GroupRecord]:
-    """Weights that belong to the losses fit any groups: those of a compiled region show only in the gradients."""
+    """Weights of losses fit any groups: those of a compiled region show only in the gradients."""
     every = next(iter(before.groups.values()))
-    weights = {o: w for group in before.groups.values() if group.weights is not None for o, w in zip(group.objectives, group.weights.tolist(), strict=True)}
+    weights: dict[str, float] = {}
+    for group in before.groups.values():
+        if group.weights is not None:
+            weights.update(zip(group.objectives, group.weights.tolist(), strict=True))
     return {
         name: replace(
             found,

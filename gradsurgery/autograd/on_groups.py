@@ -32,9 +32,10 @@ from gradsurgery.state import State
 
 @dataclass(frozen=True)
 class Part:
-    """One group, its objectives in this step, and their gradients; `several`: enough objectives for a strategy.
+    """One group, its objectives in this step, and their gradients.
 
-    `places` are the positions of those that the problem is solved for, where others are absent.
+    `several`: enough objectives for a strategy. `places` are the positions of those that the
+    problem is solved for, where others are absent.
     """
 
     group: Group
@@ -49,7 +50,7 @@ class Part:
         return self.names if self.places is None else tuple(self.names[i] for i in self.places)
 
     def without_zeros(self, least: int) -> "Part":
-        """The same with objectives whose gradient is zero taken as absent; `least`: how many a strategy is asked for."""
+        """The same with objectives of zero gradient absent; a strategy needs `least` others."""
         places = present(self.objectives) if self.several else None
         return self if places is None else replace(self, several=len(places) >= least, places=places)
 
@@ -100,7 +101,7 @@ class Solving:
         return dict(zip(step.losses.names, outcome.weights.tolist(), strict=True))
 
     def decide(self, part: Part) -> tuple[Outcome, Strategy | None, bool]:
-        """The outcome for the objectives of one group that are solved for, the strategy if it was applied, and whether everything was finite."""
+        """One group's outcome for `solved`, the strategy if applied, and whether all was finite."""
         group, names, objectives = part.group, part.solved, part.objectives
         finite = objectives.finite and all(math.isfinite(self.values[o]) for o in part.names)
         if part.places is not None:

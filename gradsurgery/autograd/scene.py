@@ -22,9 +22,10 @@ Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and mor
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again.
+    """The settings of a `Surgery`; strategy None decides nothing.
 
-    `told` are the warnings given so far, of which each is given once.
+    `seen` is the scene of the step before, if it can be known again. `told` are the warnings given
+    so far, of which each is given once.
     """
 
     strategy: Strategy | None

@@ -49,8 +49,9 @@ def plan_of(
     for name, number, least in (("seed", seed, 0), ("every", every, 1), ("min_objectives", min_objectives, 1)):
         if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
             raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
-    if measure is not None and (not isinstance(measure, Integral) or isinstance(measure, bool) or measure < 1):
-        raise InputError(f"measure: expected None, or an integer k >= 1 to measure in every k-th step; got {measure!r}.")
+    whole = isinstance(measure, Integral) and not isinstance(measure, bool)
+    if measure is not None and not (whole and measure >= 1):
+        raise InputError(f"measure: expected None, or an integer >= 1; got {measure!r}.")
     if protect is not None and not isinstance(protect, str):
         raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
     if found := sorted(OF_THE_STEP & set(options)):

@@ -92,8 +92,9 @@ def _absent(step: Step, names: tuple[str, ...], objectives: Objectives | None) -
     if objectives is None or step.plan.zero != "keep":
         return ""
     zero = [name for name, none in zip(names, objectives.zero, strict=True) if none]
-    named = ", ".join(map(repr, zero))
-    return f" (The gradient of {named} is zero: leave it out of losses in that step, or use Surgery(..., zero='absent').)" if zero else ""
+    if not zero:
+        return ""
+    return f" (The gradient of {', '.join(map(repr, zero))} is zero: leave it out of losses in that step, or use Surgery(..., zero='absent').)"
 
 
 def protected(outcome: Outcome, objectives: Objectives, index: int) -> Outcome:

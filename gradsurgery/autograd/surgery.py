@@ -53,13 +53,15 @@ class Surgery:
             of n. For strategies with one weight per objective.
         protect: the name of an objective that no direction may hurt, whatever the strategy: on every group that it shares with
             others, the direction loses its component against that objective's gradient (Chaudhry et al. 2019, equation 11).
-        measure: k has every k-th step inspected, under strategies and in steps that form no gradient of a single loss: the Record then has
-            the Gram matrix, the cosines and the conflicts. Such a step costs one more backward pass per loss; its direction is the same.
-            None never does. Where the gradients are formed anyway they are always measured.
-        zero: what an objective is whose gradient is exactly zero in a group (no labels in this batch, a satisfied margin, a weight of 0).
-            "keep" solves with it: to some strategies that is a stationary point, and a warning says so once. "absent" solves on the
-            others as if it had not been given for that group; its state stays, and the Record says so. For strategies that act on
-            gradients; others ignore it.
+        measure: k measures conflicts in every k-th step, also under strategies that form no gradient
+            of a single loss. The Record then has the Gram matrix and what follows from it. Such a
+            step costs one more backward pass per loss; its direction is the same. None measures
+            only where the gradients are formed anyway.
+        zero: what an objective is whose gradient is exactly zero in a group (no labels in this batch,
+            a satisfied margin, a weight of 0). "keep" solves with it: to some strategies that is a
+            stationary point, and a warning says so once. "absent" solves on the others, as if it had
+            not been given for that group; its state stays, and the Record names it. Strategies that
+            form no gradients ignore it.
         **options: the strategy's options.
 
     By default parameters are grouped by the set of losses that have reached them so far, so that a shared trunk, each
@@ -180,7 +182,8 @@ class Surgery:
             retain_graph: keep the graph for another pass.
 
         Raises:
-            InputError: for losses, weights or a graph that cannot be used, or a model converted to another dtype or device since the last one.
+            InputError: for losses, weights or a graph that cannot be used, or a model that was
+                converted to another dtype or device since the last micro-batch.
             NonFiniteError: for NaN or inf, naming the objective; what was gathered before stays.
 
         Example:
@@ -227,7 +230,8 @@ class Surgery:
             The `Record` of what was decided.
 
         Raises:
-            InputError: when nothing was gathered, the scaler was updated between micro-batches, or the model converted to another dtype or device.
+            InputError: when nothing was gathered, the scaler was updated between micro-batches, or
+                the model was converted to another dtype or device.
 
         After an exception what was gathered is still there: call it again, or `discard()`.
         """
@@ -241,16 +245,18 @@ class Surgery:
         self._gathered = None
 
     def forget(self, *objectives: str) -> None:
-        """Forget which parameters these objectives have reached, and their part of the state: their phase is over.
+        """Forget which parameters these objectives have reached, and their state.
 
-        Groups follow from every loss that a parameter has seen so far, so that a loss of a first phase goes on splitting them. Without it the
-        parts are one group again, with the states of both; the other objectives keep theirs. One that comes again is new.
+        Groups follow from every loss that has reached a parameter so far, so that a loss of an
+        earlier phase goes on splitting them. Without it the parts are one group again, with the
+        states of both; other objectives keep theirs. One that comes again is new.
 
         Args:
             *objectives: their names.
 
         Raises:
-            InputError: for a name that no loss has had, or between `accumulate` and `combine`; nothing is changed then.
+            InputError: for a name that no loss has had, or between `accumulate` and `combine`;
+                nothing is changed then.
 
         Example:
             >>> import torch, gradsurgery as gs

@@ -50,7 +50,8 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
     seeds = max((len(row.seeds) for rows in summary.values() for row in rows), default=0)
     notes = [
         "conflict rate: inspected steps at which two objectives of a parameter group had a negative cosine; mean over groups and seeds.",
-        "mean cosine: over pairs, inspected steps, groups and seeds. Orthogonal gradients have a negative cosine half the time: read both.",
+        "mean cosine: over pairs, inspected steps, groups and seeds. Orthogonal gradients have a "
+        "negative cosine half the time: read the conflict rate beside it.",
         f"step time: median of alternating training steps without inspection, relative to {BASELINE}.",
     ]
     if 1 < seeds < 5:

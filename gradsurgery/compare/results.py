@@ -116,8 +116,8 @@ class Row:
         step_time: the median step time relative to the baseline's; None where it was not taken.
         at_chance: the objectives in which a run is no better than guessing.
         errors: what went wrong in the runs that failed, at any learning rate.
-        mean_cosine: between the gradients of two objectives, the mean over pairs, inspected steps, groups and seeds; None where no group
-            has two objectives.
+        mean_cosine: between the gradients of two objectives, over pairs, inspected steps, groups and
+            seeds; None where no group has two objectives.
     """
 
     strategy: str

@@ -39,8 +39,8 @@ def train(problem: Problem, strategy: Strategy, *, seed: int, lr: float, epochs:
 
     Returns:
         steps, seconds, "validation" and "test" as objective -> accuracy in percent, and "conflict_rate": group -> the
-        share of inspected steps at which two of its objectives had a negative cosine; "mean_cosine": group -> the mean over those steps
-        and the pairs of its objectives.
+        share of inspected steps at which two of its objectives had a negative cosine;
+        "mean_cosine": group -> the mean over those steps and the pairs of its objectives.
     """
     steps = epochs * max(1, len(problem.train[0]) // batch)
     look_every = max(1, steps // INSPECTIONS)
