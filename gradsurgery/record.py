@@ -134,7 +134,8 @@ class Record(Mapping[str, GroupRecord]):
             if group.mean_cosine is not None:
                 pairs = ", ".join("/".join(pair) for pair in group.conflicts or ())
                 line += f"; mean cosine {group.mean_cosine:.3g}, "
-                line += f"conflicts {pairs}" if pairs else "no conflict"
+                none = "no conflict" if np.isfinite(group.mean_cosine) else "not finite"
+                line += f"conflicts {pairs}" if pairs else none
             elif group.gram is None and len(group.objectives) > 1:
                 line += "; conflicts not measured"
             if group.absent:

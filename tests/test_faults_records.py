@@ -320,6 +320,8 @@ def test_the_mean_cosine_stands_beside_conflicts():
     assert group.mean_cosine == pytest.approx(np.mean(cosines))
     assert f"mean cosine {group.mean_cosine:.3g}, conflicts up/down" in str(gs.inspect(losses, [weight]))
     assert gs.inspect({"up": weight.sum()}, [weight])["up"].mean_cosine is None
+    spoilt = str(gs.inspect({"up": weight.sum(), "nan": torch.nan * weight.sum()}, [weight]))
+    assert "no conflict" not in spoilt
 
 
 def test_a_comparison_prints_the_mean_cosine_beside_the_conflict_rate(tmp_path):
