@@ -35,6 +35,7 @@ def figures(record: gs.Record) -> dict[str, float]:
         if len(group.objectives) > 1:
             if group.conflicts is not None:
                 found[f"conflicts/{group.name}"] = float(len(group.conflicts))
+                found[f"cosine/{group.name}"] = group.mean_cosine  # orthogonal gradients are in conflict half the time
             if group.weights is not None:
                 weights = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
                 found |= {f"weight/{group.name}/{name}": float(weight) for name, weight in zip(group.objectives, weights, strict=True)}

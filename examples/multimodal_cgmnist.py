@@ -31,6 +31,7 @@ def main(
     surgery = gs.Surgery(strategy, model, seed=seed)  # encoders and heads are found by the losses that reach them
     for epoch in range(epochs):
         conflicts = {"fused+gray": 0, "colour+fused": 0}  # steps in conflict, by encoder
+        cosines = dict.fromkeys(conflicts, 0.0)
         rows = torch.randperm(len(problem.train[0])).split(task.batch)
         for batch in rows:
             losses = problem.losses(model, tuple(tensor[batch] for tensor in problem.train))
@@ -39,9 +40,10 @@ def main(
             optimizer.step()
             for encoder in conflicts:
                 conflicts[encoder] += bool(record[encoder].conflicts)
-        seen = ", ".join(f"{encoder} {n} of {len(rows)}" for encoder, n in conflicts.items())
-        if record["fused+gray"].gram is None:  # `sum` and the like never form the gradients; gs.inspect would
-            seen = "not looked at"
+                cosines[encoder] += (record[encoder].mean_cosine or 0.0) / len(rows)
+        seen = ", ".join(f"{encoder} {n} of {len(rows)} (mean cosine {cosines[encoder]:.2f})" for encoder, n in conflicts.items())
+        if record["fused+gray"].gram is None:  # `sum` and the like never form the gradients; Surgery(measure=1) would
+            seen = "not measured"
         print(f"epoch {epoch + 1}: loss {sum(record.losses.values()):.3f}; steps in conflict: {seen}")
     model.eval()
     with torch.no_grad():

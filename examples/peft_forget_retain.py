@@ -7,9 +7,9 @@ others. The plain sum is compared with gradient surgeries. With the extra `peft`
     python examples/peft_forget_retain.py
     python examples/peft_forget_retain.py --strategy sum --strategy 'cagrad(c=0.4)' --no-protect --lr 0.3
 
-Columns: both losses on everybody, right answers, steps in which the gradients were in conflict, and steps after which retain's loss on the same rows
-had risen. That no direction hurts `retain` is promised to first order; a finite step may still do so. Where `retain` is learnt, its gradient is nearly
-zero, which for `mgda` is a stationary point: it stops before anything is forgotten.
+Columns: both losses on everybody, right answers, steps in which the gradients were in conflict (and their mean cosine), and steps after which
+retain's loss on the same rows had risen. That no direction hurts `retain` is promised to first order; a finite step may still do so. Where
+`retain` is learnt, its gradient is nearly zero, which for `mgda` is a stationary point: it stops before anything is forgotten.
 """
 
 import copy
@@ -92,6 +92,9 @@ class Outcome:
     retain_right: float
 
 
+Run = tuple[Outcome, float, float, float]  # shares of steps in conflict, and with retain risen; mean cosine
+
+
 @torch.no_grad()
 def examine(model: torch.nn.Module, forget: Tensor, reference: Tensor, retain: Tensor) -> Outcome:
     """What is known of both groups."""
@@ -104,10 +107,11 @@ def examine(model: torch.nn.Module, forget: Tensor, reference: Tensor, retain: T
 
 
 # [unlearn]
-def unlearn(base: LlamaForCausalLM, forget: Tensor, retain: Tensor, surgery_options: dict, steps: int, lr: float, seed: int) -> tuple[Outcome, float, float]:
+def unlearn(base: LlamaForCausalLM, forget: Tensor, retain: Tensor, surgery_options: dict, steps: int, lr: float, seed: int) -> Run:
     """LoRA beside a copy of the base, trained on both objectives.
 
-    Returns the outcome and two shares of steps in percent: those in conflict, and those after which retain's loss on the same rows had risen.
+    Returns the outcome, two shares of steps in percent (those in conflict, and those after which retain's loss on the same rows had risen),
+    and the mean cosine.
     """
     torch.manual_seed(seed)
     layers = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -117,17 +121,20 @@ def unlearn(base: LlamaForCausalLM, forget: Tensor, retain: Tensor, surgery_opti
     surgery = gs.Surgery(parameters=model, seed=seed, **surgery_options)  # frozen parameters stay out of it
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr)
     conflicts = risen = 0
+    cosine = 0.0
     for _ in range(steps):
         some = retain[torch.randint(len(retain), (16,))]
         found = losses(model, forget, reference, some)
-        conflicts += bool(gs.inspect(found, model)["forget+retain"].conflicts)  # for the table: `sum` itself looks at no gradient
+        group = gs.inspect(found, model)["forget+retain"]  # for the table: `sum` itself measures no gradient
+        conflicts += bool(group.conflicts)
+        cosine += group.mean_cosine / steps
         optimizer.zero_grad()
         surgery.backward(found)
         optimizer.step()
         # [end of the step]
         with torch.no_grad():
             risen += bool(losses(model, forget, reference, some)["retain"] > found["retain"])
-    return examine(model, forget, reference, retain), 100 * conflicts / steps, 100 * risen / steps
+    return examine(model, forget, reference, retain), 100 * conflicts / steps, 100 * risen / steps, cosine
 
 
 @app.command()
@@ -143,27 +150,29 @@ def main(
     runs = {name: {"strategy": name} for name in strategy}
     if protect:
         runs["sum, protect='retain'"] = {"strategy": "sum", "protect": "retain"}
-    found: dict[str, list[tuple[Outcome, float, float]]] = {name: [] for name in ("before", *runs)}
+    found: dict[str, list[Run]] = {name: [] for name in ("before", *runs)}
     for seed in range(seeds):
         people = make_people(seed)
         forget, retain = people[:8], people[8:]
         base = learn(people, seed, pretraining)
         with torch.no_grad():
-            found["before"].append((examine(base, forget, log_likelihood(base, forget), retain), float("nan"), float("nan")))
+            found["before"].append((examine(base, forget, log_likelihood(base, forget), retain), *3 * (float("nan"),)))
         for name, options in runs.items():
             found[name].append(unlearn(base, forget, retain, options, steps, lr, seed))
     show(found, f"8 people to forget, 56 to retain; {steps} steps of LoRA with SGD; {seeds} seeds")
 
 
-def show(found: dict[str, list[tuple[Outcome, float, float]]], title: str) -> None:
+def show(found: dict[str, list[Run]], title: str) -> None:
     """A row for each run; a number for each seed."""
     table = Table(title=title)
-    for column in ("", "forget: NPO", "forget: right", "retain: loss", "retain: right", "in conflict", "retain rose"):
+    for column in ("", "forget: NPO", "forget: right", "retain: loss", "retain: right", "in conflict (cosine)", "retain rose"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, seeds in found.items():
-        cells = [" ".join(f"{getattr(outcome, loss):.3f}" for outcome, _, _ in seeds) for loss in ("forget", "retain")]
-        right = [" ".join(f"{getattr(outcome, share):.0f}" for outcome, _, _ in seeds) + " %" for share in ("forget_right", "retain_right")]
+        cells = [" ".join(f"{getattr(outcome, loss):.3f}" for outcome, *_ in seeds) for loss in ("forget", "retain")]
+        right = [" ".join(f"{getattr(outcome, share):.0f}" for outcome, *_ in seeds) + " %" for share in ("forget_right", "retain_right")]
         shares = [" ".join(f"{outcome[i]:.0f}" for outcome in seeds) + " %" for i in (1, 2)] if name != "before" else []
+        if shares:
+            shares[0] += " (" + " ".join(f"{cosine:.2f}" for *_, cosine in seeds) + ")"
         table.add_row(name, cells[0], right[0], cells[1], right[1], *shares)
     Console().print(table)
 

@@ -109,6 +109,7 @@ def figures(records: list[gs.Record], parts: int) -> dict[str, float]:
         for group in record.values():
             if len(group.objectives) > 1 and group.conflicts is not None:
                 found.setdefault(f"conflicts/{group.name}", []).append(float(bool(group.conflicts)))
+                found.setdefault(f"cosine/{group.name}", []).append(group.mean_cosine)  # orthogonal gradients are in conflict half the time
             if len(group.objectives) > 1 and group.weights is not None:
                 weights = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
                 for name, weight in zip(group.objectives, weights, strict=True):

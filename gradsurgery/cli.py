@@ -146,7 +146,7 @@ def app() -> "typer.Typer":
         """Train models with several strategies on real data and compare them.
 
         Without options: two tasks (multimnist and cg-mnist), six strategies, two seeds, a few minutes. Prints a table
-        per task with the test accuracy of each objective, the conflict rate and the step time, and leaves
+        per task with the test accuracy of each objective, the conflict rate, the mean cosine and the step time, and leaves
         results.jsonl and comparison.png in the folder.
         """
         from gradsurgery.compare import Plan, parse_rates, parse_seeds, split_list

@@ -123,6 +123,32 @@ class Objectives:
         n = self.count // self.batches
         return self.gram.reshape(self.batches, n, self.batches, n).transpose(0, 2, 1, 3)
 
+    @property
+    def zero(self) -> NDArray[np.bool_]:
+        """Which of the n objectives have a gradient of exactly zero, in every batch.
+
+        A gradient whose square underflows float64 is read to tell.
+        """
+        blocks = self._host()
+        zero: NDArray[np.bool_] = np.diagonal(blocks[0] if len(blocks) == 1 else blocks.sum(0)) == 0
+        wide = [t for t, tensor in enumerate(self.like) if tensor.dtype == torch.float64] if zero.any() else []
+        places, found = [], []
+        for i in np.flatnonzero(zero).tolist() if wide else ():
+            for t in wide:
+                if (gradient := self.gradients[i][t]) is not None and gradient.numel():
+                    places.append(i)
+                    found.append(gradient.T @ self.inputs[t] if t in self.inputs else gradient)
+        for i, size in zip(places, to_host((), torch._foreach_norm(found, torch.inf)) if found else (), strict=True):
+            zero[i] &= size == 0
+        return np.asarray(zero.reshape(self.batches, -1).all(axis=0))
+
+    def only(self, rows: Sequence[int]) -> "Objectives":
+        """Those of these rows, with their part of the Gram matrix: nothing is formed again."""
+        part = Objectives([self.gradients[i] for i in rows], self.like, self.blocks, self.batches, self.inputs)
+        part._single, part.scale = self._single, self.scale
+        part._blocks = self._host()[:, rows][:, :, rows]
+        return part
+
     def not_finite(self) -> list[int]:
         """The gradients that hold a NaN or an infinity, or whose square overflows float64."""
         if self._rows is not None:  # nobody asked for a Gram matrix

@@ -19,12 +19,15 @@ class GroupRecord:
         objectives: the names of the n objectives that reached it, in the order of rows and columns below.
         strategy: what was applied: the strategy's name, or "plain" where the gradients were just added.
         parameters: how many parameter tensors it has.
-        gram: G [n, n] float64, Gᵢⱼ = ⟨gᵢ, gⱼ⟩, after the user's own loss weights; None for strategies that act on
-            losses (`gradsurgery.inspect` gives it).
+        gram: G [n, n] float64, Gᵢⱼ = ⟨gᵢ, gⱼ⟩, after the user's own loss weights. None where it was
+            not measured: where no gradient of a single loss was formed (`gradsurgery.inspect` gives
+            it, and `Surgery(measure=k)`), and in a step that a scaler skips.
         weights: [n], or [k, n] with one row a parameter tensor; None for a strategy that returns a direction itself.
         gap: the solver's relative optimality gap; None where no solver ran.
         converged: whether that gap is below the solver's tolerance; None where no solver ran.
         replayed: whether the weights are those of an earlier step (`Surgery(every=k)`).
+        absent: objectives that reach it with a gradient of exactly zero and were left out of this
+            step's problem (`Surgery(zero="absent")`); they are not among `objectives`.
     """
 
     name: str
@@ -37,6 +40,7 @@ class GroupRecord:
     converged: bool | None = None
     stationarity: Callable[[Array], bool] | None = field(default=None, repr=False)
     replayed: bool = False
+    absent: tuple[str, ...] = ()
 
     @property
     def norms(self) -> Array | None:
@@ -55,11 +59,21 @@ class GroupRecord:
 
     @property
     def conflicts(self) -> tuple[tuple[str, str], ...] | None:
-        """The pairs of objectives whose gradients have a negative cosine; None without a Gram matrix."""
+        """The pairs of objectives whose gradients have a negative cosine; None if not measured.
+
+        Orthogonal gradients have one half of the time, by chance: read them beside `mean_cosine`.
+        """
         if self.cosines is None:
             return None
         rows, columns = np.nonzero(np.triu(self.cosines, 1) < 0)
         return tuple((self.objectives[i], self.objectives[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True))
+
+    @property
+    def mean_cosine(self) -> float | None:
+        """The mean cosine over all pairs of objectives; None without pairs or a Gram matrix."""
+        if self.cosines is None or len(self.objectives) < 2:
+            return None
+        return float(self.cosines[np.triu_indices(len(self.cosines), 1)].mean())
 
     @cached_property
     def stationary(self) -> bool | None:
@@ -111,16 +125,46 @@ class Record(Mapping[str, GroupRecord]):
         lines[0] += "; overflow, to be skipped" if self.overflow else ""
         for group in self.groups.values():
             line = f"  {group.name} ({group.parameters} tensors" + (f", {group.strategy}{', replayed' if group.replayed else ''})" if self.strategy else ")")
-            if group.weights is not None:
+            if group.weights is not None and group.objectives:
                 flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
                 line += ": " + ", ".join(f"{o} {w:.3g}" for o, w in zip(group.objectives, flat.tolist(), strict=True))
             elif group.cosines is not None and len(group.objectives) > 1:
                 row, column = np.unravel_index(np.argmin(group.cosines), group.cosines.shape)
                 line += f": least cosine {group.cosines[row, column]:.3g} ({group.objectives[row]}/{group.objectives[column]})"
-            if group.conflicts:
-                line += "; conflicts " + ", ".join("/".join(pair) for pair in group.conflicts)
+            if group.mean_cosine is not None:
+                pairs = ", ".join("/".join(pair) for pair in group.conflicts or ())
+                line += f"; mean cosine {group.mean_cosine:.3g}, "
+                none = "no conflict" if np.isfinite(group.mean_cosine) else "not finite"
+                line += f"conflicts {pairs}" if pairs else none
+            elif group.gram is None and len(group.objectives) > 1:
+                line += "; conflicts not measured"
+            if group.absent:
+                line += f"; absent, with a gradient of zero: {', '.join(group.absent)}"
+            if (missing := self._split_by(group)) is not None:
+                line += f"; {missing}"
             lines.append(line)
         return "\n".join(lines)
+
+    def _split_by(self, group: GroupRecord) -> str | None:
+        """What to say of a group of one tensor that a single loss splits off, by not reaching it.
+
+        A loss that reaches some part alone has a head there: that is how the model is meant.
+        """
+        own = {*group.objectives, *group.absent}
+        if group.parameters != 1 or "+".join(sorted(own)) != group.name:  # others are named by the user
+            return None
+        reaching = [(other, {*other.objectives, *other.absent}) for other in self.groups.values()]
+        # inputs that require grad are among the other leaves, and no head
+        reaching = [(other, names) for other, names in reaching if other.name.startswith("+".join(sorted(names)))]
+        for other, names in reaching:
+            missing = names - own
+            alone = any(missing & those and not own <= those for _, those in reaching)
+            if other.parameters > 1 and own < names and len(missing) == 1 and not alone:
+                return (
+                    f"its one tensor is apart from {other.name!r} only because {missing.pop()!r} does not reach it "
+                    "(one group for both: parameters={'net': net})"
+                )
+        return None
 
 
 class LaterRecord(Record):

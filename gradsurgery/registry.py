@@ -26,7 +26,7 @@ __all__ = [
 # No option may be named like an argument of Surgery, backward, or a call of the strategy.
 RESERVED = frozenset(INPUTS) | {
     "strategy", "parameters", "seed", "every", "protect", "nonfinite", "others", "min_objectives", "method", "memory",
-    "process_group", "features", "scaler", "weights", "retain_graph", "step", "gradients",
+    "measure", "zero", "process_group", "features", "scaler", "weights", "retain_graph", "step", "gradients",
 }  # fmt: skip
 SCALES = ("sum", "mean", "convex", "own")
 _registry: dict[str, Strategy] = {}
@@ -45,7 +45,7 @@ def positive_losses(where: str, losses: Array | None, objectives: Sequence[str] 
     if not (losses > above).all():
         i = int(np.argmin(losses > above))
         name = objectives[i] if objectives is not None else str(i)
-        raise InputError(f"{where} needs losses above {above:g}; {name!r} is {losses[i]:.4g}.")
+        raise InputError(f"{where} needs losses above {above:g}; {name!r} is {losses[i]:.4g}: leave it out of losses in that step.")
     return losses
 
 

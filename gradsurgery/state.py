@@ -1,6 +1,6 @@
 """State: what a strategy remembers between steps, keyed by the names of objectives and parameters."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -35,6 +35,14 @@ class _Kept(NamedTuple):
             values[places] = np.where(known, kept.values, values[places])
             seen[places] |= known
         return _Kept(objectives, values, None if seen.all() else seen)
+
+    def without(self, objectives: Collection[str]) -> "_Kept":
+        """These numbers without those of some objectives."""
+        places = [i for i, o in enumerate(self.objectives) if o not in objectives]
+        if len(places) == len(self.objectives):
+            return self
+        index = np.ix_(*[places] * self.values.ndim)
+        return _Kept(tuple(self.objectives[i] for i in places), self.values[index], None if self.seen is None else self.seen[index])
 
     def entries(self) -> Iterable[tuple[tuple[str, ...], float]]:
         """(key, value), with an objective in the key for each dimension."""
@@ -152,6 +160,13 @@ class State:
         new._numbers = dict(self._numbers)
         keep = None if parameters is None else set(parameters)
         new._tensors = {n: {k: t for k, t in v.items() if keep is None or k[1] in keep} for n, v in self._tensors.items()}
+        return new
+
+    def without(self, objectives: Collection[str]) -> "State":
+        """A copy without anything of these objectives."""
+        new = State()
+        new._numbers = {key: kept.without(objectives) for key, kept in self._numbers.items()}
+        new._tensors = {n: {k: t for k, t in v.items() if k[0] not in objectives} for n, v in self._tensors.items()}
         return new
 
     def absorb(self, other: "State") -> None:

@@ -33,6 +33,7 @@ def backward(
     memory: Literal["auto", "low"] = "auto",
     protect: str | None = None,
     process_group: ProcessGroup = "auto",
+    zero: Literal["keep", "absent"] = "keep",
     features: Any = None,
     scaler: Any = None,
     scores: Mapping[str, float] | None = None,
@@ -70,6 +71,7 @@ def backward(
     given: dict[str, Any] = {
         "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect,
         "process_group": process_group,
+        "zero": zero,
     }  # fmt: skip
     surgery = Surgery(strategy, parameters, **given, **options)
     if "state" in surgery.strategy.inputs:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.checks import read_finite
 from gradsurgery.autograd.compiled import ONE_PASS
+from gradsurgery.autograd.converted import Kind, kind_of
 from gradsurgery.autograd.coordinates import entries, gradient_dtype, unusual
 from gradsurgery.autograd.groups import Reach, called
 from gradsurgery.autograd.jacobian import gather, gather_batched
@@ -34,6 +35,7 @@ class Gathered:
         formed: the Gram matrices of tensors that are not in `gradients`.
         odd: the names whose gradients are not dense real tensors of the parameter's dtype.
         sparse: those of them that are sparse, or that had sparse ones in `formed`.
+        kinds: what each parameter was when its gradient was gathered by `accumulate`.
     """
 
     losses: Losses
@@ -44,6 +46,7 @@ class Gathered:
     formed: Formed = field(default_factory=Formed)
     odd: frozenset[str] = frozenset()
     sparse: frozenset[str] = frozenset()
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
 
 def harvest(
@@ -77,7 +80,9 @@ def keep(gathered: Gathered) -> Gathered:
         found.clear()
         parameters = [gathered.scene.parameter(name) for name in names]
         kept.append(dict(zip(names, commit.owned(gradients, parameters), strict=True)))
-    return replace(gathered, gradients=kept)
+    reached = set().union(*kept)
+    kinds = {name: kind_of(t) for name, t in gathered.scene.tensors.items() if name in reached}
+    return replace(gathered, gradients=kept, kinds=kinds)
 
 
 def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor], list[Tensor]]:
@@ -102,7 +107,8 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
     rows = dict(zip(before.losses.names, (dict(found) for found in before.gradients), strict=True))
     totals: list[Tensor] = []
     terms: list[Tensor] = []
-    for name, found in zip(new.losses.names, keep(new).gradients, strict=True):
+    new = keep(new)
+    for name, found in zip(new.losses.names, new.gradients, strict=True):
         row = rows.setdefault(name, {})
         for parameter, gradient in found.items():
             if parameter in row and not _alike(row[parameter], gradient):
@@ -117,7 +123,7 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
     gradients = [rows[name] for name in names]
     odd, sparse = unusual(gradients, {**scene.trained, **scene.others})
     scale = _both_scales(before, new)
-    return Gathered(losses, scene, gradients, scale, odd=odd, sparse=sparse), totals, terms
+    return Gathered(losses, scene, gradients, scale, odd=odd, sparse=sparse, kinds={**before.kinds, **new.kinds}), totals, terms
 
 
 def _alike(total: Tensor, term: Tensor) -> bool:

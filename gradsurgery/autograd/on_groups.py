@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradsurgery.autograd.absent import present, rows_of, spread, warn_if_stopped
 from gradsurgery.autograd.behind import behind_features
 from gradsurgery.autograd.checks import OutOfRangeError, all_finite, check_directions, check_finite, check_no_rows, may_overflow
 from gradsurgery.autograd.coordinates import as_parameters, check_not_sparse, in_coordinates, narrowed
@@ -37,6 +38,7 @@ class Part:
     """One group, its objectives in this step, and their gradients.
 
     `several`: enough objectives for a strategy; `odd`: the names that are seen in real coordinates.
+    `places` are the positions of those that the problem is solved for, where others are absent.
     """
 
     group: Group
@@ -44,6 +46,17 @@ class Part:
     objectives: Objectives
     several: bool
     odd: frozenset[str] = frozenset()
+    places: NDArray[np.intp] | None = None
+
+    @property
+    def solved(self) -> tuple[str, ...]:
+        """The names of the objectives that the problem is solved for."""
+        return self.names if self.places is None else tuple(self.names[i] for i in self.places)
+
+    def without_zeros(self, least: int) -> "Part":
+        """The same with objectives of zero gradient absent; a strategy needs `least` others."""
+        places = present(self.objectives) if self.several else None
+        return self if places is None else replace(self, several=len(places) >= least, places=places)
 
 
 @dataclass
@@ -73,7 +86,7 @@ class Solving:
         step, strategy = self.step, self.strategy
         if strategy is None or strategy.acts_on == "group":
             kept = step.replay
-            self.replaying = kept is not None and all(weights_again(kept, p.group, p.names) is not None for p in parts if p.several)
+            self.replaying = kept is not None and all(weights_again(kept, p.group, p.solved) is not None for p in parts if p.several)
             return
         self.replaying = step.replay is not None and set(step.replay.get(LOSSES, ())) == set(step.losses.names)
         self.fixed = self.solved[LOSSES] = self._of_losses(strategy)
@@ -92,9 +105,11 @@ class Solving:
         return dict(zip(step.losses.names, outcome.weights.tolist(), strict=True))
 
     def decide(self, part: Part) -> tuple[Outcome, Strategy | None, bool]:
-        """The outcome for one group, the strategy if it was applied, and whether everything was finite."""
-        group, names, objectives = part.group, part.names, part.objectives
-        finite = objectives.finite and all(math.isfinite(self.values[o]) for o in names)
+        """One group's outcome for `solved`, the strategy if applied, and whether all was finite."""
+        group, names, objectives = part.group, part.solved, part.objectives
+        finite = objectives.finite and all(math.isfinite(self.values[o]) for o in part.names)
+        if part.places is not None:
+            objectives = objectives.only(rows_of(part.places, objectives))
         protect = self.step.plan.protect if self.strategy is not None and finite and len(names) > 1 else None
         if self.fixed is not None:
             outcome = Outcome(np.array([self.fixed[o] for o in names]))
@@ -111,6 +126,8 @@ class Solving:
             if state is not None:
                 check_no_rows(applied, group, self.step.scene.cut.features, state)
                 self.states[group.key] = state
+            if "zeros" not in self.step.plan.told and part.places is None:
+                warn_if_stopped(self.step, applied, self.values, group, names, objectives, outcome)
         if protect is not None and protect in names and not group.plain and again is None:
             outcome = protected(outcome, objectives, names.index(protect))
         if self.step.plan.every > 1 and applied is not None:
@@ -142,6 +159,8 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
     skip = partial(skipped, scene, strategy, values, memory, grouping.groups, gathered.sparse)
     if overflowing:
         return skip()
+    if plan.zero == "absent" and strategy is not None and strategy.needs_gradients:
+        parts = [part.without_zeros(plan.min_objectives) for part in parts]
 
     solving = Solving(step, strategy, values)
     solving.begin(parts)
@@ -153,27 +172,30 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
         for part in parts:
             outcome, applied, finite = solving.decide(part)
             group, objectives = part.group, part.objectives
+            whole = outcome if part.places is None else spread(outcome, part.places, len(part.names))
             if strategy is not None:
-                found = objectives.combine(outcome.weights, use_up) if outcome.weights is not None else objectives.split(_direction(outcome))
+                found = objectives.combine(whole.weights, use_up) if whole.weights is not None else objectives.split(_direction(whole))
                 if part.odd:
                     found = as_parameters(found, group.parameters, part.odd)
                 narrow = part.odd and narrowed(found)
-                if plan.check and (narrow or may_overflow(objectives, outcome)):
+                if plan.check and (narrow or may_overflow(objectives, whole)):
                     doubtful += [(applied.name if applied is not None else "sum", group.name, d) for d in found if d is not None]
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
-                if absent := [name for name in group.parameters if name in gathered.formed.grams]:
-                    lean |= dict.fromkeys(absent, _of_all(losses, part.names, outcome))
+                if unkept := [name for name in group.parameters if name in gathered.formed.grams]:
+                    lean |= dict.fromkeys(unkept, _of_all(losses, part.names, whole))
+            gram = objectives.cross.mean((0, 1)) if losses.batches > 1 else objectives.gram
             records[group.name] = GroupRecord(
                 group.name,
-                part.names,
+                part.solved,
                 applied.name if applied is not None else "plain",
                 len(group.parameters),
-                objectives.cross.mean((0, 1)) if losses.batches > 1 else objectives.gram,
+                gram if part.places is None else gram[np.ix_(part.places, part.places)],
                 outcome.weights if strategy is not None else None,
                 outcome.gap,
                 outcome.converged,
-                partial(is_stationary, eps=objectives.eps) if finite else None,
+                partial(is_stationary, eps=objectives.eps) if finite and part.solved else None,
                 solving.replaying and applied is not None,
+                tuple(name for name in part.names if name not in part.solved) if part.places is not None else (),
             )
         check_directions(doubtful)
         doubtful.clear()

@@ -24,7 +24,11 @@ Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and mor
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again."""
+    """The settings of a `Surgery`; strategy None decides nothing.
+
+    `seen` is the scene of the step before, if it can be known again. `told` are the warnings given
+    so far, of which each is given once.
+    """
 
     strategy: Strategy | None
     parameters: Parameters
@@ -37,6 +41,9 @@ class Plan:
     method: str = "auto"
     lean: bool = False
     process_group: ProcessGroup = "auto"
+    measure: int | None = None
+    zero: str = "keep"
+    told: set[str] = field(default_factory=set, compare=False, repr=False)
     seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -76,6 +83,11 @@ class Scene:
 
     def parameter(self, name: str) -> Tensor:
         return self.trained[name] if name in self.trained else self.others[name]
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Trained and other parameters (and features) by name."""
+        return {**self.trained, **self.others}
 
     @cached_property
     def wanted(self) -> list[dict[str, Tensor]]:

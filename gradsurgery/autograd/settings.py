@@ -11,7 +11,13 @@ from gradsurgery.contract import Strategy
 from gradsurgery.errors import InputError, UnknownNameError, one_of
 from gradsurgery.registry import get_strategy
 
-CHOICES = {"nonfinite": ("error", "ignore"), "others": ("sum", "ignore"), "method": ("auto", "taps", "gradients", "batched"), "memory": ("auto", "low")}
+CHOICES = {
+    "nonfinite": ("error", "ignore"),
+    "others": ("sum", "ignore"),
+    "method": ("auto", "taps", "gradients", "batched"),
+    "memory": ("auto", "low"),
+    "zero": ("keep", "absent"),
+}
 OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph"}
 WITHOUT_WEIGHTS = {"rows", "block_grams", "cross"}  # inputs of strategies that do not give one weight per objective
 
@@ -30,6 +36,8 @@ def plan_of(
     memory: str,
     protect: str | None,
     process_group: ProcessGroup,
+    measure: int | None,
+    zero: str,
 ) -> Plan:
     """The plan of these settings; what each means `Surgery` says.
 
@@ -37,12 +45,15 @@ def plan_of(
         UnknownNameError: for an unknown strategy or option.
         InputError: for a setting that cannot be used, or not with this strategy.
     """
-    for name, value in (("nonfinite", nonfinite), ("others", others), ("method", method), ("memory", memory)):
+    for name, value in (("nonfinite", nonfinite), ("others", others), ("method", method), ("memory", memory), ("zero", zero)):
         if value not in CHOICES[name]:
             raise InputError(one_of(name, str(value), CHOICES[name]))
     for name, number, least in (("seed", seed, 0), ("every", every, 1), ("min_objectives", min_objectives, 1)):
         if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
             raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
+    whole = isinstance(measure, Integral) and not isinstance(measure, bool)
+    if measure is not None and not (whole and measure >= 1):
+        raise InputError(f"measure: expected None, or an integer >= 1; got {measure!r}.")
     if protect is not None and not isinstance(protect, str):
         raise InputError(f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)")
     check_setting(process_group)
@@ -79,4 +90,6 @@ def plan_of(
         method=method,
         lean=memory == "low",
         process_group=process_group,
+        measure=None if measure is None else int(measure),
+        zero=zero,
     )

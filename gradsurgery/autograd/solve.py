@@ -85,10 +85,20 @@ def solve(
     try:
         outcome = strategy.solve(given, len(names), len(group.parameters))
     except (InputError, NonFiniteError, StrategyError) as error:
-        raise type(error)(f"group {group.name!r} ({', '.join(names)}): {error}") from error
+        raise type(error)(f"group {group.name!r} ({', '.join(names)}): {error}{_absent(step, names, objectives)}") from error
     if state is not None and bound is not None:
         state.adopt(bound)
     return outcome, state
+
+
+def _absent(step: Step, names: tuple[str, ...], objectives: Objectives | None) -> str:
+    """A hint for an error: objectives whose gradient is zero can be left out by a setting."""
+    if objectives is None or step.plan.zero != "keep":
+        return ""
+    zero = [name for name, none in zip(names, objectives.zero, strict=True) if none]
+    if not zero:
+        return ""
+    return f" (The gradient of {', '.join(map(repr, zero))} is zero: leave it out of losses in that step, or use Surgery(..., zero='absent').)"
 
 
 def protected(outcome: Outcome, objectives: Objectives, index: int) -> Outcome:

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 from gradsurgery.autograd.checks import check_form, check_named, check_scores
+from gradsurgery.autograd.converted import check_attached
 from gradsurgery.autograd.filled import nothing_filled
 from gradsurgery.autograd.gathered import Gathered, harvest
 from gradsurgery.autograd.graph import Graph
 from gradsurgery.autograd.losses import Losses
+from gradsurgery.autograd.measure import is_due, measured
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.on_groups import settle
 from gradsurgery.autograd.on_losses import before_gradients, on_losses
@@ -36,15 +38,24 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
 def _decide(step: Step, graph: Graph) -> Decision:
     plan, strategy = step.plan, step.plan.strategy
     decision = None
+    due = is_due(plan, step.memory)
+    light = replace(step, retain_graph=True) if due else step  # the graph is passed again
     if strategy is not None and step.memory.replays(plan.every):
-        step = replace(step, replay=step.memory.replay)
+        step, light = replace(step, replay=step.memory.replay), replace(light, replay=step.memory.replay)
         if strategy.acts_on == "group":
-            decision = replayed(step, strategy)
-            step = replace(step, replay=None)
+            decision = replayed(light, strategy)
+            step, light = replace(step, replay=None), replace(light, replay=None)
     # what weights of losses do to a protected objective, only gradients tell
     if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
-        decision = on_losses(step, strategy) if strategy.acts_on == "losses" else before_gradients(step, strategy)
-    return decision or settle(step, strategy, harvest_of(step, graph), True)
+        decision = on_losses(light, strategy) if strategy.acts_on == "losses" else before_gradients(light, strategy)
+    if due and decision is not None and not decision.record.overflow:
+        decision = measured(step, decision, harvest_of(step, graph))
+    decision = decision or settle(step, strategy, harvest_of(step, graph), True)
+    scene = step.scene
+    if strategy is not None and (scene.cut.features or len(decision.results) < len(scene.met)):
+        written = {id(tensor) for tensor, _ in decision.results}
+        check_attached(graph, [(name, t) for name, t in scene.tensors.items() if id(t) not in written])
+    return decision
 
 
 def harvest_of(step: Step, graph: Graph) -> Gathered:
@@ -60,7 +71,10 @@ def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple
     scene, memory, graph = look(plan, losses, memory)
     with nothing_filled(scene.unreached, graph.written):
         scale = scale_of(call.scaler, losses.tensors[0])
-        return harvest(losses, scene, call.retain_graph, scale, batched=plan.method == "batched"), memory
+        found = harvest(losses, scene, call.retain_graph, scale, batched=plan.method == "batched")
+    if len(got := set().union(*found.gradients)) < len(scene.met):
+        check_attached(graph, [(name, t) for name, t in scene.tensors.items() if name not in got])
+    return found, memory
 
 
 def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) -> Decision:

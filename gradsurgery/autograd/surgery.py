@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.compiled import eager
+from gradsurgery.autograd.converted import check_kinds
 from gradsurgery.autograd.features import parse_features
+from gradsurgery.autograd.forget import without
 from gradsurgery.autograd.gathered import Gathered, add, check_gathered, check_still_given
 from gradsurgery.autograd.levels import in_order
 from gradsurgery.autograd.losses import LossesLike, parse_losses
@@ -58,6 +60,15 @@ class Surgery:
         process_group: "auto" refuses what this process cannot decide alone: models under DDP or FSDP and DTensor parameters, and any
             parameters while `torch.distributed` is initialised with more than one rank. None decides in this process alone,
             for users who reduce gradients between the ranks themselves.
+        measure: k measures conflicts in every k-th step, also under strategies that form no gradient
+            of a single loss. The Record then has the Gram matrix and what follows from it. Such a
+            step costs one more backward pass per loss; its direction is the same. None measures
+            only where the gradients are formed anyway.
+        zero: what an objective is whose gradient is exactly zero in a group (no labels in this batch,
+            a satisfied margin, a weight of 0). "keep" solves with it: to some strategies that is a
+            stationary point, and a warning says so once. "absent" solves on the others, as if it had
+            not been given for that group; its state stays, and the Record names it. Strategies that
+            form no gradients ignore it.
         **options: the strategy's options.
 
     By default parameters are grouped by the set of losses that have reached them so far, so that a shared trunk, each
@@ -91,6 +102,8 @@ class Surgery:
         memory: Literal["auto", "low"] = "auto",
         protect: str | None = None,
         process_group: ProcessGroup = "auto",
+        measure: int | None = None,
+        zero: Literal["keep", "absent"] = "keep",
         **options: Any,
     ) -> None:
         self._plan = plan_of(
@@ -106,6 +119,8 @@ class Surgery:
             memory=memory,
             protect=protect,
             process_group=process_group,
+            measure=measure,
+            zero=zero,
         )
         self.strategy: Strategy = self._plan.required
         self._memory = Memory()
@@ -140,7 +155,7 @@ class Surgery:
             weights: the user's own weight per loss, applied to the losses first: a dict by name, or numbers in order
                 when the losses were a sequence (in its shape when they were a tensor). A dict has all losses of this step, and
                 may have losses of earlier steps. A weight of zero makes that loss's gradient zero, which to `mgda` is a
-                stationary point: leave the loss out instead.
+                stationary point: leave the loss out instead, or see `zero`.
             retain_graph: keep the graph for another pass.
             create_graph: not supported; differentiate a penalty on the gradients as a loss of its own.
 
@@ -179,7 +194,8 @@ class Surgery:
             retain_graph: keep the graph for another pass.
 
         Raises:
-            InputError: for losses, weights or a graph that cannot be used.
+            InputError: for losses, weights or a graph that cannot be used, or a model that was
+                converted to another dtype or device since the last micro-batch.
             NonFiniteError: for NaN or inf, naming the objective; what was gathered before stays.
 
         Example:
@@ -197,6 +213,8 @@ class Surgery:
             raise InputError("accumulate keeps the gradient of every loss until combine(): leave memory='auto'.")
         if parsed.batches > 1:
             raise InputError(f"accumulate: strategy {self.strategy.name!r} takes losses of several batches at once; give them to backward.")
+        if self._gathered is not None:
+            check_kinds("accumulate", self._gathered.scene.tensors, self._gathered.kinds)
         new, memory = gather_more(self._plan, parsed, self._memory, Call(None, retain_graph, scaler))
         if self._plan.check and new.scale is None:
             check_gathered(new)
@@ -218,13 +236,15 @@ class Surgery:
             The `Record` of what was decided.
 
         Raises:
-            InputError: when nothing was gathered, or the scaler was updated between micro-batches.
+            InputError: when nothing was gathered, the scaler was updated between micro-batches, or
+                the model was converted to another dtype or device.
 
         After an exception what was gathered is still there: call it again, or `discard()`.
         """
         if self._gathered is None:
             raise InputError("combine: nothing was gathered; call accumulate(losses) for each micro-batch first.")
         check_still_given("combine", self._gathered.scene, {name: t for name, t, _ in self._plan.parameters.named().values()})
+        check_kinds("combine", self._gathered.scene.tensors, self._gathered.kinds)
         return self._write(decide_gathered(self._plan, self._gathered, self._memory, Call(_scores(scores))), drop=True)
 
     def discard(self) -> None:
@@ -234,6 +254,35 @@ class Surgery:
     def _earlier(self) -> set[str]:
         """The names of losses of earlier steps and micro-batches."""
         return self._memory.objectives.union(() if self._gathered is None else self._gathered.losses.names)
+
+    def forget(self, *objectives: str) -> None:
+        """Forget which parameters these objectives have reached, and their state.
+
+        Groups follow from every loss that has reached a parameter so far, so that a loss of an
+        earlier phase goes on splitting them. Without it the parts are one group again, with the
+        states of both; other objectives keep theirs. One that comes again is new.
+
+        Args:
+            *objectives: their names.
+
+        Raises:
+            InputError: for a name that no loss has had, or between `accumulate` and `combine`;
+                nothing is changed then.
+
+        Example:
+            >>> import torch, gradsurgery as gs
+            >>> model = torch.nn.Linear(3, 2)
+            >>> surgery = gs.Surgery("mgda", model)
+            >>> list(surgery.backward({"warm-up": model.weight.pow(2).sum()}))
+            ['warm-up']
+            >>> surgery.forget("warm-up")
+            >>> first, second = model(torch.ones(3))
+            >>> list(surgery.backward({"first": first, "second": second}))
+            ['first+second']
+        """
+        if self._gathered is not None:
+            raise InputError("forget: gradients were accumulated before; call combine(), or discard() to drop them.")
+        self._memory = without(self._memory, objectives)
 
     def _write(self, decision: Decision, drop: bool = False) -> Record:
         """Make a decision stand: the memory and `.grad`, or neither; then the hooks."""

@@ -15,7 +15,7 @@ OTHER_SCALES = ("mean", "convex", "own")
 
 
 def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
-    """One table: test figure per objective (mean ± std over seeds), conflict rate, step time."""
+    """One table: test figure per objective (mean ± std over seeds), conflict rate, mean cosine, step time."""
     with extra("compare", "the table"):
         from rich import box
         from rich.table import Table
@@ -32,14 +32,16 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
         down = " (lower is better)" if better.get(objective) == "lower" else ""
         made.add_column(objective + down, justify="right", no_wrap=not down)
     made.add_column("conflict rate", justify="right")
+    made.add_column("mean cosine", justify="right")
     made.add_column("step time", justify="right")
     if tuned:
         made.add_column("lr", justify="right")
     for row in rows:
         cells = [_figure(row, o, _form(rows, o)) if row.seeds else "failed" for o in objectives]
         conflict = "-" if row.conflict_rate is None else f"{row.conflict_rate:.1f} %"
+        cosine = "-" if row.mean_cosine is None else f"{row.mean_cosine:+.2f}"
         time = "-" if row.step_time is None else f"{row.step_time:.2f} x"
-        made.add_row(row.strategy, *cells, conflict, time, *([f"{row.lr:g}"] if tuned else []))
+        made.add_row(row.strategy, *cells, conflict, cosine, time, *([f"{row.lr:g}"] if tuned else []))
     return made
 
 
@@ -60,6 +62,8 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
     seeds = max((len(row.seeds) for rows in summary.values() for row in rows), default=0)
     notes = [
         "conflict rate: inspected steps at which two objectives of a parameter group had a negative cosine; mean over groups and seeds.",
+        "mean cosine: over pairs, inspected steps, groups and seeds. Orthogonal gradients have a "
+        "negative cosine half the time: read the conflict rate beside it.",
         f"step time: median of alternating training steps without inspection, relative to {BASELINE}.",
     ]
     if 1 < seeds < 5:

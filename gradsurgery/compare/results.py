@@ -161,6 +161,8 @@ class Row:
         errors: what went wrong in the runs that failed, at any learning rate.
         better: objective -> "higher" or "lower"; None where the task says nothing.
         figure: what a figure is.
+        mean_cosine: between the gradients of two objectives, over pairs, inspected steps, groups and
+            seeds; None where no group has two objectives.
     """
 
     strategy: str
@@ -173,6 +175,7 @@ class Row:
     errors: tuple[str, ...]
     better: Mapping[str, str] | None = None
     figure: str = ACCURACY
+    mean_cosine: float | None = None
 
     def mean(self, objective: str) -> float:
         """The mean over seeds."""
@@ -211,6 +214,7 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
     done = [line for line in by_lr[lr] if "test" in line]
     objectives = list(done[0]["test"]) if done else []
     conflicts = [rate for line in done for rate in line["conflict_rate"].values()]
+    cosines = [cosine for line in done for cosine in line.get("mean_cosine", {}).values()]
     return Row(
         strategy=label,
         lr=lr,
@@ -222,6 +226,7 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
         errors=tuple(f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}" for group in by_lr.values() for line in group if "error" in line),
         better=directions(done[0]) if done else None,
         figure=done[0].get("figure", ACCURACY) if done else ACCURACY,
+        mean_cosine=statistics.fmean(cosines) if cosines else None,
     )
 
 

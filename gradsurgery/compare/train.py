@@ -51,7 +51,8 @@ def train(
     Returns:
         steps, seconds, "validation" and "test" as objective -> figure, "better" and "figure" (what these
         are), and "conflict_rate": group -> the share of inspected steps at which two of its objectives had a
-        negative cosine. Where rates are to be chosen from and the task does not say which figures are
+        negative cosine, and "mean_cosine": group -> the mean over those steps and the pairs of its
+        objectives. Where rates are to be chosen from and the task does not say which figures are
         better, "validation_loss" is the sum of the losses, or None where it is not finite.
 
     Raises:
@@ -60,6 +61,7 @@ def train(
     steps = epochs * max(1, len(problem.train[0]) // batch)
     look_every = max(1, steps // INSPECTIONS)
     conflicts: dict[str, list[bool]] = {}
+    cosines: dict[str, list[float]] = {}
     begin = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -70,8 +72,9 @@ def train(
             losses = problem.losses(model, examples)
             if step % look_every == 0:
                 for name, group in inspect(losses, model).items():
-                    if len(group.objectives) > 1:
+                    if group.mean_cosine is not None:
                         conflicts.setdefault(name, []).append(bool(group.conflicts))
+                        cosines.setdefault(name, []).append(group.mean_cosine)
             optimizer.zero_grad()
             record = surgery.backward(losses)
             optimizer.step()
@@ -89,6 +92,7 @@ def train(
             "figure": problem.figure,
             **({"validation_loss": _total(problem, model)} if undecided else {}),
             "conflict_rate": {name: sum(seen) / len(seen) for name, seen in conflicts.items()},
+            "mean_cosine": {name: sum(found) / len(found) for name, found in cosines.items()},
         }
 
 
