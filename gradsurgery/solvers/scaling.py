@@ -85,6 +85,20 @@ def least_squares(cosines: Array, target: Array, eps: float | None = None) -> Ar
     return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ target) / values[kept]))
 
 
+def equalizing(cosines: Array, wanted: Array, eps: float | None = None) -> Array:
+    """x = C⁺b: the combination of unit gradients whose cosines with them are as b, as nearly as can be.
+
+    Zero where the unit gradients, weighted by b, sum to zero up to rounding: b is then orthogonal to all that they span, so that
+    C⁺b is nothing but rounding, and bringing it to any length would make a direction of it.
+    """
+    if at_rounding_floor(cosines, wanted, eps):
+        return np.zeros_like(wanted)
+    found = least_squares(cosines, wanted, eps)
+    image = cosines @ found  # of b, the part in their span
+    floor = 10 * (eps or DEFAULT_EPS) * len(wanted) * float(wanted @ wanted)
+    return found if float(image @ image) > floor else np.zeros_like(wanted)
+
+
 def at_rounding_floor(gram: Array, weights: Array, eps: float | None = None) -> bool:
     """Whether Jᵀw is nothing but rounding noise: ‖Jᵀw‖² <= 10·eps·(Σ |wⱼ| nⱼ)²."""
     size = float(np.abs(weights) @ np.sqrt(np.diagonal(gram)))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gradsurgery.registry import homogeneous, strategy, when
-from gradsurgery.solvers import least_squares, split
+from gradsurgery.solvers import equalizing, split
 from gradsurgery.solvers.solution import Array
 
 
@@ -19,12 +19,13 @@ from gradsurgery.solvers.solution import Array
         when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "scale-invariant"),
     ),
 )
-def imtl_g(gram: Array) -> Array:
+def imtl_g(gram: Array, eps: float | None = None) -> Array:
     """d = Jᵀw with ⟨d, gᵢ⟩/nᵢ equal for all i and Σw = 1 (equation 6): wᵢ ∝ (C⁺1)ᵢ/nᵢ, C the matrix of cosines.
 
     For two objectives w₁ = n₂/(n₁ + n₂), and nobody is hurt. From three on weights may be negative, and d even an ascent
     direction for every objective: that is the method. Where some gradients are zero they take all the weight, so that d
-    is zero; where the weights cannot be brought to sum to one (only rounding is left of their sum) they are zero.
+    is zero. Where the unit gradients sum to zero up to rounding, or the weights do (they cannot be brought to sum to one), all
+    weights are zero.
 
     Example:
         >>> from gradsurgery import get_strategy
@@ -38,7 +39,7 @@ def imtl_g(gram: Array) -> Array:
     scale = norms.min() / norms
     if len(norms) == 2:
         return np.asarray(scale / scale.sum())
-    weights = scale * least_squares(cosines, np.ones(len(norms)))
+    weights = scale * equalizing(cosines, np.ones(len(norms)), eps)
     total = float(weights.sum())
     if abs(total) <= 1e-12 * float(np.abs(weights).sum()):
         return np.zeros(len(norms))

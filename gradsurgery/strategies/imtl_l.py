@@ -1,10 +1,11 @@
 """imtl-l: every loss scaled to the same size, by a learned factor."""
 
+import math
 from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy
+from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy, warn_of_underflow
 from gradsurgery.solvers.solution import Array
 
 
@@ -18,7 +19,9 @@ from gradsurgery.solvers.solution import Array
 def imtl_l(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 1e-3, optimizer: Optimizer = "sgd") -> Array:
     """The gradient of Σᵢ e^(sᵢ) Lᵢ − sᵢ, s learned: at the optimum every scaled loss e^(sᵢ) Lᵢ is 1 (equation 8).
 
-    wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is the sum.
+    wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is the sum. One step moves s by at most 1, a weight by
+    a factor of e: at a loss of 4e4 plain gradient descent would move it by 40 and switch the loss off for good, since a
+    weight returns by lr per step only. A weight that has sunk below 1e-9 without a part in the sum is warned of.
 
     Args:
         lr: the learning rate of s. In the paper s is one more parameter of the model, at the model's learning rate: give yours.
@@ -34,5 +37,6 @@ def imtl_l(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 1e-3
     """
     logs = state.vector("s", 0.0)
     weights = np.exp(logs)
-    logs[:] = descend(state, "s", logs, weights * losses - 1, lr, optimizer)
+    warn_of_underflow("imtl-l", state, weights, losses, math.ceil(1 / lr))
+    logs[:] = descend(state, "s", logs, weights * losses - 1, lr, optimizer, longest=1.0)
     return np.asarray(weights)

@@ -66,7 +66,8 @@ def pcd(
     floors[squares == 0] = -np.inf
     start = np.eye(n)[first]
     found = nearest_above(scaled, start, floors).value
+    moved = found - start
     square = float(found @ scaled @ found)
-    if at_rounding_floor(scaled, found, eps):
-        return np.zeros(n)
+    if at_rounding_floor(scaled, found, eps) or (moved.any() and at_rounding_floor(scaled, moved, eps)):
+        return start  # secondaries that contradict each other but for rounding
     return np.asarray(found * scale * np.sqrt(squares[first] / square))

@@ -1,10 +1,11 @@
 """uw: homoscedastic uncertainty as the weight of each loss."""
 
+import math
 from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy
+from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy, warn_of_underflow
 from gradsurgery.solvers.solution import Array
 
 
@@ -18,7 +19,9 @@ from gradsurgery.solvers.solution import Array
 def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, optimizer: Optimizer = "sgd") -> Array:
     """The gradient of Σᵢ ½(e^(−sᵢ) Lᵢ + sᵢ), s = log σ² learned (equation 7 of the paper, with its log variance).
 
-    wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½.
+    wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½. One step moves s by at most 1, a
+    weight by a factor of e: at a loss of 4e4 plain gradient descent would move it by 50 and switch the loss off for good, since
+    a weight returns by lr/2 per step only. A weight that has sunk below 1e-9 without a part in the sum is warned of.
 
     Args:
         lr: the learning rate of s; the paper trains everything by gradient descent at 2.5e-3.
@@ -34,5 +37,6 @@ def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, 
     """
     logs = state.vector("log variance", 0.0)
     weights = 0.5 * np.exp(-logs)
-    logs[:] = descend(state, "log variance", logs, 0.5 - weights * losses, lr, optimizer)
+    warn_of_underflow("uw", state, weights, losses, math.ceil(2 / lr))
+    logs[:] = descend(state, "log variance", logs, 0.5 - weights * losses, lr, optimizer, longest=1.0)
     return np.asarray(weights)
