@@ -15,7 +15,16 @@ UNDERFLOW = 1e-9  # of a weight that began near one
 TAKES_PART = 1e-3  # of its product with the loss
 
 
-def descend(state: State, name: str, value: Array, slope: Array, lr: float, optimizer: Optimizer = "adam", weight_decay: float = 0.0, longest: float = math.inf) -> Array:
+def descend(
+    state: State,
+    name: str,
+    value: Array,
+    slope: Array,
+    lr: float,
+    optimizer: Optimizer = "adam",
+    weight_decay: float = 0.0,
+    longest: float = math.inf,
+) -> Array:
     """The value after one step against its slope; the optimizer's moments are kept in the state under the value's name.
 
     "adam" is Adam (Kingma & Ba 2015) with torch's defaults, "sgd" plain gradient descent; weight decay is added to the slope,
@@ -43,8 +52,14 @@ def descend(state: State, name: str, value: Array, slope: Array, lr: float, opti
     return np.asarray(value - np.clip(moved, -longest, longest))
 
 
-def warn_of_underflow(strategy: str, state: State, weights: Array, losses: Array, steps: int) -> None:
-    """Warn of objectives whose learned weight has sunk so far that they take no part: wL is about one where it has settled.
+def warn_of_underflow(
+    strategy: str,
+    state: State,
+    weights: Array,
+    losses: Array,
+    steps: int,
+) -> None:
+    """Warn of an objective whose learned weight w has sunk so far that it takes no part.
 
     Args:
         strategy: the strategy's name.
@@ -57,6 +72,7 @@ def warn_of_underflow(strategy: str, state: State, weights: Array, losses: Array
     if lost.any():
         i = int(np.argmax(lost))
         warn(
-            f"strategy {strategy!r}: the weight of {state.objectives[i]!r} is {weights[i]:.1e} at a loss of {losses[i]:.3g}, so that it takes no part, and "
-            f"it grows by a factor of e in {steps} steps at best. Begin with a new state and scale that loss down, or raise lr."
+            f"strategy {strategy!r}: the weight of {state.objectives[i]!r} is {weights[i]:.1e} at a "
+            f"loss of {losses[i]:.3g}, so that it takes no part, and it grows by a factor of e in "
+            f"{steps} steps at best. Begin with a new state and scale that loss down, or raise lr."
         )

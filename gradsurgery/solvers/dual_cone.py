@@ -15,22 +15,29 @@ TOLERANCE = 1e-10
 SWAP = np.array([[0.0, 1.0], [1.0, 0.0]])
 
 
-def project_dual_cone(gram: Any, weights: Any = None, ridge: float = 0.0, eps: float | None = None) -> Solution:
+def project_dual_cone(
+    gram: Any,
+    weights: Any = None,
+    ridge: float = 0.0,
+    eps: float | None = None,
+) -> Solution:
     """The direction nearest to Jᵀu among those that conflict with no gradient, from the Gram matrix.
 
     min ‖d − Jᵀu‖ s.t. Jd >= 0. By duality d = Jᵀv with v = argmin vᵀGv s.t. v >= u (Lopez-Paz & Ranzato 2017,
     equation 11; Quinton & Rey 2024, proposition 1), which is non-negative least squares in v − u. It is solved on
     the cosines, with the norms apart.
 
-    Rows that cancel but for rounding call for weights as large as one over that rounding, which make noise of any length. There the
-    weights are bounded (`gradsurgery.solvers.flat`), so that d is no longer than Jᵀu, and no ⟨gᵢ, d⟩ falls below −ρ nᵢ Σ |vⱼ|nⱼ
-    by it, with ρ the larger of 5e-11 and ten times the accuracy of the Gram's entries.
+    Rows that cancel but for rounding call for weights as large as one over that rounding, and d is
+    then noise of any length. There the weights are bounded (`gradsurgery.solvers.flat`), so that d
+    is no longer than Jᵀu. No ⟨gᵢ, d⟩ falls below −ρ nᵢ Σ |vⱼ|nⱼ by it, with ρ the larger of 5e-11
+    and ten times the accuracy of the Gram's entries.
 
     Args:
         gram: G = JJᵀ [n, n].
         weights: u [n], any sign; None is 1/n for each.
-        ridge: ρ of one's own, which adds ρ·Σ (vᵢ − uᵢ)²nᵢ² everywhere; 0 bounds the weights only where rounding would decide them.
-        eps: relative accuracy of the Gram's entries; None is 1e-6 for a Gram matrix in float32 and 1e-15 for any other.
+        ridge: ρ of one's own, which adds ρ·Σ (vᵢ − uᵢ)²nᵢ² everywhere; 0 bounds the weights only
+            where rounding would decide them.
+        eps: relative accuracy of the Gram's entries; None is 1e-6 for float32 and 1e-15 else.
 
     Returns:
         `Solution` with value v [n], objective vᵀGv, and gap the larger of maxᵢ −(Gv)ᵢ / (nᵢ s) (infeasibility) and
@@ -65,14 +72,21 @@ def project_dual_cone(gram: Any, weights: Any = None, ridge: float = 0.0, eps: f
         added[live], ridge = found
     gap = cone_gap(cosines, scaled + added, added)
     value = start + np.divide(added * size, norms, out=np.zeros_like(norms), where=live)
-    return Solution(value, gap, int(np.count_nonzero(added)), gap <= max(TOLERANCE, ridge), float(value @ gram @ value))
+    close = gap <= max(TOLERANCE, ridge)
+    return Solution(value, gap, int(np.count_nonzero(added)), close, float(value @ gram @ value))
 
 
-def _multipliers(cosines: Array, start: Array, ridge: float, eps: float) -> tuple[Array, float] | None:
+def _multipliers(
+    cosines: Array,
+    start: Array,
+    ridge: float,
+    eps: float,
+) -> tuple[Array, float] | None:
     """z >= 0 of one projection and the ridge it was found on."""
     if ridge > 0:
-        root = np.vstack([factor(cosines), np.sqrt(ridge) * np.eye(len(cosines))])
-        found = nonnegative_least_squares(root, np.append(-(root[: len(cosines)] @ start), np.zeros(len(cosines))))
+        n, root = len(cosines), factor(cosines)
+        target = np.append(-(root @ start), np.zeros(n))
+        found = nonnegative_least_squares(np.vstack([root, np.sqrt(ridge) * np.eye(n)]), target)
         return None if found is None else (found, ridge)
     upper = well_conditioned(cosines, eps)
     if upper is None:
@@ -91,7 +105,7 @@ def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> So
     Args:
         gram: G = JJᵀ [n, n].
         weights: u >= 0 [n]; None is 1/n for each.
-        eps: relative accuracy of the Gram's entries; None is 1e-6 for a Gram matrix in float32 and 1e-15 for any other.
+        eps: relative accuracy of the Gram's entries; None is 1e-6 for float32 and 1e-15 else.
 
     Returns:
         `Solution` with value v [n], objective vᵀGv, and gap the largest of those of the projections (`project_dual_cone`).
@@ -132,7 +146,8 @@ def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> So
     gap = max(0.0, float((-image.min(1) / size).max()), float((np.abs(np.einsum("ij,ij->i", added, image)) / size**2).max()))
     value = start.copy()
     value[live] += ((start * norms)[live] @ added) / norms[live]
-    return Solution(value, gap, int(np.count_nonzero(added)), gap <= max(TOLERANCE, ridge), float(value @ gram @ value))
+    close = gap <= max(TOLERANCE, ridge)
+    return Solution(value, gap, int(np.count_nonzero(added)), close, float(value @ gram @ value))
 
 
 def cone_gap(cosines: Array, point: Array, multipliers: Array) -> float:

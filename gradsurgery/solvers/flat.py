@@ -11,13 +11,19 @@ MARGIN = 10.0  # of the ridge above the accuracy of the Gram matrix
 ACCURATE = 1e-15  # times n: a multiplier of 1e5 makes 1e-12 of its size too coarse
 
 
-def bounded_multipliers(cosines: Array, starts: Array, eps: float | None = None) -> tuple[Array, float] | None:
-    """For each row u of `starts` the z >= 0 that minimises (u + z)ᵀC(u + z), where C leaves z undetermined up to rounding.
+def bounded_multipliers(
+    cosines: Array,
+    starts: Array,
+    eps: float | None = None,
+) -> tuple[Array, float] | None:
+    """For each row u of `starts` the z >= 0 that minimises (u + z)ᵀC(u + z), for C nearly singular.
 
-    Where gradients cancel up to rounding, C is zero along some z: the exact minimum has multipliers as large as one over that rounding,
-    and all they bring into d is noise. Two proximal steps z ← argmin (u + z)ᵀC(u + z) + ρ‖z − z'‖² from z' = 0 (iterated Tikhonov
-    regularisation) bound them by about 2‖Uᵀu‖/√ρ. Each step shortens d, so it stays no longer than Uᵀu. A direction of curvature
-    λ is off by (ρ/(λ + ρ))² only, which is rounding wherever the Gram matrix determines it.
+    Where gradients cancel up to rounding, C is zero along some z. The exact minimum then has
+    multipliers as large as one over that rounding, and what they bring into d is noise.
+    Two proximal steps z ← argmin (u + z)ᵀC(u + z) + ρ‖z − z'‖² from z' = 0 (iterated Tikhonov
+    regularisation) bound them by about 2‖Uᵀu‖/√ρ. Each step shortens d, so that it stays no longer
+    than Uᵀu. A direction of curvature λ is off by (ρ/(λ + ρ))² only: by rounding, wherever the Gram
+    matrix determines it.
 
     ρ is the largest of 5e-11, ten times the accuracy of C, and ten times its most negative eigenvalue.
 
@@ -33,11 +39,12 @@ def bounded_multipliers(cosines: Array, starts: Array, eps: float | None = None)
     negative = max(0.0, -float(np.linalg.eigvalsh(cosines)[0]))
     ridge = max(RIDGE, MARGIN * (eps or DEFAULT_EPS), MARGIN * negative)
     matrix = cosines + ridge * np.eye(n)
-    found: Array | None = np.zeros_like(starts)
+    found: Array = np.zeros_like(starts)
     for _ in range(2):
         # (C + ρI)(u' + z) is the slope of the step when u' = u − ρ(C + ρI)⁻¹(u + z')
         shifted = starts - ridge * np.linalg.solve(matrix, (starts + found).T).T
-        found = complementary(matrix, shifted, ACCURATE * n)
-        if found is None:
+        moved = complementary(matrix, shifted, ACCURATE * n)
+        if moved is None:
             return None
+        found = moved
     return found, ridge

@@ -38,7 +38,7 @@ def as_gram(gram: Any) -> Array:
 
 
 def accuracy(gram: Any, eps: float | None = None) -> float:
-    """The relative accuracy of a Gram matrix's entries: as given, else 1e-6 where they are in float32 and 1e-15 for any other."""
+    """The relative accuracy of a Gram's entries: as given, else 1e-6 in float32 and 1e-15 elsewhere."""
     if eps is not None:
         return eps
     return SINGLE_EPS if str(getattr(gram, "dtype", "")).endswith("float32") else DEFAULT_EPS
@@ -60,12 +60,17 @@ def factor(cosines: Array) -> Array:
 
 
 def well_conditioned(cosines: Array, eps: float | None = None) -> Array | None:
-    """Cholesky's L [n, n] with LᵀL = cosines, or None where its diagonal comes near what rounding of relative size `eps` makes."""
+    """Cholesky's L [n, n] with LᵀL = cosines; None where its diagonal comes near rounding.
+
+    Args:
+        cosines: C [n, n].
+        eps: relative accuracy of its entries; None is 1e-15.
+    """
     try:
         upper: Array = np.asarray(np.linalg.cholesky(cosines).T, dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
-    least = WELL_CONDITIONED if eps is None or eps <= DEFAULT_EPS else max(WELL_CONDITIONED, 100 * math.sqrt(eps))
+    least = WELL_CONDITIONED if eps is None else max(WELL_CONDITIONED, 100 * math.sqrt(eps))
     return upper if upper.diagonal().min(initial=1.0) > least else None
 
 
@@ -77,7 +82,7 @@ def principal_factor(cosines: Array) -> Array:
 
 
 def least_squares(cosines: Array, target: Array, eps: float | None = None) -> Array:
-    """C⁺b for a matrix of cosines, with eigenvalues below rounding of relative size `eps` taken for zero."""
+    """C⁺b for a matrix of cosines, with eigenvalues below rounding (`eps`) taken for zero."""
     if well_conditioned(cosines, eps) is not None:
         return np.asarray(np.linalg.solve(cosines, target))
     values, vectors = np.linalg.eigh(cosines)
@@ -86,10 +91,10 @@ def least_squares(cosines: Array, target: Array, eps: float | None = None) -> Ar
 
 
 def equalizing(cosines: Array, wanted: Array, eps: float | None = None) -> Array:
-    """x = C⁺b: the combination of unit gradients whose cosines with them are as b, as nearly as can be.
+    """x = C⁺b: the combination of unit gradients whose products with them are nearest to b.
 
-    Zero where the unit gradients, weighted by b, sum to zero up to rounding: b is then orthogonal to all that they span, so that
-    C⁺b is nothing but rounding, and bringing it to any length would make a direction of it.
+    Zero where the unit gradients, weighted by b, sum to zero up to rounding. C⁺b is zero there, and
+    what is computed for it is rounding, of which a normalisation would make a direction.
     """
     if at_rounding_floor(cosines, wanted, eps):
         return np.zeros_like(wanted)

@@ -29,8 +29,8 @@ def db_mtl(
     """d = Σᵢ (maxⱼ‖yⱼ‖/‖yᵢ‖) yᵢ with yᵢ ← βₖyᵢ + (1 − βₖ) gᵢ/Lᵢ, βₖ = β/k^σ in step k (equations 2 and 3, Algorithm 1).
 
     gᵢ/Lᵢ is the gradient of log Lᵢ, which balances the losses' scales; the common length balances the gradients'. y starts
-    at the first gradient's share (1 − β₁) gᵢ/Lᵢ, as in the official code. A loss of exactly zero counts as 1e-8, which that code adds to
-    every loss.
+    at the first gradient's share (1 − β₁) gᵢ/Lᵢ, as in the official code. A loss of exactly zero
+    counts as 1e-8, which that code adds to every loss.
 
     Args:
         beta: β of the running gradients.
@@ -46,7 +46,8 @@ def db_mtl(
         >>> balanced(rows, losses=[1.0, 2.0], state=gs.State())
         tensor([3., 3.])
     """
-    sizes = torch.as_tensor(losses_from_zero("strategy 'db-mtl'", losses, objectives, SMALL), device=rows.device)
+    positive = losses_from_zero("strategy 'db-mtl'", losses, objectives, SMALL)
+    sizes = torch.as_tensor(positive, device=rows.device)
     count = state.scalar("steps", 0.0) + 1
     state["steps"] = count
     share = beta / count**beta_decay

@@ -14,7 +14,13 @@ from gradsurgery.solvers.solution import Array, Solution
     claims=("non-conflicting", homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"preference": tuple(1.0 + i for i in range(64))},),
 )
-def dualproj(gram: Array, objectives: tuple[str, ...], eps: float | None = None, *, preference: Any = None) -> Solution:
+def dualproj(
+    gram: Array,
+    objectives: tuple[str, ...],
+    eps: float | None = None,
+    *,
+    preference: Any = None,
+) -> Solution:
     """The direction nearest to the mean among those that conflict with no gradient: d = Jᵀv, v = argmin vᵀGv s.t. v >= u, u = 1/n.
 
     Equation 11 of GEM, with all gradients as constraints. Nobody is hurt; an objective that the mean hurts is left just
@@ -31,4 +37,6 @@ def dualproj(gram: Array, objectives: tuple[str, ...], eps: float | None = None,
         >>> get_strategy("dualproj").weights([[1.0, -2.0], [-2.0, 5.0]]).tolist()
         [1.0, 0.5]
     """
-    return project_dual_cone(gram, None if preference is None else by_objective("preference", preference, objectives), eps=eps)
+    if preference is None:
+        return project_dual_cone(gram, eps=eps)
+    return project_dual_cone(gram, by_objective("preference", preference, objectives), eps=eps)

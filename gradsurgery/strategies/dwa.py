@@ -21,8 +21,8 @@ def dwa(
 ) -> Array:
     """w = n·softmax(r/T) with rᵢ = L̄ᵢ(t − 1)/L̄ᵢ(t − 2), L̄(t) the mean loss over the t-th window (equation 7).
 
-    In the first two windows, and for an objective that was not there for two whole windows, r is 1; also where L̄(t − 2) is exactly zero,
-    since nothing is known of a rate then.
+    In the first two windows, and for an objective that was not there for two whole windows, r is 1.
+    So it is where L̄(t − 2) is exactly zero, since there is no rate then.
 
     Args:
         temperature: T; the larger, the more even are the weights.

@@ -32,8 +32,8 @@ def famo(
 
     Then ξ takes Adam's step on J_softmaxᵀ(log D − log D'), with D' the same after the step on the parameters. Give the losses on the
     same data after the optimizer's step to `Surgery.observe(losses)`; without that the next step's losses serve as D', which are
-    those of other data. Either way ξ moves at the beginning of the next step. A loss at its minimum has D = 1e-8, so that it takes nearly
-    all of the weight, as in the official code.
+    those of other data. Either way ξ moves at the beginning of the next step. A loss at its minimum
+    has D = 1e-8, so that it takes nearly all of the weight, as in the official code.
 
     Args:
         lr: Adam's learning rate for ξ.
@@ -51,7 +51,8 @@ def famo(
         [0.75, 0.25]
     """
     least = by_objective("minimum", minimum, objectives)
-    above = losses_from_zero("strategy 'famo' (less the minimum)", losses - least, objectives) + SMALL
+    where = "strategy 'famo' (less the minimum)"
+    above = losses_from_zero(where, losses - least, objectives) + SMALL
     logits, last = state.vector("xi", 0.0), state.vector("last", np.nan)
     seen = ~np.isnan(last)
     if seen.any():

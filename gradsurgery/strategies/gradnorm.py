@@ -29,8 +29,9 @@ def gradnorm(
 
     w starts at 1, is kept >= 0 and rescaled after each step so that Σw over all objectives, those absent in this
     step included, stays their number (Algorithm 1). Lᵢ⁰ is the loss of the objective's
-    first step; a later one may be zero. Lengths are taken in units of n̄, so that their scale does not matter to the learning rate of w.
-    One step moves a weight by at most 1, the mean weight: with "sgd" a gradient 1e6 times longer than the others would throw it further.
+    first step; a later one may be zero. Lengths are taken in units of n̄, so that their scale does
+    not matter to the learning rate of w. One step moves a weight by at most 1, the mean weight: with
+    "sgd" a gradient 1e6 times longer than the others would throw it further.
 
     Args:
         alpha: α, how strongly objectives that lag behind are favoured.
@@ -57,13 +58,17 @@ def gradnorm(
     first[:] = np.where(np.isnan(first), losses, first)
     if (first == 0).any():
         name = objectives[int(np.argmax(first == 0))]
-        raise InputError(f"strategy 'gradnorm': the first loss of {name!r} is 0, and its later ones are divided by it: leave it out until it is above 0.")
+        raise InputError(
+            f"strategy 'gradnorm': the first loss of {name!r} is 0, and later ones are divided by it: "
+            "leave this objective out of the step until its loss is above 0."
+        )
     rate = losses / first
     rate = rate / (rate.mean() or 1.0)
     mean = float((weights * norms).mean())
     if mean > 0:
         slope = norms / mean * np.sign(weights * norms - mean * rate**alpha)
-        moved = np.maximum(descend(state, "weights", weights, slope, lr, optimizer, longest=1.0), 0.0)
+        moved = descend(state, "weights", weights, slope, lr, optimizer, longest=1.0)
+        moved = np.maximum(moved, 0.0)
         if moved.sum() > 0:
             weights[:] = moved * weights.sum() / moved.sum()
     return used

@@ -19,9 +19,11 @@ from gradsurgery.solvers.solution import Array
 def imtl_l(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 1e-3, optimizer: Optimizer = "sgd") -> Array:
     """The gradient of Σᵢ e^(sᵢ) Lᵢ − sᵢ, s learned: at the optimum every scaled loss e^(sᵢ) Lᵢ is 1 (equation 8).
 
-    wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is the sum. One step moves s by at most 1, a weight by
-    a factor of e: at a loss of 4e4 plain gradient descent would move it by 40 and switch the loss off for good, since a
-    weight returns by lr per step only. A weight that has sunk below 1e-9 without a part in the sum is warned of.
+    wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is the sum.
+
+    One step moves s by at most 1, so a weight by a factor of e at most. At a loss of 4e4 plain
+    gradient descent would move s by 40 and switch that loss off for good: s returns by lr per step
+    only. A weight below 1e-9 that leaves its loss no part in the sum is warned of.
 
     Args:
         lr: the learning rate of s. In the paper s is one more parameter of the model, at the model's learning rate: give yours.

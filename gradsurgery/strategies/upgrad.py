@@ -17,7 +17,13 @@ from gradsurgery.solvers.solution import Array, Solution
     claims=("non-conflicting", "strict", homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"preference": tuple(1.0 + i for i in range(64))},),
 )
-def upgrad(gram: Array, objectives: tuple[str, ...], eps: float | None = None, *, preference: Any = None) -> Solution:
+def upgrad(
+    gram: Array,
+    objectives: tuple[str, ...],
+    eps: float | None = None,
+    *,
+    preference: Any = None,
+) -> Solution:
     """d = Σᵢ of the projections of uᵢgᵢ onto the cone of directions that conflict with no gradient, u = 1/n (definition 5).
 
     Each projection is Jᵀv with v = argmin vᵀGv s.t. v >= uᵢeᵢ (proposition 1). Nobody is hurt, and where no gradients

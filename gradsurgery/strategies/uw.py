@@ -19,9 +19,11 @@ from gradsurgery.solvers.solution import Array
 def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, optimizer: Optimizer = "sgd") -> Array:
     """The gradient of Σᵢ ½(e^(−sᵢ) Lᵢ + sᵢ), s = log σ² learned (equation 7 of the paper, with its log variance).
 
-    wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½. One step moves s by at most 1, a
-    weight by a factor of e: at a loss of 4e4 plain gradient descent would move it by 50 and switch the loss off for good, since
-    a weight returns by lr/2 per step only. A weight that has sunk below 1e-9 without a part in the sum is warned of.
+    wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½.
+
+    One step moves s by at most 1, so a weight by a factor of e at most. At a loss of 4e4 plain
+    gradient descent would move s by 50 and switch that loss off for good: s returns by lr/2 per step
+    only. A weight below 1e-9 that leaves its loss no part in the sum is warned of.
 
     Args:
         lr: the learning rate of s; the paper trains everything by gradient descent at 2.5e-3.
