@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradsurgery.registry import by_objective, homogeneous, strategy
+from gradsurgery.registry import by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import project_dual_cone
 from gradsurgery.solvers.solution import Array, Solution
 
@@ -11,7 +11,13 @@ from gradsurgery.solvers.solution import Array, Solution
     "dualproj",
     paper="Lopez-Paz & Ranzato 2017, arXiv:1706.08840 (GEM)",
     scale="mean",
-    claims=("non-conflicting", homogeneous(1), "permutation-equivariant", "deterministic"),
+    claims=(
+        "non-conflicting",
+        homogeneous(1),
+        "permutation-equivariant",
+        "deterministic",
+        when("no preference is given", lambda options: options["preference"] is None, "projection"),
+    ),
     variants=({"preference": tuple(1.0 + i for i in range(64))},),
 )
 def dualproj(

@@ -18,7 +18,7 @@ from gradsurgery.solvers.solution import Array
         "deterministic",
         when("no preference is given", lambda options: options["preference"] is None, "sums-to-one"),
     ),
-    variants=({"preference": tuple(1.0 + i for i in range(64))},),
+    variants=({"preference": tuple((1.0 + i) / 1000 for i in range(64))},),
 )
 def sdmgrad(
     cross: Array,

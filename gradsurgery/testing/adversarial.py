@@ -86,8 +86,8 @@ class Sample:
 
     @cached_property
     def rank(self) -> int:
-        """The rank of J, found on rows of length one."""
-        return int(np.linalg.matrix_rank(self.units, tol=1e-12))
+        """The rank of J, found on rows of length one: what is shorter than 1e-6 is float32 rounding."""
+        return int(np.linalg.matrix_rank(self.units, tol=1e-6))
 
     def hull(self, divisors: Array | None = None) -> tuple[float, float]:
         """‖d‖² and Σ wⱼnⱼ at the min-norm point d = Jᵀw of the rows' convex hull.
@@ -249,6 +249,16 @@ def _zero(rng: np.random.Generator, n: int) -> Array:
     rows = _gaussian(rng, n, n + 1)
     rows[rng.integers(n)] = 0.0
     return rows
+
+
+@_kind("cancelling in float32", 3)
+def _cancelling_single(rng: np.random.Generator, n: int) -> Array:
+    """Rows in float32: two to four cancel up to its rounding, the others are free."""
+    rows = rng.standard_normal((n, 2 * n)).astype(np.float32)
+    k = int(rng.integers(2, min(5, n)))
+    shares = rng.uniform(0.2, 5.0, k - 1).astype(np.float32)
+    rows[k - 1] = -(shares[:, None] * rows[: k - 1]).sum(0)
+    return _unit(rows[rng.permutation(n)].astype(np.float64))
 
 
 KINDS = tuple(_kinds)
