@@ -24,7 +24,7 @@ ALLOWED = {
     "objectives": {"errors", "record", "tapped", "ownership"},
     "state": {"errors", "record"},
     "options": {"errors"},
-    "learning": {"state"},
+    "learning": {"errors", "state"},
     "contract": {"errors", "options", "record", "claims", "solvers", "objectives", "state"},
     "registry": {"errors", "learning", "options", "record", "claims", "solvers", "objectives", "state", "contract"},
     "strategies": {"errors", "registry", "solvers"},

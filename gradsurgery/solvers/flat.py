@@ -25,7 +25,8 @@ def bounded_multipliers(
     than Uᵀu. A direction of curvature λ is off by (ρ/(λ + ρ))² only: by rounding, wherever the Gram
     matrix determines it.
 
-    ρ is the largest of 5e-11, ten times the accuracy of C, and ten times its most negative eigenvalue.
+    ρ is the largest of 5e-11, ten times the accuracy of C, and ten times the size of its most
+    negative eigenvalue.
 
     Args:
         cosines: C [n, n], with a unit diagonal.

@@ -38,7 +38,7 @@ def as_gram(gram: Any) -> Array:
 
 
 def accuracy(gram: Any, eps: float | None = None) -> float:
-    """The relative accuracy of a Gram's entries: as given, else 1e-6 in float32 and 1e-15 elsewhere."""
+    """The relative accuracy of a Gram's entries: as given, else 1e-6 in float32, else 1e-15."""
     if eps is not None:
         return eps
     return SINGLE_EPS if str(getattr(gram, "dtype", "")).endswith("float32") else DEFAULT_EPS

@@ -39,7 +39,12 @@ def _promising(options: Mapping[str, Any]) -> Strategy:
     scale="own",
     claims=forwarded("the wrapped strategy promises it", _promising),
     inputs=lambda options: {"state"} | set(_base(options).inputs),
-    variants=({"base": "pcgrad"}, {"base": "nash-mtl"}, {"base": "mgda(normalize='l2')"}, {"initial": 1.0}),
+    variants=(
+        {"base": "pcgrad"},
+        {"base": "nash-mtl"},
+        {"base": "mgda(normalize='l2')"},
+        {"initial": 1.0},
+    ),
 )
 def cr_mogm(
     state: State,

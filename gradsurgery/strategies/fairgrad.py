@@ -31,8 +31,8 @@ def fairgrad(
     """d = Jᵀw with (Gw)ᵢ = wᵢ^(−1/α), w > 0 (equation 4): every objective improves, by (Gw)ᵢ.
 
     Found as the minimum of a strictly convex function, so that w is unique. α = 1 is `nash-mtl`; a larger α cares more for the
-    objective that improves least. α = 0 asks for the sum of all improvements alone: w = 1, the plain
-    sum, which may conflict. For α > 0 d is zero where the gradients are Pareto stationary.
+    objective that improves least. α = 0 asks for the sum of all improvements alone: w = 1, so the
+    sum of the gradients, which may conflict. For α > 0 d is zero where they are Pareto stationary.
 
     Args:
         alpha: α >= 0; 2 in the official runs.

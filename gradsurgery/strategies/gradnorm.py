@@ -30,8 +30,8 @@ def gradnorm(
     w starts at 1, is kept >= 0 and rescaled after each step so that Σw over all objectives, those absent in this
     step included, stays their number (Algorithm 1). Lᵢ⁰ is the loss of the objective's
     first step; a later one may be zero. Lengths are taken in units of n̄, so that their scale does
-    not matter to the learning rate of w. One step moves a weight by at most 1, the mean weight: with
-    "sgd" a gradient 1e6 times longer than the others would throw it further.
+    not matter to the learning rate of w. One step moves a weight by at most 1, the mean weight:
+    under "sgd" a gradient 1e6 times longer than the others would move it further.
 
     Args:
         alpha: α, how strongly objectives that lag behind are favoured.
@@ -39,7 +39,8 @@ def gradnorm(
         optimizer: what moves w: "adam" or "sgd".
 
     Raises:
-        InputError: when a loss is negative, or an objective's first loss is exactly zero; the message names it.
+        InputError: when a loss is negative, or an objective's first loss is exactly zero; the
+            message names it.
 
     Example:
         >>> import numpy as np, gradsurgery as gs
@@ -59,8 +60,8 @@ def gradnorm(
     if (first == 0).any():
         name = objectives[int(np.argmax(first == 0))]
         raise InputError(
-            f"strategy 'gradnorm': the first loss of {name!r} is 0, and later ones are divided by it: "
-            "leave this objective out of the step until its loss is above 0."
+            f"strategy 'gradnorm': the first loss of {name!r} is 0, and later ones are divided by "
+            "it: leave this objective out of the step until its loss is above 0."
         )
     rate = losses / first
     rate = rate / (rate.mean() or 1.0)

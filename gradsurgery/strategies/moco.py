@@ -31,7 +31,7 @@ def moco(
     """d = Yᵀλ with yᵢ ← yᵢ − βₖ(yᵢ − Lᵢgᵢ/nᵢ) and λ ← Π(λ − γₖ(YYᵀ + ρI)λ) onto the simplex (Algorithm 1).
 
     βₖ = β/k^σ and γₖ = γ/k^τ in step k; y starts at zero and λ at 1/n. Gradients are brought to the length of their loss first, as
-    in the official code; one whose loss is exactly zero adds nothing. LibMTL's class takes a softmax
+    in the official code; one whose loss is exactly zero adds nothing. LibMTL's class has a softmax
     where the paper projects onto the simplex. γ is absolute: beside losses of 1e3 and more λ leaps
     between objectives, which a smaller γ or smaller losses prevent.
 

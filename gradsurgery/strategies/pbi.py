@@ -22,8 +22,8 @@ ROUNDING = 2.0**-23  # of losses in float32
 def pbi(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, theta: Annotated[float, NON_NEGATIVE] = 5.0, ideal: Any = 0.0) -> Array:
     """The gradient of d₁ + θd₂, d₁ = ⟨L − z, ŵ⟩ and d₂ = ‖(L − z) − d₁ŵ‖: ŵ + θ((L − z) − d₁ŵ)/d₂ (section III.A).
 
-    Where the losses lie on the preferred direction (d₂ is only the rounding of losses in float32) the second term, which has no
-    gradient there, is left out.
+    Where the losses lie on the preferred direction (d₂ is only the rounding of losses in float32)
+    the second term, which has no gradient there, is left out.
 
     Args:
         preference: w, a dict from name to number, or numbers in the order of the losses when those are a sequence; 1 by default.

@@ -18,7 +18,7 @@ from gradsurgery.solvers.solution import Array
         "deterministic",
         when("no preference is given", lambda options: options["preference"] is None, "sums-to-one"),
     ),
-    variants=({"preference": tuple((1.0 + i) / 1000 for i in range(64))},),
+    variants=({"preference": 0.5},),
 )
 def sdmgrad(
     cross: Array,
@@ -38,15 +38,17 @@ def sdmgrad(
     size of the gradients does not matter. w goes on from where the last step left it; the momentum starts anew. At the paper's
     learning rate w swings from side to side: between gradients that nearly cancel, rounding decides where it ends.
 
-    The unit of `lr` is 1/mean(n₁ᵢn₂ᵢ). The official code and LibMTL divide by the square of the mean length, which is up
-    to n times smaller, so that the same number is a shorter step here; LibMTL's own is 5.
+    The unit of `lr` is 1/mean(n₁ᵢn₂ᵢ). The official code and LibMTL divide by the square of the
+    mean length, which is up to n times smaller: the same number is a shorter step here. LibMTL's
+    is 5.
 
     Args:
         lam: λ, the pull towards the mean.
         lr: the learning rate of the steps on w.
         momentum: their momentum.
         steps: how many.
-        preference: u in place of 1/n, a dict from name to number, or numbers in the order of the losses; sum 1 keeps the scale.
+        preference: u in place of 1/n: a number for all, a dict by name, or numbers in the order of
+            the losses; those that sum to one keep the scale.
 
     Raises:
         InputError: for anything but three batches, or when an objective has no number.

@@ -9,7 +9,7 @@ from gradsurgery.registry import POSITIVE, Range, State, by_objective, homogeneo
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 
-SMALL = 1e-8  # the official code adds 1e-20, so that a loss of zero gets a weight of 1e20: rounding would be thrown about
+SMALL = 1e-8  # the official code adds 1e-20: a weight of 1e20 makes much of a rounded gradient
 
 
 @strategy(
@@ -44,7 +44,8 @@ def stch(
         ideal: z without a window: a number, or by objective as above.
 
     Raises:
-        InputError: with a window, when a loss is negative (the message names it), or for a preference or an ideal point.
+        InputError: with a window, when a loss is negative (the message names it), or for a
+            preference or an ideal point.
 
     Example:
         >>> import numpy as np, gradsurgery as gs

@@ -22,8 +22,8 @@ def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, 
     wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½.
 
     One step moves s by at most 1, so a weight by a factor of e at most. At a loss of 4e4 plain
-    gradient descent would move s by 50 and switch that loss off for good: s returns by lr/2 per step
-    only. A weight below 1e-9 that leaves its loss no part in the sum is warned of.
+    gradient descent would move s by 50 and switch that loss off for good, since s returns by lr/2
+    per step. A weight below 1e-9 that leaves its loss no part in the sum is warned of.
 
     Args:
         lr: the learning rate of s; the paper trains everything by gradient descent at 2.5e-3.
@@ -40,5 +40,6 @@ def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, 
     logs = state.vector("log variance", 0.0)
     weights = 0.5 * np.exp(-logs)
     warn_of_underflow("uw", state, weights, losses, math.ceil(2 / lr))
-    logs[:] = descend(state, "log variance", logs, 0.5 - weights * losses, lr, optimizer, longest=1.0)
+    slope = 0.5 - weights * losses
+    logs[:] = descend(state, "log variance", logs, slope, lr, optimizer, longest=1.0)
     return np.asarray(weights)

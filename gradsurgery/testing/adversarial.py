@@ -86,7 +86,7 @@ class Sample:
 
     @cached_property
     def rank(self) -> int:
-        """The rank of J, found on rows of length one: what is shorter than 1e-6 is float32 rounding."""
+        """The rank of J, found on rows of length one; below 1e-6 lies the rounding of float32."""
         return int(np.linalg.matrix_rank(self.units, tol=1e-6))
 
     def hull(self, divisors: Array | None = None) -> tuple[float, float]:
