@@ -74,5 +74,5 @@ def warn_of_underflow(
         warn(
             f"strategy {strategy!r}: the weight of {state.objectives[i]!r} is {weights[i]:.1e} at "
             f"a loss of {losses[i]:.3g}, so that it takes no part, and it grows by a factor of e "
-            f"in {steps} steps at best. Begin with a new state and scale that loss down, or raise lr."
+            f"in {steps} steps at best. Begin with a new state and a smaller loss, or raise lr."
         )

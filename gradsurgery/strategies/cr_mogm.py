@@ -41,7 +41,7 @@ def _promising(options: Mapping[str, Any]) -> Strategy:
     inputs=lambda options: {"state"} | set(_base(options).inputs),
     variants=(
         {"base": "pcgrad"},
-        {"base": "nash-mtl"},
+        {"base": "dualproj"},
         {"base": "mgda(normalize='l2')"},
         {"initial": 1.0},
     ),

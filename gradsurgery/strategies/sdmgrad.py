@@ -10,13 +10,17 @@ from gradsurgery.solvers import project_simplex
 from gradsurgery.solvers.solution import Array
 
 
+def _unpreferred(options: dict[str, Any]) -> bool:
+    return options["preference"] is None
+
+
 @strategy(
     "sdmgrad",
     paper="Xiao et al. 2023, arXiv:2306.06721",
     scale="mean",
     claims=(
         "deterministic",
-        when("no preference is given", lambda options: options["preference"] is None, "sums-to-one"),
+        when("no preference is given", _unpreferred, "sums-to-one"),
     ),
     variants=({"preference": 0.5},),
 )
