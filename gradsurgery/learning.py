@@ -42,14 +42,18 @@ def descend(
     """
     slope = slope + weight_decay * value
     if optimizer == "sgd":
-        return np.asarray(value - np.clip(lr * slope, -longest, longest))
+        return np.asarray(value - _bounded(lr * slope, longest))
     first, second, count = (state.vector(f"{name}/{part}", 0.0) for part in ("first moment", "second moment", "steps"))
     count += 1
     first[:] = BETAS[0] * first + (1 - BETAS[0]) * slope
     second[:] = BETAS[1] * second + (1 - BETAS[1]) * slope**2
     corrected = first / (1 - BETAS[0] ** count)
     moved = lr * corrected / (np.sqrt(second / (1 - BETAS[1] ** count)) + EPSILON)
-    return np.asarray(value - np.clip(moved, -longest, longest))
+    return np.asarray(value - _bounded(moved, longest))
+
+
+def _bounded(step: Array, longest: float) -> Array:
+    return step if abs(step).max() <= longest else np.clip(step, -longest, longest)
 
 
 def warn_of_underflow(
@@ -68,6 +72,8 @@ def warn_of_underflow(
         losses: L [n].
         steps: how many steps a weight needs at least to grow by a factor of e.
     """
+    if weights.min() >= UNDERFLOW:
+        return
     lost = (weights < UNDERFLOW) & (weights * np.abs(losses) < TAKES_PART) & (losses != 0)
     if lost.any():
         i = int(np.argmax(lost))

@@ -254,7 +254,7 @@ def test_a_weight_that_has_sunk_to_nothing_is_warned_of(name):
 
 
 def test_no_gradient_is_lost_for_good_by_excess_mtl():
-    """After a first gradient that was tiny every later one counts as huge; the other returns soon."""
+    """After a first gradient that was tiny every later one counts as huge; the other one returns."""
     excess, state = gs.get_strategy("excess-mtl"), gs.State()
     excess(torch.tensor([[1e-6, 0.0], [0.0, 1.0]]), state=state)
     for _ in range(3):
@@ -292,7 +292,7 @@ def test_pcd_takes_a_share_per_secondary():
         d = found @ rows
         assert d / np.linalg.norm(d) == pytest.approx(expected / np.linalg.norm(expected), abs=1e-9)
     for bad in (1.5, [0.0, 2.0], {"1": -0.1}, {"1": "x"}, True):
-        with pytest.raises(gs.StrategyError, match="tau is a number from 0 to 1, or one such number"):
+        with pytest.raises(gs.StrategyError, match="tau is a number from 0 to 1, or one such"):
             gs.get_strategy("pcd", tau=bad)
     with pytest.raises(gs.InputError, match="tau: nothing given for '2'"):
         gs.get_strategy("pcd", tau={"1": 0.1}).weights(np.eye(3), state=gs.State())

@@ -85,6 +85,10 @@ def least_squares(cosines: Array, target: Array, eps: float | None = None) -> Ar
     """C⁺b for a matrix of cosines, with eigenvalues below rounding (`eps`) taken for zero."""
     if well_conditioned(cosines, eps) is not None:
         return np.asarray(np.linalg.solve(cosines, target))
+    return _pseudo_inverse(cosines, target, eps)
+
+
+def _pseudo_inverse(cosines: Array, target: Array, eps: float | None) -> Array:
     values, vectors = np.linalg.eigh(cosines)
     kept = values > len(cosines) * 10 * (eps or DEFAULT_EPS) * values[-1]
     return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ target) / values[kept]))
@@ -96,9 +100,11 @@ def equalizing(cosines: Array, wanted: Array, eps: float | None = None) -> Array
     Zero where the unit gradients, weighted by b, sum to zero up to rounding. C⁺b is zero there, and
     what is computed for it is rounding, of which a normalisation would make a direction.
     """
+    if well_conditioned(cosines, eps) is not None:  # no combination of them vanishes
+        return np.asarray(np.linalg.solve(cosines, wanted))
     if at_rounding_floor(cosines, wanted, eps):
         return np.zeros_like(wanted)
-    found = least_squares(cosines, wanted, eps)
+    found = _pseudo_inverse(cosines, wanted, eps)
     image = cosines @ found  # of b, the part in their span
     floor = 10 * (eps or DEFAULT_EPS) * len(wanted) * float(wanted @ wanted)
     return found if float(image @ image) > floor else np.zeros_like(wanted)

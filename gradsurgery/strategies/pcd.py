@@ -67,10 +67,8 @@ def pcd(
     if squares[first] == 0:
         return np.zeros(n)
     scaled = gram * scale * scale[:, None]
-    floors = np.full(n, -np.inf)
-    others = np.flatnonzero(np.arange(n) != first)
-    shares = by_objective("tau", tau, [objectives[i] for i in others])
-    floors[others] = shares * np.diagonal(scaled)[others]
+    floors = _shares(tau, objectives, first) * np.diagonal(scaled)
+    floors[first] = -np.inf
     floors[squares == 0] = -np.inf
     start = np.eye(n)[first]
     found = nearest_above(scaled, start, floors).value
@@ -80,3 +78,11 @@ def pcd(
     if noise or at_rounding_floor(scaled, found, eps):
         return np.asarray(start)  # secondaries that contradict each other but for rounding
     return np.asarray(found * scale * np.sqrt(squares[first] / square))
+
+
+def _shares(tau: Any, objectives: tuple[str, ...], first: int) -> Array | float:
+    """τ [n], or one number; the primary's own is not asked for."""
+    if isinstance(tau, float):
+        return tau
+    others = [name for i, name in enumerate(objectives) if i != first]
+    return np.insert(by_objective("tau", tau, others), first, 0.0)
