@@ -262,6 +262,8 @@ def _cancelling_single(rng: np.random.Generator, n: int) -> Array:
 
 
 KINDS = tuple(_kinds)
+ADDED = KINDS[KINDS.index("cancelling in float32") :]  # these take every 15th draw, so that the other draws stay
+EVERY = 15
 
 
 def make_sample(kind: str, n: int, seed: Any = 0, *, spread: float = 0.0, scale: float = 1.0) -> Sample:
@@ -331,11 +333,15 @@ def samples(count: int = 300, *, seed: int = 0, kinds: Iterable[str] | None = No
     found = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
-        turn, k = divmod(i, len(chosen))
+        if kinds is None and i % EVERY == EVERY - 1:
+            drawn, turn, k = ADDED, *divmod(i // EVERY, len(ADDED))
+        else:
+            drawn = KINDS[: -len(ADDED)] if kinds is None else chosen
+            turn, k = divmod(i, len(drawn))
         spread = SPREADS[rng.integers(len(SPREADS))]
         exponent = rng.uniform(-SCALE, SCALE) if rng.random() < 0.7 else SCALE * rng.choice([-1, 1])
         scale = 10.0**exponent if scales and rng.random() < 0.5 else 1.0
-        found.append(make_sample(chosen[k], sizes[(turn + k) % len(sizes)], [seed, i, 1], spread=spread, scale=scale))
+        found.append(make_sample(drawn[k], sizes[(turn + k) % len(sizes)], [seed, i, 1], spread=spread, scale=scale))
     return sorted(found, key=lambda sample: sample.count)
 
 
