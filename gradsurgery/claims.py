@@ -16,6 +16,7 @@ NAMES = (
     "permutation-equivariant",
     "deterministic",
     "sums-to-one",
+    "projection",
 )
 CASE = ("n", "rank", "options")
 

@@ -42,6 +42,40 @@ class Range:
         return f"from {self.low:g}{' (excluded)' if self.low_open else ''} to {self.high:g}{' (excluded)' if self.high_open else ''}"
 
 
+@dataclass(frozen=True)
+class PerObjective:
+    """Numbers of one range: one for all, a dict by objective, or a sequence in the losses' order.
+
+    The second part of an `Annotated[Any, ...]`; `by_objective` then reads such an option.
+
+    Example:
+        >>> str(PerObjective(Range(0, 1)))
+        'from 0 to 1, or one such number per objective'
+        >>> {"a": 0.5} in PerObjective(Range(0, 1)), [0.5, 2.0] in PerObjective(Range(0, 1))
+        (True, False)
+    """
+
+    numbers: Range = Range()
+
+    def __contains__(self, value: Any) -> bool:
+        given = value.tolist() if hasattr(value, "tolist") else value
+        if isinstance(given, Mapping):
+            given = list(given.values())
+        found = list(given) if isinstance(given, (list, tuple)) else [given]
+        real = all(isinstance(x, Real) and not isinstance(x, bool) for x in map(_plain, found))
+        return real and all(math.isfinite(x) and x in self.numbers for x in map(_plain, found))
+
+    def __str__(self) -> str:
+        if self.numbers == Range():
+            return "or one number per objective"
+        return f"{self.numbers}, or one such number per objective"
+
+
+def _plain(value: Any) -> Any:
+    """A number as Python has it, from a tensor or an array of one."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+
+
 OBJECTIVE = "an objective's name"
 ObjectiveName = Annotated[str, OBJECTIVE]
 POSITIVE = Range(0, low_open=True)
@@ -94,9 +128,12 @@ def _words(annotation: Any) -> str:
         return values[0] if len(values) == 1 else "one of " + ", ".join(values)
     if origin is Annotated:
         base, *marks = get_args(annotation)
-        return OBJECTIVE if OBJECTIVE in marks else " ".join([_words(base), *(str(mark) for mark in marks if isinstance(mark, Range))])
+        said = [str(mark) for mark in marks if isinstance(mark, (Range, PerObjective))]
+        return OBJECTIVE if OBJECTIVE in marks else " ".join([_words(base), *said])
     if annotation is type(None):
         return "None"
+    if annotation is Any:
+        return "a number"
     return {float: "a number", int: "a whole number", bool: "True or False", str: "a name"}.get(annotation, "")
 
 
@@ -115,7 +152,8 @@ def _mismatch(value: Any, annotation: Any) -> str | None:
         fits = any(value is known or (type(value) is type(known) and value == known) for known in get_args(annotation))
     elif origin is Annotated:
         base, *marks = get_args(annotation)
-        fits = _mismatch(value, base) is None and all(value in mark for mark in marks if isinstance(mark, Range))
+        ranges = [mark for mark in marks if isinstance(mark, (Range, PerObjective))]
+        fits = _mismatch(value, base) is None and all(value in mark for mark in ranges)
     elif annotation is type(None):
         fits = value is None
     elif annotation is bool:

@@ -13,14 +13,16 @@ import numpy as np
 from gradsurgery.claims import Claim, as_claims, forwarded, homogeneous, when
 from gradsurgery.contract import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
-from gradsurgery.learning import Optimizer, descend
-from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, Range, by_objective
+from gradsurgery.learning import Optimizer, descend, warn_of_underflow
+from gradsurgery.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, PerObjective, Range, by_objective
 from gradsurgery.plugins import load_plugins, turn
 from gradsurgery.state import State
 
 __all__ = [
-    "NON_NEGATIVE", "POSITIVE", "SHARE", "Claim", "ObjectiveName", "Optimizer", "Range", "State", "Strategy", "by_objective", "descend", "forwarded",
-    "get_strategy", "homogeneous", "modality_score", "positive_losses", "read_call", "registered", "strategy", "strategy_names", "when",
+    "NON_NEGATIVE", "POSITIVE", "SHARE", "Claim", "ObjectiveName", "Optimizer", "PerObjective",
+    "Range", "State", "Strategy", "by_objective", "descend", "forwarded", "get_strategy",
+    "homogeneous", "losses_from_zero", "modality_score", "positive_losses", "read_call",
+    "registered", "strategy", "strategy_names", "warn_of_underflow", "when",
 ]  # fmt: skip
 
 # No option may be named like an argument of Surgery, backward, or a call of the strategy.
@@ -68,6 +70,24 @@ def modality_score(
             raise InputError(f"strategy {name!r}: group {group!r} has the " + one_of("modality", own, numbers))
         return None, []
     return numbers[own], [value for key, value in numbers.items() if key != own]
+
+
+def losses_from_zero(
+    where: str,
+    losses: Array,
+    objectives: Sequence[str],
+    zero: float = 0.0,
+) -> Array:
+    """The losses, which a formula needs not to be negative; one of exactly zero counts as `zero`.
+
+    Raises:
+        InputError: that names the first loss which is negative.
+    """
+    if (losses < 0).any():
+        i = int(np.argmax(losses < 0))
+        given = f"{objectives[i]!r} is {losses[i]:.4g}"
+        raise InputError(f"{where} needs losses of 0 or more; {given}.")
+    return np.where(losses == 0, zero, losses) if zero else losses
 
 
 def strategy(

@@ -86,10 +86,10 @@ def test_ordinary_stationarity_and_a_zero_that_changes_nothing_say_nothing(name)
         assert float(trunk(model).norm()) > 0
 
 
-@pytest.mark.parametrize("name", ["db-mtl", "gradnorm", "moco"])
+@pytest.mark.parametrize("name", ["gradnorm", "mgda(normalize='loss')"])
 def test_a_loss_refused_for_being_zero_says_leave_it_out(name):
     model = Tasks()
-    with pytest.raises(gs.InputError, match=r"leave it out of losses in that step\..*gradient of 'b' is zero.*zero='absent'"):
+    with pytest.raises(gs.InputError, match=r"leave (it|this objective) out of.*gradient of 'b' is zero.*zero='absent'"):
         gs.Surgery(name, model).backward(model.losses())
     assert all(p.grad is None for p in model.parameters())
     with pytest.raises(gs.InputError, match="leave it out of losses"):

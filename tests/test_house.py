@@ -26,7 +26,7 @@ ALLOWED = {
     "stored": {"errors"},
     "state": {"errors", "record", "stored"},
     "options": {"errors"},
-    "learning": {"state"},
+    "learning": {"errors", "state"},
     "contract": {"errors", "options", "record", "claims", "solvers", "objectives", "state"},
     "plugins": set(),
     "registry": {"errors", "learning", "options", "plugins", "record", "claims", "solvers", "objectives", "state", "contract"},

@@ -1,5 +1,6 @@
 """Objectives whose gradient is exactly zero in a group: absent, or kept with one warning."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from gradsurgery.autograd.groups import Group
 from gradsurgery.autograd.solve import Step, solve
 from gradsurgery.contract import Outcome, Strategy
-from gradsurgery.errors import warn
+from gradsurgery.errors import GradSurgeryError, warn
 from gradsurgery.objectives import Objectives
 from gradsurgery.solvers import at_rounding_floor, min_norm
 
@@ -59,8 +60,9 @@ def warn_if_stopped(
     if not stopped and remembers and "fresh" not in step.plan.told:
         step.plan.told.add("fresh")  # asked once
         fresh = replace(step, memory=replace(step.memory, states={}, waiting={}, step=0))
-        first, _ = solve(fresh, strategy, values, group, names, objectives)
-        stopped = _is_none(first, objectives, least)
+        with contextlib.suppress(GradSurgeryError):  # a first step may refuse what this one does not
+            first, _ = solve(fresh, strategy, values, group, names, objectives)
+            stopped = _is_none(first, objectives, least)
     if stopped:
         zero = ", ".join(repr(name) for i, name in enumerate(names) if i not in places)
         step.plan.told.add("zeros")

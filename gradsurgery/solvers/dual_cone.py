@@ -5,27 +5,39 @@ from typing import Any
 import numpy as np
 
 from gradsurgery.errors import InputError
+from gradsurgery.solvers.flat import bounded_multipliers
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
 from gradsurgery.solvers.pivoting import complementary
-from gradsurgery.solvers.scaling import as_gram, factor, split
+from gradsurgery.solvers.scaling import accuracy, as_gram, factor, split, well_conditioned
 from gradsurgery.solvers.solution import Array, Solution
 
 TOLERANCE = 1e-10
 SWAP = np.array([[0.0, 1.0], [1.0, 0.0]])
 
 
-def project_dual_cone(gram: Any, weights: Any = None, ridge: float = 0.0) -> Solution:
+def project_dual_cone(
+    gram: Any,
+    weights: Any = None,
+    ridge: float = 0.0,
+    eps: float | None = None,
+) -> Solution:
     """The direction nearest to Jᵀu among those that conflict with no gradient, from the Gram matrix.
 
     min ‖d − Jᵀu‖ s.t. Jd >= 0. By duality d = Jᵀv with v = argmin vᵀGv s.t. v >= u (Lopez-Paz & Ranzato 2017,
     equation 11; Quinton & Rey 2024, proposition 1), which is non-negative least squares in v − u. It is solved on
     the cosines, with the norms apart.
 
+    Rows that cancel but for rounding call for weights as large as one over that rounding, and d is
+    then noise of any length. There the weights are bounded (`gradsurgery.solvers.flat`), so that d
+    is no longer than Jᵀu. No ⟨gᵢ, d⟩ falls below −ρ nᵢ Σ |vⱼ|nⱼ by it, with ρ the larger of 5e-11
+    and ten times the accuracy of the Gram's entries.
+
     Args:
         gram: G = JJᵀ [n, n].
         weights: u [n], any sign; None is 1/n for each.
-        ridge: ρ adds ρ·Σ (vᵢ − uᵢ)²nᵢ², relative to each row: no ⟨gᵢ, d⟩ falls below −ρ nᵢ Σ |vⱼ|nⱼ by it, and rows that are
-            opposite but for rounding no longer call for weights as large as one over that rounding.
+        ridge: ρ of one's own, which adds ρ·Σ (vᵢ − uᵢ)²nᵢ² everywhere; 0 bounds the weights only
+            where rounding would decide them.
+        eps: relative accuracy of the Gram's entries; None is 1e-6 for float32 and 1e-15 else.
 
     Returns:
         `Solution` with value v [n], objective vᵀGv, and gap the larger of maxᵢ −(Gv)ᵢ / (nᵢ s) (infeasibility) and
@@ -40,6 +52,7 @@ def project_dual_cone(gram: Any, weights: Any = None, ridge: float = 0.0) -> Sol
         >>> project_dual_cone([[1.0, -2.0], [-2.0, 5.0]], [1.0, 0.0]).value.round(6).tolist()
         [1.0, 0.4]
     """
+    eps = accuracy(gram, eps)
     gram = as_gram(gram)
     cosines, norms = split(gram)
     start = np.full(len(norms), 1 / len(norms)) if weights is None else np.array(weights, dtype=np.float64)
@@ -53,20 +66,37 @@ def project_dual_cone(gram: Any, weights: Any = None, ridge: float = 0.0) -> Sol
     added = np.zeros_like(scaled)
     live = norms > 0
     if (cosines @ scaled < 0).any():
-        root = factor(cosines[np.ix_(live, live)])
-        target = -(root @ scaled[live])
-        if ridge > 0:
-            root, target = np.vstack([root, np.sqrt(ridge) * np.eye(len(root))]), np.append(target, np.zeros(len(root)))
-        found = nonnegative_least_squares(root, target)
+        found = _multipliers(cosines[np.ix_(live, live)], scaled[live], ridge, eps)
         if found is None:
             return Solution(start, np.inf, 0, False, float(start @ gram @ start))
-        added[live] = found
+        added[live], ridge = found
     gap = cone_gap(cosines, scaled + added, added)
     value = start + np.divide(added * size, norms, out=np.zeros_like(norms), where=live)
-    return Solution(value, gap, int(np.count_nonzero(added)), gap <= TOLERANCE, float(value @ gram @ value))
+    close = gap <= max(TOLERANCE, ridge)
+    return Solution(value, gap, int(np.count_nonzero(added)), close, float(value @ gram @ value))
 
 
-def project_each(gram: Any, weights: Any = None) -> Solution:
+def _multipliers(
+    cosines: Array,
+    start: Array,
+    ridge: float,
+    eps: float,
+) -> tuple[Array, float] | None:
+    """z >= 0 of one projection and the ridge it was found on."""
+    if ridge > 0:
+        n, root = len(cosines), factor(cosines)
+        target = np.append(-(root @ start), np.zeros(n))
+        found = nonnegative_least_squares(np.vstack([root, np.sqrt(ridge) * np.eye(n)]), target)
+        return None if found is None else (found, ridge)
+    upper = well_conditioned(cosines, eps)
+    if upper is None:
+        bounded = bounded_multipliers(cosines, start[None], eps)
+        return None if bounded is None else (bounded[0][0], bounded[1])
+    found = nonnegative_least_squares(upper, -(upper @ start))
+    return None if found is None else (found, 0.0)
+
+
+def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> Solution:
     """The sum of all gradients, each first projected onto the cone of directions that hurt none (Quinton & Rey 2024, definition 5).
 
     d = Jᵀv with v = Σᵢ argmin zᵀGz s.t. z >= uᵢeᵢ. A projection is as long as what is projected, so the n problems are
@@ -75,6 +105,7 @@ def project_each(gram: Any, weights: Any = None) -> Solution:
     Args:
         gram: G = JJᵀ [n, n].
         weights: u >= 0 [n]; None is 1/n for each.
+        eps: relative accuracy of the Gram's entries; None is 1e-6 for float32 and 1e-15 else.
 
     Returns:
         `Solution` with value v [n], objective vᵀGv, and gap the largest of those of the projections (`project_dual_cone`).
@@ -88,6 +119,7 @@ def project_each(gram: Any, weights: Any = None) -> Solution:
         >>> project_each([[1.0, -2.0], [-2.0, 5.0]], [1.0, 1.0]).value.round(6).tolist()
         [3.0, 1.4]
     """
+    eps = accuracy(gram, eps)
     gram = as_gram(gram)
     cosines, norms = split(gram)
     n = len(norms)
@@ -98,8 +130,15 @@ def project_each(gram: Any, weights: Any = None) -> Solution:
         return Solution(start, 0.0, 0, True, float(start @ gram @ start))
     live = np.flatnonzero(norms > 0)
     block = cosines if len(live) == n else cosines[np.ix_(live, live)]
-    # of two unit rows each loses its component along the other
-    added = -cosines[0, 1] * SWAP if n == 2 and len(live) == 2 else complementary(block, np.eye(len(live)))
+    added: Array | None
+    ridge = 0.0
+    if n == 2 and len(live) == 2:  # of two unit rows each loses its component along the other
+        added = -cosines[0, 1] * SWAP
+    elif well_conditioned(block, eps) is not None:
+        added = complementary(block, np.eye(len(live)))
+    else:
+        bounded = bounded_multipliers(block, np.eye(len(live)), eps)
+        added, ridge = (None, 0.0) if bounded is None else bounded
     if added is None:
         return Solution(start, np.inf, 0, False, float(start @ gram @ start))
     image = block + added @ block
@@ -107,7 +146,8 @@ def project_each(gram: Any, weights: Any = None) -> Solution:
     gap = max(0.0, float((-image.min(1) / size).max()), float((np.abs(np.einsum("ij,ij->i", added, image)) / size**2).max()))
     value = start.copy()
     value[live] += ((start * norms)[live] @ added) / norms[live]
-    return Solution(value, gap, int(np.count_nonzero(added)), gap <= TOLERANCE, float(value @ gram @ value))
+    close = gap <= max(TOLERANCE, ridge)
+    return Solution(value, gap, int(np.count_nonzero(added)), close, float(value @ gram @ value))
 
 
 def cone_gap(cosines: Array, point: Array, multipliers: Array) -> float:

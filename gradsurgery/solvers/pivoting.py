@@ -12,7 +12,7 @@ ACCURATE = 1e-12
 RIDGE = 1e-14
 
 
-def complementary(matrix: Array, starts: Array) -> Array | None:
+def complementary(matrix: Array, starts: Array, accurate: float = ACCURATE) -> Array | None:
     """For each row u [n] of `starts` the z >= 0 with y = C(u + z) >= 0 and zᵀy = 0, that is argmin (u + z)ᵀC(u + z) s.t. z >= 0.
 
     All problems share the matrix C [n, n], positive semi-definite with a unit diagonal, so every round solves the systems
@@ -23,6 +23,7 @@ def complementary(matrix: Array, starts: Array) -> Array | None:
     Args:
         matrix: C.
         starts: u, one a row, [m, n], of size about one.
+        accurate: how far below zero y may lie, relative to Σ |uⱼ| + Σ |zⱼ|.
 
     Returns:
         z [m, n], or None where a problem could not be solved.
@@ -44,8 +45,8 @@ def complementary(matrix: Array, starts: Array) -> Array | None:
             break
         image = base[left] + values @ matrix
         size = np.abs(starts[left]).sum(1) + np.abs(values).sum(1)
-        wrong = np.where(on, values < 0, image < -ACCURATE * size[:, None])
-        exact = np.abs(np.where(on, image, 0.0)).max(1) <= ACCURATE * size
+        wrong = np.where(on, values < 0, image < -accurate * size[:, None])
+        exact = np.abs(np.where(on, image, 0.0)).max(1) <= accurate * size
         count = wrong.sum(1)
         done = (count == 0) & exact & np.isfinite(size)
         found[left[done]] = values[done]

@@ -9,6 +9,7 @@ from gradsurgery.errors import InputError, NonFiniteError
 from gradsurgery.solvers.solution import Array
 
 DEFAULT_EPS = 1e-15
+SINGLE_EPS = 1e-6
 WELL_CONDITIONED = 1e-3  # of the diagonal of a Cholesky factor of cosines
 
 
@@ -36,6 +37,13 @@ def as_gram(gram: Any) -> Array:
     return 0.5 * (array + array.T)
 
 
+def accuracy(gram: Any, eps: float | None = None) -> float:
+    """The relative accuracy of a Gram's entries: as given, else 1e-6 in float32, else 1e-15."""
+    if eps is not None:
+        return eps
+    return SINGLE_EPS if str(getattr(gram, "dtype", "")).endswith("float32") else DEFAULT_EPS
+
+
 def split(gram: Array) -> tuple[Array, Array]:
     """Cosines [n, n] (a zero row has cosine 0 with every other and 1 with itself) and norms [n]."""
     norms = np.sqrt(np.diagonal(gram))
@@ -47,13 +55,23 @@ def split(gram: Array) -> tuple[Array, Array]:
 
 def factor(cosines: Array) -> Array:
     """L [n, n] with LᵀL = cosines: Cholesky's where they are well-conditioned, else by eigenvalues, of which negative ones count as zero."""
+    upper = well_conditioned(cosines)
+    return principal_factor(cosines) if upper is None else upper
+
+
+def well_conditioned(cosines: Array, eps: float | None = None) -> Array | None:
+    """Cholesky's L [n, n] with LᵀL = cosines; None where its diagonal comes near rounding.
+
+    Args:
+        cosines: C [n, n].
+        eps: relative accuracy of its entries; None is 1e-15.
+    """
     try:
         upper: Array = np.asarray(np.linalg.cholesky(cosines).T, dtype=np.float64)
-        if upper.diagonal().min(initial=1.0) > WELL_CONDITIONED:
-            return upper
     except np.linalg.LinAlgError:
-        pass
-    return principal_factor(cosines)
+        return None
+    least = WELL_CONDITIONED if eps is None else max(WELL_CONDITIONED, 100 * math.sqrt(eps))
+    return upper if upper.diagonal().min(initial=1.0) > least else None
 
 
 def principal_factor(cosines: Array) -> Array:
@@ -63,16 +81,33 @@ def principal_factor(cosines: Array) -> Array:
     return root
 
 
-def least_squares(cosines: Array, target: Array) -> Array:
-    """C⁺b for a matrix of cosines, with eigenvalues below rounding taken for zero."""
-    try:
-        if np.linalg.cholesky(cosines).diagonal().min(initial=1.0) > WELL_CONDITIONED:
-            return np.asarray(np.linalg.solve(cosines, target))
-    except np.linalg.LinAlgError:
-        pass
+def least_squares(cosines: Array, target: Array, eps: float | None = None) -> Array:
+    """C⁺b for a matrix of cosines, with eigenvalues below rounding (`eps`) taken for zero."""
+    if well_conditioned(cosines, eps) is not None:
+        return np.asarray(np.linalg.solve(cosines, target))
+    return _pseudo_inverse(cosines, target, eps)
+
+
+def _pseudo_inverse(cosines: Array, target: Array, eps: float | None) -> Array:
     values, vectors = np.linalg.eigh(cosines)
-    kept = values > len(cosines) * 1e-14 * values[-1]
+    kept = values > len(cosines) * 10 * (eps or DEFAULT_EPS) * values[-1]
     return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ target) / values[kept]))
+
+
+def equalizing(cosines: Array, wanted: Array, eps: float | None = None) -> Array:
+    """x = C⁺b: the combination of unit gradients whose products with them are nearest to b.
+
+    Zero where the unit gradients, weighted by b, sum to zero up to rounding. C⁺b is zero there, and
+    what is computed for it is rounding, of which a normalisation would make a direction.
+    """
+    if well_conditioned(cosines, eps) is not None:  # no combination of them vanishes
+        return np.asarray(np.linalg.solve(cosines, wanted))
+    if at_rounding_floor(cosines, wanted, eps):
+        return np.zeros_like(wanted)
+    found = _pseudo_inverse(cosines, wanted, eps)
+    image = cosines @ found  # of b, the part in their span
+    floor = 10 * (eps or DEFAULT_EPS) * len(wanted) * float(wanted @ wanted)
+    return found if float(image @ image) > floor else np.zeros_like(wanted)
 
 
 def at_rounding_floor(gram: Array, weights: Array, eps: float | None = None) -> bool:

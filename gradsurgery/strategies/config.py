@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gradsurgery.registry import by_objective, homogeneous, strategy, when
-from gradsurgery.solvers import least_squares, split
+from gradsurgery.solvers import equalizing, split
 from gradsurgery.solvers.solution import Array
 
 
@@ -24,11 +24,20 @@ def _full_rank(n: int, rank: int) -> bool:
         when("the gradients are linearly independent", _full_rank, "non-conflicting", "strict", "scale-invariant"),
     ),
 )
-def config(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) -> Array:
+def config(
+    gram: Array,
+    objectives: tuple[str, ...],
+    eps: float | None = None,
+    *,
+    preference: Any = None,
+) -> Array:
     """d = (Σᵢ ⟨gᵢ, x̂⟩) x̂ with x̂ the direction of x = U⁺1, U the unit rows (equations 2 and 3).
 
     All on the matrix of cosines C: x = UᵀC⁺1, so that no [n, d] pseudo-inverse is formed. With linearly independent
     gradients every cosine with d is the same and positive, so nobody is hurt. A zero gradient is left out.
+
+    Where the unit gradients sum to zero up to rounding (two against two, three at 120°) no
+    direction has equal positive cosines with all of them, and d is zero.
 
     Args:
         preference: in place of 1: the cosines' ratio; a dict from name to number, or numbers in the order of the losses
@@ -50,7 +59,7 @@ def config(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) 
     if not len(live):
         return weights
     block = cosines[np.ix_(live, live)]
-    along = least_squares(block, wanted[live])
+    along = equalizing(block, wanted[live], eps)
     image = block @ along
     square = float(along @ image)
     if square > 0:

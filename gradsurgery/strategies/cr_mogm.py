@@ -1,12 +1,13 @@
 """cr-mogm: another strategy's weights, averaged over the steps."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 
 from gradsurgery.errors import StrategyError
-from gradsurgery.registry import SHARE, State, Strategy, forwarded, get_strategy, strategy
+from gradsurgery.registry import SHARE, Claim, PerObjective, State, Strategy, by_objective, forwarded, get_strategy, strategy
 from gradsurgery.solvers import Solution
 from gradsurgery.solvers.solution import Array
 
@@ -18,13 +19,32 @@ def _base(options: Mapping[str, Any]) -> Strategy:
     return base
 
 
+def _promising(options: Mapping[str, Any]) -> Strategy:
+    """The wrapped strategy with the claims that are kept, whatever the initial weights are."""
+    base = _base(options)
+    if options["initial"] is None:
+        return base
+    kept = ("permutation-equivariant", "deterministic")
+
+    def stays(claim: Claim) -> bool:
+        of_degree_one = claim.name == "homogeneous" and claim.degree_under(base.options) == 1
+        return of_degree_one or claim.name in kept
+
+    return replace(base, claims=tuple(claim for claim in base.claims if stays(claim)))
+
+
 @strategy(
     "cr-mogm",
     paper="Zhou et al. 2022, NeurIPS (CR-MOGM)",
     scale="own",
-    claims=forwarded("the wrapped strategy promises it", _base),
+    claims=forwarded("the wrapped strategy promises it", _promising),
     inputs=lambda options: {"state"} | set(_base(options).inputs),
-    variants=({"base": "pcgrad"}, {"base": "nash-mtl"}, {"base": "mgda(normalize='l2')"}),
+    variants=(
+        {"base": "pcgrad"},
+        {"base": "dualproj"},
+        {"base": "mgda(normalize='l2')"},
+        {"initial": 1.0},
+    ),
 )
 def cr_mogm(
     state: State,
@@ -39,6 +59,7 @@ def cr_mogm(
     *,
     base: str | Strategy = "mgda",
     alpha: Annotated[float, SHARE] = 0.9,
+    initial: Annotated[Any, PerObjective()] | None = None,
 ) -> Solution | Array:
     """d = Jᵀλ with λₖ = αλₖ₋₁ + (1 − α)λ̂ₖ, λ̂ the weights of the wrapped strategy (Algorithm 1).
 
@@ -50,9 +71,13 @@ def cr_mogm(
     Args:
         base: the strategy that is wrapped: a name, also with options as in "cagrad(c=0.4)", or a `Strategy`.
         alpha: α, how much of the past is kept.
+        initial: λ₀, which the average then starts from: one number for all, a dict by name, or
+            numbers in the order of the losses. Nothing is promised of the signs of ⟨gᵢ, d⟩ then.
+            None is the first step's λ̂.
 
     Raises:
         StrategyError: for a strategy without weights.
+        InputError: when an objective has no initial weight.
 
     Example:
         >>> import gradsurgery as gs
@@ -71,7 +96,11 @@ def cr_mogm(
     outcome = wrapped.solve(given, count)
     assert outcome.weights is not None
     average = state.vector("cr-mogm", np.nan)
-    average[:] = np.where(np.isnan(average), outcome.weights, alpha * average + (1 - alpha) * outcome.weights)
+    new = np.isnan(average)
+    if initial is not None:
+        average[new] = by_objective("initial", initial, state.objectives)[new]
+        new = np.zeros_like(new)
+    average[:] = np.where(new, outcome.weights, alpha * average + (1 - alpha) * outcome.weights)
     if outcome.gap is None or outcome.converged is None:
         return average
     return Solution(average, outcome.gap, 0, outcome.converged)

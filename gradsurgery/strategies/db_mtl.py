@@ -5,8 +5,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.registry import NON_NEGATIVE, Range, State, homogeneous, positive_losses, strategy
+from gradsurgery.registry import NON_NEGATIVE, Range, State, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers.solution import Array
+
+SMALL = 1e-8
 
 
 @strategy(
@@ -27,14 +29,15 @@ def db_mtl(
     """d = Σᵢ (maxⱼ‖yⱼ‖/‖yᵢ‖) yᵢ with yᵢ ← βₖyᵢ + (1 − βₖ) gᵢ/Lᵢ, βₖ = β/k^σ in step k (equations 2 and 3, Algorithm 1).
 
     gᵢ/Lᵢ is the gradient of log Lᵢ, which balances the losses' scales; the common length balances the gradients'. y starts
-    at the first gradient's share (1 − β₁) gᵢ/Lᵢ, as in the official code.
+    at the first gradient's share (1 − β₁) gᵢ/Lᵢ, as in the official code. A loss of exactly zero
+    counts as 1e-8, which that code adds to every loss.
 
     Args:
         beta: β of the running gradients.
         beta_decay: σ.
 
     Raises:
-        InputError: when a loss is not positive; the message names it.
+        InputError: when a loss is negative; the message names it.
 
     Example:
         >>> import torch, gradsurgery as gs
@@ -43,7 +46,8 @@ def db_mtl(
         >>> balanced(rows, losses=[1.0, 2.0], state=gs.State())
         tensor([3., 3.])
     """
-    sizes = torch.as_tensor(positive_losses("strategy 'db-mtl'", losses, objectives), device=rows.device)
+    positive = losses_from_zero("strategy 'db-mtl'", losses, objectives, SMALL)
+    sizes = torch.as_tensor(positive, device=rows.device)
     count = state.scalar("steps", 0.0) + 1
     state["steps"] = count
     share = beta / count**beta_decay

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradsurgery.registry import by_objective, homogeneous, strategy
+from gradsurgery.registry import by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import project_dual_cone
 from gradsurgery.solvers.solution import Array, Solution
 
@@ -11,11 +11,23 @@ from gradsurgery.solvers.solution import Array, Solution
     "dualproj",
     paper="Lopez-Paz & Ranzato 2017, arXiv:1706.08840 (GEM)",
     scale="mean",
-    claims=("non-conflicting", homogeneous(1), "permutation-equivariant", "deterministic"),
+    claims=(
+        "non-conflicting",
+        homogeneous(1),
+        "permutation-equivariant",
+        "deterministic",
+        when("no preference is given", lambda options: options["preference"] is None, "projection"),
+    ),
     variants=({"preference": tuple(1.0 + i for i in range(64))},),
     also=("GEM",),
 )
-def dualproj(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) -> Solution:
+def dualproj(
+    gram: Array,
+    objectives: tuple[str, ...],
+    eps: float | None = None,
+    *,
+    preference: Any = None,
+) -> Solution:
     """The direction nearest to the mean among those that conflict with no gradient: d = Jᵀv, v = argmin vᵀGv s.t. v >= u, u = 1/n.
 
     Equation 11 of GEM, with all gradients as constraints. Nobody is hurt; an objective that the mean hurts is left just
@@ -32,4 +44,6 @@ def dualproj(gram: Array, objectives: tuple[str, ...], *, preference: Any = None
         >>> get_strategy("dualproj").weights([[1.0, -2.0], [-2.0, 5.0]]).tolist()
         [1.0, 0.5]
     """
-    return project_dual_cone(gram, None if preference is None else by_objective("preference", preference, objectives))
+    if preference is None:
+        return project_dual_cone(gram, eps=eps)
+    return project_dual_cone(gram, by_objective("preference", preference, objectives), eps=eps)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, Range, State, homogeneous, positive_losses, strategy
+from gradsurgery.registry import POSITIVE, Range, State, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 
@@ -23,13 +23,14 @@ def dwa(
     """w = n·softmax(r/T) with rᵢ = L̄ᵢ(t − 1)/L̄ᵢ(t − 2), L̄(t) the mean loss over the t-th window (equation 7).
 
     In the first two windows, and for an objective that was not there for two whole windows, r is 1.
+    So it is where L̄(t − 2) is exactly zero, since there is no rate then.
 
     Args:
         temperature: T; the larger, the more even are the weights.
         window: how many steps are averaged: the paper's epoch.
 
     Raises:
-        InputError: when a loss is not positive; the message names it.
+        InputError: when a loss is negative; the message names it.
 
     Example:
         >>> import numpy as np, gradsurgery as gs
@@ -39,12 +40,13 @@ def dwa(
         >>> weights.round(3).tolist()
         [1.124, 0.876]
     """
-    losses = positive_losses("strategy 'dwa'", losses, objectives)
+    losses = losses_from_zero("strategy 'dwa'", losses, objectives)
     count, total, last, before = (state.vector(name, start) for name, start in (("steps", 0.0), ("total", 0.0), ("last", np.nan), ("before", np.nan)))
     full = count >= window
     before[full], last[full] = last[full], (total / np.maximum(count, 1.0))[full]
     count[full] = total[full] = 0.0
     count += 1
     total += losses
-    rate = np.where(np.isnan(before), 1.0, last / before)
+    unknown = np.isnan(before) | (before == 0)
+    rate = np.where(unknown, 1.0, last / np.where(unknown, 1.0, before))
     return np.asarray(len(losses) * softmax(rate / temperature))

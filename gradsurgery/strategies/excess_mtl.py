@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.registry import POSITIVE, State, homogeneous, strategy
+from gradsurgery.registry import POSITIVE, Range, State, homogeneous, strategy
 from gradsurgery.solvers import softmax
+
+LEAST = np.log(1e-8)  # of a weight beside the largest
 
 
 @strategy(
@@ -16,18 +18,31 @@ from gradsurgery.solvers import softmax
     scale="sum",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
 )
-def excess_mtl(rows: Tensor, state: State, *, eta: Annotated[float, POSITIVE] = 1.0) -> Tensor:
+def excess_mtl(
+    rows: Tensor,
+    state: State,
+    *,
+    eta: Annotated[float, POSITIVE] = 1.0,
+    warmup: Annotated[int, Range(0)] = 0,
+) -> Tensor:
     """d = Σ wᵢgᵢ, w ∝ w·exp(η êᵢ), Σw = n: exponentiated ascent on the excess risks (equations 6 to 9).
 
     êᵢ is eᵢ = Σ g²/√(Σₜ g²), over the coordinates, with the squares summed over all steps so far, divided by the value it
     had at the objective's first step. The square root has no constant added: a coordinate without any gradient yet counts as
-    zero, and the size of the gradients does not matter. The official code takes the first step's eᵢ undivided, which
-    makes weights depend on the number of parameters; here, as in the paper, every step is relative to the first.
+    zero, and the size of the gradients does not matter. As in the official code and LibMTL's, the
+    first step moves no weight: it only gives what later ones are divided by. (TorchJD takes the
+    first step's eᵢ undivided, so that its weights depend on the number of parameters.) An objective
+    whose first gradients are zero begins with the first that is not.
+
+    No weight falls below 1e-8 of the largest, which float32 cannot tell from zero; a smaller one
+    might never return.
 
     The sums are kept in the parameters' dtype: in half precision small gradients stop counting beside large sums.
 
     Args:
         eta: η, the step size of the weights.
+        warmup: in an objective's first `warmup` steps its weight stays, and the mean eᵢ over them
+            takes the place of the first one; the paper counts three epochs (appendix C.1).
 
     Example:
         >>> import torch, gradsurgery as gs
@@ -40,9 +55,20 @@ def excess_mtl(rows: Tensor, state: State, *, eta: Annotated[float, POSITIVE] = 
     ratio = torch.where(length > 0, size * (size / length), torch.zeros((), dtype=rows.dtype, device=rows.device))
     excess = ratio.sum(1, dtype=torch.float64).cpu().numpy()
     start = state.vector("start", np.nan)
-    start[:] = np.where(np.isnan(start), excess, start)
+    begun = start > 0
+    if warmup:
+        count, total = state.vector("warmup steps", 0.0), state.vector("warmup excess", 0.0)
+        waiting = ~begun & (count < warmup)
+        count[waiting] += 1
+        total[waiting] += excess[waiting]
+        ready = ~begun & ~waiting & (total > 0)
+        start[ready] = total[ready] / warmup
+    else:
+        waiting = np.zeros_like(begun)
+    start[:] = np.where(~waiting & ~(start > 0) & (excess > 0), excess, start)
     relative = np.divide(excess, start, out=np.ones_like(excess), where=start > 0)
     logs = state.vector("logs", 0.0)
     logs += eta * (relative - relative.mean())  # what all have in common would count against those that are absent
+    np.maximum(logs, logs.max() + LEAST, out=logs)
     weights = len(rows) * softmax(logs)
     return torch.as_tensor(weights, dtype=rows.dtype, device=rows.device) @ rows

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, positive_losses, strategy
+from gradsurgery.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 
@@ -32,7 +32,8 @@ def famo(
 
     Then ξ takes Adam's step on J_softmaxᵀ(log D − log D'), with D' the same after the step on the parameters. Give the losses on the
     same data after the optimizer's step to `Surgery.observe(losses)`; without that the next step's losses serve as D', which are
-    those of other data. Either way ξ moves at the beginning of the next step.
+    those of other data. Either way ξ moves at the beginning of the next step. A loss at its minimum
+    has D = 1e-8, so that it takes nearly all of the weight, as in the official code.
 
     Args:
         lr: Adam's learning rate for ξ.
@@ -40,7 +41,7 @@ def famo(
         minimum: L_min: a number, a dict from name to number, or numbers in the order of the losses when those are a sequence.
 
     Raises:
-        InputError: when a loss is not above its minimum; the message names it.
+        InputError: when a loss is below its minimum; the message names it.
 
     Example:
         >>> import numpy as np, gradsurgery as gs
@@ -50,7 +51,8 @@ def famo(
         [0.75, 0.25]
     """
     least = by_objective("minimum", minimum, objectives)
-    above = positive_losses("strategy 'famo' (less the minimum)", losses - least, objectives) + SMALL
+    where = "strategy 'famo' (less the minimum)"
+    above = losses_from_zero(where, losses - least, objectives) + SMALL
     logits, last = state.vector("xi", 0.0), state.vector("last", np.nan)
     seen = ~np.isnan(last)
     if seen.any():

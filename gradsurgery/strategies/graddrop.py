@@ -21,6 +21,9 @@ def graddrop(rows: Tensor, generator: torch.Generator, objectives: tuple[str, ..
     d = Σᵢ (ℓᵢ + (1 − ℓᵢ)Mᵢ) gᵢ with Mᵢ in {0, 1} whether it was kept. One pass over the gradients; U follows
     from (seed, step, group). Where all gradients agree in sign nothing is dropped.
 
+    The paper masks the gradients of a shared representation, each times the sign of its activation.
+    Here coordinates are those of the parameters; with `features=` those of the representation.
+
     Args:
         leak: ℓ in 0..1: a number for all, a dict from name to number, or numbers in the order of the losses when those are
             a sequence.

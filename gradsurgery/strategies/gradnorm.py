@@ -4,7 +4,8 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import NON_NEGATIVE, POSITIVE, Optimizer, State, descend, homogeneous, positive_losses, strategy
+from gradsurgery.errors import InputError
+from gradsurgery.registry import NON_NEGATIVE, POSITIVE, Optimizer, State, descend, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers.solution import Array
 
 
@@ -28,7 +29,9 @@ def gradnorm(
 
     w starts at 1, is kept >= 0 and rescaled after each step so that Σw over all objectives, those absent in this
     step included, stays their number (Algorithm 1). Lᵢ⁰ is the loss of the objective's
-    first step. Lengths are taken in units of n̄, so that their scale does not matter to the learning rate of w.
+    first step; a later one may be zero. Lengths are taken in units of n̄, so that their scale does
+    not matter to the learning rate of w. One step moves a weight by at most 1, the mean weight:
+    under "sgd" a gradient 1e6 times longer than the others would move it further.
 
     Args:
         alpha: α, how strongly objectives that lag behind are favoured.
@@ -36,7 +39,8 @@ def gradnorm(
         optimizer: what moves w: "adam" or "sgd".
 
     Raises:
-        InputError: when a loss is not positive; the message names it.
+        InputError: when a loss is negative, or an objective's first loss is exactly zero; the
+            message names it.
 
     Example:
         >>> import numpy as np, gradsurgery as gs
@@ -47,18 +51,25 @@ def gradnorm(
         >>> weights.round(3).tolist()
         [1.025, 0.975]
     """
-    losses = positive_losses("strategy 'gradnorm'", losses, objectives)
+    losses = losses_from_zero("strategy 'gradnorm'", losses, objectives)
     norms = np.sqrt(np.diagonal(gram))
     weights = state.vector("weights", 1.0)
     used = weights.copy()
     first = state.vector("first", np.nan)
     first[:] = np.where(np.isnan(first), losses, first)
+    if (first == 0).any():
+        name = objectives[int(np.argmax(first == 0))]
+        raise InputError(
+            f"strategy 'gradnorm': the first loss of {name!r} is 0, and later ones are divided by "
+            "it: leave this objective out of the step until its loss is above 0."
+        )
     rate = losses / first
-    rate = rate / rate.mean()
+    rate = rate / (rate.mean() or 1.0)
     mean = float((weights * norms).mean())
     if mean > 0:
         slope = norms / mean * np.sign(weights * norms - mean * rate**alpha)
-        moved = np.maximum(descend(state, "weights", weights, slope, lr, optimizer), 0.0)
+        moved = descend(state, "weights", weights, slope, lr, optimizer, longest=1.0)
+        moved = np.maximum(moved, 0.0)
         if moved.sum() > 0:
             weights[:] = moved * weights.sum() / moved.sum()
     return used

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gradsurgery.registry import homogeneous, strategy, when
-from gradsurgery.solvers import least_squares, split
+from gradsurgery.solvers import DEFAULT_EPS, equalizing, split
 from gradsurgery.solvers.solution import Array
 
 
@@ -20,12 +20,18 @@ from gradsurgery.solvers.solution import Array
     ),
     also=("IMTL",),
 )
-def imtl_g(gram: Array) -> Array:
+def imtl_g(gram: Array, eps: float | None = None) -> Array:
     """d = Jᵀw with ⟨d, gᵢ⟩/nᵢ equal for all i and Σw = 1 (equation 6): wᵢ ∝ (C⁺1)ᵢ/nᵢ, C the matrix of cosines.
 
     For two objectives w₁ = n₂/(n₁ + n₂), and nobody is hurt. From three on weights may be negative, and d even an ascent
     direction for every objective: that is the method. Where some gradients are zero they take all the weight, so that d
-    is zero; where the weights cannot be brought to sum to one (only rounding is left of their sum) they are zero.
+    is zero. Where the unit gradients sum to zero up to rounding, or the weights do (they cannot be
+    brought to sum to one), all weights are zero.
+
+    At rank n − 1 only d = 0 has equal projections onto all gradients, unless the weights of the
+    combination that vanishes sum to zero themselves. The formula of the paper, which inverts an
+    [n − 1, n − 1] matrix, gives that d = 0; here C⁺ gives projections that are as nearly equal as
+    they can be, so that training goes on.
 
     Example:
         >>> from gradsurgery import get_strategy
@@ -39,8 +45,8 @@ def imtl_g(gram: Array) -> Array:
     scale = norms.min() / norms
     if len(norms) == 2:
         return np.asarray(scale / scale.sum())
-    weights = scale * least_squares(cosines, np.ones(len(norms)))
+    weights = scale * equalizing(cosines, np.ones(len(norms)), eps)
     total = float(weights.sum())
-    if abs(total) <= 1e-12 * float(np.abs(weights).sum()):
+    if abs(total) <= 1000 * (eps or DEFAULT_EPS) * float(np.abs(weights).sum()):
         return np.zeros(len(norms))
     return np.asarray(weights / total)

@@ -1,10 +1,11 @@
 """imtl-l: every loss scaled to the same size, by a learned factor."""
 
+import math
 from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy
+from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy, warn_of_underflow
 from gradsurgery.solvers.solution import Array
 
 
@@ -20,6 +21,10 @@ def imtl_l(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 1e-3
 
     wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is the sum.
 
+    One step moves s by at most 1, so a weight by a factor of e at most. At a loss of 4e4 plain
+    gradient descent would move s by 40 and switch that loss off for good: s returns by lr per step
+    only. A weight below 1e-9 that leaves its loss no part in the sum is warned of.
+
     Args:
         lr: the learning rate of s. In the paper s is one more parameter of the model, at the model's learning rate: give yours.
         optimizer: what moves s: "adam" or "sgd".
@@ -34,5 +39,6 @@ def imtl_l(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 1e-3
     """
     logs = state.vector("s", 0.0)
     weights = np.exp(logs)
-    logs[:] = descend(state, "s", logs, weights * losses - 1, lr, optimizer)
+    warn_of_underflow("imtl-l", state, weights, losses, math.ceil(1 / lr))
+    logs[:] = descend(state, "s", logs, weights * losses - 1, lr, optimizer, longest=1.0)
     return np.asarray(weights)

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.registry import NON_NEGATIVE, POSITIVE, Range, State, homogeneous, positive_losses, strategy
+from gradsurgery.registry import NON_NEGATIVE, POSITIVE, Range, State, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import project_simplex
 from gradsurgery.solvers.solution import Array
 
@@ -31,7 +31,9 @@ def moco(
     """d = Yᵀλ with yᵢ ← yᵢ − βₖ(yᵢ − Lᵢgᵢ/nᵢ) and λ ← Π(λ − γₖ(YYᵀ + ρI)λ) onto the simplex (Algorithm 1).
 
     βₖ = β/k^σ and γₖ = γ/k^τ in step k; y starts at zero and λ at 1/n. Gradients are brought to the length of their loss first, as
-    in the official code.
+    in the official code; one whose loss is exactly zero adds nothing. LibMTL's class has a softmax
+    where the paper projects onto the simplex. γ is absolute: beside losses of 1e3 and more λ leaps
+    between objectives, which a smaller γ or smaller losses prevent.
 
     Args:
         beta: β of the running gradients.
@@ -41,7 +43,7 @@ def moco(
         rho: ρ, a regulariser of λ.
 
     Raises:
-        InputError: when a loss is not positive; the message names it.
+        InputError: when a loss is negative; the message names it.
 
     Example:
         >>> import torch, gradsurgery as gs
@@ -50,7 +52,7 @@ def moco(
         >>> moco(rows, losses=[1.0, 2.0], state=gs.State())
         tensor([0.2594, 0.4812])
     """
-    sizes = positive_losses("strategy 'moco'", losses, objectives)
+    sizes = losses_from_zero("strategy 'moco'", losses, objectives)
     count = state.scalar("steps", 0.0) + 1
     state["steps"] = count
     norms = _norms(rows)

@@ -30,6 +30,9 @@ def nash_mtl(gram: Array, eps: float | None = None, *, max_norm: Annotated[float
     α is the minimum of ½αᵀGα − Σ log αᵢ, found by damped Newton steps on the cosines. The length of d says nothing about the
     gradients': with plain SGD that is a step of fixed length. Where the gradients are Pareto stationary d is zero.
 
+    The official code solves for G/‖G‖, so that its α and d are √‖G‖ times these, and then clips d
+    to length 1. With `max_norm=1.0` the two differ only where its d is shorter than 1.
+
     Args:
         max_norm: shorten d to at most this length, as the official code does with 1; None does not.
 

@@ -8,6 +8,8 @@ from gradsurgery.errors import InputError
 from gradsurgery.registry import NON_NEGATIVE, by_objective, homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
+ROUNDING = 2.0**-23  # of losses in float32
+
 
 @strategy(
     "pbi",
@@ -20,7 +22,8 @@ from gradsurgery.solvers.solution import Array
 def pbi(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, theta: Annotated[float, NON_NEGATIVE] = 5.0, ideal: Any = 0.0) -> Array:
     """The gradient of d₁ + θd₂, d₁ = ⟨L − z, ŵ⟩ and d₂ = ‖(L − z) − d₁ŵ‖: ŵ + θ((L − z) − d₁ŵ)/d₂ (section III.A).
 
-    Where the losses lie on the preferred direction (d₂ is only rounding) the second term, which has no gradient there, is left out.
+    Where the losses lie on the preferred direction (d₂ is only the rounding of losses in float32)
+    the second term, which has no gradient there, is left out.
 
     Args:
         preference: w, a dict from name to number, or numbers in the order of the losses when those are a sequence; 1 by default.
@@ -42,7 +45,9 @@ def pbi(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, t
     if length == 0:
         raise InputError("strategy 'pbi': the preference is zero; give at least one positive number.")
     unit = wanted / length
-    shifted = losses - by_objective("ideal", ideal, objectives)
+    point = by_objective("ideal", ideal, objectives)
+    shifted = losses - point
     across = shifted - float(shifted @ unit) * unit
     distance = float(np.linalg.norm(across))
-    return np.asarray(unit if distance <= 1e-14 * float(np.linalg.norm(shifted)) else unit + theta * across / distance)
+    size = float(np.linalg.norm(losses)) + float(np.linalg.norm(point))
+    return np.asarray(unit if distance <= ROUNDING * size else unit + theta * across / distance)

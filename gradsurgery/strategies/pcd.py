@@ -1,10 +1,10 @@
 """pcd: the primary objective's gradient, moved so little that every secondary objective still improves by a share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.registry import SHARE, ObjectiveName, Range, State, homogeneous, strategy, when
+from gradsurgery.registry import SHARE, ObjectiveName, PerObjective, Range, State, by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import at_rounding_floor, nearest_above
 from gradsurgery.solvers.solution import Array
 
@@ -19,7 +19,7 @@ from gradsurgery.solvers.solution import Array
         "deterministic",
         when("the primary objective is named", lambda options: options["primary"] is not None, "permutation-equivariant"),
     ),
-    variants=({"primary": "0"},),
+    variants=({"primary": "0"}, {"primary": "0", "tau": tuple(i / 64 for i in range(64))}),
 )
 def pcd(
     gram: Array,
@@ -28,18 +28,24 @@ def pcd(
     eps: float | None = None,
     *,
     primary: ObjectiveName | None = None,
-    tau: Annotated[float, SHARE] = 0.02,
+    tau: Annotated[Any, PerObjective(SHARE)] = 0.02,
     beta: Annotated[float, Range(0, 1, high_open=True)] = 0.999,
 ) -> Array:
     """min ½‖d − g̃₁‖² s.t. ⟨g̃ⱼ, d⟩ >= τ‖g̃ⱼ‖² for every secondary j, then d rescaled to n₁.
 
-    g̃ᵢ = gᵢ/√v̂ᵢ with v̂ᵢ the bias-corrected running mean of nᵢ² (decay β). Where the constraints contradict each other
-    d = g₁; where the primary gradient is zero, d = 0. On a group that the named primary objective does not reach d is the sum.
+    g̃ᵢ = gᵢ/√v̂ᵢ with v̂ᵢ the bias-corrected running mean of nᵢ² (decay β). Where the constraints
+    contradict each other (up to rounding) d = g₁; where the primary gradient is zero, d = 0. On a
+    group that the named primary objective does not reach d is the sum.
 
     Args:
         primary: the primary objective's name; None is the first.
-        tau: τ, the share of its own step's progress that each secondary objective is promised.
+        tau: τ, the share of its own step's progress that each secondary objective is promised, 0 to
+            1: one number for all, a dict by their names, or numbers in the order of the losses (the
+            primary's is not used).
         beta: β of the running mean of the squared norms.
+
+    Raises:
+        InputError: when a secondary objective has no share.
 
     Example:
         >>> import gradsurgery as gs
@@ -61,12 +67,22 @@ def pcd(
     if squares[first] == 0:
         return np.zeros(n)
     scaled = gram * scale * scale[:, None]
-    floors = tau * np.diagonal(scaled)
+    floors = _shares(tau, objectives, first) * np.diagonal(scaled)
     floors[first] = -np.inf
     floors[squares == 0] = -np.inf
     start = np.eye(n)[first]
     found = nearest_above(scaled, start, floors).value
+    moved = found - start
     square = float(found @ scaled @ found)
-    if at_rounding_floor(scaled, found, eps):
-        return np.zeros(n)
+    noise = moved.any() and at_rounding_floor(scaled, moved, eps)
+    if noise or at_rounding_floor(scaled, found, eps):
+        return np.asarray(start)  # secondaries that contradict each other but for rounding
     return np.asarray(found * scale * np.sqrt(squares[first] / square))
+
+
+def _shares(tau: Any, objectives: tuple[str, ...], first: int) -> Array | float:
+    """τ [n], or one number; the primary's own is not asked for."""
+    if isinstance(tau, float):
+        return tau
+    others = [name for i, name in enumerate(objectives) if i != first]
+    return np.insert(by_objective("tau", tau, others), first, 0.0)

@@ -1,29 +1,39 @@
 """sdmgrad: min-norm weights with a pull towards the mean, by projected stochastic steps on two independent batches."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from gradsurgery.errors import InputError
-from gradsurgery.registry import NON_NEGATIVE, POSITIVE, Range, State, strategy
+from gradsurgery.registry import NON_NEGATIVE, POSITIVE, PerObjective, Range, State, by_objective, strategy, when
 from gradsurgery.solvers import project_simplex
 from gradsurgery.solvers.solution import Array
+
+
+def _unpreferred(options: dict[str, Any]) -> bool:
+    return options["preference"] is None
 
 
 @strategy(
     "sdmgrad",
     paper="Xiao et al. 2023, arXiv:2306.06721",
     scale="mean",
-    claims=("deterministic", "sums-to-one"),
+    claims=(
+        "deterministic",
+        when("no preference is given", _unpreferred, "sums-to-one"),
+    ),
+    variants=({"preference": 0.5},),
 )
 def sdmgrad(
     cross: Array,
     state: State,
+    objectives: tuple[str, ...],
     *,
     lam: Annotated[float, NON_NEGATIVE] = 0.3,
     lr: Annotated[float, POSITIVE] = 10.0,
     momentum: Annotated[float, Range(0, 1, high_open=True)] = 0.5,
     steps: Annotated[int, Range(1)] = 20,
+    preference: Annotated[Any, PerObjective(NON_NEGATIVE)] | None = None,
 ) -> Array:
     """d = (J₃ᵀw + λJ₃ᵀu)/(1 + λ), u = 1/n, with w from projected steps on wᵀG₁₂w/2 + λwᵀG₁₂u, G₁₂ = J₁J₂ᵀ (Algorithm 1).
 
@@ -32,14 +42,20 @@ def sdmgrad(
     size of the gradients does not matter. w goes on from where the last step left it; the momentum starts anew. At the paper's
     learning rate w swings from side to side: between gradients that nearly cancel, rounding decides where it ends.
 
+    The unit of `lr` is 1/mean(n₁ᵢn₂ᵢ). The official code and LibMTL divide by the square of the
+    mean length, which is up to n times smaller: the same number is a shorter step here. LibMTL's
+    is 5.
+
     Args:
         lam: λ, the pull towards the mean.
         lr: the learning rate of the steps on w.
         momentum: their momentum.
         steps: how many.
+        preference: u in place of 1/n: a number for all, a dict by name, or numbers in the order of
+            the losses; those that sum to one keep the scale.
 
     Raises:
-        InputError: for anything but three batches.
+        InputError: for anything but three batches, or when an objective has no number.
 
     Example:
         >>> import numpy as np, gradsurgery as gs
@@ -52,6 +68,8 @@ def sdmgrad(
         raise InputError(f"strategy 'sdmgrad' takes three independent batches: surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}.")
     n = cross.shape[-1]
     mean = np.full(n, 1 / n)
+    if preference is not None:
+        mean = by_objective("preference", preference, objectives)
     scale = float(np.mean(np.sqrt(np.diagonal(cross[0, 0])) * np.sqrt(np.diagonal(cross[1, 1]))))
     between = cross[0, 1] / scale if scale > 0 else np.zeros((n, n))
     weights, velocity = state.vector("w", 1 / n), np.zeros(n)

@@ -5,9 +5,11 @@ from typing import Annotated, Any
 import numpy as np
 
 from gradsurgery.errors import InputError
-from gradsurgery.registry import POSITIVE, Range, State, by_objective, homogeneous, positive_losses, strategy
+from gradsurgery.registry import POSITIVE, Range, State, by_objective, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
+
+SMALL = 1e-8  # the official code adds 1e-20: a weight of 1e20 makes much of a rounded gradient
 
 
 @strategy(
@@ -33,7 +35,7 @@ def stch(
 
     With a window, as in the official multi-task runs, fᵢ = log(Lᵢ/L̄ᵢ), λ = 1 and the whole times n, where the nadir L̄ᵢ is the mean of
     the objective's first `window` losses; during these steps Σ log Lᵢ is descended. Without a window fᵢ = Lᵢ, as
-    the formula is written.
+    the formula is written. With a window a loss of exactly zero counts as 1e-8.
 
     Args:
         mu: μ, the smoothing.
@@ -43,7 +45,8 @@ def stch(
         ideal: z without a window: a number, or by objective as above.
 
     Raises:
-        InputError: with a window, when a loss is not positive (the message names it), or for a preference or an ideal point.
+        InputError: with a window, when a loss is negative (the message names it), or for a
+            preference or an ideal point.
 
     Example:
         >>> import numpy as np, gradsurgery as gs
@@ -59,7 +62,7 @@ def stch(
         return np.asarray(shares * softmax(shares * (losses - point) / mu))
     if preference is not None or ideal != 0.0:
         raise InputError("strategy 'stch': preference and ideal belong to the plain formula: give window=0 too.")
-    losses = positive_losses("strategy 'stch' with a window", losses, objectives)
+    losses = losses_from_zero("strategy 'stch' with a window", losses, objectives, SMALL)
     count, total = state.vector("steps", 0.0), state.vector("total", 0.0)
     warm = count < window
     if warm.any():

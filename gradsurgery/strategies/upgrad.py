@@ -17,7 +17,13 @@ from gradsurgery.solvers.solution import Array, Solution
     claims=("non-conflicting", "strict", homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"preference": tuple(1.0 + i for i in range(64))},),
 )
-def upgrad(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) -> Solution:
+def upgrad(
+    gram: Array,
+    objectives: tuple[str, ...],
+    eps: float | None = None,
+    *,
+    preference: Any = None,
+) -> Solution:
     """d = Σᵢ of the projections of uᵢgᵢ onto the cone of directions that conflict with no gradient, u = 1/n (definition 5).
 
     Each projection is Jᵀv with v = argmin vᵀGv s.t. v >= uᵢeᵢ (proposition 1). Nobody is hurt, and where no gradients
@@ -35,8 +41,8 @@ def upgrad(gram: Array, objectives: tuple[str, ...], *, preference: Any = None) 
         [0.75, 0.75]
     """
     if preference is None:
-        return project_each(gram)
+        return project_each(gram, eps=eps)
     wanted = by_objective("preference", preference, objectives)
     if not (wanted > 0).all():
         raise InputError(f"strategy 'upgrad': preference is positive; got {dict(zip(objectives, wanted.tolist(), strict=True))}.")
-    return project_each(gram, np.asarray(wanted))
+    return project_each(gram, np.asarray(wanted), eps)

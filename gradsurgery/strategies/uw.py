@@ -1,10 +1,11 @@
 """uw: homoscedastic uncertainty as the weight of each loss."""
 
+import math
 from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy
+from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy, warn_of_underflow
 from gradsurgery.solvers.solution import Array
 
 
@@ -21,6 +22,10 @@ def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, 
 
     wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½.
 
+    One step moves s by at most 1, so a weight by a factor of e at most. At a loss of 4e4 plain
+    gradient descent would move s by 50 and switch that loss off for good, since s returns by lr/2
+    per step. A weight below 1e-9 that leaves its loss no part in the sum is warned of.
+
     Args:
         lr: the learning rate of s; the paper trains everything by gradient descent at 2.5e-3.
         optimizer: what moves s: "adam" or "sgd".
@@ -35,5 +40,7 @@ def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, 
     """
     logs = state.vector("log variance", 0.0)
     weights = 0.5 * np.exp(-logs)
-    logs[:] = descend(state, "log variance", logs, 0.5 - weights * losses, lr, optimizer)
+    warn_of_underflow("uw", state, weights, losses, math.ceil(2 / lr))
+    slope = 0.5 - weights * losses
+    logs[:] = descend(state, "log variance", logs, slope, lr, optimizer, longest=1.0)
     return np.asarray(weights)

@@ -86,8 +86,8 @@ class Sample:
 
     @cached_property
     def rank(self) -> int:
-        """The rank of J, found on rows of length one."""
-        return int(np.linalg.matrix_rank(self.units, tol=1e-12))
+        """The rank of J, found on rows of length one; below 1e-6 lies the rounding of float32."""
+        return int(np.linalg.matrix_rank(self.units, tol=1e-6))
 
     def hull(self, divisors: Array | None = None) -> tuple[float, float]:
         """‖d‖² and Σ wⱼnⱼ at the min-norm point d = Jᵀw of the rows' convex hull.
@@ -251,7 +251,19 @@ def _zero(rng: np.random.Generator, n: int) -> Array:
     return rows
 
 
+@_kind("cancelling in float32", 3)
+def _cancelling_single(rng: np.random.Generator, n: int) -> Array:
+    """Rows in float32: two to four cancel up to its rounding, the others are free."""
+    rows = rng.standard_normal((n, 2 * n)).astype(np.float32)
+    k = int(rng.integers(2, min(5, n)))
+    shares = rng.uniform(0.2, 5.0, k - 1).astype(np.float32)
+    rows[k - 1] = -(shares[:, None] * rows[: k - 1]).sum(0)
+    return _unit(rows[rng.permutation(n)].astype(np.float64))
+
+
 KINDS = tuple(_kinds)
+ADDED = KINDS[KINDS.index("cancelling in float32") :]  # these take every 15th draw, so that the other draws stay
+EVERY = 15
 
 
 def make_sample(kind: str, n: int, seed: Any = 0, *, spread: float = 0.0, scale: float = 1.0) -> Sample:
@@ -321,11 +333,15 @@ def samples(count: int = 300, *, seed: int = 0, kinds: Iterable[str] | None = No
     found = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
-        turn, k = divmod(i, len(chosen))
+        if kinds is None and i % EVERY == EVERY - 1:
+            drawn, turn, k = ADDED, *divmod(i // EVERY, len(ADDED))
+        else:
+            drawn = KINDS[: -len(ADDED)] if kinds is None else chosen
+            turn, k = divmod(i, len(drawn))
         spread = SPREADS[rng.integers(len(SPREADS))]
         exponent = rng.uniform(-SCALE, SCALE) if rng.random() < 0.7 else SCALE * rng.choice([-1, 1])
         scale = 10.0**exponent if scales and rng.random() < 0.5 else 1.0
-        found.append(make_sample(chosen[k], sizes[(turn + k) % len(sizes)], [seed, i, 1], spread=spread, scale=scale))
+        found.append(make_sample(drawn[k], sizes[(turn + k) % len(sizes)], [seed, i, 1], spread=spread, scale=scale))
     return sorted(found, key=lambda sample: sample.count)
 
 

@@ -18,6 +18,7 @@ TOLERANCE = 1e-10  # of non-conflict, relative to nᵢ · Σⱼ |wⱼ|nⱼ, for 
 SINGLE = 1e-5  # the same for gradients in float32
 ROUNDING = 1e-14  # below this, relative to the same, a number has no sign
 RELATIVE = 1e-6  # agreement of directions where they are well determined
+LENGTH = 1e-7  # of the mean norm: what a Gram matrix in float64 leaves undetermined of a length
 STATIONARY = 1e-12  # ‖d‖²/(Σ wn)² at the min-norm point below which strategies may return zero
 DRAWS = 400  # for what holds in distribution
 DEVIATIONS = 5.5
@@ -226,6 +227,26 @@ def sums_to_one(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     if (np.abs(total - 1) <= 1e-9 * np.maximum(1.0, np.abs(weights).sum(-1))).all():
         return None
     return f"the weights sum to {np.array2string(total, precision=10)}"
+
+
+@_property("projection")
+def projection(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
+    """d is non-conflicting, no longer than the mean gradient, and the mean itself where that is."""
+    direction = run(strategy, sample)
+    hurt = _hurt(sample, direction, TOLERANCE)
+    if hurt is not None:
+        return hurt
+    n = sample.count
+    mean, size = sample.units.T @ sample.norms / n, float(sample.norms.mean())
+    longest = (1 + RELATIVE) * float(np.linalg.norm(mean)) + LENGTH * size
+    length = float(np.linalg.norm(direction.vector))
+    if not length <= longest:
+        return f"d is {length / (longest or 1.0):.3g} times longer than the mean gradient"
+    agrees = bool((sample.units @ mean >= ROUNDING * size).all())
+    error = float(np.linalg.norm(direction.vector - mean))
+    if agrees and not error <= RELATIVE * size:
+        return f"d is not the mean, which conflicts with no gradient: off by {error / size:.2g}"
+    return None
 
 
 def _promises(strategy: Strategy, name: str, sample: Sample) -> bool:
