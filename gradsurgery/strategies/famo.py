@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from gradsurgery.errors import warn
 from gradsurgery.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
@@ -53,6 +54,12 @@ def famo(
     least = by_objective("minimum", minimum, objectives)
     where = "strategy 'famo' (less the minimum)"
     above = losses_from_zero(where, losses - least, objectives) + SMALL
+    if len(above) > 1 and (above == SMALL).any():
+        name = objectives[int(np.argmin(above))]
+        warn(
+            f"strategy 'famo': loss {name!r} is at its minimum and takes nearly all of the weight "
+            "(z/D with D = 1e-8), so that the others hardly train: leave it out of losses in that step."
+        )
     logits, last = state.vector("xi", 0.0), state.vector("last", np.nan)
     seen = ~np.isnan(last)
     if seen.any():
