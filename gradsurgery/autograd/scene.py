@@ -57,6 +57,7 @@ class Scene:
         cut: the features.
         once: whether a compiled region allows one backward pass only.
         grouped: what was met last, the reach before that, and the groups that followed.
+        proved: the weights of linear layers whose tapped gradient was compared with autograd's own, and whether they agreed.
     """
 
     trained: dict[str, Tensor]
@@ -68,6 +69,7 @@ class Scene:
     cut: Cut
     once: bool = False
     grouped: list[tuple[Mapping[str, int], Reach, Grouping]] = field(default_factory=list, compare=False, repr=False)
+    proved: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def parameter(self, name: str) -> Tensor:
         return self.trained[name] if name in self.trained else self.others[name]
