@@ -138,7 +138,7 @@ def _saved(node: Any, name: str, method: str) -> Tensor | None:
         return None
     try:
         saved: Tensor | None = getattr(node, f"_saved_{name}")
-    except RuntimeError:
+    except (RuntimeError, AttributeError):
         return None
     return saved
 
