@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import COMPILED, allows_one_pass
+from gradsurgery.autograd.elements import joins
 from gradsurgery.errors import InputError
 
 ACCUMULATE = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # the stubs lack it
 WRITTEN_IN_PYTHON = torch._C._FunctionBase
+JOINS = frozenset(joins())
 Output = tuple[Any, int]  # a node and which of its outputs
 
 
@@ -50,6 +52,7 @@ class Graph:
         leaves: leaf tensors by id, as far as any loss reaches them.
         cuts: the outputs where the walk ended, by position.
         once: whether a compiled region was met that allows one backward pass only.
+        joins: the nodes where tensors were put together.
     """
 
     def __init__(self) -> None:
@@ -57,6 +60,7 @@ class Graph:
         self.leaves: dict[int, Visit] = {}
         self.cuts: dict[int, Visit] = {}
         self.once = False
+        self.joins: list[Any] = []
 
     def tensor(self, key: int) -> Tensor:
         leaf = self.leaves[key].leaf
@@ -64,13 +68,16 @@ class Graph:
         return leaf
 
 
-def walk(losses: Sequence[Tensor], names: Sequence[str], cuts: Mapping[Output, int] | None = None) -> Graph:
+def walk(
+    losses: Sequence[Tensor], names: Sequence[str], cuts: Mapping[Output, int] | None = None, places: Mapping[int, Sequence[Output]] | None = None
+) -> Graph:
     """Visit each node of the losses' graph once, without going on beyond `cuts`.
 
     Args:
         losses: what to start from; the i-th has bit i.
         names: their names, in the order of which leaves are met, so that reordered losses meet them alike.
         cuts: output -> position.
+        places: the outputs to start from in place of a loss, by its position, where more is known of it.
 
     Raises:
         InputError: when reentrant checkpointing hides a part of the graph.
@@ -82,18 +89,17 @@ def walk(losses: Sequence[Tensor], names: Sequence[str], cuts: Mapping[Output, i
         if loss.grad_fn is None:
             visit = graph.leaves.setdefault(id(loss), Visit())
             visit.leaf = loss
+            visit.reached(bit, bit)
         else:
-            start = _of_stacked(loss)
-            if start is None:
-                continue
-            if start in cuts:
-                visit = graph.cuts.setdefault(cuts[start], Visit())
-            else:
-                if start[0] not in graph.nodes:
-                    _explore(start[0], graph, cuts)
-                visit = graph.nodes[start[0]]
-                starts.append(visit)
-        visit.reached(bit, bit)
+            for start in _of_stacked(loss) if not places or i not in places else places[i]:
+                if start in cuts:
+                    visit = graph.cuts.setdefault(cuts[start], Visit())
+                else:
+                    if start[0] not in graph.nodes:
+                        _explore(start[0], graph, cuts)
+                    visit = graph.nodes[start[0]]
+                    starts.append(visit)
+                visit.reached(bit, bit)
     _spread(dict.fromkeys(starts), graph, cuts)
     return graph
 
@@ -117,6 +123,8 @@ def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> None:
             continue
         if isinstance(node, WRITTEN_IN_PYTHON):
             _look_inside(node, visit, graph)
+        elif type(node) in JOINS:
+            graph.joins.append(node)
         visit.edges = edges = node.next_functions
         for edge in edges:
             after = edge[0]
@@ -163,8 +171,8 @@ def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -
                 ready.append(known)
 
 
-def _of_stacked(loss: Tensor) -> Output | None:
-    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant."""
+def _of_stacked(loss: Tensor) -> tuple[Output, ...]:
+    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; nothing for a constant."""
     node: Any = loss.grad_fn
     kind = type(node).__name__
     if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):
@@ -174,5 +182,5 @@ def _of_stacked(loss: Tensor) -> Output | None:
             index = loss.output_nr if kind == "UnbindBackward0" else node._saved_index
             index -= 1 << 64 if index >= 1 << 63 else 0  # torch shows negative ones without sign
             start: Output = before.next_functions[index % count]
-            return start if start[0] is not None else None
-    return node, loss.output_nr
+            return (start,) if start[0] is not None else ()
+    return ((node, loss.output_nr),)

@@ -11,10 +11,11 @@ from gradsurgery.autograd.compiled import ONE_PASS
 from gradsurgery.autograd.features import Cut, Cutting
 from gradsurgery.autograd.graph import Graph, walk
 from gradsurgery.autograd.groups import Group, Grouping, Parameters, Reach, is_parameter, make_groups
+from gradsurgery.autograd.joined import Joined, may_be_joined
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.contract import Strategy
-from gradsurgery.errors import InputError
+from gradsurgery.errors import InputError, warn
 
 OTHERS = "others"
 Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and more
@@ -22,7 +23,10 @@ Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and mor
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again."""
+    """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again.
+
+    `told` are the warnings that were given.
+    """
 
     strategy: Strategy | None
     parameters: Parameters
@@ -35,6 +39,7 @@ class Plan:
     method: str = "auto"
     lean: bool = False
     seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
+    told: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def required(self) -> Strategy:
@@ -124,10 +129,11 @@ class Seen:
     known: Given
     names: tuple[str, ...]
     leaves: list[tuple[Tensor, int]]
+    joins: int = 0
 
     def again(self, given: Given, known: Given, losses: Losses, graph: Graph) -> bool:
         same = given is self.given and known is self.known and losses.names == self.names and len(losses.tensors) == self.scene.count
-        if not same or len(graph.leaves) != len(self.leaves):
+        if not same or len(graph.leaves) != len(self.leaves) or len(graph.joins) != self.joins:
             return False
         pairs = zip(graph.leaves.values(), self.leaves, strict=True)
         return all(visit.leaf is leaf and visit.losses == visit.surely == bits for visit, (leaf, bits) in pairs)
@@ -141,12 +147,25 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
     for seen in plan.seen:
         if not features and seen.again(given, memory.known, losses, graph):
             return seen.scene, memory, graph
+    graph = _told_apart(plan, losses, cut, graph)
     scene, memory = _look(plan, losses, memory, cut, graph, given)
     plan.seen.clear()
     leaves = [(v.leaf, v.losses) for v in graph.leaves.values() if v.leaf is not None and v.losses == v.surely]
     if len(leaves) == len(graph.leaves) == len(scene.met) and not features:  # so that no inputs or features are held on to
-        plan.seen.append(Seen(scene, given, memory.known, losses.names, leaves))
+        plan.seen.append(Seen(scene, given, memory.known, losses.names, leaves, len(graph.joins)))
     return scene, memory, graph
+
+
+def _told_apart(plan: Plan, losses: Losses, cut: Cutting, graph: Graph) -> Graph:
+    """The graph from where each loss was before losses were joined into one tensor; the same where none were."""
+    if not may_be_joined(graph, len(losses.tensors)):
+        return graph
+    names = losses.names * losses.batches
+    joined = Joined(losses.tensors, names, graph, cut.places)
+    if joined.warning and joined.warning not in plan.told:
+        plan.told.add(joined.warning)
+        warn(joined.warning)
+    return walk(losses.tensors, names, cut.places, joined.starts) if joined.starts else graph
 
 
 def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph, given: Given) -> tuple[Scene, Memory]:
