@@ -50,7 +50,7 @@ def _holders(held: Sequence[Any], place: int) -> tuple[int, ...]:
         sys.getrefcount(held[place]),
         held[place]._use_count(),
         sys.getrefcount(held[place].untyped_storage()),
-        torch._C._storage_Use_Count(held[place].untyped_storage()._cdata),  # type: ignore[attr-defined]  # the stubs lack it
+        torch._C._storage_Use_Count(held[place].untyped_storage()._cdata),
     )
     return counts if held[place]._base is None else (*counts, sys.getrefcount(held[place]._base), held[place]._base._use_count())
 

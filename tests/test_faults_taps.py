@@ -1,13 +1,24 @@
 """Taps beside hooks and checkpoints, memory that others own, and losses that were joined into one tensor."""
 
+import subprocess
+import sys
+import tempfile
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import gradsurgery as gs
+from gradsurgery.autograd.groups import Parameters
+from gradsurgery.autograd.losses import parse_losses
+from gradsurgery.autograd.memory import Memory
+from gradsurgery.autograd.proof import disagreeing
+from gradsurgery.autograd.scene import Plan, look
+from gradsurgery.autograd.taps import Tap, find_taps
 
 
 class Clamped(nn.Module):
@@ -93,6 +104,241 @@ def test_a_hook_anywhere_is_in_the_tapped_gradient(how, bias):
     for name, gradient in found[1][0].items():
         torch.testing.assert_close(found[0][0][name], gradient, rtol=1e-4, atol=1e-7, msg=f"{how}: {name}")
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
+
+
+def tapped(model, losses, method="taps"):
+    parsed = parse_losses(losses)
+    scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, Memory())
+    return set(find_taps(graph, parsed, scene, method))
+
+
+def test_hooks_that_come_and_go_between_steps_are_seen():
+    models = Clamped("none"), Clamped("none")
+    surgeries = [gs.Surgery("mgda", model, method=method) for model, method in zip(models, ("taps", "gradients"), strict=True)]
+    for how, taken in (("none", True), ("hook on the node of W.t()", False), ("none", True), ("hook on the layer's node", False), ("hook on W.t()", False)):
+        for model, surgery in zip(models, surgeries, strict=True):
+            model.zero_grad()
+            model.how = how
+            surgery.backward(model.losses())
+        assert ("middle.weight" in tapped(models[0], models[0].losses())) == taken
+        for name, gradient in gradients(models[1]).items():
+            torch.testing.assert_close(gradients(models[0])[name], gradient, msg=f"{how}: {name}")
+
+
+def test_a_tapped_layer_is_compared_with_autograd_once(monkeypatch):
+    """In the first step, in the first pass that reaches it; no later pass forms its gradient."""
+    model = Clamped("none")
+    asked = []
+    grad = torch.autograd.grad
+
+    def watched(outputs, inputs, *args, **kwargs):
+        asked.append(any(t is model.middle.weight for t in inputs))
+        return grad(outputs, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    surgery = gs.Surgery("mgda", model, method="taps")
+    for _ in range(3):
+        surgery.backward(model.losses())
+    assert asked == [True] + [False] * 5
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_agrees_with_autograd_is_found_to_agree(dtype, scale):
+    generator = torch.Generator().manual_seed(0)
+    x, delta = torch.randn(32, 96, generator=generator).to(dtype), (scale * torch.randn(32, 64, generator=generator)).to(dtype)
+    right = (delta.double().T @ x.double()).to(dtype)
+    for gradient, agrees in ((right, True), (right / 10, False), (right.clamp(-scale, scale), False), (torch.zeros_like(right), False)):
+        taps = {"w": Tap(None, x, None)}
+        assert disagreeing({"w": delta}, {"w": gradient}, taps) == ([] if agrees else ["w"])
+        assert taps["w"].proved == {"w": agrees}
+    taps = {"w": Tap(None, x, None)}
+    assert disagreeing({"w": delta * float("nan")}, {"w": right}, taps) == []
+    assert taps["w"].proved == {}
+
+
+class Recomputed(nn.Module):
+    """Wide layers in one checkpointed region, or none."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList([nn.Linear(160, 160) for _ in range(4)])
+        self.heads = nn.ModuleDict({name: nn.Linear(160, 1) for name in "ab"})
+        self.norm = nn.BatchNorm1d(160)
+        self.calls = 0
+
+    def region(self, h):
+        self.calls += 1
+        for layer in self.layers:
+            h = layer(h).tanh()
+        return self.norm(h)
+
+    def losses(self, **options):
+        x = torch.randn(8, 160, generator=torch.Generator().manual_seed(3))
+        z = checkpoint(self.region, x, use_reentrant=False, **options)
+        return {name: (head(z) - i).pow(2).mean() for i, (name, head) in enumerate(self.heads.items())}
+
+
+@pytest.mark.parametrize("settings", [{"method": "gradients"}, {"method": "auto"}, {"memory": "low"}])
+def test_a_checkpointed_region_is_recomputed_once_per_pass(settings):
+    model = Recomputed()
+    expected = Recomputed()
+    gs.backward(expected.losses(), expected, "mgda", method="gradients")
+    losses = model.losses()
+    model.calls = 0
+    gs.backward(losses, model, "mgda", **settings)
+    if "memory" not in settings:  # there a portion takes passes of its own
+        assert model.calls == 2
+    for name, gradient in gradients(expected).items():
+        torch.testing.assert_close(gradients(model)[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_what_was_offloaded_is_read_by_the_passes_only():
+    found = []
+    for method in ("gradients", "auto", "taps"):
+        model, reads = Recomputed(), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t, reads=reads: reads.append(1) or t):
+            z = model.region(torch.ones(8, 160) * torch.arange(8.0)[:, None])
+            losses = {name: head(z).pow(2).mean() for name, head in model.heads.items()}
+        gs.backward(losses, model, "mgda", method=method)
+        found.append((len(reads), gradients(model)))
+    assert found[0][0] == found[1][0]
+    for other in found[1:]:
+        for name, gradient in found[0][1].items():
+            torch.testing.assert_close(other[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_wide_layers_are_tapped_where_nothing_is_recomputed():
+    """Otherwise the tests above would hold for a library that never taps."""
+    model = Recomputed()
+    z = model.region(torch.randn(8, 160))
+    losses = {name: head(z).pow(2).mean() for name, head in model.heads.items()}
+    assert tapped(model, losses, "auto") == {f"layers.{i}.weight" for i in range(4)}
+    assert tapped(model, model.losses(), "auto") == set()
+    assert tapped(model, model.losses(), "taps") == {f"layers.{i}.weight" for i in range(4)}
+
+
+def selective():
+    return create_selective_checkpoint_contexts([torch.ops.aten.addmm.default])
+
+
+def test_a_selective_checkpoint_says_what_works():
+    expected = Recomputed()
+    gs.backward(expected.losses(), expected, "mgda", method="gradients")
+    for options in ({"context_fn": selective}, {"debug": True}):
+        for method in ("auto", "gradients", "taps"):
+            model = Recomputed()
+            with pytest.raises(gs.InputError, match="one backward pass only: give method='batched'"):
+                gs.backward(model.losses(**options), model, "mgda", method=method)
+            assert not gradients(model)
+        model = Recomputed()
+        gs.backward(model.losses(**options), model, "mgda", method="batched")
+        for name, gradient in gradients(expected).items():
+            torch.testing.assert_close(gradients(model)[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+class Lends(torch.autograd.Function):
+    """Gives a gradient in memory that has another owner, who goes on reading it."""
+
+    @staticmethod
+    def forward(ctx, x, value, how):
+        ctx.value, ctx.how = value, how
+        return (x * value).sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        owner = OWNERS[ctx.how](torch.full((4, 3), ctx.value))
+        OWNED.append((owner[1], ctx.value))
+        return owner[0], None, None
+
+
+def numpy_owner(tensor):
+    array = np.array(tensor.numpy())
+    return torch.from_numpy(array), lambda: array.ravel()[0]
+
+
+def dlpack_owner(tensor):
+    array = np.array(tensor.numpy())
+    return torch.from_dlpack(array), lambda: array.ravel()[0]
+
+
+def another_of_the_same_storage(tensor):
+    other = torch.empty(0).set_(tensor.untyped_storage())
+    return tensor, lambda: other[0]
+
+
+def the_storage(tensor):
+    storage = tensor.untyped_storage()
+    return tensor, lambda: torch.empty(0).set_(storage)[0]
+
+
+def a_buffer(tensor):
+    buffer = bytearray(tensor.numpy().tobytes())
+    return torch.frombuffer(buffer, dtype=torch.float32).view(4, 3), lambda: np.frombuffer(buffer, np.float32)[0]
+
+
+def a_file(tensor):
+    path = tempfile.NamedTemporaryFile()  # noqa: SIM115  # it lives as long as who reads it
+    path.write(tensor.numpy().tobytes())
+    path.flush()
+    return torch.from_file(path.name, shared=True, size=12).view(4, 3), lambda: np.fromfile(path.name, np.float32)[0]
+
+
+OWNERS = {
+    "numpy": numpy_owner,
+    "dlpack": dlpack_owner,
+    "a storage": the_storage,
+    "another tensor": another_of_the_same_storage,
+    "a buffer": a_buffer,
+    "a file": a_file,
+}
+OWNED = []
+
+
+@pytest.mark.parametrize("how", OWNERS)
+@pytest.mark.parametrize("values", [(1.0,), (1.0, -3.0)])
+def test_memory_that_others_read_stays_as_it_is(how, values):
+    OWNED.clear()
+    x = nn.Parameter(torch.ones(4, 3))
+    optimizer = torch.optim.SGD([x], lr=1.0)
+    for _ in range(2):
+        gs.backward([Lends.apply(x, value, how) for value in values], [x], "mgda")
+        optimizer.step()
+        x.grad.zero_()
+        optimizer.zero_grad()
+    assert sorted(value for _, value in OWNED) == sorted(values * 2)
+    assert [float(read()) for read, _ in OWNED] == [value for _, value in OWNED]
+
+
+DEBUGGED = """
+import importlib, sys
+from gradsurgery import ownership
+kept = []
+def trace(frame, event, argument):
+    kept.append(dict(frame.f_locals))
+    return trace
+sys.settrace(trace)
+importlib.reload(ownership)
+sys.settrace(None)
+del kept
+import torch
+held = [torch.ones(3, 4).t()]
+like = torch.zeros(3, 4).t()
+assert ownership.exclusive(held, 0, like) is not None
+for holder in (lambda t: t, lambda t: t._base, lambda t: t.view(4, 3), lambda t: t.untyped_storage()):
+    other = holder(held[0])
+    assert ownership.exclusive(held, 0, like) is None
+    del other
+held = [torch.ones(4)]
+other = held[0]
+assert ownership.exclusive(held, 0, torch.zeros(4)) is None
+"""
+
+
+def test_a_debugger_that_reads_variables_during_the_import_changes_nothing():
+    done = subprocess.run([sys.executable, "-c", DEBUGGED], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 class TwoHeads(nn.Module):

@@ -175,7 +175,7 @@ MOVING: dict[str, Moved] = {
     "Permute": lambda node, table, _, __: table.transpose([_signed(d) for d in node._saved_dims]),
     "Expand": lambda node, table, _, shape: np.broadcast_to(table, shape),
     "Repeat": lambda node, table, _, __: np.tile(table, tuple(map(int, node._saved_repeats))),
-    "Flip": lambda node, table, _, __: np.flip(table, [_signed(d) for d in node._saved_dims]),
+    "Flip": lambda node, table, _, __: np.flip(table, tuple(_signed(d) for d in node._saved_dims)),
     "Roll": _rolled,
     "Diagonal": lambda node, table, _, __: np.diagonal(table, _signed(node._saved_offset), _signed(node._saved_dim1), _signed(node._saved_dim2)),
     "Index": _indexed,
@@ -192,6 +192,6 @@ def joins() -> Iterator[type]:
     """The kinds of nodes that put parts of one tensor together."""
     kinds = ("Stack", "Cat", "IndexPut", "IndexCopy", "IndexAdd", "Scatter", "ScatterAdd", "SelectScatter", "SliceScatter", "MaskedScatter")
     for name in ("CopySlices", *(f"{kind}Backward{variant}" for kind in kinds for variant in (0, 1))):
-        found = getattr(torch._C._functions, name, None)  # type: ignore[attr-defined]  # the stubs lack it
+        found = getattr(torch._C._functions, name, None)
         if found is not None:
             yield found
