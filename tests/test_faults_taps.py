@@ -101,6 +101,10 @@ def test_a_hook_anywhere_is_in_the_tapped_gradient(how, bias):
             model.zero_grad()
             record = surgery.backward(model.losses())
         found.append((gradients(model), record["a+b"].gram))
+        model = Clamped(how, bias)
+        gs.backward(model.losses(), model, "mgda", method=method)
+        for name, gradient in found[0][0].items():
+            torch.testing.assert_close(gradients(model)[name], gradient, rtol=1e-4, atol=1e-7, msg=f"one step, {how}: {name}")
     for name, gradient in found[1][0].items():
         torch.testing.assert_close(found[0][0][name], gradient, rtol=1e-4, atol=1e-7, msg=f"{how}: {name}")
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
@@ -140,6 +144,9 @@ def test_a_tapped_layer_is_compared_with_autograd_once(monkeypatch):
     for _ in range(3):
         surgery.backward(model.losses())
     assert asked == [True] + [False] * 5
+    asked.clear()
+    gs.backward(model.losses(), model, "mgda", method="taps")  # all its hooks can be listed
+    assert asked == [False] * 2
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])

@@ -1,6 +1,7 @@
 """The one-shot forms: backward() writes .grad, inspect() only looks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from gradsurgery.autograd.compiled import eager
@@ -63,6 +64,7 @@ def backward(
         "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect,
     }  # fmt: skip
     surgery = Surgery(strategy, parameters, **given, **options)
+    surgery._plan = replace(surgery._plan, once=True)
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name
         raise StrategyError(f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) once and call surgery.backward(losses).")
@@ -88,5 +90,5 @@ def inspect(
         >>> gs.inspect({"up": weight.sum(), "down": -weight.sum()})["down+up"].conflicts
         (('up', 'down'),)
     """
-    plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum")
+    plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum", once=True)
     return decide(plan, parse_losses(losses, weights), Memory(), Call(retain_graph=True)).record

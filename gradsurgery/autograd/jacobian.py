@@ -22,7 +22,7 @@ def gather(
         roots: the gradient each starts from (its weight).
         wanted: for each loss the parameters its graph reaches.
         retain_graph: whether the graphs are still needed afterwards; otherwise they are freed with the last pass.
-        taps: the weights for which the gradients at their layers' outputs are wanted instead. Those that were not compared yet are formed too
+        taps: the weights for which the gradients at their layers' outputs are wanted instead. Those that are to be compared are formed too
             in the first pass that reaches them; where both differ the weight is taken out of `taps`, and its own gradient is given.
     """
     gradients: list[dict[str, Tensor]] = [{} for _ in losses]
@@ -31,7 +31,7 @@ def gather(
     for members in together:
         by = {name: i for i in members for name in wanted[i]}
         tapped = {name: tap for name, tap in taps.items() if name in by} if taps else {}
-        doubtful = {name: tap for name, tap in tapped.items() if name not in tap.proved}
+        doubtful = {name: tap for name, tap in tapped.items() if tap.compare and name not in tap.proved}
         formed = [name for name in by if name not in tapped or name in doubtful]
         ways = [tap.through for name, tap in tapped.items() if tap.through is not None and name not in doubtful]
         asked: list[Any] = [*(wanted[by[name]][name] for name in formed), *ways]

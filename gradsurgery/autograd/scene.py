@@ -25,7 +25,7 @@ Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and mor
 class Plan:
     """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again.
 
-    `told` are the warnings that were given.
+    `once`: it is for one step only. `told` are the warnings that were given.
     """
 
     strategy: Strategy | None
@@ -38,6 +38,7 @@ class Plan:
     every: int = 1
     method: str = "auto"
     lean: bool = False
+    once: bool = False
     seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
     told: set[str] = field(default_factory=set, compare=False, repr=False)
 

@@ -1,7 +1,7 @@
 """Linear layers whose weight gradients are not formed: the gradients at their outputs say the Gram matrix, and one product the result.
 
 What could act on the weight's gradient alone, after it has left the layer's output, keeps a layer from being tapped. Functions that Python
-registered on the nodes are listed anew at every step; what no list shows, `proof` finds when a scene is new.
+registered on the nodes is listed anew at every step; what no list shows, `proof` finds when a scene is new.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ class Tap:
     """A layer y = xWᵀ + b at its node of the graph, which is given dL/dy [rows, out] in a backward pass, and x [rows, in].
 
     `through` is where a gradient has to be asked for so that the node is visited at all; None where that of b is asked for anyway. A gradient
-    asked for at the node itself would lack what hooks on y do to it. `bias` is b where it has to be asked for. `proved` is the scene's list of
-    weights that were compared with autograd's own gradient, and whether they agreed.
+    asked for at the node itself would lack what hooks on y do to it. `bias` is b where it has to be asked for. With `compare` Δᵀx is compared with
+    autograd's own gradient, unless `proved` says that it was: the scene's list of weights that were, and whether they agreed.
     """
 
     node: Any
@@ -35,6 +35,7 @@ class Tap:
     through: GradientEdge | None
     bias: Tensor | None = None
     proved: dict[str, bool] = field(default_factory=dict)
+    compare: bool = True
 
 
 @contextlib.contextmanager
@@ -55,7 +56,7 @@ def listening(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
         yield heard
 
 
-def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: bool = False) -> dict[str, Tap]:
+def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: bool = False, once: bool = False) -> dict[str, Tap]:
     """The weights, by name, whose gradients need not be formed.
 
     A weight counts when its only use in the graphs of all losses is one product with an input, so that its gradient is Δᵀx; a weight
@@ -68,6 +69,7 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
         scene: what they reach.
         method: "auto" takes layers where counting operations says that it pays, "taps" all that are found, the others none.
         lean: with "auto" take layers too where it saves memory.
+        once: whether this is the only step, for which comparing would cost what taps save: it is done only where hooks cannot all be listed.
     """
     names = {id(t): name for name, t in scene.trained.items() if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)}
     if method in ("gradients", "batched") or losses.batches > 1 or not names:
@@ -84,11 +86,12 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
         if n < 2 or name in scene.unsure or not (method == "taps" or (lean and 2 * rows <= len(weight.T)) or _pays(n, rows, *weight.shape)):
             continue
         through, bias = _way_to(node, scene)
-        if (through is None and bias is None) or _is_hooked(node, method):
+        hooked = _is_hooked(node, method)
+        if (through is None and bias is None) or hooked:
             continue
         inputs = _inputs(node, weight, method)
         if inputs is not None:
-            found[name] = Tap(node, inputs, through, bias, scene.proved)
+            found[name] = Tap(node, inputs, through, bias, scene.proved, hooked is None or not once)
     return found
 
 
@@ -143,16 +146,16 @@ def _saved(node: Any, name: str, method: str) -> Tensor | None:
     return saved
 
 
-def _is_hooked(node: Any, method: str) -> bool:
-    """Whether something was registered that acts on the weight's gradient between the layer's output and the weight.
+def _is_hooked(node: Any, method: str) -> bool | None:
+    """Whether something was registered that acts on the weight's gradient between the layer's output and the weight; None where that cannot all be known.
 
-    What `Module.register_backward_hook` registers is on the layer's node. Hooks on Wᵀ are known where the node keeps it.
+    What `Module.register_backward_hook` registers is on the layer's node. Hooks on Wᵀ as a tensor are known where the node keeps it: for x with a graph.
     """
     transposed = _transposed(node)
     if any(_has_hooks(register) for register in (node.register_hook, transposed.register_hook, transposed.register_prehook)):
         return True
     kept = _saved(node, "mat2", method)
-    return kept is not None and bool(kept._backward_hooks)
+    return None if kept is None else bool(kept._backward_hooks)
 
 
 def _has_hooks(register: Callable[[Callable[..., None]], Any]) -> bool:
