@@ -30,7 +30,7 @@ def exclusive(held: Sequence[Tensor | None], place: int, like: Tensor) -> Tensor
 
 
 def _is_lent(tensor: Tensor, storage: torch.UntypedStorage) -> bool:
-    """Whether the memory may have an owner whom no count shows: NumPy, DLPack, a buffer, a file, or another process."""
+    """Whether the memory may have an owner that no count shows: NumPy, DLPack, a buffer, a file, a process."""
     return not storage.resizable() or (tensor.is_cpu and storage.is_shared())
 
 

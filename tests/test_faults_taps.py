@@ -104,7 +104,13 @@ def test_a_hook_anywhere_is_in_the_tapped_gradient(how, bias):
         model = Clamped(how, bias)
         gs.backward(model.losses(), model, "mgda", method=method)
         for name, gradient in found[0][0].items():
-            torch.testing.assert_close(gradients(model)[name], gradient, rtol=1e-4, atol=1e-7, msg=f"one step, {how}: {name}")
+            torch.testing.assert_close(
+                gradients(model)[name],
+                gradient,
+                rtol=1e-4,
+                atol=1e-7,
+                msg=f"one step, {how}: {name}",
+            )
     for name, gradient in found[1][0].items():
         torch.testing.assert_close(found[0][0][name], gradient, rtol=1e-4, atol=1e-7, msg=f"{how}: {name}")
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
@@ -119,7 +125,13 @@ def tapped(model, losses, method="taps"):
 def test_hooks_that_come_and_go_between_steps_are_seen():
     models = Clamped("none"), Clamped("none")
     surgeries = [gs.Surgery("mgda", model, method=method) for model, method in zip(models, ("taps", "gradients"), strict=True)]
-    for how, taken in (("none", True), ("hook on the node of W.t()", False), ("none", True), ("hook on the layer's node", False), ("hook on W.t()", False)):
+    for how, taken in (
+        ("none", True),
+        ("hook on the node of W.t()", False),
+        ("none", True),
+        ("hook on the layer's node", False),
+        ("hook on W.t()", False),
+    ):
         for model, surgery in zip(models, surgeries, strict=True):
             model.zero_grad()
             model.how = how
@@ -153,9 +165,17 @@ def test_a_tapped_layer_is_compared_with_autograd_once(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_what_agrees_with_autograd_is_found_to_agree(dtype, scale):
     generator = torch.Generator().manual_seed(0)
-    x, delta = torch.randn(32, 96, generator=generator).to(dtype), (scale * torch.randn(32, 64, generator=generator)).to(dtype)
+    x, delta = (
+        torch.randn(32, 96, generator=generator).to(dtype),
+        (scale * torch.randn(32, 64, generator=generator)).to(dtype),
+    )
     right = (delta.double().T @ x.double()).to(dtype)
-    for gradient, agrees in ((right, True), (right / 10, False), (right.clamp(-scale, scale), False), (torch.zeros_like(right), False)):
+    for gradient, agrees in (
+        (right, True),
+        (right / 10, False),
+        (right.clamp(-scale, scale), False),
+        (torch.zeros_like(right), False),
+    ):
         taps = {"w": Tap(None, x, None)}
         assert disagreeing({"w": delta}, {"w": gradient}, taps) == ([] if agrees else ["w"])
         assert taps["w"].proved == {"w": agrees}
@@ -447,7 +467,11 @@ def test_losses_of_examples_that_were_put_together_reach_their_own_heads():
 
 def test_a_learned_factor_is_reached_by_all_that_it_is_multiplied_with():
     model = TwoHeads()
-    record = gs.backward(torch.stack(model.losses()) * model.factors, {"factors": [model.factors], "model": [*model.first.parameters()]}, "mgda")
+    record = gs.backward(
+        torch.stack(model.losses()) * model.factors,
+        {"factors": [model.factors], "model": [*model.first.parameters()]},
+        "mgda",
+    )
     assert record["factors"].objectives == ("0", "1")
     assert record["model"].objectives == ("0",)
 
@@ -498,7 +522,11 @@ def test_ordinary_vectors_of_losses_are_not_warned_of():
     gs.backward(list(net(x[0])), net, "mgda")
     both = torch.cat([model.first(model.trunk(x).tanh()), model.second(model.trunk(x).tanh())], 1)
     gs.backward({"a": (both @ both.T).mean(), "b": both.exp().sum()}, model, "mgda")
-    record = gs.backward((nn.Linear(2, 2)(torch.cat([model.first(x.repeat(1, 2)), model.second(x.repeat(1, 2))], 1))).mean(0), model, "mgda")
+    record = gs.backward(
+        (nn.Linear(2, 2)(torch.cat([model.first(x.repeat(1, 2)), model.second(x.repeat(1, 2))], 1))).mean(0),
+        model,
+        "mgda",
+    )
     assert list(record)
 
 

@@ -1,4 +1,4 @@
-"""Regions made by torch.compile, and checkpointed ones: their backward pass has to run once per loss."""
+"""Regions that were compiled or checkpointed: their backward pass has to run once per loss."""
 
 import contextlib
 import functools
@@ -17,8 +17,9 @@ ONE_PASS = (
     "or set torch._functorch.config.donated_buffer = False there; call torch.compiler.reset() to have it compiled again."
 )
 ONE_RECOMPUTATION = (
-    "a region in torch.utils.checkpoint with {} allows one backward pass only: give method='batched', where no head lies in "
-    "the region (one pass for all that several losses reach), or checkpoint the region without it."
+    "a region in torch.utils.checkpoint with {} allows one backward pass only: give method='batched', "
+    "where no head lies in the region (one pass for all that several losses reach), or checkpoint "
+    "the region without it."
 )
 
 
@@ -55,7 +56,7 @@ def allows_one_pass(node: Any) -> bool:
 
 @contextlib.contextmanager
 def several_passes() -> Iterator[None]:
-    """Say what to do where a region was compiled or checkpointed for one pass only, or a graph is gone.
+    """Say what to do where a region allows one pass only, or a graph is gone.
 
     Raises:
         InputError: in place of torch's error.

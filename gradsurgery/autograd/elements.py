@@ -1,4 +1,7 @@
-"""Which entries of an operation's inputs an entry of its output depends on, for operations that move entries, or act on each alone."""
+"""Which entries of its inputs an entry of an operation's output depends on.
+
+Known for operations that move entries, put parts together, or act on each entry alone.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,11 +14,68 @@ from numpy.typing import NDArray
 Positions = NDArray[np.int64]  # of entries of a tensor, counted in its order
 LARGEST = 1 << 12  # tensors with more entries are not followed
 
-IN_ORDER = {"Squeeze", "Unsqueeze", "View", "UnsafeView", "ReshapeAlias", "Clone", "ToCopy", "Alias"}
+IN_ORDER = {
+    "Squeeze",
+    "Unsqueeze",
+    "View",
+    "UnsafeView",
+    "ReshapeAlias",
+    "Clone",
+    "ToCopy",
+    "Alias",
+}
 ALONE = {
-    *("Add", "Sub", "Rsub", "Mul", "Div", "Neg", "Pow", "Exp", "Expm1", "Log", "Log1P", "Log2", "Log10", "Sqrt", "Rsqrt", "Reciprocal", "Abs", "Sign"),
-    *("Relu", "LeakyRelu", "Elu", "Gelu", "Silu", "Mish", "Softplus", "Sigmoid", "LogSigmoid", "Tanh", "Sin", "Cos", "Clamp", "ClampMin", "ClampMax"),
-    *("Hardtanh", "Maximum", "Minimum", "Where", "Lerp", "Addcmul", "Addcdiv", "Hypot", "NanToNum", "MaskedFill", "Threshold", "Erf"),
+    *(
+        "Add",
+        "Sub",
+        "Rsub",
+        "Mul",
+        "Div",
+        "Neg",
+        "Pow",
+        "Exp",
+        "Expm1",
+        "Log",
+        "Log1P",
+        "Log2",
+        "Log10",
+        "Sqrt",
+        "Rsqrt",
+        "Reciprocal",
+        "Abs",
+        "Sign",
+    ),
+    *(
+        "Relu",
+        "LeakyRelu",
+        "Elu",
+        "Gelu",
+        "Silu",
+        "Mish",
+        "Softplus",
+        "Sigmoid",
+        "LogSigmoid",
+        "Tanh",
+        "Sin",
+        "Cos",
+        "Clamp",
+        "ClampMin",
+        "ClampMax",
+    ),
+    *(
+        "Hardtanh",
+        "Maximum",
+        "Minimum",
+        "Where",
+        "Lerp",
+        "Addcmul",
+        "Addcdiv",
+        "Hypot",
+        "NanToNum",
+        "MaskedFill",
+        "Threshold",
+        "Erf",
+    ),
 }
 
 
@@ -35,7 +95,10 @@ def kind_of(node: Any) -> str:
 
 
 def origins(node: Any, output: int, at: Positions) -> list[tuple[int, Positions]] | None:
-    """For the entries `at` of an output: which edges of the node, by number, and which entries there, they depend on. None if that cannot be told."""
+    """The edges of a node, by number, and the entries there, that the entries `at` of an output depend on.
+
+    None if that cannot be told.
+    """
     kind, shape = kind_of(node), shape_of(node, output)
     edges = [(k, after, number) for k, (after, number) in enumerate(node.next_functions) if after is not None]
     if shape is None or isinstance(node, torch._C._FunctionBase):  # one written in Python may have any name
@@ -58,7 +121,13 @@ def origins(node: Any, output: int, at: Positions) -> list[tuple[int, Positions]
         if kind in MOVING:
             moved = MOVING[kind](node, _table(known[0]), output, shape)
             return [(edges[0][0], np.unique(moved.reshape(-1)[at]))] if moved is not None and moved.size == math.prod(shape) else None
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # something saved that this torch keeps otherwise
+    except (
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # something saved that this torch keeps otherwise
         return None
     return None
 
@@ -159,7 +228,12 @@ def _concatenated(node: Any, shape: tuple[int, ...], at: Positions) -> list[tupl
         size = int(sizes[k] or 0)
         inner = [place[parts == k] for place in places]
         inner[axis] = inner[axis] - (ends[k] - size)
-        found.append((int(k), np.unique(np.ravel_multi_index(tuple(inner), (*shape[:axis], size, *shape[axis + 1 :])))))
+        found.append(
+            (
+                int(k),
+                np.unique(np.ravel_multi_index(tuple(inner), (*shape[:axis], size, *shape[axis + 1 :]))),
+            )
+        )
     return found
 
 
@@ -190,8 +264,22 @@ REDUCING = {"Sum", "Mean"}
 
 def joins() -> Iterator[type]:
     """The kinds of nodes that put parts of one tensor together."""
-    kinds = ("Stack", "Cat", "IndexPut", "IndexCopy", "IndexAdd", "Scatter", "ScatterAdd", "SelectScatter", "SliceScatter", "MaskedScatter")
-    for name in ("CopySlices", *(f"{kind}Backward{variant}" for kind in kinds for variant in (0, 1))):
+    kinds = (
+        "Stack",
+        "Cat",
+        "IndexPut",
+        "IndexCopy",
+        "IndexAdd",
+        "Scatter",
+        "ScatterAdd",
+        "SelectScatter",
+        "SliceScatter",
+        "MaskedScatter",
+    )
+    for name in (
+        "CopySlices",
+        *(f"{kind}Backward{variant}" for kind in kinds for variant in (0, 1)),
+    ):
         found = getattr(torch._C._functions, name, None)
         if found is not None:
             yield found

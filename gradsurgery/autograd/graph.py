@@ -77,7 +77,7 @@ def walk(
         losses: what to start from; the i-th has bit i.
         names: their names, in the order of which leaves are met, so that reordered losses meet them alike.
         cuts: output -> position.
-        places: the outputs to start from in place of a loss, by its position, where more is known of it.
+        places: the outputs to start from in place of a loss, by the loss's position.
 
     Raises:
         InputError: when reentrant checkpointing hides a part of the graph.
@@ -172,7 +172,7 @@ def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -
 
 
 def _of_stacked(loss: Tensor) -> tuple[Output, ...]:
-    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; nothing for a constant."""
+    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself; nothing for a constant."""
     node: Any = loss.grad_fn
     kind = type(node).__name__
     if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):

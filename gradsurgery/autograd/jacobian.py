@@ -22,8 +22,9 @@ def gather(
         roots: the gradient each starts from (its weight).
         wanted: for each loss the parameters its graph reaches.
         retain_graph: whether the graphs are still needed afterwards; otherwise they are freed with the last pass.
-        taps: the weights for which the gradients at their layers' outputs are wanted instead. Those that are to be compared are formed too
-            in the first pass that reaches them; where both differ the weight is taken out of `taps`, and its own gradient is given.
+        taps: the weights for which the gradients at their layers' outputs are wanted instead. Those that
+            are to be compared are formed too in the first pass that reaches them. Where both differ the
+            weight is taken out of `taps`, and its own gradient is given.
     """
     gradients: list[dict[str, Tensor]] = [{} for _ in losses]
     together = passes(wanted)

@@ -1,4 +1,4 @@
-"""Losses that were joined into one tensor before they were given: which part of it each comes from."""
+"""Losses that were joined into one tensor: which part of it each comes from."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,11 +10,12 @@ from gradsurgery.autograd.elements import JOINING, Positions, kind_of, origins, 
 from gradsurgery.autograd.graph import JOINS, Graph, Output
 
 FOLLOWED = 256  # nodes that are followed from one loss
-FEW = 64  # entries of a tensor of losses, or nodes below one, that are looked through for what was joined
+FEW = 64  # entries of a tensor of losses, and nodes below one, where joins are searched for
 WARNING = (
-    "losses {} were computed from one tensor, into which parts that reach different parameters had been joined. Which part each depends on cannot be "
-    "told, so that each counts as reaching all of these parameters, and heads join the trunk's group. Give the losses in a list or dict, as they were "
-    "before they were joined, and your own weights as weights=."
+    "losses {} were computed from one tensor, into which parts that reach different parameters "
+    "had been joined. Which part each depends on cannot be told, so that each counts as reaching "
+    "all of these parameters, and heads join the trunk's group. Give the losses in a list or dict, "
+    "as they were before they were joined, and your own weights as weights=."
 )
 
 
@@ -22,7 +23,8 @@ class Joined:
     """Where losses come from, in a graph in which tensors were joined.
 
     Attributes:
-        starts: the outputs that a loss depends on, by the loss's position, for those that take part of something that was joined.
+        starts: the outputs that a loss depends on, by the loss's position, for those that take part
+            of something that was joined.
         warning: what to say where losses cannot be told apart; empty otherwise.
     """
 

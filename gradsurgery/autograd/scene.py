@@ -63,7 +63,7 @@ class Scene:
         cut: the features.
         once: whether a compiled region allows one backward pass only.
         grouped: what was met last, the reach before that, and the groups that followed.
-        proved: the weights of linear layers whose tapped gradient was compared with autograd's own, and whether they agreed.
+        proved: weights whose tapped gradient was compared with autograd's own, and whether both agreed.
     """
 
     trained: dict[str, Tensor]
@@ -158,7 +158,7 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
 
 
 def _told_apart(plan: Plan, losses: Losses, cut: Cutting, graph: Graph) -> Graph:
-    """The graph from where each loss was before losses were joined into one tensor; the same where none were."""
+    """The graph from where each loss was before losses were joined; the same where none were."""
     if not may_be_joined(graph, len(losses.tensors)):
         return graph
     names = losses.names * losses.batches

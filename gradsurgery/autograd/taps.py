@@ -1,7 +1,8 @@
 """Linear layers whose weight gradients are not formed: the gradients at their outputs say the Gram matrix, and one product the result.
 
-What could act on the weight's gradient alone, after it has left the layer's output, keeps a layer from being tapped. Functions that Python
-registered on the nodes is listed anew at every step; what no list shows, `proof` finds when a scene is new.
+What acts on the weight's gradient between the layer's output and the weight keeps a layer from being
+tapped. Hooks that Python registered on nodes are listed at every step. What no list shows, `proof`
+finds when the leaves are new, or the losses that reach them.
 """
 
 import contextlib
@@ -26,8 +27,9 @@ class Tap:
     """A layer y = xWᵀ + b at its node of the graph, which is given dL/dy [rows, out] in a backward pass, and x [rows, in].
 
     `through` is where a gradient has to be asked for so that the node is visited at all; None where that of b is asked for anyway. A gradient
-    asked for at the node itself would lack what hooks on y do to it. `bias` is b where it has to be asked for. With `compare` Δᵀx is compared with
-    autograd's own gradient, unless `proved` says that it was: the scene's list of weights that were, and whether they agreed.
+    asked for at the node itself would lack what hooks on y do to it. `bias` is b where it has to be asked for.
+    With `compare` Δᵀx is compared with autograd's own gradient, unless `proved` has the weight: by name,
+    whether both agreed.
     """
 
     node: Any
@@ -60,8 +62,9 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
     """The weights, by name, whose gradients need not be formed.
 
     A weight counts when its only use in the graphs of all losses is one product with an input, so that its gradient is Δᵀx; a weight
-    that is tied, used twice, penalised, or has a hook is not found. Nothing that was saved is read where hooks would give it back (a
-    checkpointed region is recomputed by that, what was offloaded copied), unless "taps" is asked for.
+    that is tied, used twice, penalised, or has a hook is not found. Where saved tensors come back through
+    hooks they are not read, unless "taps" is asked for: that would recompute a checkpointed region, or copy
+    what was offloaded.
 
     Args:
         graph: that of the losses.
@@ -69,7 +72,8 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
         scene: what they reach.
         method: "auto" takes layers where counting operations says that it pays, "taps" all that are found, the others none.
         lean: with "auto" take layers too where it saves memory.
-        once: whether this is the only step, for which comparing would cost what taps save: it is done only where hooks cannot all be listed.
+        once: whether this is the only step, in which comparing would cost what taps save: it is then
+            done only where hooks cannot all be listed.
     """
     names = {id(t): name for name, t in scene.trained.items() if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)}
     if method in ("gradients", "batched") or losses.batches > 1 or not names:
@@ -135,7 +139,7 @@ def _inputs(node: Any, weight: Tensor, method: str) -> Tensor | None:
 
 
 def _saved(node: Any, name: str, method: str) -> Tensor | None:
-    """What a node has saved; None where it was freed, or changed in place since, which the backward pass will say."""
+    """What a node has saved; None where it was freed or changed in place, as the pass will say."""
     raw = getattr(node, f"_raw_saved_{name}")
     if method != "taps" and getattr(raw, "unpack_hook", None) is not None:  # torch < 2.7 does not tell
         return None
@@ -147,9 +151,10 @@ def _saved(node: Any, name: str, method: str) -> Tensor | None:
 
 
 def _is_hooked(node: Any, method: str) -> bool | None:
-    """Whether something was registered that acts on the weight's gradient between the layer's output and the weight; None where that cannot all be known.
+    """Whether a hook acts on the weight's gradient after the layer's output; None where not all can be known.
 
-    What `Module.register_backward_hook` registers is on the layer's node. Hooks on Wᵀ as a tensor are known where the node keeps it: for x with a graph.
+    What `Module.register_backward_hook` registers is on the layer's node. Hooks on Wᵀ as a tensor are
+    known where the node keeps it, which it does for x with a graph.
     """
     transposed = _transposed(node)
     if any(_has_hooks(register) for register in (node.register_hook, transposed.register_hook, transposed.register_prehook)):
@@ -159,7 +164,7 @@ def _is_hooked(node: Any, method: str) -> bool | None:
 
 
 def _has_hooks(register: Callable[[Callable[..., None]], Any]) -> bool:
-    """Whether a node has other hooks of this kind than one that is added for as long as it takes to see them."""
+    """Whether a node has hooks of this kind: the list is had by adding one, and taking it out again."""
     handle = register(_nothing)
     hooks = handle.hooks_dict_ref()
     handle.remove()
