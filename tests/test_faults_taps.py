@@ -405,6 +405,9 @@ JOINED = {
     "stack, listed": lambda v: list(torch.stack(v)),
     "stack, indexed": lambda v: [torch.stack(v)[0], torch.stack(v)[-1]],
     "one stack, indexed": lambda v: (lambda s: [s[0], s[-1]])(torch.stack(v)),
+    "a stack for each, sliced": lambda v: [torch.stack(v)[i : i + 1].squeeze(0) for i in range(2)],
+    "in place": lambda v: torch.stack(v).mul_(torch.tensor([1.0, 1.0])),
+    "where": lambda v: torch.where(torch.tensor([True, True]), torch.stack(v), torch.zeros(2)),
     "sliced": lambda v: (lambda s: [s[:1], s[-1:]])(torch.stack(v)),
     "split": lambda v: list(torch.stack(v).split(1)),
     "split in sizes": lambda v: list(torch.stack(v).split([1, 1])),
@@ -494,6 +497,8 @@ MIXED = {
     "softmax": lambda v: torch.stack(v).softmax(0),
     "cumsum": lambda v: list(torch.stack(v).cumsum(0)),
     "a function of one's own": lambda v: Mul.apply(torch.stack(v)),
+    "block_diag": lambda v: torch.block_diag(*(x.view(1, 1) for x in v)).diagonal(),
+    "index_put": lambda v: torch.zeros(2).index_put((torch.tensor([0, 1]),), torch.stack(v)),
     "written in place": written_in_place,
     "written in place, then a dict": lambda v: dict(zip("ab", written_in_place(v), strict=True)),
 }  # fmt: skip

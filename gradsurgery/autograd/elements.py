@@ -275,6 +275,7 @@ def joins() -> Iterator[type]:
         "SelectScatter",
         "SliceScatter",
         "MaskedScatter",
+        "BlockDiag",
     )
     for name in (
         "CopySlices",

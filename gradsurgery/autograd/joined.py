@@ -105,11 +105,5 @@ def _entries(node: Any, output: int) -> int:
 
 
 def may_be_joined(graph: Graph, count: int) -> bool:
-    """Whether something small was joined that several of the losses reach."""
-    if count < 2:
-        return False
-    for node in graph.joins:
-        losses = graph.nodes[node].losses
-        if losses & (losses - 1) and shape_of(node, 0) is not None:
-            return True
-    return False
+    """Whether something small was joined in the graph of several losses."""
+    return count > 1 and any(shape_of(node, 0) is not None for node in graph.joins)
