@@ -1,5 +1,6 @@
 """Losses that were joined into one tensor: which part of it each comes from."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from gradsurgery.autograd.elements import JOINING, Positions, kind_of, origins, shape_of
 from gradsurgery.autograd.graph import JOINS, Graph, Output
 
-FOLLOWED = 256  # nodes that are followed from one loss
+FOLLOWED = 64  # nodes that are followed from one loss, the nearest first
 FEW = 64  # entries of a tensor of losses, and nodes below one, where joins are searched for
 WARNING = (
     "losses {} were computed from one tensor, into which parts that reach different parameters "
@@ -39,10 +40,10 @@ class Joined:
         """The outputs that one loss depends on, when it takes part of something that was joined."""
         found: dict[Output, None] = {}
         narrowed = False
-        stack: list[tuple[Any, int, Positions]] = [(loss.grad_fn, loss.output_nr, np.zeros(1, np.int64))]
+        queue: deque[tuple[Any, int, Positions]] = deque([(loss.grad_fn, loss.output_nr, np.zeros(1, np.int64))])
         seen: set[tuple[Any, int, bytes]] = set()
-        while stack:
-            node, output, at = stack.pop()
+        while queue:
+            node, output, at = queue.popleft()
             if node is None or (node, output, at.tobytes()) in seen:
                 continue
             seen.add((node, output, at.tobytes()))
@@ -52,7 +53,7 @@ class Joined:
                 self._stops.setdefault(node, {})[i] = output, at.tobytes()
                 continue
             narrowed = narrowed or (kind_of(node) in JOINING and len(before) < len(node.next_functions))
-            stack.extend((*node.next_functions[k], positions) for k, positions in before)
+            queue.extend((*node.next_functions[k], positions) for k, positions in before)
         return list(found) if narrowed else None
 
     def _warning(self, names: Sequence[str]) -> str:

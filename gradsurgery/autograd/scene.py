@@ -25,7 +25,8 @@ Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and mor
 class Plan:
     """The settings of a `Surgery`; strategy None looks and decides nothing. `seen` is the scene of the step before, if it can be known again.
 
-    `once`: it is for one step only. `told` are the warnings that were given.
+    `once`: it is for one step only. `told` are the warnings that were given. `apart` is what a graph
+    was like in which joined tensors hid nothing.
     """
 
     strategy: Strategy | None
@@ -41,6 +42,7 @@ class Plan:
     once: bool = False
     seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
     told: set[str] = field(default_factory=set, compare=False, repr=False)
+    apart: list[Any] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def required(self) -> Strategy:
@@ -161,12 +163,18 @@ def _told_apart(plan: Plan, losses: Losses, cut: Cutting, graph: Graph) -> Graph
     """The graph from where each loss was before losses were joined; the same where none were."""
     if not may_be_joined(graph, len(losses.tensors)):
         return graph
+    key = losses.names, len(graph.joins), tuple([visit.losses for visit in graph.leaves.values()])
+    if plan.apart == [key]:  # as in the last step in which nothing was found
+        return graph
     names = losses.names * losses.batches
     joined = Joined(losses.tensors, names, graph, cut.places)
     if joined.warning and joined.warning not in plan.told:
         plan.told.add(joined.warning)
         warn(joined.warning)
-    return walk(losses.tensors, names, cut.places, joined.starts) if joined.starts else graph
+    if joined.starts:
+        return walk(losses.tensors, names, cut.places, joined.starts)
+    plan.apart[:] = [key]
+    return graph
 
 
 def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph, given: Given) -> tuple[Scene, Memory]:
