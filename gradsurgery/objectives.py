@@ -299,7 +299,7 @@ class Objectives:
         """Whether float32 sums are worth trying: many entries on the CPU, none in float64, and products that are not rounded to fewer bits."""
         used = [g for row in self.gradients for g in row if g is not None]
         many = bool(self.inputs) or sum(g.numel() for g in used) >= LARGE
-        return many and all(g.device.type == "cpu" and g.dtype != torch.float64 for g in used) and _products_are_whole()
+        return many and all(g.device.type == "cpu" and g.dtype != torch.float64 for g in used) and products_are_whole()
 
     def _has_lost(self, blocks: Array) -> bool:
         """Whether the gradients of some layer are so much shorter than ‖x‖‖Δᵢ‖ that its products, made in float32, have lost too much."""
@@ -380,7 +380,7 @@ def _least(matrix: Array) -> float:
     return float(np.linalg.eigvalsh(matrix)[0])
 
 
-def _products_are_whole() -> bool:
+def products_are_whole() -> bool:
     """Whether the CPU multiplies float32 matrices in float32, and not in the fewer bits that a user may have allowed."""
     found = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", None)  # torch >= 2.9; the older question fails beside it
     return found in ("none", "ieee") if found is not None else torch.get_float32_matmul_precision() == "highest"

@@ -1,7 +1,8 @@
 """Whose memory a tensor is: what nobody else holds may be written to."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +22,16 @@ def exclusive(held: Sequence[Tensor | None], place: int, like: Tensor) -> Tensor
         return None
     tensor = held[place]
     assert tensor is not None
-    fits = tensor.untyped_storage().nbytes() == tensor.nbytes and tensor.dtype == like.dtype and tensor.stride() == like.stride()
-    if not fits or tensor.requires_grad or type(tensor) is not Tensor or _is_cached(tensor):
+    storage = tensor.untyped_storage()
+    fits = storage.nbytes() == tensor.nbytes and tensor.dtype == like.dtype and tensor.stride() == like.stride()
+    if not fits or tensor.requires_grad or type(tensor) is not Tensor or _is_lent(tensor, storage) or _is_cached(tensor):
         return None
     return tensor if tensor._base is None else tensor.detach()
+
+
+def _is_lent(tensor: Tensor, storage: torch.UntypedStorage) -> bool:
+    """Whether the memory may have an owner that no count shows: NumPy, DLPack, a buffer, a file, a process."""
+    return not storage.resizable() or (tensor.is_cpu and storage.is_shared())
 
 
 def _is_cached(tensor: Tensor) -> bool:
@@ -32,17 +39,39 @@ def _is_cached(tensor: Tensor) -> bool:
     return bool(cached(tensor) or (tensor._base is not None and cached(tensor._base)))
 
 
-def _holders(held: Sequence[Tensor | None], place: int) -> tuple[int, ...]:
-    """How often the tensor, its memory, and the tensor that it is a view of are held, in Python and in torch."""
+def _holders(held: Sequence[Any], place: int) -> tuple[int, ...]:
+    """How often the tensor, its memory, and the tensor that it is a view of are held, in Python and in torch.
+
+    No variable here refers to any of them: a debugger that reads the variables of a frame would hold them too.
+    """
     if not COUNTS:
         return ()
-    count = sys.getrefcount(held[place])
-    tensor = held[place]
-    assert tensor is not None
-    counts = count, tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # type: ignore[attr-defined]  # the stubs lack it
-    base = tensor._base
-    return counts if base is None else (*counts, sys.getrefcount(base), base._use_count())  # type: ignore[attr-defined]  # likewise
+    counts = (
+        sys.getrefcount(held[place]),
+        held[place]._use_count(),
+        sys.getrefcount(held[place].untyped_storage()),
+        torch._C._storage_Use_Count(held[place].untyped_storage()._cdata),
+    )
+    return counts if held[place]._base is None else (*counts, sys.getrefcount(held[place]._base), held[place]._base._use_count())
 
 
-# what these numbers are where nobody else holds anything, which differs between versions of Python and torch
-ALONE = {_holders([torch.zeros(2)], 0), _holders([torch.zeros(1, 2).t()], 0)} if COUNTS else set()
+def _alone() -> set[tuple[int, ...]]:
+    """What these numbers are where nothing else holds anything, which differs between versions of Python and torch.
+
+    Empty, so that every gradient is copied, where they would be the same with another holder.
+    """
+    if not COUNTS:
+        return set()
+    makers: tuple[Callable[[], Tensor], ...] = (lambda: torch.zeros(2), lambda: torch.zeros(1, 2).t())
+    others: tuple[Callable[[Tensor], Any], ...] = (lambda t: t, lambda t: t.view(-1), Tensor.untyped_storage, lambda t: t._base)
+    alone = {_holders([make()], 0) for make in makers}
+    for make in makers:
+        for other in others:
+            held = [make()]
+            holder = other(held[0])
+            if holder is not None and _holders(held, 0) in alone:
+                return set()
+    return alone
+
+
+ALONE = _alone()

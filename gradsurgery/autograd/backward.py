@@ -1,6 +1,7 @@
 """The one-shot forms: backward() writes .grad, inspect() only looks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
@@ -74,6 +75,7 @@ def backward(
         "zero": zero,
     }  # fmt: skip
     surgery = Surgery(strategy, parameters, **given, **options)
+    surgery._plan = replace(surgery._plan, once=True)
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name
         raise StrategyError(f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) once and call surgery.backward(losses).")
@@ -102,7 +104,7 @@ def inspect(
     """
     _in_order(losses, "inspect(losses, model)")
     check_setting(process_group)
-    plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum", process_group=process_group)
+    plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum", process_group=process_group, once=True)
     return decide(plan, parse_losses(losses, weights), Memory(), Call(retain_graph=True)).record
 
 

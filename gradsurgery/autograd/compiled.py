@@ -1,4 +1,4 @@
-"""Regions made by torch.compile: their backward pass has to run once per loss."""
+"""Regions that were compiled or checkpointed: their backward pass has to run once per loss."""
 
 import contextlib
 import functools
@@ -15,6 +15,11 @@ COMPILED = "CompiledFunctionBackward"  # the kind of node that a region is
 ONE_PASS = (
     "a region that torch.compile made allows one backward pass only: import gradsurgery before the first forward pass of the compiled model, "
     "or set torch._functorch.config.donated_buffer = False there; call torch.compiler.reset() to have it compiled again."
+)
+ONE_RECOMPUTATION = (
+    "a region in torch.utils.checkpoint with {} allows one backward pass only: give method='batched', "
+    "where no head lies in the region (one pass for all that several losses reach), or checkpoint "
+    "the region without it."
 )
 
 
@@ -55,7 +60,7 @@ def allows_one_pass(node: Any) -> bool:
 
 @contextlib.contextmanager
 def several_passes() -> Iterator[None]:
-    """Say what to do where a region was compiled for one pass only, or a graph is gone.
+    """Say what to do where a region allows one pass only, or a graph is gone.
 
     Raises:
         InputError: in place of torch's error.
@@ -79,4 +84,10 @@ def several_passes() -> Iterator[None]:
         if "Float8" in str(error):
             what = "keep the parameter in a wider dtype, and convert it in forward."
             raise InputError(f"torch cannot add gradients in float8: {what} ({error})") from error
+        if "under selective activation checkpoint" in str(error):
+            raise InputError(ONE_RECOMPUTATION.format("a context_fn that selects what is recomputed")) from error
+        raise
+    except AttributeError as error:
+        if "_GeneratorContextManager" in str(error) and "'args'" in str(error):  # torch's own log of a recomputation, begun again
+            raise InputError(ONE_RECOMPUTATION.format("debug=True")) from error
         raise

@@ -1,6 +1,6 @@
 """The gradients of every loss, with the scene they belong to: of one batch, or summed over several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,7 +50,13 @@ class Gathered:
 
 
 def harvest(
-    losses: Losses, scene: Scene, retain_graph: bool, scale: Tensor | None, taps: Mapping[str, Tap] | None = None, lean: bool = False, batched: bool = False
+    losses: Losses,
+    scene: Scene,
+    retain_graph: bool,
+    scale: Tensor | None,
+    taps: MutableMapping[str, Tap] | None = None,
+    lean: bool = False,
+    batched: bool = False,
 ) -> Gathered:
     """One pass per loss, or with `batched` one for all; with `lean` some more, before it, for large tensors whose gradients are not kept.
 
@@ -62,7 +68,7 @@ def harvest(
         raise InputError(ONE_PASS)
     if batched and scene.unsure:
         raise InputError("method='batched': a region that torch.compile made cannot be batched; use method='gradients'.")
-    taps = taps or {}
+    taps = {} if taps is None else taps
     formed = form(losses, scene, scale, portions(scene, taps)) if lean else Formed()
     wanted = [{name: t for name, t in found.items() if name not in formed.grams} for found in scene.wanted] if formed.grams else scene.wanted
     roots, retain = root_gradients(losses, losses.weights.tolist(), scale), retain_graph or bool(formed.grams)

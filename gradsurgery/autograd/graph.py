@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import COMPILED, allows_one_pass
+from gradsurgery.autograd.elements import joins
 from gradsurgery.errors import InputError
 
 ACCUMULATE = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # the stubs lack it
 WRITTEN_IN_PYTHON = torch._C._FunctionBase
+JOINS = frozenset(joins())
 WITHOUT_CLASS = "CppFunction"  # nodes that C++ code has added, without a class for each kind
 SCRIPTED = "DifferentiableGraph"  # a region that TorchScript made; it gives zeros, too, to what a loss does not reach
 ORDINARY: set[type] = set()  # torch's own kinds of nodes, as they are met: nothing is special about them
@@ -56,6 +58,7 @@ class Graph:
         once: whether a compiled region was met that allows one backward pass only.
         written: the nodes of functions that are written in Python, but for those that torch makes.
         sharded: whether FSDP2 gathers parameters and scatters their gradients within the graph.
+        joins: the nodes where tensors were put together.
     """
 
     def __init__(self) -> None:
@@ -65,6 +68,7 @@ class Graph:
         self.once = False
         self.sharded = False
         self.written: list[Any] = []
+        self.joins: list[Any] = []
 
     def tensor(self, key: int) -> Tensor:
         leaf = self.leaves[key].leaf
@@ -72,13 +76,16 @@ class Graph:
         return leaf
 
 
-def walk(losses: Sequence[Tensor], names: Sequence[str], cuts: Mapping[Output, int] | None = None) -> Graph:
+def walk(
+    losses: Sequence[Tensor], names: Sequence[str], cuts: Mapping[Output, int] | None = None, places: Mapping[int, Sequence[Output]] | None = None
+) -> Graph:
     """Visit each node of the losses' graph once, without going on beyond `cuts`.
 
     Args:
         losses: what to start from; the i-th has bit i.
         names: their names, in the order of which leaves are met, so that reordered losses meet them alike.
         cuts: output -> position.
+        places: the outputs to start from in place of a loss, by the loss's position.
 
     Raises:
         InputError: when reentrant checkpointing hides a part of the graph.
@@ -90,18 +97,17 @@ def walk(losses: Sequence[Tensor], names: Sequence[str], cuts: Mapping[Output, i
         if loss.grad_fn is None:
             visit = graph.leaves.setdefault(id(loss), Visit())
             visit.leaf = loss
+            visit.reached(bit, bit)
         else:
-            start = _of_stacked(loss)
-            if start is None:
-                continue
-            if start in cuts:
-                visit = graph.cuts.setdefault(cuts[start], Visit())
-            else:
-                if start[0] not in graph.nodes:
-                    _explore(start[0], graph, cuts)
-                visit = graph.nodes[start[0]]
-                starts.append(visit)
-        visit.reached(bit, bit)
+            for start in _of_stacked(loss) if not places or i not in places else places[i]:
+                if start in cuts:
+                    visit = graph.cuts.setdefault(cuts[start], Visit())
+                else:
+                    if start[0] not in graph.nodes:
+                        _explore(start[0], graph, cuts)
+                    visit = graph.nodes[start[0]]
+                    starts.append(visit)
+                visit.reached(bit, bit)
     _spread(dict.fromkeys(starts), graph, cuts)
     return graph
 
@@ -127,6 +133,8 @@ def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> None:
         if kind not in ORDINARY:
             if isinstance(node, WRITTEN_IN_PYTHON):
                 _look_inside(node, visit, graph)
+            elif kind in JOINS:
+                graph.joins.append(node)
             elif kind.__name__ == WITHOUT_CLASS:
                 visit.region = SCRIPTED in node.name()
             else:
@@ -181,23 +189,16 @@ def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -
                 ready.append(known)
 
 
-def _of_stacked(loss: Tensor) -> Output | None:
-    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself, since the stack is reached by all; None for a constant.
-
-    Stacks of stacks are seen through along their first dimensions, as a tensor of losses is taken apart.
-    """
-    own: Output = loss.grad_fn, loss.output_nr
-    start, kind = own, type(loss.grad_fn).__name__
-    picks: list[int] = []
-    while kind in PICKS and loss.ndim == 0 and (not picks or start[0]._saved_dim == 0):
-        index = start[1] if kind == "UnbindBackward0" else start[0]._saved_index
-        picks.append(index - (1 << 64) if index >= 1 << 63 else index)  # torch shows negative ones without sign
-        start = start[0].next_functions[0]
-        kind = type(start[0]).__name__
-    if kind != STACK:
-        return own
-    while picks and kind == STACK and (len(picks) == 1 or start[0]._saved_dim == 0):
-        parts = start[0].next_functions
-        start = parts[picks.pop() % len(parts)]
-        kind = type(start[0]).__name__
-    return start if start[0] is not None else None
+def _of_stacked(loss: Tensor) -> tuple[Output, ...]:
+    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself; nothing for a constant."""
+    node: Any = loss.grad_fn
+    kind = type(node).__name__
+    if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):
+        before: Any = node.next_functions[0][0]
+        if type(before).__name__ == "StackBackward0":
+            count = len(before.next_functions)
+            index = loss.output_nr if kind == "UnbindBackward0" else node._saved_index
+            index -= 1 << 64 if index >= 1 << 63 else 0  # torch shows negative ones without sign
+            start: Output = before.next_functions[index % count]
+            return (start,) if start[0] is not None else ()
+    return ((node, loss.output_nr),)

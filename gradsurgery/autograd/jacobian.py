@@ -1,18 +1,19 @@
 """Per-loss gradients by torch.autograd.grad: a pass per loss, in which losses that share nothing take part together, or one for all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import several_passes
+from gradsurgery.autograd.proof import disagreeing
 from gradsurgery.autograd.taps import Tap, listening
 from gradsurgery.errors import InputError
 
 
 def gather(
-    losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool, taps: Mapping[str, Tap] | None = None
+    losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool, taps: MutableMapping[str, Tap] | None = None
 ) -> list[dict[str, Tensor]]:
     """The gradients of each loss with respect to its own wanted parameters, by name; those that autograd calls None are left out.
 
@@ -21,19 +22,33 @@ def gather(
         roots: the gradient each starts from (its weight).
         wanted: for each loss the parameters its graph reaches.
         retain_graph: whether the graphs are still needed afterwards; otherwise they are freed with the last pass.
-        taps: the weights for which the gradients at their layers' outputs are wanted instead.
+        taps: the weights for which the gradients at their layers' outputs are wanted instead. Those that
+            are to be compared are formed too in the first pass that reaches them. Where both differ the
+            weight is taken out of `taps`, and its own gradient is given.
     """
     gradients: list[dict[str, Tensor]] = [{} for _ in losses]
     together = passes(wanted)
+    taps = {} if taps is None else taps
     for members in together:
         by = {name: i for i in members for name in wanted[i]}
-        tapped = {name: tap for name, tap in (taps or {}).items() if name in by}
-        plain = [name for name in by if name not in tapped]
-        asked: list[Any] = [*(wanted[by[name]][name] for name in plain), *(tap.through for tap in tapped.values() if tap.through is not None)]
+        tapped = {name: tap for name, tap in taps.items() if name in by} if taps else {}
+        doubtful = {name: tap for name, tap in tapped.items() if tap.compare and name not in tap.proved}
+        formed = [name for name in by if name not in tapped or name in doubtful]
+        ways = [tap.through for name, tap in tapped.items() if tap.through is not None and name not in doubtful]
+        asked: list[Any] = [*(wanted[by[name]][name] for name in formed), *ways]
         starts, from_there = [losses[i] for i in members], [roots[i] for i in members]
         with several_passes(), listening(tapped) as heard:
             found = torch.autograd.grad(starts, asked, from_there, retain_graph=retain_graph or members is not together[-1], allow_unused=True)
-        heard |= {name: g for name, g in zip(plain, found, strict=False) if g is not None}
+        given = {name: g for name, g in zip(formed, found, strict=False) if g is not None}
+        del found
+        if doubtful:
+            for name in disagreeing(heard, {name: given[name] for name in doubtful if name in given}, doubtful):
+                del taps[name], doubtful[name]
+                heard.pop(name, None)
+            for name in doubtful:
+                given.pop(name, None)
+        heard |= given
+        del given
         for name, i in by.items():
             if name in heard:
                 gradients[i][name] = heard[name]

@@ -12,11 +12,12 @@ from gradsurgery.autograd.coordinates import check_layout
 from gradsurgery.autograd.features import Cut, Cutting
 from gradsurgery.autograd.graph import Graph, walk
 from gradsurgery.autograd.groups import Group, Grouping, Parameters, Reach, is_parameter, make_groups
+from gradsurgery.autograd.joined import Joined, may_be_joined
 from gradsurgery.autograd.losses import Losses
 from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.processes import SHARDED, ProcessGroup, check_alone, gathered_by_fsdp, started
 from gradsurgery.contract import Strategy
-from gradsurgery.errors import InputError
+from gradsurgery.errors import InputError, warn
 
 OTHERS = "others"
 Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and more
@@ -27,7 +28,8 @@ class Plan:
     """The settings of a `Surgery`; strategy None decides nothing.
 
     `seen` is the scene of the step before, if it can be known again. `told` are the warnings given
-    so far, of which each is given once.
+    so far, of which each is given once. `once`: it is for one step only. `apart` is what a graph
+    was like in which joined tensors hid nothing.
     """
 
     strategy: Strategy | None
@@ -44,7 +46,9 @@ class Plan:
     measure: int | None = None
     zero: str = "keep"
     told: set[str] = field(default_factory=set, compare=False, repr=False)
+    once: bool = False
     seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
+    apart: list[Any] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def required(self) -> Strategy:
@@ -68,6 +72,7 @@ class Scene:
         once: whether a compiled region allows one backward pass only.
         unreached: the given parameters that no loss reaches.
         grouped: what was met last, the reach before that, and the groups that followed.
+        proved: weights whose tapped gradient was compared with autograd's own, and whether both agreed.
     """
 
     trained: dict[str, Tensor]
@@ -80,6 +85,7 @@ class Scene:
     once: bool = False
     unreached: dict[str, Tensor] = field(default_factory=dict)
     grouped: list[tuple[Mapping[str, int], Reach, Grouping]] = field(default_factory=list, compare=False, repr=False)
+    proved: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def parameter(self, name: str) -> Tensor:
         return self.trained[name] if name in self.trained else self.others[name]
@@ -139,10 +145,11 @@ class Seen:
     known: Given
     names: tuple[str, ...]
     leaves: list[tuple[Tensor, int]]
+    joins: int = 0
 
     def again(self, given: Given, known: Given, losses: Losses, graph: Graph) -> bool:
         same = given is self.given and known is self.known and losses.names == self.names and len(losses.tensors) == self.scene.count
-        if not same or len(graph.leaves) != len(self.leaves):
+        if not same or len(graph.leaves) != len(self.leaves) or len(graph.joins) != self.joins:
             return False
         pairs = zip(graph.leaves.values(), self.leaves, strict=True)
         return all(visit.leaf is leaf and visit.losses == visit.surely == bits for visit, (leaf, bits) in pairs)
@@ -168,13 +175,32 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
     for seen in plan.seen:
         if not features and seen.again(given, memory.known, losses, graph):
             return seen.scene, memory, graph
+    graph = _told_apart(plan, losses, cut, graph)
     scene, memory = _look(plan, losses, memory, cut, graph, given)
     plan.seen.clear()
     leaves = [(v.leaf, v.losses) for v in graph.leaves.values() if v.leaf is not None and v.losses == v.surely]
     known_again = len(leaves) == len(graph.leaves) == len(scene.met) and not features
     if known_again and all(map(is_parameter, scene.others.values())):  # so that no inputs or features are held on to
-        plan.seen.append(Seen(scene, given, memory.known, losses.names, leaves))
+        plan.seen.append(Seen(scene, given, memory.known, losses.names, leaves, len(graph.joins)))
     return scene, memory, graph
+
+
+def _told_apart(plan: Plan, losses: Losses, cut: Cutting, graph: Graph) -> Graph:
+    """The graph from where each loss was before losses were joined; the same where none were."""
+    if not may_be_joined(graph, len(losses.tensors)):
+        return graph
+    key = losses.names, len(graph.joins), tuple([visit.losses for visit in graph.leaves.values()])
+    if plan.apart == [key]:  # as in the last step in which nothing was found
+        return graph
+    names = losses.names * losses.batches
+    joined = Joined(losses.tensors, names, graph, cut.places)
+    if joined.warning and joined.warning not in plan.told:
+        plan.told.add(joined.warning)
+        warn(joined.warning)
+    if joined.starts:
+        return walk(losses.tensors, names, cut.places, joined.starts)
+    plan.apart[:] = [key]
+    return graph
 
 
 def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph, given: Given) -> tuple[Scene, Memory]:

@@ -61,7 +61,7 @@ def _decide(step: Step, graph: Graph) -> Decision:
 def harvest_of(step: Step, graph: Graph) -> Gathered:
     """The gradients of every loss of a step."""
     strategy, plan = step.plan.strategy, step.plan
-    taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(graph, step.losses, step.scene, plan.method, plan.lean)
+    taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(graph, step.losses, step.scene, plan.method, plan.lean, plan.once)
     return harvest(step.losses, step.scene, step.retain_graph, step.scale, taps, plan.lean, plan.method == "batched")
 
 
