@@ -10,18 +10,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from gradsurgery.errors import InputError
 from gradsurgery.registry import Claim, State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
-from gradsurgery.testing.runner import BATCHES, Direction, inputs_of, losses_of, permuted, run, scaled
+from gradsurgery.testing.circumstances import inputs_of, losses_of, stationary
+from gradsurgery.testing.runner import BATCHES, SKIP, Direction, later, permuted, run, scaled
 
 TOLERANCE = 1e-10  # of non-conflict, relative to nᵢ · Σⱼ |wⱼ|nⱼ, for Gram matrices in float64
 SINGLE = 1e-5  # the same for gradients in float32
+HALF = 3e-2  # and for directions made of rows in bfloat16
 ROUNDING = 1e-14  # below this, relative to the same, a number has no sign
 RELATIVE = 1e-6  # agreement of directions where they are well determined
 STATIONARY = 1e-12  # ‖d‖²/(Σ wn)² at the min-norm point below which strategies may return zero
+UNIQUE = 1e-4  # the conditioning from which on weights are well determined
 DRAWS = 400  # for what holds in distribution
 DEVIATIONS = 5.5
-SKIP = "cannot tell"
 
 
 class Property(Protocol):
@@ -77,18 +80,24 @@ def _hurt(sample: Sample, direction: Direction, tolerance: float) -> str | None:
 
 
 def _hurt_single(strategy: Strategy, sample: Sample) -> str | None:
-    """The same from gradients in float32, where float32 holds them."""
+    """The same from gradients in float32, where float32 holds them; as rows in bfloat16 too."""
     if not 1e-18 < sample.norms[sample.norms > 0].min(initial=1.0) <= sample.norms.max(initial=1.0) < 1e18:
         return None
-    rows = torch.from_numpy(sample.jacobian).float()
-    exact = Sample.of(rows.double().numpy(), sample.splits, sample.kind, sample.draw)
-    vector = _single(strategy, rows, exact)
-    hurt = _hurt(exact, Direction(vector, max(run(strategy, exact).size, float(np.linalg.norm(vector))), None), SINGLE)
-    return None if hurt is None else f"with gradients in float32 (d = {np.array2string(vector, precision=4)}), {hurt}"
+    for dtype, tolerance in ((torch.float32, SINGLE), (torch.bfloat16, HALF)):
+        if dtype is torch.bfloat16 and "rows" not in strategy.inputs:
+            continue
+        rows = torch.from_numpy(sample.jacobian).to(dtype)
+        exact = Sample.of(rows.double().numpy(), sample.splits, sample.kind, sample.draw)
+        vector = _single(strategy, rows, exact)
+        hurt = _hurt(exact, Direction(vector, max(run(strategy, exact).size, float(np.linalg.norm(vector))), None), tolerance)
+        if hurt is not None:
+            return f"with gradients in {str(dtype)[6:]} (d = {np.array2string(vector, precision=4)}), {hurt}"
+    return None
 
 
 def _single(strategy: Strategy, rows: torch.Tensor, exact: Sample) -> Array:
-    inputs = inputs_of(exact)
+    inputs = inputs_of(exact, strategy)
+    inputs.pop("eps", None)  # that of the rows' dtype
     if "state" in strategy.inputs:
         inputs["state"] = State()
     batches = rows.expand(BATCHES, *rows.shape) if "cross" in strategy.inputs else rows
@@ -113,7 +122,7 @@ def _improves(strategy: Strategy, sample: Sample, step: int) -> str | None:
         norms = np.where(norms > 0, 1.0, 0.0)
     reach, _ = sample.hull(np.where(norms > 0, sample.norms / np.where(norms > 0, norms, 1.0), 1.0))
     matters = reach > 10 * TOLERANCE * norms * norms.sum()
-    if sample.conditioning <= STATIONARY or not matters.any():
+    if _stationary(strategy, sample) or not matters.any():
         return SKIP
     relative = (sample.units @ direction.vector) / (direction.size or 1.0)
     flat = matters & (relative <= ROUNDING)
@@ -147,7 +156,7 @@ def homogeneous(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
 @_property("scale-invariant")
 def scale_invariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """Scaling one row leaves the direction of d."""
-    if sample.conditioning <= STATIONARY:
+    if _stationary(strategy, sample):
         return SKIP
     before = run(strategy, sample)
     for row in range(sample.count):
@@ -187,6 +196,39 @@ def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) ->
         error = float(np.linalg.norm(before.vector - after.vector))
         if not error <= _allowed(sample, 1.0, losses=losses_of(sample)) * size:
             return f"in the order {order.tolist()} of the objectives d is another, by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
+    return _by_position(strategy, sample) if "state" in strategy.inputs and sample.draw % 2 == 0 else None
+
+
+def _by_position(strategy: Strategy, sample: Sample) -> str | None:
+    """Four steps, one of them without an objective: in another order at each they give the same.
+
+    Only where weights are unique, as weights that give the same d may be kept and used on other gradients.
+    """
+    if sample.rank < sample.count or sample.conditioning < UNIQUE:
+        return None
+    n = sample.count
+    chosen = np.random.default_rng([n, sample.draw, 1])
+    everyone, absent = np.arange(n), int(chosen.integers(n))
+    walks: list[list[Direction]] = []
+    for turned in (False, True):
+        state, found = State(), []
+        for moment in range(4):
+            present = np.delete(everyone, absent) if moment == 2 else everyone
+            order = chosen.permutation(present) if turned else present
+            try:
+                found.append(run(strategy, permuted(sample, order), state=state, moment=moment))
+            except InputError:  # fewer than it works for
+                return None
+        walks.append(found)
+    for moment, (one, other) in enumerate(zip(*walks, strict=True)):
+        size = max(one.size, other.size)
+        error = float(np.linalg.norm(one.vector - other.vector))
+        moved = later(sample, moment)
+        if not error <= 10 * _allowed(moved, 1.0, losses=losses_of(moved, moment)) * size:
+            return (
+                f"with the objectives in other orders d is another in step {moment + 1}, by {error / size:.2g} of Σⱼ|wⱼ|nⱼ: "
+                "its state goes by position, not by name"
+            )
     return None
 
 
@@ -211,13 +253,18 @@ def deterministic(strategy: Strategy, sample: Sample, claim: Claim) -> str | Non
     first = run(strategy, sample).vector
     if any(not np.array_equal(first, run(strategy, sample, step=step).vector) for step in (1, 2)):
         return "two calls on the same gradients differ"
+    if is_random(strategy) and "state" in strategy.inputs:
+        state = State()
+        run(strategy, sample, state=state)
+        if not np.array_equal(*(run(strategy, sample, step=step, state=state.copy(), moment=1).vector for step in (1, 2))):
+            return "two second steps on the same gradients differ"
     return None
 
 
 @_property("sums-to-one")
 def sums_to_one(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """Σ w = 1, away from stationarity."""
-    if sample.conditioning <= STATIONARY:
+    if _stationary(strategy, sample):
         return SKIP
     weights = run(strategy, sample).weights
     if weights is None:
@@ -226,6 +273,17 @@ def sums_to_one(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     if (np.abs(total - 1) <= 1e-9 * np.maximum(1.0, np.abs(weights).sum(-1))).all():
         return None
     return f"the weights sum to {np.array2string(total, precision=10)}"
+
+
+def _stationary(strategy: Strategy, sample: Sample) -> bool:
+    """Whether the gradients are so nearly stationary that the strategy may stop; those divided by their losses as well."""
+    bound = stationary(sample, STATIONARY)
+    if sample.conditioning <= bound:
+        return True
+    if "losses" not in strategy.inputs or not strategy.needs_gradients:
+        return False
+    losses = losses_of(sample)
+    return min(sample.distance(losses), sample.distance(losses * np.where(sample.norms > 0, sample.norms, 1.0))) <= bound
 
 
 def _promises(strategy: Strategy, name: str, sample: Sample) -> bool:

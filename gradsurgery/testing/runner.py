@@ -1,5 +1,6 @@
-"""One call of a strategy on a sample, with every input that a fresh first step would give it."""
+"""One call of a strategy on a sample, with every input that a step would give it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,11 @@ import torch
 
 from gradsurgery.registry import State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
+from gradsurgery.testing.circumstances import changes, inputs_of, losses_of
 
+__all__ = ["BATCHES", "SKIP", "Direction", "combine", "inputs_of", "later", "losses_of", "permuted", "run", "scaled"]
+
+SKIP = "cannot tell"
 BATCHES = 3  # independent batches, for strategies that take `cross`; here all of them are alike
 
 
@@ -25,36 +30,41 @@ class Direction:
     weights: Array | None
 
 
-def losses_of(sample: Sample) -> Array:
-    """Losses [n], positive and all different, fixed for a number of objectives; they belong to the names."""
-    fixed = 0.5 + 1.5 * np.random.default_rng(sample.count).permutation(sample.count) / sample.count
-    return np.asarray(fixed[[int(name) for name in sample.names]])
+def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | None = None, moment: int = 0) -> Direction:
+    """The direction of the strategy on a sample.
 
-
-def inputs_of(sample: Sample) -> dict[str, Any]:
-    """Every input of a fresh first step that does not come from the gradients' coordinates."""
-    return {"losses": losses_of(sample), "splits": sample.splits, "objectives": sample.names, "scores": {"all": 2.0, "other": 1.0}}
-
-
-def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | None = None) -> Direction:
-    """The direction of the strategy on a sample; `step` chooses among the sample's random numbers, a fresh state is the default."""
-    inputs = inputs_of(sample)
+    Args:
+        strategy: the strategy.
+        sample: the gradients; the strategy gets copies, so that what it does to them stays with it.
+        step: chooses among the sample's random numbers.
+        state: what it remembers; a fresh state is the default.
+        moment: how many steps have gone by: other lengths of the gradients and other losses than at moment 0.
+    """
+    sample = later(sample, moment)
+    inputs = inputs_of(sample, strategy, moment=moment)
     if "state" in strategy.inputs:
         inputs["state"] = State() if state is None else state
     if "rows" in strategy.inputs:
-        vector = strategy(torch.from_numpy(sample.jacobian), step=sample.draw + step, **inputs).numpy()
+        vector = strategy(torch.from_numpy(sample.jacobian.copy()), step=sample.draw + step, **inputs).numpy()
         return Direction(vector, max(float(np.linalg.norm(vector)), _usual(strategy, sample)), None)
     if "cross" in strategy.inputs:
         inputs["cross"] = np.broadcast_to(sample.gram, (BATCHES, BATCHES, *sample.gram.shape)).copy()
-    weights = strategy.weights(sample.gram, step=sample.draw + step, block_grams=sample.block_grams, **inputs)
+    if {"block_grams", "splits"} & strategy.inputs:  # weights may be one row per tensor
+        inputs["block_grams"] = sample.block_grams.copy()
+    weights = strategy.weights(sample.gram, step=sample.draw + step, **inputs)
     return combine(sample, weights.sum(0) if "cross" in strategy.inputs else weights)
+
+
+def later(sample: Sample, moment: int) -> Sample:
+    """The gradients at a later moment: the same directions, of other lengths."""
+    return scaled(sample, changes(sample, moment, 0)) if moment else sample
 
 
 def _usual(strategy: Strategy, sample: Sample) -> float:
     """‖d‖ on orthogonal gradients of the same lengths; a zero one is given the least of the others'."""
     live = sample.norms[sample.norms > 0]
     norms = np.where(sample.norms > 0, sample.norms, live.min() if len(live) else 0.0)
-    inputs = inputs_of(sample) | {"splits": (sample.count,)}
+    inputs = inputs_of(sample, strategy) | {"splits": (sample.count,)}
     if "state" in strategy.inputs:
         inputs["state"] = State()
     return float(strategy(torch.from_numpy(np.diag(norms)), step=sample.draw, **inputs).norm())
