@@ -32,11 +32,15 @@ def wrong(gram):
     return np.ones(len(gram))
 
 
+def checked(name, only):
+    for bound, check, label in cases_of(name):
+        if only in (None, label):
+            check(bound)
+
+
 def failure(name="mine", only=None):
     with pytest.raises(ConformanceError) as caught, np.errstate(all="ignore"):
-        for bound, check, label in cases_of(name):
-            if only in (None, label):
-                check(bound)
+        checked(name, only)
     return str(caught.value)
 
 

@@ -25,12 +25,12 @@ def broken_contract(strategy: Strategy, sample: Sample) -> str | None:
     changed = changed_inputs(strategy, sample)  # first: whatever else is wrong may come of it
     if changed:
         return changed
-    first = run(strategy, sample)
+    first = run(strategy, sample, sized=False)
     if _generators() != before:
         return "it draws from a global random generator; take the input `rng` (or `generator`) instead"
     if not np.isfinite(first.vector).all():
         return "the direction is not finite"
-    again = run(strategy, sample)
+    again = run(strategy, sample, sized=False)
     if not np.array_equal(first.vector, again.vector):
         return "the same call with the same random numbers gives another direction"
     return ("rows" in strategy.inputs and _halved(strategy, sample)) or ("state" in strategy.inputs and _forgets(strategy, sample)) or None
@@ -124,7 +124,7 @@ def _walk(strategy: Strategy, moments: list[Sample]) -> str | None:
     """Three steps on these; `SKIP` where one of them is refused from a fresh state too."""
 
     def step(state: State, number: int) -> Array:
-        return run(strategy, moments[number], step=number, state=state, moment=number).vector
+        return run(strategy, moments[number], step=number, state=state, moment=number, sized=False).vector
 
     state, number = State(), 0
     try:
@@ -150,7 +150,7 @@ def _walk(strategy: Strategy, moments: list[Sample]) -> str | None:
 
 def _refuses(strategy: Strategy, sample: Sample, moment: int) -> bool:
     try:
-        run(strategy, sample, moment=moment)
+        run(strategy, sample, moment=moment, sized=False)
     except InputError:
         return True
     return False

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from gradsurgery.errors import ConformanceError, GradSurgeryError, InputError, one_of
 from gradsurgery.registry import Claim, Strategy, get_strategy, of_function, registered
+from gradsurgery.testing import report
 from gradsurgery.testing.adversarial import Sample, samples
 from gradsurgery.testing.calls import broken_contract
-from gradsurgery.testing.circumstances import inputs_of
 from gradsurgery.testing.properties import PROPERTIES, Registered, is_random
-from gradsurgery.testing.runner import SKIP, run
+from gradsurgery.testing.runner import SKIP
 from gradsurgery.testing.shrink import shrink
 from gradsurgery.testing.variants import finite_values
 
@@ -198,7 +196,7 @@ def _contract(every: int) -> Callable[[Strategy], None]:
             raise ConformanceError(f"{strategy!r}, check 'contract': it refuses two or more objectives: {_refusal(violation, refused[min(refused)])}")
         for n in accepted & set(refused):
             what = f"it works for {n} objectives, yet refuses some gradients: {_refusal(violation, refused[n])}"
-            raise ConformanceError(f"{strategy!r}, check 'contract': {what}.\n{_matrix(refused[n])}\n  A sample of the kind {str(refused[n])!r}.")
+            raise ConformanceError(f"{strategy!r}, check 'contract': {what}.\n{report.matrix(refused[n])}\n  A sample of the kind {str(refused[n])!r}.")
 
     return look
 
@@ -284,42 +282,10 @@ def _fail(strategy: Strategy, check: str, claim: str, broken: str, sample: Sampl
     found = _safely(violation, small) or broken
     raise ConformanceError(
         f"{strategy!r}, check {check!r}: {claim}{found}.\n"
-        f"  Smallest failing Jacobian found, [n, d] = [{small.count}, {small.jacobian.shape[1]}]{_splits(small)}:\n{_matrix(small)}\n"
-        f"{_returned(strategy, small)}{_given(strategy, small)}"
+        f"  Smallest failing Jacobian found, [n, d] = [{small.count}, {small.jacobian.shape[1]}]{report.splits(small)}:\n{report.matrix(small)}\n"
+        f"{report.returned(strategy, small)}{report.given(strategy, small)}"
         f"  First seen on a sample of the kind {str(sample)!r}."
     )
-
-
-def _splits(sample: Sample) -> str:
-    return f", in parameter tensors of {', '.join(map(str, sample.splits))} columns" if len(sample.splits) > 1 else ""
-
-
-def _matrix(sample: Sample) -> str:
-    rows = [", ".join(repr(x) for x in row) for row in sample.jacobian.tolist()]
-    return "\n".join(f"    {'[' if i == 0 else ' '}[{row}]{']' if i == len(rows) - 1 else ','}" for i, row in enumerate(rows))
-
-
-def _returned(strategy: Strategy, sample: Sample) -> str:
-    try:
-        with np.errstate(all="ignore"):
-            direction = run(strategy, sample)
-    except Exception:
-        return ""
-    lines = "" if direction.weights is None else f"  weights {_numbers(direction.weights)}\n"
-    return lines + f"  d = {_numbers(direction.vector)}\n  Jd = {_numbers(sample.jacobian @ direction.vector)}\n"
-
-
-def _given(strategy: Strategy, sample: Sample) -> str:
-    """What came with the gradients, where it matters."""
-    if sample.draw == 0:
-        return ""
-    given = {name: value for name, value in inputs_of(sample, strategy).items() if name in strategy.inputs and name != "splits"}
-    shown = {name: _numbers(value) if isinstance(value, np.ndarray) else repr(value) for name, value in given.items()}
-    return "  given " + ", ".join(f"{name} = {value}" for name, value in shown.items()) + "\n" if shown else ""
-
-
-def _numbers(array: Any) -> str:
-    return str(np.array2string(array, precision=6, separator=", ", max_line_width=10_000, threshold=64).replace("\n", ""))
 
 
 def _short(value: Any) -> str:

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gradsurgery.errors import InputError
 from gradsurgery.registry import Claim, State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
 from gradsurgery.testing.circumstances import inputs_of, losses_of, stationary
-from gradsurgery.testing.runner import BATCHES, SKIP, Direction, later, permuted, run, scaled
+from gradsurgery.testing.later_steps import by_position, second_steps_differ
+from gradsurgery.testing.runner import BATCHES, SKIP, Direction, permuted, run, scaled
 
 TOLERANCE = 1e-10  # of non-conflict, relative to nᵢ · Σⱼ |wⱼ|nⱼ, for Gram matrices in float64
 SINGLE = 1e-5  # the same for gradients in float32
@@ -22,7 +22,6 @@ HALF = 3e-2  # and for directions made of rows in bfloat16
 ROUNDING = 1e-14  # below this, relative to the same, a number has no sign
 RELATIVE = 1e-6  # agreement of directions where they are well determined
 STATIONARY = 1e-12  # ‖d‖²/(Σ wn)² at the min-norm point below which strategies may return zero
-UNIQUE = 1e-4  # the conditioning from which on weights are well determined
 DRAWS = 400  # for what holds in distribution
 DEVIATIONS = 5.5
 
@@ -196,40 +195,7 @@ def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) ->
         error = float(np.linalg.norm(before.vector - after.vector))
         if not error <= _allowed(sample, 1.0, losses=losses_of(sample)) * size:
             return f"in the order {order.tolist()} of the objectives d is another, by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
-    return _by_position(strategy, sample) if "state" in strategy.inputs and sample.draw % 2 == 0 else None
-
-
-def _by_position(strategy: Strategy, sample: Sample) -> str | None:
-    """Four steps, one of them without an objective: in another order at each they give the same.
-
-    Only where weights are unique, as weights that give the same d may be kept and used on other gradients.
-    """
-    if sample.rank < sample.count or sample.conditioning < UNIQUE:
-        return None
-    n = sample.count
-    chosen = np.random.default_rng([n, sample.draw, 1])
-    everyone, absent = np.arange(n), int(chosen.integers(n))
-    walks: list[list[Direction]] = []
-    for turned in (False, True):
-        state, found = State(), []
-        for moment in range(4):
-            present = np.delete(everyone, absent) if moment == 2 else everyone
-            order = chosen.permutation(present) if turned else present
-            try:
-                found.append(run(strategy, permuted(sample, order), state=state, moment=moment))
-            except InputError:  # fewer than it works for
-                return None
-        walks.append(found)
-    for moment, (one, other) in enumerate(zip(*walks, strict=True)):
-        size = max(one.size, other.size)
-        error = float(np.linalg.norm(one.vector - other.vector))
-        moved = later(sample, moment)
-        if not error <= 10 * _allowed(moved, 1.0, losses=losses_of(moved, moment)) * size:
-            return (
-                f"with the objectives in other orders d is another in step {moment + 1}, by {error / size:.2g} of Σⱼ|wⱼ|nⱼ: "
-                "its state goes by position, not by name"
-            )
-    return None
+    return by_position(strategy, sample, _allowed) if "state" in strategy.inputs and sample.draw % 2 == 0 else None
 
 
 def _same_distribution(first: list[Direction], second: list[Direction]) -> str | None:
@@ -250,15 +216,10 @@ def _same_distribution(first: list[Direction], second: list[Direction]) -> str |
 @_property("deterministic")
 def deterministic(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """The same J gives the same d, bit for bit, whatever the random numbers."""
-    first = run(strategy, sample).vector
-    if any(not np.array_equal(first, run(strategy, sample, step=step).vector) for step in (1, 2)):
+    first = run(strategy, sample, sized=False).vector
+    if any(not np.array_equal(first, run(strategy, sample, step=step, sized=False).vector) for step in (1, 2)):
         return "two calls on the same gradients differ"
-    if is_random(strategy) and "state" in strategy.inputs:
-        state = State()
-        run(strategy, sample, state=state)
-        if not np.array_equal(*(run(strategy, sample, step=step, state=state.copy(), moment=1).vector for step in (1, 2))):
-            return "two second steps on the same gradients differ"
-    return None
+    return second_steps_differ(strategy, sample) if is_random(strategy) and "state" in strategy.inputs else None
 
 
 @_property("sums-to-one")

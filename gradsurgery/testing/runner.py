@@ -1,6 +1,5 @@
 """One call of a strategy on a sample, with every input that a step would give it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +29,7 @@ class Direction:
     weights: Array | None
 
 
-def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | None = None, moment: int = 0) -> Direction:
+def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | None = None, moment: int = 0, sized: bool = True) -> Direction:
     """The direction of the strategy on a sample.
 
     Args:
@@ -39,13 +38,16 @@ def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | Non
         step: chooses among the sample's random numbers.
         state: what it remembers; a fresh state is the default.
         moment: how many steps have gone by: other lengths of the gradients and other losses than at moment 0.
+        sized: False where only the vector is wanted: a direction made of rows then gets no size.
     """
     sample = later(sample, moment)
     inputs = inputs_of(sample, strategy, moment=moment)
     if "state" in strategy.inputs:
         inputs["state"] = State() if state is None else state
     if "rows" in strategy.inputs:
-        vector = strategy(torch.from_numpy(sample.jacobian.copy()), step=sample.draw + step, **inputs).numpy()
+        vector = _from_rows(strategy, sample.jacobian.copy(), sample.draw + step, inputs, keep=state is not None)
+        if not sized:
+            return Direction(vector, np.nan, None)
         return Direction(vector, max(float(np.linalg.norm(vector)), _usual(strategy, sample)), None)
     if "cross" in strategy.inputs:
         inputs["cross"] = np.broadcast_to(sample.gram, (BATCHES, BATCHES, *sample.gram.shape)).copy()
@@ -67,7 +69,30 @@ def _usual(strategy: Strategy, sample: Sample) -> float:
     inputs = inputs_of(sample, strategy) | {"splits": (sample.count,)}
     if "state" in strategy.inputs:
         inputs["state"] = State()
-    return float(strategy(torch.from_numpy(np.diag(norms)), step=sample.draw, **inputs).norm())
+    return float(np.linalg.norm(_from_rows(strategy, np.diag(norms), sample.draw, inputs)))
+
+
+def _from_rows(strategy: Strategy, jacobian: Array, seed: int, inputs: dict[str, Any], keep: bool = False) -> Array:
+    """The direction of a strategy that takes rows; with no Gram matrix where it takes none, as that is most of the time.
+
+    The state has one parameter tensor, and changes only where it is to be kept.
+    """
+    rows = torch.from_numpy(jacobian)
+    if strategy.inputs & {"gram", "block_grams", "cross"}:
+        return np.asarray(strategy(rows, step=seed, **inputs).numpy())
+    given = {"eps": 1e-15, **inputs, "rows": rows}
+    if "rng" in strategy.inputs:
+        given["rng"] = np.random.default_rng([seed, 2])
+    if "generator" in strategy.inputs:
+        given["generator"] = torch.Generator().manual_seed(seed)
+    state = inputs.get("state")
+    if state is not None:
+        given["state"] = state.bind(inputs["objectives"], ("0",), [rows[0]])
+    direction = strategy.solve(given, len(rows), len(inputs["splits"])).direction
+    if state is not None and keep:
+        state.adopt(given["state"])
+    assert direction is not None
+    return np.asarray(direction.to(rows.dtype).numpy())
 
 
 def combine(sample: Sample, weights: Array) -> Direction:
