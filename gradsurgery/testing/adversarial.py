@@ -99,6 +99,13 @@ class Sample:
         Args:
             divisors: cᵢ > 0 [n]: ask it of the rows gᵢ/cᵢ.
         """
+        found: dict[bytes, tuple[float, float]] = self.__dict__.setdefault("_hulls", {})  # samples serve many strategies
+        key = b"" if divisors is None else divisors.tobytes()
+        if key not in found:
+            found[key] = self._hull(divisors)
+        return found[key]
+
+    def _hull(self, divisors: Array | None) -> tuple[float, float]:
         from scipy.optimize import nnls
 
         norms = self.norms / (1.0 if divisors is None else divisors)

@@ -13,7 +13,7 @@ from gradsurgery.testing.calls import broken_contract
 from gradsurgery.testing.properties import PROPERTIES, Registered, is_random
 from gradsurgery.testing.runner import SKIP
 from gradsurgery.testing.shrink import shrink
-from gradsurgery.testing.variants import finite_values
+from gradsurgery.testing.variants import unvaried, works
 
 DRAWS = 600  # for a claim
 UNCLAIMED_DRAWS = 1000  # for a property that nobody claims
@@ -95,8 +95,10 @@ def cases_of(strategy: Chosen) -> list[tuple[Strategy, Check, str]]:
     """(strategy with its options, check, name of the case) for all of its settings."""
     bound = settings(strategy)
     cases = [(one, check, f"{check.name} [{label}]" if label else check.name) for one, label in bound for check in checks_of(one)]
-    for one, label in unvaried(strategy):
-        cases += [(one, check, f"{check.name} [{label}]") for check in checks_of(one, UNVARIED) if not check.name.startswith("unclaimed")]
+    more = [] if isinstance(strategy, Strategy) else unvaried([one for one, _ in bound], bound[0][0].variants)
+    for one, label in more:
+        named = [check for check in checks_of(one, UNVARIED) if not check.name.startswith("unclaimed")]
+        cases += [(one, Check(check.name, _where_it_works(check.look)), f"{check.name} [{label}]") for check in named]
         bound.append((one, label))
     never = [c for c in bound[0][0].claims if not any(c.holds(s.count, s.rank, one.options) for one, _ in bound for s in _draws())]
     if never and not isinstance(strategy, Strategy):  # options bound by hand may well rule a claim out
@@ -131,19 +133,14 @@ def settings(strategy: Chosen) -> list[tuple[Strategy, str]]:
     return bound
 
 
-def unvaried(strategy: Chosen) -> list[tuple[Strategy, str]]:
-    """The strategy under each value of an option with few values (bool, Literal) that its defaults and variants leave out."""
-    if isinstance(strategy, Strategy):
-        return []
-    known = [one for one, _ in settings(strategy)]
-    first = known[0]
-    found = []
-    for option, default in first.options.items():
-        met = [one.options[option] for one in known]
-        for value in finite_values(first.annotations.get(option), default):
-            if not any(type(value) is type(seen) and value == seen for seen in met):
-                found.append((first.with_options(**{option: value}), f"{option}={value!r}"))
-    return found
+def _where_it_works(look: Callable[[Strategy], None]) -> Callable[[Strategy], None]:
+    """The check, where the options' values can be used."""
+
+    def look_if(strategy: Strategy) -> None:
+        if works(strategy):
+            look(strategy)
+
+    return look_if
 
 
 def checks_of(strategy: Strategy, every: int = 1) -> list[Check]:
