@@ -13,7 +13,7 @@ from gradsurgery.errors import InputError, one_of
 Array = NDArray[np.float64]
 Builder = Callable[[np.random.Generator, int], Array]
 # every number up to 20 and two beyond; the small ones, where edge cases lie, more often
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2, 3, 11, 12, 4, 5, 13, 6, 14, 2, 3, 15, 7, 16, 4, 17, 2, 18, 3, 8, 19, 5, 20, 6, 25, 2, 33)
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2, 3, 11, 12, 4, 1, 13, 5, 14, 2, 3, 15, 6, 16, 4, 17, 1, 7, 18, 8, 3, 19, 5, 20, 2, 25, 6, 33)
 SPREADS = (0.0, 1.0, 3.0, 6.0, 9.0)  # log10 of the largest ratio between two norms
 TENSORS = 7  # the largest number of parameter tensors
 SCALE = 20.0  # log10 of the largest overall factor

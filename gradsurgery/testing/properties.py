@@ -64,8 +64,16 @@ def is_random(strategy: Strategy) -> bool:
 @_property("non-conflicting")
 def non_conflicting(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """No ⟨gᵢ, d⟩ below −tol·nᵢ·Σⱼ|wⱼ|nⱼ."""
-    found = (_hurt(sample, run(strategy, sample, step=step), TOLERANCE) for step in _draws(strategy))
+    directions = (run(strategy, sample, step=step) for step in _draws(strategy))
+    found = (_hurt(sample, direction, _tolerance(sample, direction)) for direction in directions)
     return next((hurt for hurt in found if hurt), None) or _hurt_single(strategy, sample)
+
+
+def _tolerance(sample: Sample, direction: Direction) -> float:
+    """More for directions made of rows: their size may be far below that of the terms which cancel in them."""
+    if direction.weights is not None or direction.size == 0:
+        return TOLERANCE
+    return max(TOLERANCE, ROUNDING * float(sample.norms.max()) / direction.size)
 
 
 def _hurt(sample: Sample, direction: Direction, tolerance: float) -> str | None:
@@ -112,7 +120,7 @@ def strict(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
 
 def _improves(strategy: Strategy, sample: Sample, step: int) -> str | None:
     direction = run(strategy, sample, step=step)
-    hurt = _hurt(sample, direction, TOLERANCE)
+    hurt = _hurt(sample, direction, _tolerance(sample, direction))
     if hurt is not None:
         return hurt
     # At the min-norm point ⟨gᵢ, d⟩ >= ‖d‖², to be compared with nᵢ · Σ nⱼ; on rows of length one where norms do not count.
