@@ -176,7 +176,7 @@ CIRCUMSTANCES = {
     "losses below 0.01": where("losses.min() < 0.01", "losses"),
     "all losses below 0.1": where("losses.max() < 0.1", "losses"),
     "more than three tensors": where("len(splits) > 3", "splits"),
-    **{f"{n} objectives": where(f"len(gram) == {n}", "eps=None") for n in (13, 15, 17, 18, 19, 25)},
+    **{f"{n} objectives": where(f"len(gram) == {n}", "eps=None") for n in (13, 17, 19, 25)},
     "more than 25 objectives": where("len(gram) > 25", "eps=None"),
     "norms apart by 1e7": ratio,
     "rows in bfloat16": in_bfloat16,
@@ -184,7 +184,8 @@ CIRCUMSTANCES = {
 
 
 @pytest.mark.parametrize("name", CIRCUMSTANCES)
-def test_a_claim_is_held_under(register, name):
+def test_a_claim_is_held_under(register, monkeypatch, name):
+    monkeypatch.setattr("gradsurgery.testing.check.shrink", lambda sample, *_: sample)  # 25 objectives stay 25
     register(CIRCUMSTANCES[name], claims=("non-conflicting",))
     assert "check 'non-conflicting'" in failure(only="non-conflicting")
 
@@ -216,7 +217,8 @@ def test_names_that_an_option_refers_to_stay(register):
     register(named, name="named", claims=("permutation-equivariant",))
     register(ordered, name="ordered", claims=("permutation-equivariant",))
     for name in ("named", "ordered"):
-        assert set(check_strategy(name).values()) == {"passed"}
+        checked(name, "contract")
+        checked(name, "permutation-equivariant")
 
 
 # ---- state
@@ -317,9 +319,8 @@ def test_every_value_of_an_option_with_few_values_is_checked(register):
     assert "size='root', flip=False), check 'homogeneous'" in text
     assert "size='sum', flip=False), check" not in text
     register(chosen, name="known", claims=("deterministic",), variants=({"flip": True},))
-    assert set(check_strategy("known")) == {
-        "contract", "deterministic", "contract [flip=True]", "deterministic [flip=True]", "contract [size='root']", "deterministic [size='root']",
-    }  # fmt: skip
+    settings = ("", " [flip=True]", " [size='root']")
+    assert [label for _, _, label in cases_of("known")] == [f"{check}{s}" for s in settings for check in ("contract", "deterministic")]
 
 
 def test_a_number_that_no_variant_names_is_halved(register):
@@ -327,10 +328,11 @@ def test_a_number_that_no_variant_names_is_halved(register):
         return np.full(len(gram), soft)
 
     register(mixed, claims=("non-conflicting",))
-    assert "soft=0.5), check 'non-conflicting'" in failure()
+    assert "soft=0.5), check 'non-conflicting'" in failure(only="non-conflicting [soft=0.5]")
     condition = gs.when("soft = 0", lambda options: options["soft"] == 0, "non-conflicting")
     register(mixed, name="said", claims=(condition,))
-    assert set(check_strategy("said")) == {"contract", "non-conflicting", "contract [soft=0.5]"}
+    assert [label for _, _, label in cases_of("said")] == ["contract", "non-conflicting", "contract [soft=0.5]"]
+    checked("said", "contract [soft=0.5]")
 
     def above(gram, *, c=1.0):
         if c < 1:
