@@ -60,7 +60,7 @@ def changed_inputs(strategy: Strategy, sample: Sample) -> str | None:
 
 
 def _own(sample: Sample, strategy: Strategy, moment: int) -> dict[str, Any]:
-    """Every input, in memory that nobody else holds."""
+    """Every input, in memory of its own."""
     sources: dict[str, Callable[[], Any]] = {
         "gram": lambda: sample.gram.copy(),
         "block_grams": lambda: sample.block_grams.copy(),

@@ -133,14 +133,14 @@ def settings(strategy: Chosen) -> list[tuple[Strategy, str]]:
     return bound
 
 
-def _where_it_works(look: Callable[[Strategy], None]) -> Callable[[Strategy], None]:
+def _where_it_works(check: Callable[[Strategy], None]) -> Callable[[Strategy], None]:
     """The check, where the options' values can be used."""
 
-    def look_if(strategy: Strategy) -> None:
+    def checked(strategy: Strategy) -> None:
         if works(strategy):
-            look(strategy)
+            check(strategy)
 
-    return look_if
+    return checked
 
 
 def checks_of(strategy: Strategy, every: int = 1) -> list[Check]:

@@ -36,9 +36,9 @@ def unvaried(known: Sequence[Strategy], variants: Sequence[Mapping[str, Any]]) -
     first, found = known[0], []
     numbers: dict[str, float] = {}
     for option, default in first.options.items():
-        met = [one.options[option] for one in known]
+        taken = [one.options[option] for one in known]
         for value in finite_values(first.annotations.get(option), default):
-            if not any(type(value) is type(seen) and value == seen for seen in met):
+            if not any(type(value) is type(seen) and value == seen for seen in taken):
                 found.append({option: value})
         if isinstance(default, float) and not any(option in variant for variant in variants):
             numbers[option] = default / 2 if default else 0.5
