@@ -29,6 +29,11 @@ def summary(strategy: Strategy) -> str:
     return text.splitlines()[0].partition(": ")[2].rstrip(".")
 
 
+def remembers(strategy: Strategy) -> bool:
+    """Whether it keeps a state, so that its claims speak of a first step."""
+    return "state" in inspect.signature(strategy.function).parameters
+
+
 DEGENERATE = {
     "all gradients zero": [[0.0, 0.0]] * 4,
     "one objective, (1, 2)": [[1.0, 2.0]],
@@ -57,10 +62,12 @@ def degenerate(strategy: Strategy) -> list[tuple[str, str]]:
 
 
 def readme_table() -> str:
-    """The README's table: name, what it does, when it hurts nobody, source."""
-    lines = ["| name | what it does | hurts nobody | source |", "|---|---|---|---|"]
+    """The README's table: name, what it does, when it is non-conflicting, source."""
+    lines = ["| name | what it does | non-conflicting | source |", "|---|---|---|---|"]
     for strategy in shipped():
         safe = [claim.condition or "yes" for claim in strategy.claims if claim.name == "non-conflicting"]
+        if safe and remembers(strategy):
+            safe[-1] += ", from a fresh state"
         paper = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[\1](https://arxiv.org/abs/\1)", strategy.paper)
         lines.append(f"| `{strategy.name}` | {summary(strategy)} | {'; '.join(dict.fromkeys(safe))} | {paper} |")
     return "\n".join(lines)
@@ -83,7 +90,7 @@ def write_pages(docs: Path) -> list[Path]:
         inputs = [(name, name in strategy.inputs) for name in names]
         path = f"{strategy.function.__module__}.{strategy.function.__name__}"
         texts[strategy.name] = environment.get_template("strategy.rst.jinja").render(
-            strategy=strategy, inputs=inputs, path=path, degenerate=degenerate(strategy)
+            strategy=strategy, inputs=inputs, path=path, degenerate=degenerate(strategy), remembers=remembers(strategy)
         )
     for old in folder.glob("*.rst"):
         if old.stem not in texts:

@@ -39,9 +39,13 @@ LEGEND = "* under some options only, or under a condition. Papers: arXiv numbers
 
 def _declared(strategy: Strategy) -> list[str]:
     """Its inputs under any options; with a star those that only some options need."""
-    names = [n for n, p in inspect.signature(strategy.function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
+    names = _declared_inputs(strategy)
     needed = strategy.inputs if not strategy.required else frozenset(names)
     return [name if name in needed else f"{name}*" for name in names]
+
+
+def _declared_inputs(strategy: Strategy) -> list[str]:
+    return [n for n, p in inspect.signature(strategy.function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
 
 
 def _bare(claim: object) -> str:
@@ -59,6 +63,8 @@ def describe(strategy: Strategy, width: int = 80) -> str:
     }
     if strategy.also:
         facts["also"] = ", ".join(strategy.also)
+    if strategy.claims and "state" in _declared_inputs(strategy):
+        facts["claims"] += "\n(from a fresh state: of its first step)"
     lines = [strategy.name, "=" * len(strategy.name), ""]
     for label, value in facts.items():
         for i, part in enumerate(value.split("\n")):

@@ -140,7 +140,7 @@ def test_every_input_can_be_checked(register):
         return np.ones(block_grams.shape[:2])
 
     def by_name(objectives):
-        return np.array([1.0 + int(name) for name in objectives])
+        return np.array([1.0 + len(name) + ord(name[0]) for name in objectives])
 
     register(by_score, name="by-score", claims=("deterministic", "permutation-equivariant", "homogeneous(1)"))
     register(lambda cross: np.full(cross.shape[:3:2], 1 / len(cross)), name="by-batch", claims=("deterministic", "permutation-equivariant", "homogeneous(1)"))

@@ -52,7 +52,7 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
     n = len(gram)
     mean = np.full(n, 1 / n)
     length = float(np.sqrt(max(mean @ gram @ mean, 0.0)))
-    if radius == 0 or at_rounding_floor(gram, mean, eps):
+    if radius == 0 or at_rounding_floor(gram, mean):  # at an eps of 1e-6 a mean of 1e-3 may still conflict
         return Solution(mean, 0.0, 0, True, float((gram @ mean).min()))
     cosines, norms = split(gram)
     if (norms == 0).any():

@@ -12,8 +12,10 @@ from gradsurgery.errors import InputError, one_of
 
 Array = NDArray[np.float64]
 Builder = Callable[[np.random.Generator, int], Array]
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 20)
-SPREADS = (0.0, 1.0, 3.0, 6.0)  # log10 of the largest ratio between two norms
+# every number up to 20 and two beyond; the small ones, where edge cases lie, more often
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2, 3, 11, 12, 4, 1, 13, 5, 14, 2, 3, 15, 6, 16, 4, 17, 1, 7, 18, 8, 3, 19, 5, 20, 2, 25, 6, 33)
+SPREADS = (0.0, 1.0, 3.0, 6.0, 9.0)  # log10 of the largest ratio between two norms
+TENSORS = 7  # the largest number of parameter tensors
 SCALE = 20.0  # log10 of the largest overall factor
 _kinds: dict[str, tuple[int, Builder]] = {}
 
@@ -97,6 +99,13 @@ class Sample:
         Args:
             divisors: cᵢ > 0 [n]: ask it of the rows gᵢ/cᵢ.
         """
+        found: dict[bytes, tuple[float, float]] = self.__dict__.setdefault("_hulls", {})  # samples serve many strategies
+        key = b"" if divisors is None else divisors.tobytes()
+        if key not in found:
+            found[key] = self._hull(divisors)
+        return found[key]
+
+    def _hull(self, divisors: Array | None) -> tuple[float, float]:
         from scipy.optimize import nnls
 
         norms = self.norms / (1.0 if divisors is None else divisors)
@@ -295,7 +304,7 @@ def make_sample(kind: str, n: int, seed: Any = 0, *, spread: float = 0.0, scale:
         norms[:2], norms[2:] = 10.0**spread, 1.0
     norms = np.where(np.linalg.norm(units, axis=1) > 0, norms * scale, 0.0)
     d = units.shape[1]
-    cuts = sorted(rng.choice(np.arange(1, d), size=min(d - 1, 2), replace=False).tolist()) if d > 1 else []
+    cuts = sorted(rng.choice(np.arange(1, d), size=min(d - 1, int(rng.integers(TENSORS))), replace=False).tolist()) if d > 1 else []
     return Sample(kind, units, norms, tuple(np.diff([0, *cuts, d]).tolist()), draw=int(rng.integers(2**31)))
 
 
@@ -303,7 +312,7 @@ def samples(count: int = 300, *, seed: int = 0, kinds: Iterable[str] | None = No
     """Adversarial Jacobians, and their Gram matrices, in the order of their size.
 
     Every kind of geometry is met with every number of objectives. Independently of these the norms are equal or spread
-    over factors of 10, 1e3 and 1e6, and half of the Jacobians have an overall scale from 1e-20 to 1e20, the ends
+    over factors of 10, 1e3, 1e6 and 1e9, and half of the Jacobians have an overall scale from 1e-20 to 1e20, the ends
     included. The same arguments give the same samples.
 
     Args:

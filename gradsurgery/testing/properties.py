@@ -12,17 +12,19 @@ import torch
 
 from gradsurgery.registry import Claim, State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
-from gradsurgery.testing.runner import BATCHES, Direction, inputs_of, losses_of, permuted, run, scaled
+from gradsurgery.testing.circumstances import inputs_of, losses_of, stationary
+from gradsurgery.testing.later_steps import by_position, second_steps_differ
+from gradsurgery.testing.runner import BATCHES, SKIP, Direction, permuted, run, scaled
 
 TOLERANCE = 1e-10  # of non-conflict, relative to nᵢ · Σⱼ |wⱼ|nⱼ, for Gram matrices in float64
 SINGLE = 1e-5  # the same for gradients in float32
+HALF = 3e-2  # and for directions made of rows in bfloat16
 ROUNDING = 1e-14  # below this, relative to the same, a number has no sign
 RELATIVE = 1e-6  # agreement of directions where they are well determined
 LENGTH = 1e-7  # of the mean norm: what a Gram matrix in float64 leaves undetermined of a length
 STATIONARY = 1e-12  # ‖d‖²/(Σ wn)² at the min-norm point below which strategies may return zero
 DRAWS = 400  # for what holds in distribution
 DEVIATIONS = 5.5
-SKIP = "cannot tell"
 
 
 class Property(Protocol):
@@ -63,8 +65,16 @@ def is_random(strategy: Strategy) -> bool:
 @_property("non-conflicting")
 def non_conflicting(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """No ⟨gᵢ, d⟩ below −tol·nᵢ·Σⱼ|wⱼ|nⱼ."""
-    found = (_hurt(sample, run(strategy, sample, step=step), TOLERANCE) for step in _draws(strategy))
+    directions = (run(strategy, sample, step=step) for step in _draws(strategy))
+    found = (_hurt(sample, direction, _tolerance(sample, direction)) for direction in directions)
     return next((hurt for hurt in found if hurt), None) or _hurt_single(strategy, sample)
+
+
+def _tolerance(sample: Sample, direction: Direction) -> float:
+    """More for directions made of rows: their size may be far below that of the terms which cancel in them."""
+    if direction.weights is not None or direction.size == 0:
+        return TOLERANCE
+    return max(TOLERANCE, ROUNDING * float(sample.norms.max()) / direction.size)
 
 
 def _hurt(sample: Sample, direction: Direction, tolerance: float) -> str | None:
@@ -78,18 +88,24 @@ def _hurt(sample: Sample, direction: Direction, tolerance: float) -> str | None:
 
 
 def _hurt_single(strategy: Strategy, sample: Sample) -> str | None:
-    """The same from gradients in float32, where float32 holds them."""
+    """The same from gradients in float32, where float32 holds them; as rows in bfloat16 too."""
     if not 1e-18 < sample.norms[sample.norms > 0].min(initial=1.0) <= sample.norms.max(initial=1.0) < 1e18:
         return None
-    rows = torch.from_numpy(sample.jacobian).float()
-    exact = Sample.of(rows.double().numpy(), sample.splits, sample.kind, sample.draw)
-    vector = _single(strategy, rows, exact)
-    hurt = _hurt(exact, Direction(vector, max(run(strategy, exact).size, float(np.linalg.norm(vector))), None), SINGLE)
-    return None if hurt is None else f"with gradients in float32 (d = {np.array2string(vector, precision=4)}), {hurt}"
+    for dtype, tolerance in ((torch.float32, SINGLE), (torch.bfloat16, HALF)):
+        if dtype is torch.bfloat16 and "rows" not in strategy.inputs:
+            continue
+        rows = torch.from_numpy(sample.jacobian).to(dtype)
+        exact = Sample.of(rows.double().numpy(), sample.splits, sample.kind, sample.draw)
+        vector = _single(strategy, rows, exact)
+        hurt = _hurt(exact, Direction(vector, max(run(strategy, exact).size, float(np.linalg.norm(vector))), None), tolerance)
+        if hurt is not None:
+            return f"with gradients in {str(dtype)[6:]} (d = {np.array2string(vector, precision=4)}), {hurt}"
+    return None
 
 
 def _single(strategy: Strategy, rows: torch.Tensor, exact: Sample) -> Array:
-    inputs = inputs_of(exact)
+    inputs = inputs_of(exact, strategy)
+    inputs.pop("eps", None)  # that of the rows' dtype
     if "state" in strategy.inputs:
         inputs["state"] = State()
     batches = rows.expand(BATCHES, *rows.shape) if "cross" in strategy.inputs else rows
@@ -105,7 +121,7 @@ def strict(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
 
 def _improves(strategy: Strategy, sample: Sample, step: int) -> str | None:
     direction = run(strategy, sample, step=step)
-    hurt = _hurt(sample, direction, TOLERANCE)
+    hurt = _hurt(sample, direction, _tolerance(sample, direction))
     if hurt is not None:
         return hurt
     # At the min-norm point ⟨gᵢ, d⟩ >= ‖d‖², to be compared with nᵢ · Σ nⱼ; on rows of length one where norms do not count.
@@ -114,7 +130,7 @@ def _improves(strategy: Strategy, sample: Sample, step: int) -> str | None:
         norms = np.where(norms > 0, 1.0, 0.0)
     reach, _ = sample.hull(np.where(norms > 0, sample.norms / np.where(norms > 0, norms, 1.0), 1.0))
     matters = reach > 10 * TOLERANCE * norms * norms.sum()
-    if sample.conditioning <= STATIONARY or not matters.any():
+    if _stationary(strategy, sample) or not matters.any():
         return SKIP
     relative = (sample.units @ direction.vector) / (direction.size or 1.0)
     flat = matters & (relative <= ROUNDING)
@@ -148,7 +164,7 @@ def homogeneous(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
 @_property("scale-invariant")
 def scale_invariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """Scaling one row leaves the direction of d."""
-    if sample.conditioning <= STATIONARY:
+    if _stationary(strategy, sample):
         return SKIP
     before = run(strategy, sample)
     for row in range(sample.count):
@@ -188,7 +204,7 @@ def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) ->
         error = float(np.linalg.norm(before.vector - after.vector))
         if not error <= _allowed(sample, 1.0, losses=losses_of(sample)) * size:
             return f"in the order {order.tolist()} of the objectives d is another, by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
-    return None
+    return by_position(strategy, sample, _allowed) if "state" in strategy.inputs and sample.draw % 2 == 0 else None
 
 
 def _same_distribution(first: list[Direction], second: list[Direction]) -> str | None:
@@ -209,16 +225,16 @@ def _same_distribution(first: list[Direction], second: list[Direction]) -> str |
 @_property("deterministic")
 def deterministic(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """The same J gives the same d, bit for bit, whatever the random numbers."""
-    first = run(strategy, sample).vector
-    if any(not np.array_equal(first, run(strategy, sample, step=step).vector) for step in (1, 2)):
+    first = run(strategy, sample, sized=False).vector
+    if any(not np.array_equal(first, run(strategy, sample, step=step, sized=False).vector) for step in (1, 2)):
         return "two calls on the same gradients differ"
-    return None
+    return second_steps_differ(strategy, sample) if is_random(strategy) and "state" in strategy.inputs else None
 
 
 @_property("sums-to-one")
 def sums_to_one(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """Σ w = 1, away from stationarity."""
-    if sample.conditioning <= STATIONARY:
+    if _stationary(strategy, sample):
         return SKIP
     weights = run(strategy, sample).weights
     if weights is None:
@@ -247,6 +263,17 @@ def projection(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     if agrees and not error <= RELATIVE * size:
         return f"d is not the mean, which conflicts with no gradient: off by {error / size:.2g}"
     return None
+
+
+def _stationary(strategy: Strategy, sample: Sample) -> bool:
+    """Whether the gradients are so nearly stationary that the strategy may stop; those divided by their losses as well."""
+    bound = stationary(sample, STATIONARY)
+    if sample.conditioning <= bound:
+        return True
+    if "losses" not in strategy.inputs or not strategy.needs_gradients:
+        return False
+    losses = losses_of(sample)
+    return min(sample.distance(losses), sample.distance(losses * np.where(sample.norms > 0, sample.norms, 1.0))) <= bound
 
 
 def _promises(strategy: Strategy, name: str, sample: Sample) -> bool:

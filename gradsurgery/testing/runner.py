@@ -1,4 +1,4 @@
-"""One call of a strategy on a sample, with every input that a fresh first step would give it."""
+"""One call of a strategy on a sample, with every input that a step would give it."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +8,11 @@ import torch
 
 from gradsurgery.registry import State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
+from gradsurgery.testing.circumstances import changes, inputs_of, losses_of
 
+__all__ = ["BATCHES", "SKIP", "Direction", "combine", "inputs_of", "later", "losses_of", "permuted", "run", "scaled"]
+
+SKIP = "cannot tell"
 BATCHES = 3  # independent batches, for strategies that take `cross`; here all of them are alike
 
 
@@ -25,39 +29,70 @@ class Direction:
     weights: Array | None
 
 
-def losses_of(sample: Sample) -> Array:
-    """Losses [n], positive and all different, fixed for a number of objectives; they belong to the names."""
-    fixed = 0.5 + 1.5 * np.random.default_rng(sample.count).permutation(sample.count) / sample.count
-    return np.asarray(fixed[[int(name) for name in sample.names]])
+def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | None = None, moment: int = 0, sized: bool = True) -> Direction:
+    """The direction of the strategy on a sample.
 
-
-def inputs_of(sample: Sample) -> dict[str, Any]:
-    """Every input of a fresh first step that does not come from the gradients' coordinates."""
-    return {"losses": losses_of(sample), "splits": sample.splits, "objectives": sample.names, "scores": {"all": 2.0, "other": 1.0}}
-
-
-def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | None = None) -> Direction:
-    """The direction of the strategy on a sample; `step` chooses among the sample's random numbers, a fresh state is the default."""
-    inputs = inputs_of(sample)
+    Args:
+        strategy: the strategy.
+        sample: the gradients; the strategy gets copies, so that what it does to them stays with it.
+        step: chooses among the sample's random numbers.
+        state: what it remembers; a fresh state is the default.
+        moment: how many steps have gone by: other lengths of the gradients and other losses than at moment 0.
+        sized: False where only the vector is wanted: a direction made of rows then gets no size.
+    """
+    sample = later(sample, moment)
+    inputs = inputs_of(sample, strategy, moment=moment)
     if "state" in strategy.inputs:
         inputs["state"] = State() if state is None else state
     if "rows" in strategy.inputs:
-        vector = strategy(torch.from_numpy(sample.jacobian), step=sample.draw + step, **inputs).numpy()
+        vector = _from_rows(strategy, sample.jacobian.copy(), sample.draw + step, inputs, keep=state is not None)
+        if not sized:
+            return Direction(vector, np.nan, None)
         return Direction(vector, max(float(np.linalg.norm(vector)), _usual(strategy, sample)), None)
     if "cross" in strategy.inputs:
         inputs["cross"] = np.broadcast_to(sample.gram, (BATCHES, BATCHES, *sample.gram.shape)).copy()
-    weights = strategy.weights(sample.gram, step=sample.draw + step, block_grams=sample.block_grams, **inputs)
+    if {"block_grams", "splits"} & strategy.inputs:  # weights may be one row per tensor
+        inputs["block_grams"] = sample.block_grams.copy()
+    weights = strategy.weights(sample.gram, step=sample.draw + step, **inputs)
     return combine(sample, weights.sum(0) if "cross" in strategy.inputs else weights)
+
+
+def later(sample: Sample, moment: int) -> Sample:
+    """The gradients at a later moment: the same directions, of other lengths."""
+    return scaled(sample, changes(sample, moment, 0)) if moment else sample
 
 
 def _usual(strategy: Strategy, sample: Sample) -> float:
     """‖d‖ on orthogonal gradients of the same lengths; a zero one is given the least of the others'."""
     live = sample.norms[sample.norms > 0]
     norms = np.where(sample.norms > 0, sample.norms, live.min() if len(live) else 0.0)
-    inputs = inputs_of(sample) | {"splits": (sample.count,)}
+    inputs = inputs_of(sample, strategy) | {"splits": (sample.count,)}
     if "state" in strategy.inputs:
         inputs["state"] = State()
-    return float(strategy(torch.from_numpy(np.diag(norms)), step=sample.draw, **inputs).norm())
+    return float(np.linalg.norm(_from_rows(strategy, np.diag(norms), sample.draw, inputs)))
+
+
+def _from_rows(strategy: Strategy, jacobian: Array, seed: int, inputs: dict[str, Any], keep: bool = False) -> Array:
+    """The direction of a strategy that takes rows; with no Gram matrix where it takes none, as that is most of the time.
+
+    The state has one parameter tensor, and changes only where it is to be kept.
+    """
+    rows = torch.from_numpy(jacobian)
+    if strategy.inputs & {"gram", "block_grams", "cross"}:
+        return np.asarray(strategy(rows, step=seed, **inputs).numpy())
+    given = {"eps": 1e-15, **inputs, "rows": rows}
+    if "rng" in strategy.inputs:
+        given["rng"] = np.random.default_rng([seed, 2])
+    if "generator" in strategy.inputs:
+        given["generator"] = torch.Generator().manual_seed(seed)
+    state = inputs.get("state")
+    if state is not None:
+        given["state"] = state.bind(inputs["objectives"], ("0",), [rows[0]])
+    direction = strategy.solve(given, len(rows), len(inputs["splits"])).direction
+    if state is not None and keep:
+        state.adopt(given["state"])
+    assert direction is not None
+    return np.asarray(direction.to(rows.dtype).numpy())
 
 
 def combine(sample: Sample, weights: Array) -> Direction:

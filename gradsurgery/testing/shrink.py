@@ -30,9 +30,9 @@ def shrink(sample: Sample, fails: Callable[[Sample], bool], budget: int = 400) -
     return best
 
 
-def _size(sample: Sample) -> tuple[int, int, int, int, int]:
+def _size(sample: Sample) -> tuple[int, int, int, bool, int, int]:
     rows = sample.jacobian
-    return sample.count, rows.shape[1], len(sample.splits), sum(map(_digits, rows.ravel().tolist())), int((rows < 0).sum())
+    return sample.count, rows.shape[1], len(sample.splits), sample.draw != 0, sum(map(_digits, rows.ravel().tolist())), int((rows < 0).sum())
 
 
 def _digits(number: float) -> int:
@@ -47,6 +47,8 @@ def _candidates(sample: Sample) -> Iterator[Sample]:
     def made(new: Array, splits: tuple[int, ...] | None = None) -> Sample:
         return Sample.of(new, splits, sample.kind, sample.draw)
 
+    if sample.draw:  # plain names, losses and the like
+        yield Sample.of(rows, sample.splits, sample.kind)
     if n > 1:
         for i in range(n):
             yield made(np.delete(rows, i, 0), sample.splits)
