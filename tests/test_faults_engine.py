@@ -1,6 +1,7 @@
 """Faults once found in the engine: what is held, leaves, functions that fill `.grad`, interrupts, processes."""
 
 import copy
+import gc
 import os
 import signal
 import subprocess
@@ -527,3 +528,21 @@ def test_a_micro_batch_that_ctrl_c_interrupts_is_in_the_sum_or_not():
             for p in model.parts:
                 assert torch.allclose(p.grad, round(count) * (4 * p - 2), rtol=1e-12)
     assert interrupted > 10
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("way", ["backward", "accumulate", "inspect"])
+def test_a_batched_pass_leaves_no_dead_tensor_in_a_retained_gradient(old, way):
+    model, x = Two(), torch.randn(8, 4)
+    surgery = gs.Surgery("mgda", model, method="batched")
+    for _ in range(3):
+        z = model.enc(x)
+        z.retain_grad()
+        if old:
+            gc.collect()
+        losses = {"a": model.a(z).pow(2).mean(), "b": (model.b(z) - 1).pow(2).mean()}
+        if way == "inspect":
+            gs.inspect(losses, model)
+        (surgery.accumulate if way == "accumulate" else surgery.backward)(losses)
+        assert z.grad is None or bool(torch.isfinite(z.grad).all())
+        surgery.discard()

@@ -16,6 +16,7 @@ from gradsurgery.autograd.groups import Reach, called
 from gradsurgery.autograd.jacobian import gather, gather_batched
 from gradsurgery.autograd.lean import Formed, form, portions
 from gradsurgery.autograd.losses import Losses, root_gradients
+from gradsurgery.autograd.retained import drop_batched
 from gradsurgery.autograd.scene import Scene
 from gradsurgery.autograd.taps import Tap
 from gradsurgery.errors import InputError, NonFiniteError
@@ -72,7 +73,15 @@ def harvest(
     formed = form(losses, scene, scale, portions(scene, taps)) if lean else Formed()
     wanted = [{name: t for name, t in found.items() if name not in formed.grams} for found in scene.wanted] if formed.grams else scene.wanted
     roots, retain = root_gradients(losses, losses.weights.tolist(), scale), retain_graph or bool(formed.grams)
-    gradients = gather_batched(losses.tensors, roots, wanted, retain) if batched else gather(losses.tensors, roots, wanted, retain, taps)
+    if batched:
+        try:
+            gradients = gather_batched(losses.tensors, roots, wanted, retain)
+        finally:
+            # A graph like the last one has activations like its.
+            if drop_batched(everywhere=not scene.grouped or bool(scene.retained)):
+                scene.retained[:] = [True]
+    else:
+        gradients = gather(losses.tensors, roots, wanted, retain, taps)
     odd, sparse = unusual(gradients, {**scene.trained, **scene.others}, taps)
     sparse |= formed.sparse
     return Gathered(losses.detached(), scene, gradients, scale, taps, formed, odd, sparse)

@@ -71,6 +71,7 @@ class Scene:
         cut: the features.
         once: whether a compiled region allows one backward pass only.
         unreached: the given parameters that no loss reaches.
+        retained: one True where a batched pass has found activations under `retain_grad()`.
         grouped: what was met last, the reach before that, and the groups that followed.
         proved: weights whose tapped gradient was compared with autograd's own, and whether both agreed.
     """
@@ -84,6 +85,7 @@ class Scene:
     cut: Cut
     once: bool = False
     unreached: dict[str, Tensor] = field(default_factory=dict)
+    retained: list[bool] = field(default_factory=list, compare=False, repr=False)
     grouped: list[tuple[Mapping[str, int], Reach, Grouping]] = field(default_factory=list, compare=False, repr=False)
     proved: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
