@@ -20,6 +20,7 @@ ALLOWED = {
     "claims": {"errors"},
     "solvers": {"errors", "record", "solvers"},
     "tapped": {"errors"},
+    "sparse": {"errors"},
     "ownership": set(),
     "sparse": {"errors"},
     "objectives": {"errors", "record", "tapped", "ownership", "sparse"},
