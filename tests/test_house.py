@@ -20,7 +20,6 @@ ALLOWED = {
     "claims": {"errors"},
     "solvers": {"errors", "record", "solvers"},
     "tapped": {"errors"},
-    "sparse": {"errors"},
     "ownership": set(),
     "sparse": {"errors"},
     "objectives": {"errors", "record", "tapped", "ownership", "sparse"},

@@ -16,7 +16,7 @@ SPREAD = 1e3  # of the norms, above which an ordinary eigendecomposition loses t
     paper="Senushkin et al. 2023, arXiv:2305.19000",
     scale="mean",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
-    variants=({"scale": "median"}, {"scale": "rmse", "reduction": "sum"}, {"preference": tuple(1.0 + i for i in range(64))}),
+    variants=({"scale": "median"}, {"scale": "rmse", "reduction": "sum"}, {"preference": {str(i): 1.0 + i for i in range(64)}}),
 )
 def aligned_mtl(
     gram: Array,

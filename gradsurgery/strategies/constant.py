@@ -12,7 +12,7 @@ from gradsurgery.solvers.solution import Array
     scale="own",
     acts_on="losses",
     claims=(homogeneous(1), "deterministic", "permutation-equivariant"),
-    variants=({"preference": tuple(1.0 + i for i in range(64))},),
+    variants=({"preference": {str(i): 1.0 + i for i in range(64)}},),
     also=("weighted sum", "fixed weights"),
 )
 def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:

@@ -14,7 +14,7 @@ from gradsurgery.solvers.solution import Array
     scale="own",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
-    variants=({"preference": tuple(1.0 + i for i in range(64)), "lam": 0.1},),
+    variants=({"preference": {str(i): 1.0 + i for i in range(64)}, "lam": 0.1},),
 )
 def cosmos(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, lam: Annotated[float, NON_NEGATIVE] = 2.0) -> Array:
     """The gradient of Σᵢ rᵢLᵢ − λ cos(r, L): wᵢ = rᵢ − λ(rᵢ/(‖r‖‖L‖) − ⟨r, L⟩Lᵢ/(‖r‖‖L‖³)) (equation 6).

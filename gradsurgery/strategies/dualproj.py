@@ -18,7 +18,7 @@ from gradsurgery.solvers.solution import Array, Solution
         "deterministic",
         when("no preference is given", lambda options: options["preference"] is None, "projection"),
     ),
-    variants=({"preference": tuple(1.0 + i for i in range(64))},),
+    variants=({"preference": {str(i): 1.0 + i for i in range(64)}},),
     also=("GEM",),
 )
 def dualproj(

@@ -13,7 +13,7 @@ from gradsurgery.registry import by_objective, homogeneous, strategy
     paper="Chen et al. 2020, arXiv:2010.06808",
     scale="sum",
     claims=(homogeneous(1), "permutation-equivariant"),
-    variants=({"leak": tuple(i / 64 for i in range(64))},),
+    variants=({"leak": {str(i): i / 64 for i in range(64)}},),
 )
 def graddrop(rows: Tensor, generator: torch.Generator, objectives: tuple[str, ...], *, leak: Any = 0.0) -> Tensor:
     """Per coordinate P = ½(1 + Σg/Σ|g|) and U ~ U(0, 1): gᵢ > 0 is kept where P > U, gᵢ < 0 where P < U (Algorithm 1).

@@ -17,7 +17,7 @@ ROUNDING = 2.0**-23  # of losses in float32
     scale="own",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
-    variants=({"preference": tuple(1.0 + i for i in range(64)), "theta": 1.0},),
+    variants=({"preference": {str(i): 1.0 + i for i in range(64)}, "theta": 1.0},),
 )
 def pbi(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, theta: Annotated[float, NON_NEGATIVE] = 5.0, ideal: Any = 0.0) -> Array:
     """The gradient of d₁ + θd₂, d₁ = ⟨L − z, ŵ⟩ and d₂ = ‖(L − z) − d₁ŵ‖: ŵ + θ((L − z) − d₁ŵ)/d₂ (section III.A).

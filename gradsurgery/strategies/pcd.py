@@ -19,7 +19,7 @@ from gradsurgery.solvers.solution import Array
         "deterministic",
         when("the primary objective is named", lambda options: options["primary"] is not None, "permutation-equivariant"),
     ),
-    variants=({"primary": "0"}, {"primary": "0", "tau": tuple(i / 64 for i in range(64))}),
+    variants=({"primary": "0"}, {"primary": "0", "tau": {str(i): i / 64 for i in range(64)}}),
 )
 def pcd(
     gram: Array,

@@ -18,7 +18,7 @@ SMALL = 1e-8  # the official code adds 1e-20: a weight of 1e20 makes much of a r
     scale="own",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
-    variants=({"window": 0}, {"window": 0, "preference": tuple(1.0 + i for i in range(64))}),
+    variants=({"window": 0}, {"window": 0, "preference": {str(i): 1.0 + i for i in range(64)}}),
     also=("Tchebycheff", "Chebyshev"),
 )
 def stch(

@@ -15,7 +15,7 @@ from gradsurgery.solvers.solution import Array, Solution
     paper="Quinton & Rey 2024, arXiv:2406.16232",
     scale="mean",
     claims=("non-conflicting", "strict", homogeneous(1), "permutation-equivariant", "deterministic"),
-    variants=({"preference": tuple(1.0 + i for i in range(64))},),
+    variants=({"preference": {str(i): 1.0 + i for i in range(64)}},),
 )
 def upgrad(
     gram: Array,

@@ -12,7 +12,7 @@ import torch
 
 from gradsurgery.registry import Claim, State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
-from gradsurgery.testing.circumstances import inputs_of, losses_of, stationary
+from gradsurgery.testing.circumstances import circumstances, inputs_of, losses_of, stationary
 from gradsurgery.testing.later_steps import by_position, second_steps_differ
 from gradsurgery.testing.runner import BATCHES, SKIP, Direction, permuted, run, scaled
 
@@ -66,15 +66,22 @@ def is_random(strategy: Strategy) -> bool:
 def non_conflicting(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """No ⟨gᵢ, d⟩ below −tol·nᵢ·Σⱼ|wⱼ|nⱼ."""
     directions = (run(strategy, sample, step=step) for step in _draws(strategy))
-    found = (_hurt(sample, direction, _tolerance(sample, direction)) for direction in directions)
+    found = (_hurt(sample, direction, _tolerance(strategy, sample, direction)) for direction in directions)
     return next((hurt for hurt in found if hurt), None) or _hurt_single(strategy, sample)
 
 
-def _tolerance(sample: Sample, direction: Direction) -> float:
+def _of_grams(strategy: Strategy, sample: Sample) -> float:
+    """What the accuracy allows that the strategy was told of: a Gram matrix in float32 is one of float32."""
+    single = "eps" in strategy.inputs and circumstances(sample.draw).eps is not None
+    return SINGLE if single else TOLERANCE
+
+
+def _tolerance(strategy: Strategy, sample: Sample, direction: Direction) -> float:
     """More for directions made of rows: their size may be far below that of the terms which cancel in them."""
+    least = _of_grams(strategy, sample)
     if direction.weights is not None or direction.size == 0:
-        return TOLERANCE
-    return max(TOLERANCE, ROUNDING * float(sample.norms.max()) / direction.size)
+        return least
+    return max(least, ROUNDING * float(sample.norms.max()) / direction.size)
 
 
 def _hurt(sample: Sample, direction: Direction, tolerance: float) -> str | None:
@@ -121,7 +128,7 @@ def strict(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
 
 def _improves(strategy: Strategy, sample: Sample, step: int) -> str | None:
     direction = run(strategy, sample, step=step)
-    hurt = _hurt(sample, direction, _tolerance(sample, direction))
+    hurt = _hurt(sample, direction, _tolerance(strategy, sample, direction))
     if hurt is not None:
         return hurt
     # At the min-norm point ⟨gᵢ, d⟩ >= ‖d‖², to be compared with nᵢ · Σ nⱼ; on rows of length one where norms do not count.
@@ -129,7 +136,7 @@ def _improves(strategy: Strategy, sample: Sample, step: int) -> str | None:
     if _promises(strategy, "scale-invariant", sample):
         norms = np.where(norms > 0, 1.0, 0.0)
     reach, _ = sample.hull(np.where(norms > 0, sample.norms / np.where(norms > 0, norms, 1.0), 1.0))
-    matters = reach > 10 * TOLERANCE * norms * norms.sum()
+    matters = reach > 10 * _of_grams(strategy, sample) * norms * norms.sum()
     if _stationary(strategy, sample) or not matters.any():
         return SKIP
     relative = (sample.units @ direction.vector) / (direction.size or 1.0)
@@ -249,7 +256,7 @@ def sums_to_one(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
 def projection(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """d is non-conflicting, no longer than the mean gradient, and the mean itself where that is."""
     direction = run(strategy, sample)
-    hurt = _hurt(sample, direction, TOLERANCE)
+    hurt = _hurt(sample, direction, _tolerance(strategy, sample, direction))
     if hurt is not None:
         return hurt
     n = sample.count
