@@ -45,8 +45,13 @@ def test_alpha_fair_closed_forms():
     assert alpha_fair(np.eye(3), 1e6).value == pytest.approx(np.ones(3), rel=1e-4)
 
 
+# no weights exist at a stationary point, be it only up to the rounding of float32
+LEFT_OUT = ("zero gradient", "strongly stationary", "weakly stationary", "opposite")
+LEFT_OUT += ("cancelling in float32",)
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("zero gradient", "strongly stationary", "weakly stationary", "opposite")])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in LEFT_OUT])
 def test_alpha_fair_agrees_with_cvxpy(kind, alpha):
     pytest.importorskip("cvxpy", reason="the reference solvers need the extra cvxpy")
     compared = 0

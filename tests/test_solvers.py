@@ -118,7 +118,11 @@ def close_direction(g, first, second, tolerance):
     return np.sqrt(max(difference @ g @ difference, 0.0)) <= tolerance * size
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "zero gradient"])
+# "cancelling in float32": by the letter of the definitions rounding decides there
+LEFT_OUT = ("zero gradient", "cancelling in float32")
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in LEFT_OUT])
 @pytest.mark.parametrize("n", [2, 3, 6])
 def test_agreement_with_cvxpy(n, kind):
     pytest.importorskip("cvxpy", reason="the reference solvers need the extra cvxpy")
