@@ -91,6 +91,12 @@ class Sample:
         """The rank of J, found on rows of length one; below 1e-6 lies the rounding of float32."""
         return int(np.linalg.matrix_rank(self.units, tol=1e-6))
 
+    @cached_property
+    def clear(self) -> bool:
+        """Whether float32 tells the rank too: no eigenvalue of the cosines lies between its rounding and real."""
+        values = np.linalg.svd(self.units, compute_uv=False) ** 2
+        return not ((values > 1e-12) & (values < 1e-2)).any()
+
     def hull(self, divisors: Array | None = None) -> tuple[float, float]:
         """‖d‖² and Σ wⱼnⱼ at the min-norm point d = Jᵀw of the rows' convex hull.
 

@@ -135,6 +135,6 @@ def inputs_of(sample: Sample, strategy: Strategy | None = None, *, moment: int =
             places = _places(sample)
             unseen = sorted(places)[sample.draw % sample.count]  # one that was not there to be observed
             found["observed"][places.index(unseen)] = np.nan
-    if drawn.eps is not None and (wanted is None or "eps" in wanted):
+    if drawn.eps is not None and sample.clear and (wanted is None or "eps" in wanted):
         found["eps"] = drawn.eps
     return found

@@ -72,7 +72,7 @@ def non_conflicting(strategy: Strategy, sample: Sample, claim: Claim) -> str | N
 
 def _of_grams(strategy: Strategy, sample: Sample) -> float:
     """What the accuracy allows that the strategy was told of: a Gram matrix in float32 is one of float32."""
-    single = "eps" in strategy.inputs and circumstances(sample.draw).eps is not None
+    single = "eps" in strategy.inputs and circumstances(sample.draw).eps is not None and sample.clear
     return SINGLE if single else TOLERANCE
 
 
