@@ -47,6 +47,6 @@ def imtl_g(gram: Array, eps: float | None = None) -> Array:
         return np.asarray(scale / scale.sum())
     weights = scale * equalizing(cosines, np.ones(len(norms)), eps)
     total = float(weights.sum())
-    if abs(total) <= 30 * len(norms) * (eps or DEFAULT_EPS) * float(np.abs(weights).sum()):
+    if abs(total) <= 10 * (eps or DEFAULT_EPS) * float(np.abs(weights).sum()):
         return np.zeros(len(norms))
     return np.asarray(weights / total)
