@@ -546,3 +546,175 @@ def test_a_batched_pass_leaves_no_dead_tensor_in_a_retained_gradient(old, way):
         (surgery.accumulate if way == "accumulate" else surgery.backward)(losses)
         assert z.grad is None or bool(torch.isfinite(z.grad).all())
         surgery.discard()
+
+
+# --- what a review found beside these ---
+
+
+def test_another_thread_may_train_parameters_that_no_loss_here_reaches():
+    net, aux, x = nn.Sequential(nn.Linear(16, 64), nn.Linear(64, 64)), nn.Linear(8, 2), torch.randn(4, 8)
+    surgery, over = gs.Surgery("mgda", nn.ModuleList([net, aux])), []
+
+    def other():
+        while not over:
+            aux(x).pow(2).mean().backward()
+            aux.zero_grad()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        for _ in range(30):
+            y = net(torch.randn(32, 16))
+            surgery.backward({"a": y.mean(), "b": y.pow(2).mean()})
+    finally:
+        over.append(1)
+        thread.join()
+
+
+def test_a_surgery_within_a_hook_of_another_stands():
+    net, aux, x = nn.Linear(3, 3), nn.Linear(3, 2), torch.randn(4, 3)
+    outer, inner = gs.Surgery("mgda", nn.ModuleList([net, aux])), gs.Surgery("mgda", aux)
+    z, called = net(x), []
+
+    def hook(gradient):
+        if not called:
+            called.append(1)
+            with torch.enable_grad():
+                first, second = aux(x).pow(2).mean(0)
+                inner.backward({"p": first, "q": second})
+
+    z.register_hook(hook)
+    outer.backward({"u": z.mean(), "v": z.pow(2).mean()})
+    assert aux.weight.grad is not None
+    assert net.weight.grad is not None
+
+
+class FillsItsInput(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, w = ctx.saved_tensors
+        with torch.enable_grad():
+            again = x.detach().requires_grad_()
+            torch.autograd.backward(again @ w, gradient)
+        return again.grad, None
+
+
+@pytest.mark.parametrize("way", ["inspect", "mgda", "measure", "memory", "accumulate", "nan"])
+def test_a_function_that_fills_a_reached_parameter_is_an_error(way):
+    before, w, x = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 4)), torch.randn(5, 4)
+    parameters = [*before.parameters(), w]
+    y = FillsItsInput.apply(before(x), w)
+    losses = {"a": y.pow(2).mean(), "b": -5 * y.pow(2).mean() * (float("nan") if way == "nan" else 1)}
+    ways = {
+        "inspect": lambda: gs.inspect(losses, parameters),
+        "measure": lambda: gs.Surgery("sum", parameters, measure=1).backward(losses),
+        "memory": lambda: gs.Surgery("mgda", parameters, memory="low").backward(losses),
+        "accumulate": lambda: gs.Surgery("mgda", parameters).accumulate(losses),
+    }
+    with pytest.raises(gs.InputError, match=r"fills \.grad"):
+        ways.get(way, lambda: gs.Surgery("mgda", parameters).backward(losses))()
+    assert all(p.grad is None for p in parameters)
+
+
+@pytest.mark.parametrize("strategy", ["sum", "mgda"])
+def test_a_part_of_a_batch_that_no_loss_takes_gets_zeros_as_in_torch(strategy):
+    torch.manual_seed(0)
+    x = torch.randn(8, 4)
+    common, first, second = (nn.Linear(4, 3) for _ in range(3))
+    model = nn.ModuleList([common, first, second])
+    none = x[:, 0] > 99  # no example for the second expert in this batch
+    y = torch.cat([first(x)[~none], second(x[none])]) + common(x)
+    gs.Surgery(strategy, model).backward({"a": y.pow(2).mean(), "b": (y - 1).abs().mean()})
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_hook_across_joined_features_is_within_the_group():
+    torch.manual_seed(0)
+    x, first, second = torch.randn(8, 4), nn.Linear(4, 3), nn.Linear(4, 3)
+    z = torch.cat([first(x), second(x)], 1)
+    z.register_hook(lambda g: g - g.mean(1, keepdim=True))
+    losses = {"a": z[:, :3].pow(2).mean(), "b": (z[:, 3:] - 1).pow(2).mean()}
+    assert list(gs.Surgery("mgda", nn.ModuleList([first, second])).backward(losses)) == ["a+b"]
+
+
+def hooked_layer(hook):
+    torch.manual_seed(0)
+    n = 200
+    x, w, b = torch.randn(8, n), nn.Parameter(torch.randn(n, n) * 0.1), nn.Parameter(torch.zeros(n))
+
+    def layer():
+        turned = w.t()
+        turned.register_hook(hook)
+        return torch.addmm(b, x, turned)
+
+    return w, b, layer
+
+
+def test_a_batch_without_a_gradient_proves_no_tap():
+    w, b, layer = hooked_layer(lambda g: g * 10)
+
+    def losses(labelled):
+        y = layer()
+        return {"a": labelled * y[:, :100].pow(2).mean(), "c": (y[:, 100:] - 1).pow(2).mean() + y.mean()}
+
+    tapped, formed = gs.Surgery("upgrad", [w, b]), gs.Surgery("upgrad", [w, b], method="gradients")
+    tapped.backward(losses(0.0))
+    found = []
+    for surgery in (tapped, formed):
+        w.grad = b.grad = None
+        surgery.backward(losses(1.0))
+        found.append(w.grad.clone())
+    assert torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_hook_that_clips_one_loss_alone_is_found():
+    w, b, layer = hooked_layer(lambda g: g * min(1.0, 1.0 / float(g.norm())))
+
+    def losses(swapped):
+        y = layer()
+        found = [("a", 1e-3 * y[:, :100].pow(2).mean()), ("c", 100 * (y[:, 100:] - 1).pow(2).mean())]
+        return dict(reversed(found) if swapped else found)
+
+    w.grad = b.grad = None
+    gs.Surgery("upgrad", [w, b], method="gradients").backward(losses(True))
+    expected = w.grad.clone()
+    w.grad = b.grad = None
+    gs.Surgery("upgrad", [w, b]).backward(losses(True))
+    assert torch.allclose(w.grad, expected, rtol=1e-4)
+    w.grad = b.grad = None
+    with pytest.raises(gs.InputError, match="method='gradients'"):  # seen when the other loss's graph is gone
+        gs.Surgery("upgrad", [w, b]).backward(losses(False))
+    assert w.grad is None
+
+
+def test_a_bad_gradient_of_an_input_alone_stops_nothing():
+    model = nn.Linear(2, 1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    for strategy in ("mgda", "sum"):
+        surgery = gs.Surgery(strategy, model)
+        for given in (scaler, None):
+            x = torch.zeros(4, 2, requires_grad=True)
+            u = model(x)[:, 0] * (1 + x.pow(2).sum(1).sqrt())
+            model.zero_grad()
+            record = surgery.backward({"a": (u - 1).pow(2).mean(), "b": u.mean()}, scaler=given)
+            assert not record.overflow
+            assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+            assert bool(torch.isnan(x.grad).any())
+
+
+def test_an_input_of_another_layout_gets_none_and_is_named_once():
+    a, model, x = torch.eye(4).to_sparse().requires_grad_(), nn.Linear(4, 2), torch.randn(4, 4)
+    surgery = gs.Surgery("mgda", model)
+    for step in range(2):
+        y = torch.sparse.mm(a, model(x))
+        if step == 0:
+            with pytest.warns(UserWarning, match="sparse_coo: it gets no gradient here"):
+                surgery.backward({"a": y[:, 0].mean(), "b": y[:, 1].mean()})
+        else:
+            surgery.backward({"a": y[:, 0].mean(), "b": y[:, 1].mean()})
+    assert model.weight.grad is not None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gradsurgery.autograd import commit
 from gradsurgery.autograd.checks import OutOfRangeError, not_finite
+from gradsurgery.autograd.groups import is_parameter
 from gradsurgery.autograd.scene import Scene
 
 
@@ -20,7 +21,10 @@ def behind_features(
     """
     sums = {name: torch.stack(g).sum(0) for name in scene.cut.features if (g := [found[name] for found in gradients if name in found])}
     found = scene.cut.through({name: d for name, d in directions.items() if name in scene.cut.features}, sums, retain_graph)
-    if check and (odd := not_finite([g for _, g in found])):
+    odd = not_finite([g for _, g in found]) if check else []
+    unchecked = [leaf for leaf in scene.cut.others if not is_parameter(leaf)]
+    odd = [i for i in odd if not any(found[i][0] is leaf for leaf in unchecked)]
+    if odd:
         shape = list(found[odd[0]][0].shape)
         raise OutOfRangeError(f"the gradient of a parameter of shape {shape} behind the features has NaN or inf. Nothing was changed.")
     parameters, owned = [p for p, _ in found], [g for _, g in found]

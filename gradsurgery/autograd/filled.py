@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,20 +13,26 @@ MOST = 1000  # objects that are searched for modules per node
 
 
 @contextlib.contextmanager
-def nothing_filled(unreached: Mapping[str, Tensor], nodes: Iterable[Any]) -> Iterator[None]:
-    """Within, `.grad` stays as it is: of given parameters that no loss reaches, and of what functions keep for their backward passes.
+def nothing_filled(parameters: Mapping[str, Tensor], nodes: Sequence[Any]) -> Iterator[None]:
+    """Within, `.grad` stays as it is: of these parameters, and of what functions keep for their backward passes.
+
+    Where no node belongs to a function written in Python nothing is watched: another thread, or a hook
+    with a step of its own, may then write to `.grad` of parameters that no loss reaches.
 
     A reversible block or a home-made checkpoint runs a backward pass inside its own, which adds to `.grad`. Gradients of
     single losses do not go through it, so no strategy can decide over its parameters.
 
     Args:
-        unreached: the given parameters that no loss reaches, by name.
+        parameters: those that were given or are reached, by name.
         nodes: the nodes of functions that are written in Python.
 
     Raises:
         InputError: when a `.grad` was filled; a new one is taken away again, one that was added to stays.
     """
-    watched = {id(t): (name, t, t.grad, _version(t.grad)) for name, t in unreached.items()}
+    if not nodes:
+        yield
+        return
+    watched = {id(t): (name, t, t.grad, _version(t.grad)) for name, t in parameters.items()}
     for node in nodes:
         for name, t in _kept_by(node):
             watched.setdefault(id(t), (name, t, t.grad, _version(t.grad)))

@@ -181,7 +181,7 @@ def check_gathered(gathered: Gathered) -> None:
     for name, value in zip(losses.names, values, strict=True):
         if not np.isfinite(value):
             raise NonFiniteError(f"loss {name!r} is {value}. Nothing was added.")
-    for loss, name, _ in (places[i] for i in bad):
+    for loss, name, _ in (places[i] for i in bad if places[i][1] not in gathered.scene.unchecked):
         where = called(name, gathered.scene.parameter(name))
         what = f"the gradient of objective {loss!r} for {where} has NaN or inf"
         raise NonFiniteError(f"{what}. Nothing was added.")

@@ -23,13 +23,15 @@ Reach = dict[str, frozenset[str]]  # parameter -> every objective that has reach
 class Group:
     """Parameters that are solved together; `plain` ones get the sum of their gradients.
 
-    `objectives` are those that reach it in this step, in the order of the losses.
+    `objectives` are those that reach it in this step, in the order of the losses. Gradients of
+    `unchecked` ones may be what they are, NaN too.
     """
 
     key: GroupKey
     name: str
     parameters: dict[str, Tensor]
     plain: bool = False
+    unchecked: bool = False
     objectives: tuple[str, ...] = ()
 
 

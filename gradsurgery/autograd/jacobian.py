@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import several_passes
-from gradsurgery.autograd.proof import disagreeing
+from gradsurgery.autograd.proof import compared
 from gradsurgery.autograd.taps import Tap, listening
 from gradsurgery.errors import InputError
 
@@ -29,6 +29,7 @@ def gather(
     gradients: list[dict[str, Tensor]] = [{} for _ in losses]
     together = passes(wanted)
     taps = {} if taps is None else taps
+    seen: dict[str, list[tuple[int, bool]]] = {}  # per compared weight the losses so far, and whether they told anything
     for members in together:
         by = {name: i for i in members for name in wanted[i]}
         tapped = {name: tap for name, tap in taps.items() if name in by} if taps else {}
@@ -42,17 +43,44 @@ def gather(
         given = {name: g for name, g in zip(formed, found, strict=False) if g is not None}
         del found
         if doubtful:
-            for name in disagreeing(heard, {name: given[name] for name in doubtful if name in given}, doubtful):
+            odd, agreeing = compared(heard, {name: given[name] for name in doubtful if name in given}, doubtful)
+            for name in odd:
                 del taps[name], doubtful[name]
                 heard.pop(name, None)
+            again = [(i, name, real) for name in odd for i, real in seen.pop(name, ())]
+            for i, name, real in again:
+                gone = members is together[-1] and not retain_graph
+                gradients[i].update(_formed(losses[i], roots[i], name, wanted[i][name], real, gone))
             for name in doubtful:
+                seen.setdefault(name, []).append((by[name], name in agreeing))
                 given.pop(name, None)
         heard |= given
         del given
         for name, i in by.items():
             if name in heard:
                 gradients[i][name] = heard[name]
+    for name, losses_of in seen.items():
+        if any(real for _, real in losses_of):
+            taps[name].proved[name] = True
     return gradients
+
+
+def _formed(loss: Tensor, root: Tensor, name: str, weight: Tensor, real: bool, gone: bool) -> dict[str, Tensor]:
+    """A weight's gradient after all, where the comparison held in this loss's pass and not in a later one.
+
+    Raises:
+        InputError: where the loss's graph is gone.
+    """
+    if not real:
+        return {name: torch.zeros_like(weight)}
+    if gone:
+        raise InputError(
+            f"a hook acts on the gradient of parameter {name!r} in another way for each loss, so that "
+            "its layer cannot be tapped: give method='gradients'. Nothing was changed."
+        )
+    with several_passes():
+        (found,) = torch.autograd.grad([loss], [weight], [root], retain_graph=True, allow_unused=True)
+    return {} if found is None else {name: found}
 
 
 def passes(wanted: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:

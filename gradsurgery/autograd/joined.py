@@ -47,7 +47,8 @@ class Joined:
             if node is None or (node, output, at.tobytes()) in seen:
                 continue
             seen.add((node, output, at.tobytes()))
-            before = None if (node, output) in self._cuts or len(seen) > FOLLOWED else origins(node, output, at)
+            end = (node, output) in self._cuts or len(seen) > FOLLOWED or not _may_join_losses(node)
+            before = None if end else origins(node, output, at)
             if before is None:
                 found[node, output] = None
                 self._stops.setdefault(node, {})[i] = output, at.tobytes()
@@ -98,6 +99,19 @@ class Joined:
                     seen.add(after)
                     stack.append(after)
         return frozenset(leaves)
+
+
+def _may_join_losses(node: Any) -> bool:
+    """Whether a node that joins has parts as losses are: scalars, one number per example, or such stacks again.
+
+    Features of a batch are left joined: a hook on them may act across the parts, and does not show.
+    """
+    if kind_of(node) not in JOINING:
+        return True
+    parts = [edge for edge in node.next_functions if edge[0] is not None]
+    shapes = [shape_of(*edge) for edge in parts]
+    pairs = zip(parts, shapes, strict=True)
+    return all(shape is not None and (len(shape) <= 1 or np.prod(shape) == 1 or kind_of(part) in JOINING) for (part, _), shape in pairs)
 
 
 def _entries(node: Any, output: int) -> int:

@@ -107,7 +107,8 @@ def directions_of(step: Step, formed: Formed, weights: Mapping[str, Array]) -> d
         found |= weighted_pass(step, np.array(row), wanted, retain or i + 1 < len(alike))
     names, gradients = list(found), list(found.values())
     found.clear()
-    if step.plan.check and (odd := not_finite(gradients)):
+    odd = [i for i in not_finite(gradients) if names[i] not in step.scene.unchecked] if step.plan.check else []
+    if odd:
         where = called(names[odd[0]], step.scene.parameter(names[odd[0]]))
         what = f"the direction for {where} is not finite in its dtype"
         raise OutOfRangeError(f"{what}. Nothing was changed.")

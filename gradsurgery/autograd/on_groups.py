@@ -178,7 +178,7 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
                 if part.odd:
                     found = as_parameters(found, group.parameters, part.odd)
                 narrow = part.odd and narrowed(found)
-                if plan.check and (narrow or may_overflow(objectives, whole)):
+                if plan.check and not group.unchecked and (narrow or may_overflow(objectives, whole)):
                     doubtful += [(applied.name if applied is not None else "sum", group.name, d) for d in found if d is not None]
                 directions |= {name: d for name, d in zip(group.parameters, found, strict=True) if d is not None}
                 if unkept := [name for name in group.parameters if name in gathered.formed.grams]:
@@ -241,17 +241,17 @@ def _measure(step: Step, strategy: Strategy | None, gathered: Gathered, parts: S
     Raises:
         NonFiniteError: for NaN or inf without a scaler.
     """
-    losses = gathered.losses
+    losses, checked = gathered.losses, [part for part in parts if not part.group.unchecked]
     count = len(losses.tensors)
     scales = () if gathered.scale is None else tuple(gathered.scale.reshape(-1).unbind())
     arrived = to_host([part.objectives for part in parts], (*losses.tensors, *scales))
     values = losses.values(arrived[:count])
     if not scales:
-        if step.plan.check and not all_finite(values, [part.objectives for part in parts]):
-            check_finite(values, [(p.group.name, p.names, np.diagonal(p.objectives.gram).reshape(losses.batches, -1).max(0)) for p in parts])
+        if step.plan.check and not all_finite(values, [part.objectives for part in checked]):
+            check_finite(values, [(p.group.name, p.names, np.diagonal(p.objectives.gram).reshape(losses.batches, -1).max(0)) for p in checked])
         return values, False
     scale = one_scale(arrived[count:])
-    if step.plan.check and strategy is not None and not all_finite(values, [part.objectives for part in parts]):
+    if step.plan.check and strategy is not None and not all_finite(values, [part.objectives for part in checked]):
         return values, True
     for part in parts:
         part.objectives.scale = scale

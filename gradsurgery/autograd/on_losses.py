@@ -165,7 +165,7 @@ def finish(
         sparse = [name for name, gradient in found.items() if gradient.layout != torch.strided]
     if step.plan.check:
         numbers, odd = read_finite(losses, list(found.values()))
-        values, bad = losses.values(numbers), [names[i] for i in odd]
+        values, bad = losses.values(numbers), [names[i] for i in odd if names[i] not in scene.unchecked]
         if step.scale is not None and (bad or not all(map(math.isfinite, values.values()))):
             return skipped(scene, strategy, values, memory, grouping.groups, sparse)
         check_losses(values, grouping.groups)

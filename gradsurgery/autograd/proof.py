@@ -12,13 +12,14 @@ REDUCED = 1e-3  # the rounding of float32 products where a device may make them 
 
 
 @torch.no_grad()
-def disagreeing(deltas: Mapping[str, Tensor], given: Mapping[str, Tensor], taps: Mapping[str, Tap]) -> list[str]:
-    """The weights for which Δ [rows, out] does not make the gradient that autograd gave [out, in].
+def compared(deltas: Mapping[str, Tensor], given: Mapping[str, Tensor], taps: Mapping[str, Tap]) -> tuple[list[str], list[str]]:
+    """The weights for which Δ [rows, out] does not make the gradient that autograd gave [out, in], and those for which it does.
 
-    What is not finite decides nothing. The taps' `proved` remembers what was found.
+    What is zero or not finite decides nothing. The taps' `proved` remembers the first.
     """
     both = [name for name in taps if name in deltas and name in given]
     odd = [name for name in taps if (name in deltas) != (name in given)]
+    agreeing = []
     by_device: dict[torch.device, list[Tensor]] = {}
     for name in both:
         by_device.setdefault(given[name].device, []).append(_difference(deltas[name], taps[name].inputs, given[name]))
@@ -27,11 +28,11 @@ def disagreeing(deltas: Mapping[str, Tensor], given: Mapping[str, Tensor], taps:
         difference, bound = next(arrived[given[name].device])
         if difference > bound:
             odd.append(name)
-        elif difference <= bound:
-            taps[name].proved[name] = True
+        elif difference <= bound and bound > 0:
+            agreeing.append(name)
     for name in odd:
         taps[name].proved[name] = False
-    return odd
+    return odd, agreeing
 
 
 def _difference(delta: Tensor, inputs: Tensor, gradient: Tensor) -> Tensor:

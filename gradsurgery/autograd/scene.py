@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradsurgery.autograd.compiled import ONE_PASS
@@ -96,6 +97,18 @@ class Scene:
     def tensors(self) -> dict[str, Tensor]:
         """Trained and other parameters (and features) by name."""
         return {**self.trained, **self.others}
+
+    @property
+    def watched(self) -> dict[str, Tensor]:
+        """Every parameter whose `.grad` stays as it is until the step is decided, by name."""
+        named = {**self.unreached, **self.tensors}
+        hidden = {f"#{i}": t for i, t in enumerate([*self.cut.trunk, *self.cut.others])}
+        return {**{name: t for name, t in named.items() if name not in self.cut.features}, **hidden}
+
+    @cached_property
+    def unchecked(self) -> frozenset[str]:
+        """Leaves that are no parameters, such as inputs: as in torch it is not asked whether their gradients are finite."""
+        return frozenset(name for name, t in self.others.items() if not is_parameter(t))
 
     @cached_property
     def wanted(self) -> list[dict[str, Tensor]]:
@@ -200,7 +213,9 @@ def _told_apart(plan: Plan, losses: Losses, cut: Cutting, graph: Graph) -> Graph
         plan.told.add(joined.warning)
         warn(joined.warning)
     if joined.starts:
-        return walk(losses.tensors, names, cut.places, joined.starts)
+        apart = walk(losses.tensors, names, cut.places, joined.starts)
+        if apart.leaves.keys() == graph.leaves.keys():  # a part that no loss takes gets zeros from torch, not nothing
+            return apart
     plan.apart[:] = [key]
     return graph
 
@@ -226,8 +241,8 @@ def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph
     outside, unknown = {}, []
     if plan.include_others:
         # Leaves of every kind, as in torch: a coefficient in the optimizer need not be an nn.Parameter.
-        outside = {key: f"{OTHERS}#{key:x}" for key in around if key not in names}
-        unknown = [leaf for leaf in behind.values() if not any(leaf is t for t in trunk)]
+        outside = {key: f"{OTHERS}#{key:x}" for key in around if key not in names and _is_taken(plan, graph.tensor(key))}
+        unknown = [leaf for leaf in behind.values() if not any(leaf is t for t in trunk) and _is_taken(plan, leaf)]
     both = {**names, **outside}
     tensors = {name: graph.tensor(key) for key, name in both.items()}
     for name, leaf in tensors.items():
@@ -253,6 +268,18 @@ def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph
         {name: t for key, (name, t, _) in given.items() if key not in around and key not in behind},
     )
     return scene, memory
+
+
+def _is_taken(plan: Plan, leaf: Tensor) -> bool:
+    """Whether a leaf that was not given takes part; an input of another layout does not, which is said once."""
+    if is_parameter(leaf) or (leaf.layout == torch.strided and not leaf.is_nested):
+        return True
+    form = "a nested tensor" if leaf.is_nested else str(leaf.layout)
+    text = f"a leaf of shape {'?' if leaf.is_nested else list(leaf.shape)} that requires grad is {form}: it gets no gradient here."
+    if text not in plan.told:
+        plan.told.add(text)
+        warn(f"{text} Where none is wanted make it without requires_grad, or give others='ignore'. Said once.")
+    return False
 
 
 def met_by(found: Sequence[Iterable[str]]) -> dict[str, int]:
@@ -288,11 +315,12 @@ def _groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, i
         reached[name] = tuples[bits]
     trained = {name: t for name, t in scene.trained.items() if reached[name]}
     groups, reach = make_groups(trained, scene.explicit, reached, memory.reach)
-    others = {name: t for name, t in scene.others.items() if reached[name]}
-    if others:
+    parameters = {name: t for name, t in scene.others.items() if reached[name] and name not in scene.unchecked}
+    leaves = {name: t for name, t in scene.others.items() if reached[name] and name in scene.unchecked}
+    for others in filter(None, (parameters, leaves)):
         taken = {g.name for g in groups} | set((scene.explicit or {}).values()) | ({OTHERS} if frozenset({OTHERS}) in reach.values() else set())
         title = next(t for t in (OTHERS, *(f"{OTHERS} ({i})" for i in range(2, len(taken) + 3))) if t not in taken)
-        groups.append(Group(title, title, others, plain=True))
+        groups.append(Group(title, title, others, plain=True, unchecked=others is leaves))
     for group in groups:
         present = set().union(*{reached[name] for name in group.parameters})
         group.objectives = tuple(o for o in losses.names if o in present)

@@ -27,7 +27,7 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
         raise InputError("features: losses of several batches have features of several batches; leave features out.")
     scene, memory, graph = look(plan, losses, memory, call.features)
     step = Step(plan, losses, scene, memory, call.scores, call.retain_graph, scale_of(call.scaler, losses.tensors[0]))
-    with nothing_filled(scene.unreached, graph.written):
+    with nothing_filled(scene.watched if graph.written else {}, graph.written):
         decision = _decide(step, graph)
     strategy = plan.strategy
     if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
@@ -69,7 +69,7 @@ def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple
     """The gradients of one micro-batch, and what is known of the parameters now."""
     _check(plan, losses, memory)
     scene, memory, graph = look(plan, losses, memory)
-    with nothing_filled(scene.unreached, graph.written):
+    with nothing_filled(scene.watched if graph.written else {}, graph.written):
         scale = scale_of(call.scaler, losses.tensors[0])
         found = harvest(losses, scene, call.retain_graph, scale, batched=plan.method == "batched")
     if len(got := set().union(*found.gradients)) < len(scene.met):
