@@ -718,3 +718,20 @@ def test_an_input_of_another_layout_gets_none_and_is_named_once():
         else:
             surgery.backward({"a": y[:, 0].mean(), "b": y[:, 1].mean()})
     assert model.weight.grad is not None
+
+
+def test_observed_losses_that_have_a_graph_are_taken_as_numbers():
+    model = nn.Linear(3, 2)
+    surgery = gs.Surgery("famo", model)
+    for _ in range(2):
+        first, second = model(torch.ones(4, 3)).pow(2).mean(0)
+        surgery.backward({"a": first, "b": second})
+        first, second = model(torch.ones(4, 3)).pow(2).mean(0)
+        surgery.observe({"a": first, "b": second})  # warnings are errors here
+
+
+def test_independent_batches_as_lists_are_told_to_be_dicts():
+    model = nn.Linear(3, 2)
+    batches = [list(model(torch.ones(3)).pow(2)) for _ in range(3)]
+    with pytest.raises(gs.InputError, match="give one dict of losses per batch"):
+        gs.Surgery("sdmgrad", model).backward(batches)

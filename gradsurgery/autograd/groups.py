@@ -13,8 +13,8 @@ from gradsurgery.autograd.naming import apart, joined, plain_names
 from gradsurgery.errors import InputError
 
 GroupKey = str | frozenset[str]
-TORCHS_OWN = {name: getattr(nn.Module, name) for name in ("named_parameters", "named_modules", "_named_members")}
-NAMED_ON_INSTANCE = frozenset(TORCHS_OWN)
+NAMED_PARAMETERS, NAMED_MODULES, NAMED_MEMBERS = nn.Module.named_parameters, nn.Module.named_modules, nn.Module._named_members
+NAMED_ON_INSTANCE = frozenset({"named_parameters", "named_modules", "_named_members"})
 PLAIN_DICTS = (dict, OrderedDict)
 Reach = dict[str, frozenset[str]]  # parameter -> every objective that has reached it so far
 
@@ -243,7 +243,8 @@ def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
 
 def asks_itself(kind: type[nn.Module]) -> bool:
     """Whether a class of modules names its parameters in its own way."""
-    return any(getattr(kind, name) is not own for name, own in TORCHS_OWN.items())
+    own = kind.named_parameters is NAMED_PARAMETERS and kind.named_modules is NAMED_MODULES
+    return not own or kind._named_members is not NAMED_MEMBERS
 
 
 def named_parameters(modules: Iterable[tuple[str, nn.Module]]) -> Iterable[tuple[str, Tensor]]:

@@ -89,7 +89,8 @@ def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], 
         raise InputError("losses: at least one is needed; got none.")
     for name, loss in zip(names, tensors, strict=True):
         if not isinstance(loss, Tensor):
-            raise InputError(f"loss {name!r}: " + not_a_tensor(loss))
+            several = " For independent batches give one dict of losses per batch." if all(isinstance(part, list | tuple) for part in tensors) else ""
+            raise InputError(f"loss {name!r}: " + not_a_tensor(loss) + several)
         if loss.numel() != 1:
             raise InputError(f"loss {name!r}: " + several_elements(loss))
         if loss.dtype not in FINFO:

@@ -185,8 +185,10 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
     cut = Cutting(features or {})
     graph = walk(losses.tensors, losses.names * losses.batches, cut.places)
     given = plan.parameters.named()
-    if plan.process_group is not None and started() and (graph.sharded or any(id(whole) in graph.leaves for whole in gathered_by_fsdp())):
-        raise InputError(SHARDED)
+    if plan.process_group is not None and started():
+        check_processes(plan.process_group, plan.parameters)
+        if graph.sharded or any(id(whole) in graph.leaves for whole in gathered_by_fsdp()):
+            raise InputError(SHARDED)
     for seen in plan.seen:
         if not features and seen.again(given, memory.known, losses, graph):
             return seen.scene, memory, graph

@@ -1,5 +1,6 @@
 """One step, up to but not including the writing: everything is computed and checked."""
 
+import contextlib
 from dataclasses import replace
 
 from gradsurgery.autograd.checks import check_form, check_named, check_scores
@@ -14,10 +15,12 @@ from gradsurgery.autograd.on_groups import settle
 from gradsurgery.autograd.on_losses import before_gradients, on_losses
 from gradsurgery.autograd.precision import scale_of
 from gradsurgery.autograd.replay import replayed
-from gradsurgery.autograd.scene import Plan, check_processes, look
+from gradsurgery.autograd.scene import Plan, look
 from gradsurgery.autograd.solve import Call, Decision, Step
 from gradsurgery.autograd.taps import find_taps
 from gradsurgery.errors import InputError
+
+AS_IT_IS = contextlib.nullcontext()
 
 
 def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
@@ -27,7 +30,7 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
         raise InputError("features: losses of several batches have features of several batches; leave features out.")
     scene, memory, graph = look(plan, losses, memory, call.features)
     step = Step(plan, losses, scene, memory, call.scores, call.retain_graph, scale_of(call.scaler, losses.tensors[0]))
-    with nothing_filled(scene.watched if graph.written else {}, graph.written):
+    with nothing_filled(scene.watched, graph.written) if graph.written else AS_IT_IS:
         decision = _decide(step, graph)
     strategy = plan.strategy
     if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
@@ -69,7 +72,7 @@ def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple
     """The gradients of one micro-batch, and what is known of the parameters now."""
     _check(plan, losses, memory)
     scene, memory, graph = look(plan, losses, memory)
-    with nothing_filled(scene.watched if graph.written else {}, graph.written):
+    with nothing_filled(scene.watched, graph.written) if graph.written else AS_IT_IS:
         scale = scale_of(call.scaler, losses.tensors[0])
         found = harvest(losses, scene, call.retain_graph, scale, batched=plan.method == "batched")
     if len(got := set().union(*found.gradients)) < len(scene.met):
@@ -84,7 +87,6 @@ def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) 
 
 
 def _check(plan: Plan, losses: Losses, memory: Memory) -> None:
-    check_processes(plan.process_group, plan.parameters)
     check_form(plan.strategy, losses)
     if memory.step == 0:
         named = plan.strategy.named_objectives if plan.strategy is not None else {}

@@ -371,6 +371,6 @@ def _numbers(what: str, given: Any) -> dict[str, float]:
     if isinstance(given, Mapping) and len(set(map(str, given))) < len(given):
         raise InputError(f"{what}: two names are the same as strings; got {', '.join(map(repr, given))}.")
     try:
-        return {str(name): float(value) for name, value in given.items()}
+        return {str(name): float(value.detach() if isinstance(value, Tensor) else value) for name, value in given.items()}
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what}: expected a number for each name, as in {{'a': 0.5, 'b': 1.0}}; got {given!r}.") from error
