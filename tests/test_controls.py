@@ -82,6 +82,16 @@ def hull_weights(gram):
     return min_norm(gram).value
 
 
+def cone_by_definition(gram):
+    """argmin vᵀGv s.t. v >= 1/n, as it is written: rounding decides where gradients cancel."""
+    from scipy.optimize import nnls
+
+    norms = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    root = gs.solvers.factor(gram / norms / norms[:, None])
+    start = norms / len(norms)
+    return (start + nnls(root, -root @ start, maxiter=10_000)[0]) / norms
+
+
 def cone_weights(gram, start=None):
     return project_dual_cone(gram, np.full(len(gram), 1 / len(gram)) if start is None else start).value
 
@@ -204,6 +214,16 @@ CLAIMS = {
     "the sum claims sums-to-one": (lambda gram: np.ones(len(gram)), ["sums-to-one"], "sums-to-one"),
     "clamped but not renormalised": (lambda gram: clamped(hull_weights(gram)), ["sums-to-one"], "sums-to-one"),
     "a sum of 1 + 1e-6": (lambda gram: np.full(len(gram), (1 + 1e-6) / len(gram)), ["sums-to-one"], "sums-to-one"),
+    "twice the projection of the mean": (
+        lambda gram: 2 * cone_weights(gram),
+        ["projection"],
+        "projection",
+    ),
+    "a projection of gradients that cancel, weights unbounded": (
+        lambda gram: cone_by_definition(gram),
+        ["projection"],
+        "projection",
+    ),
 }
 HULL = ["strict", H1, "sums-to-one", "permutation-equivariant", "deterministic"]
 CONE = ["non-conflicting", H1, "permutation-equivariant", "deterministic"]
