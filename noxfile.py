@@ -14,6 +14,7 @@ def tests(session: nox.Session) -> None:
     """The test suite and the doctests."""
     session.install(*CONSTRAINTS, "-e", ".[test]")
     session.run("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "exhaustive")
 
 
 @nox.session
