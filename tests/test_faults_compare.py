@@ -780,7 +780,7 @@ def test_numbers_in_order_reach_groups_of_some_losses_only():
         surgery = gs.Surgery(name, [*trunk.parameters(), *far.parameters()], **{option: [0.1] * 3})
         first, second, _ = trunk(torch.ones(2))
         record = surgery.backward([first, far(torch.ones(2)).sum(), second])
-        assert record["0+2"].weights.keys() == {"0", "2"}
+        assert len(record["0+2"].weights) == 2
 
 
 @pytest.mark.parametrize("late", [{"up": 1.0}, {}, None, {"up": 1.0, "down": 1.0, "left": 1.0}])
