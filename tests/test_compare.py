@@ -9,7 +9,7 @@ from rich.console import Console
 
 import gradsurgery as gs
 from gradsurgery.compare import BASELINE, Plan, compare, parse_seeds, parse_strategy, plot, read_results, remarks, split_list, summarise, table
-from gradsurgery.tasks import Problem, task
+from gradsurgery.tasks import ACCURACY, Problem, task
 
 
 def losses(model, batch):
@@ -157,7 +157,9 @@ def test_tables_have_means_stds_and_marks(tmp_path):
     assert "mgda (convex)" in text
     less = [line for line in results.lines if (line["kind"], line.get("seed"), line.get("strategy")) != ("run", 1, "mgda")]
     assert "lines, mgda: 1 of 2 seeds" in shown(summarise(less, BASELINE), plan)
-    low = [{**line, "test": {"up": 11.0, "down": 90.0}} if line["kind"] == "run" else line for line in results.lines]
+    both = {"better": {"up": "higher", "down": "higher"}, "figure": ACCURACY}
+    given = {"test": {"up": 11.0, "down": 90.0}, **both}
+    low = [{**line, **given} if line["kind"] == "run" else line for line in results.lines]
     assert summarise(low, BASELINE)["lines"][0].at_chance == ("up",)
     assert "no better than guessing in up" in shown(summarise(low, BASELINE), plan)
 

@@ -720,3 +720,190 @@ def test_output_that_cannot_be_written_is_an_error_without_a_traceback(monkeypat
         monkeypatch.setattr(sys, "stdout", full)
         assert command(monkeypatch, "list") == 2
     assert capsys.readouterr().err.startswith("Error: ")
+
+
+# ---- what a review found -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("better", "figure", "chance", "given", "marked"),
+    [
+        ("higher", "AUC", 0.5, (1.0, 1.0), False),
+        ("higher", "AUC", 0.5, (0.4, 0.9), False),  # the mean over seeds decides
+        ("higher", "AUC", 0.5, (0.4, 0.5), True),
+        ("lower", "RMSE", 1.0, (1.1, 0.5), False),
+        ("lower", "RMSE", 1.0, (1.1, 1.0), True),
+        ("higher", "accuracy in %", 10.0, (15.0, 90.0), True),  # within the margin of 64 examples
+        ("higher", "accuracy in %", 10.0, (40.0, 90.0), False),
+        (None, "AUC", 0.5, (0.1, 0.2), False),
+        (None, "accuracy in %", 10.0, (1.0, 2.0), False),
+    ],
+)
+def test_only_an_accuracy_needs_a_margin_above_guessing(better, figure, chance, given, marked):
+    lines = [run_line(seed, {"up": x}) for seed, x in enumerate(given)]
+    lines = [{**line, "better": better and {"up": better}} for line in lines]
+    lines = [{**line, "figure": figure, "chance": chance} for line in lines]
+    assert summarise(lines, BASELINE)["lines"][0].at_chance == (("up",) if marked else ())
+
+
+def run_line(seed, test, **more):
+    line = {"kind": "run", "task": "lines", "strategy": "sum", "seed": seed, "lr": 0.1, "epochs": 1}
+    line |= {"chance": 0.0, "test_examples": 64, "better": None, "figure": "AUC"}
+    return line | {"validation": test, "test": test, "conflict_rate": {}} | more
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("pcd", {"tau": [0, 0.1, 0.9, 0.9]}),
+        ("pcd", {"tau": [0.1]}),
+        ("pcd", {"tau": torch.tensor([0, 0.1, 0.9])}),
+        ("cr-mogm", {"initial": [1, 1, 5, 5]}),
+        ("cr-mogm", {"initial": [1, 1, 5], "base": "pcgrad"}),
+        ("cr-mogm", {"initial": [1]}),
+    ],
+)
+def test_numbers_in_order_are_as_many_as_the_losses(name, options):
+    model = nn.Linear(2, 2)
+    surgery = gs.Surgery(name, model, **options)
+    text = "one per loss, the primary's included" if name == "pcd" else "do not fit the objectives"
+    with pytest.raises(gs.InputError, match=text):
+        surgery.backward(list(model(torch.ones(2))))
+    assert model.weight.grad is None
+    right = {"pcd": {"tau": [0, 0.1]}, "cr-mogm": {"initial": [1, 5]}}[name]
+    gs.Surgery(name, model, **{**options, **right}).backward(list(model(torch.ones(2))))
+
+
+def test_numbers_in_order_reach_groups_of_some_losses_only():
+    trunk, far = nn.Linear(2, 3), nn.Linear(2, 1)
+    for name, option in (("pcd", "tau"), ("cr-mogm", "initial")):
+        surgery = gs.Surgery(name, [*trunk.parameters(), *far.parameters()], **{option: [0.1] * 3})
+        first, second, _ = trunk(torch.ones(2))
+        record = surgery.backward([first, far(torch.ones(2)).sum(), second])
+        assert len(record["0+2"].weights) == 2
+
+
+@pytest.mark.parametrize("late", [{"up": 1.0}, {}, None, {"up": 1.0, "down": 1.0, "left": 1.0}])
+def test_a_run_without_a_figure_of_the_others_has_failed(toy, tmp_path, late):
+    calls = []
+
+    def metrics(model, examples):
+        calls.append(1)
+        return {"up": 1.0, "down": 2.0} if len(calls) <= 2 else late
+
+    toy(metrics=metrics)
+    plan = Plan.of(["lines"], ["sum"], [0, 1], epochs=1)
+    results = compare(plan, tmp_path)
+    assert "InputError: metrics gave" in results.runs[1]["error"]
+    for summary in (summarise(results, BASELINE), summarise(read_results(tmp_path), BASELINE)):
+        assert summary["lines"][0].seeds == (0,)
+        assert summary["lines"][0].accuracies == {"up": [1.0], "down": [2.0]}
+        assert "metrics gave" in summary["lines"][0].errors[0]
+        table("lines", summary["lines"])
+
+
+@pytest.mark.parametrize("less", [{"up": 1.0}, {}])
+def test_a_folder_with_runs_without_a_figure_is_read_all_the_same(tmp_path, less):
+    lines = [run_line(0, {"up": 1.0, "down": 2.0}), run_line(1, less)]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read = read_results(tmp_path)
+    row = summarise(read, BASELINE)["lines"][0]
+    assert (row.seeds, row.accuracies) == ((0,), {"up": [1.0], "down": [2.0]})
+    assert "seed 1, lr 0.1: InputError: it has figures of" in row.errors[0]
+    assert read == lines  # the caller's own stay as they were
+    del read[0]["strategy"]
+    with pytest.raises(gs.InputError, match="line 1 has no 'strategy'"):
+        summarise(read, BASELINE)
+
+
+@pytest.mark.parametrize("given", [["warm"], ("warm",), 3, None])
+def test_forgetting_what_is_no_name_says_how_to_write_it(given):
+    model = nn.Linear(2, 1)
+    surgery = gs.Surgery("mgda", model)
+    surgery.backward({"warm": model(torch.ones(2)).sum()})
+    with pytest.raises(gs.InputError, match=r'as in forget\("warm"\)'):
+        surgery.forget(given)
+    surgery.forget("warm")
+
+
+def test_a_summary_is_made_of_what_compare_returned(toy, tmp_path):
+    results = compare(toy()(), tmp_path)
+    assert summarise(results, BASELINE) == summarise(results.lines, BASELINE)
+
+
+def test_paths_that_no_file_can_have_are_said(toy, tmp_path):
+    for given in (None, 3, "a\0b", Path("a\0b")):
+        with pytest.raises(gs.InputError, match="read_results: expected the path of a folder; got"):
+            read_results(given)
+        with pytest.raises(gs.InputError, match="compare: expected the path of a folder; got"):
+            compare(toy()(), given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 2}, r"seeds: give a list, as in \[0, 1\]; got 2"),
+        ({"seeds": "01"}, "seeds: give a list"),
+        ({"seeds": [0.5]}, "seeds: give a list"),
+        ({"lrs": 0.1}, r"lrs: give a list, as in \[0.1, 0.01\]; got 0.1"),
+        ({"lrs": ["0.1"]}, "lrs: give a list"),
+        ({"tasks": 3}, "tasks: give a list"),
+        ({"strategies": None}, "strategies: give a list"),
+        ({"epochs": "3"}, "epochs: expected a whole number"),
+        ({"threads": 1.5}, "threads: expected a whole number"),
+    ],
+)
+def test_a_plan_of_what_is_no_list_says_to_give_one(options, message):
+    with pytest.raises(gs.InputError, match=message):
+        Plan.of(**options)
+
+
+def test_a_plan_takes_any_list_of_numbers_and_a_strategy_alone():
+    plan = Plan.of("multimnist", gs.get_strategy("mgda"), np.arange(2), lrs=np.array([0.5]))
+    assert (list(plan.strategies), plan.seeds, plan.lrs) == (["mgda"], (0, 1), (0.5,))
+    assert all(type(x) is int for x in plan.seeds)
+
+
+def test_a_task_without_a_problem_or_rows_is_said_before_any_training(toy, tmp_path):
+    plan = toy(rows=0)()
+    with pytest.raises(gs.InputError, match=r"task 'lines': its training data .* have no rows"):
+        compare(plan, tmp_path / "out")
+    task("lines", epochs=1, batch=1, lr=0.1, paper="a toy")(lambda data_root=None: None)
+    with pytest.raises(gs.InputError, match="task 'lines' returned NoneType: return a"):
+        compare(Plan.of(["lines"], ["sum"], [0]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cagrad(c=1.0)(c=2.0)", "cagrad(c=0.1)()", "cagrad(c=1).x(c=2)", "cagrad(c=1, c=2)", "cagrad(c={[]: 1})"],
+)
+def test_options_that_are_written_twice_or_behind_the_brackets_are_errors(text):
+    with pytest.raises(gs.StrategyError, match=r"^strategy 'cagrad\("):
+        gs.get_strategy(text)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("mgda", gs.get_strategy("mgda")),
+        ("cagrad(c=1.0)", gs.get_strategy("cagrad", c=1)),
+        ("mgda(normalize='l2')", gs.get_strategy("mgda", normalize="l2")),
+        ("cagrad(c=0.3)", "cagrad( c = 3e-1 )"),
+    ],
+)
+def test_a_state_of_a_wrapped_strategy_is_loaded_however_that_is_written(before, now):
+    model = nn.Linear(2, 2)
+
+    def stepped(base):
+        surgery = gs.Surgery("cr-mogm", model, base=base)
+        surgery.backward(list(model(torch.ones(2))))
+        return surgery
+
+    for one, other in ((before, now), (now, before)):
+        stepped(other).load_state_dict(stepped(one).state_dict())
+    with pytest.raises(gs.InputError, match="Give the same options"):
+        stepped("cagrad(c=0.7)").load_state_dict(stepped(now).state_dict())
+    saved = stepped(now).state_dict()  # as earlier versions wrote it
+    saved["options"]["base"] = repr(gs.get_strategy(now))
+    stepped(now).load_state_dict(saved)

@@ -1,10 +1,13 @@
 """What the conformance checks have to see: inputs changed in place, and mistakes that show only off the beaten track."""
 
+from typing import Annotated
+
 import numpy as np
 import pytest
 import torch
 
 import gradsurgery as gs
+from gradsurgery.registry import Range
 from gradsurgery.testing import ConformanceError, check_strategy
 from gradsurgery.testing.check import _draws, cases_of
 
@@ -387,3 +390,33 @@ def test_the_readme_promises_nothing_unconditional_of_later_steps():
             found += keeps
             assert rows[name].endswith("from a fresh state") == keeps, name
     assert found >= 2
+
+
+def whole(gram, *, c: float = 1):
+    return (right if c == 1 else wrong)(gram)
+
+
+def optional(gram, *, c: float | None = None):
+    return (right if c is None else wrong)(gram)
+
+
+def ranged(gram, *, c: Annotated[float, Range(0, 1)] | None = None, k: Annotated[float, Range(0.9)] = 1):
+    return (right if c is None else wrong)(gram)
+
+
+@pytest.mark.parametrize("function", [whole, optional, ranged])
+def test_numbers_are_varied_where_the_annotation_says_float(register, function):
+    register(function, claims=("non-conflicting",))
+    with pytest.raises(ConformanceError, match="c=0.5"):
+        check_strategy("mine")
+
+
+def test_whole_numbers_are_varied_by_variants_alone(register):
+    def counted(gram, *, k: int = 4, j=2, f: float = 3, g: float | None = None):
+        return right(gram)
+
+    register(counted, claims=("non-conflicting",))
+    labels = {label for _, _, label in cases_of("mine")}
+    assert any("f=1.5" in label for label in labels)
+    assert any("g=0.5" in label for label in labels)
+    assert not any("k=" in label or "j=" in label for label in labels)

@@ -22,6 +22,11 @@ def without(memory: Memory, names: Collection[str]) -> Memory:
             f"forget: name the objectives of the phase that is over; there were {', '.join(map(repr, known)) or 'none'}. To forget all make a new Surgery."
         )
     for name in names:
+        if not isinstance(name, str):
+            given = list(name) if isinstance(name, list | tuple | set | frozenset) else []
+            one = given[0] if given and isinstance(given[0], str) else known[0] if known else "a"
+            advice = f'give each name by itself, as in forget("{one}")'
+            raise InputError(f"forget: expected names of objectives; got {name!r}: {advice}.")
         if name not in known:
             raise InputError("forget: " + one_of("objective", name, known))
     gone = frozenset(names)

@@ -1,10 +1,11 @@
 """A saved state brought to the parameters that are given now: names found again, and what does not fit refused."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +16,8 @@ from gradsurgery.autograd.memory import Memory
 from gradsurgery.autograd.naming import found_again
 from gradsurgery.autograd.on_losses import LOSSES
 from gradsurgery.contract import Strategy
-from gradsurgery.errors import InputError
+from gradsurgery.errors import GradSurgeryError, InputError
+from gradsurgery.registry import get_strategy
 from gradsurgery.state import State
 
 FEATURES = re.compile(r"\.features(\[.*\])?", re.DOTALL)  # names that a step gave to features
@@ -27,7 +29,7 @@ def described(strategy: Strategy, parameters: Parameters) -> dict[str, Any]:
     """What a state says of the Surgery it comes from: the strategy, its options as text, and the explicit groups."""
     return {
         "strategy": strategy.name,
-        "options": {name: written(value) for name, value in strategy.options.items()},
+        "options": _options(strategy),
         "explicit": parameters.groups,
     }
 
@@ -64,17 +66,48 @@ def written(value: Any) -> str:
         return "{" + ", ".join(sorted(map(written, value))) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(written, value)) + "]"
-    if callable(value) and not isinstance(value, Strategy):
+    if isinstance(value, Strategy):
+        return repr(_call(value))
+    if callable(value):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     text = repr(value)
     return type(value).__qualname__ if " at 0x" in text else text
 
 
+def _options(strategy: Strategy) -> dict[str, str]:
+    return {name: written(_meant(strategy, name)) for name in strategy.options}
+
+
+def _meant(strategy: Strategy, option: str) -> Any:
+    """An option's value; the strategy itself where the option is one and has its name."""
+    value = strategy.options[option]
+    if isinstance(value, str) and Strategy in get_args(strategy.annotations.get(option)):
+        with contextlib.suppress(GradSurgeryError):
+            return get_strategy(value)
+    return value
+
+
+def _older(strategy: Strategy, option: str) -> set[str]:
+    """How earlier versions wrote an option that is a strategy: as it was given."""
+    if option not in strategy.options:
+        return set()
+    value, meant = strategy.options[option], _meant(strategy, option)
+    return {written(value), repr(meant)} if isinstance(meant, Strategy) else set()
+
+
+def _call(strategy: Strategy) -> str:
+    """A strategy as one writes it: its name, and the options that are not the defaults."""
+    own = _options(strategy)
+    given = [f"{name}={own[name]}" for name in own if own[name] != written(strategy.defaults[name])]
+    return f"{strategy.name}({', '.join(given)})" if given else strategy.name
+
+
 def _check_options(strategy: Strategy, saved: Any) -> None:
     if not isinstance(saved, Mapping) or not all(isinstance(x, str) for pair in saved.items() for x in pair):
         raise InputError(f"load_state_dict: expected what state_dict() returned; its options are {saved!r}.")
-    own = {name: written(value) for name, value in strategy.options.items()}
-    if other := [name for name in saved if saved[name] != own.get(name)]:
+    own = _options(strategy)
+    other = [name for name in saved if saved[name] != own.get(name)]
+    if other := [name for name in other if saved[name] not in _older(strategy, name)]:
         before = ", ".join(f"{name}={saved[name]}" for name in other)
         now = ", ".join(f"{name}={own[name]}" if name in own else f"no option {name}" for name in other)
         raise InputError(

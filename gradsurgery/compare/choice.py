@@ -2,8 +2,10 @@
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from gradsurgery.tasks import ACCURACY
 
 Line = dict[str, Any]
 
@@ -50,11 +52,21 @@ def directions(line: Line) -> dict[str, str] | None:
     return better
 
 
-def guessed(line: Line, objective: str) -> bool:
-    """Whether a figure is no better than a guesser's, within three standard errors for a percentage."""
-    figure, chance = line["test"][objective], line["chance"]
-    if (directions(line) or {}).get(objective) == "lower":
-        return bool(figure >= chance)
+def guessed(lines: Sequence[Line], objective: str) -> bool:
+    """Whether the figures of some runs are no better than a guesser's.
+
+    An accuracy counts as such within three standard errors of the share of right guesses, in any
+    run. Of other figures the spread is not known: their mean decides. Without a direction none does.
+    """
+    direction, chance = (directions(lines[0]) or {}).get(objective), lines[0]["chance"]
+    figures = [line["test"][objective] for line in lines]
+    if direction is None:
+        return False
+    if lines[0].get("figure", ACCURACY) != ACCURACY:
+        mean = statistics.fmean(figures)
+        return bool(mean >= chance if direction == "lower" else mean <= chance)
+    if direction == "lower":
+        return bool(max(figures) >= chance)
     share = chance / 100
-    variance = share * (1 - share) / line["test_examples"] if 0 <= share <= 1 else 0.0
-    return bool(figure <= chance + 300 * math.sqrt(variance))
+    variance = share * (1 - share) / max(1, lines[0]["test_examples"]) if 0 <= share <= 1 else 0.0
+    return bool(min(figures) <= chance + 300 * math.sqrt(variance))

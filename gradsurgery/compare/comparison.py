@@ -1,7 +1,7 @@
 """The comparison itself: time the steps, train every run, write each result down as soon as it is known."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,10 +9,10 @@ import torch
 
 from gradsurgery import InputError, get_strategy
 from gradsurgery.compare.plan import BASELINE, Plan, Run
-from gradsurgery.compare.results import Results, setup_line
+from gradsurgery.compare.results import Results, as_path, setup_line
 from gradsurgery.compare.timing import ROUNDS, WARM_UP, step_times
 from gradsurgery.compare.train import train
-from gradsurgery.tasks import Problem
+from gradsurgery.tasks import Problem, Task
 
 
 class Listener(Protocol):
@@ -78,8 +78,9 @@ def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_op
         got = type(plan).__name__
         raise InputError(f"compare: expected a Plan, then the folder; got {got}. Plan.of(...) makes one.")
     listener = Silence() if listener is None else listener
-    problems: dict[str, Problem] = {task.name: task.load(plan.data_root) for task in plan.tasks}
-    with Results(Path(out)) as results, _threads(plan.threads):
+    folder = as_path("compare", out)
+    problems = {task.name: _loaded(task, plan) for task in plan.tasks}
+    with Results(folder) as results, _threads(plan.threads):
         if on_open is not None:
             on_open(results)
         results.add(setup_line(plan))
@@ -88,15 +89,29 @@ def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_op
             timed = {BASELINE: get_strategy(BASELINE), **plan.strategies}
             times = step_times(problems[task.name], timed, lr=(plan.lrs or (task.lr,))[0], batch=task.batch, on_round=listener.timed)
             results.add({"kind": "timing", "task": task.name, "baseline": BASELINE, "times": times})
+        names: dict[str, Collection[str]] = {}
         for run in plan.runs():
             listener.started(run)
-            line = _line(plan, run, problems[run.task], listener)
+            line = _line(plan, run, problems[run.task], listener, names.get(run.task, ()))
+            if "test" in line:
+                names.setdefault(run.task, tuple(line["test"]))
             results.add(line)
             listener.finished(run, line)
     return results
 
 
-def _line(plan: Plan, run: Run, problem: Problem, listener: Listener) -> dict[str, Any]:
+def _loaded(task: Task, plan: Plan) -> Problem:
+    problem: Any = task.load(plan.data_root)
+    if not isinstance(problem, Problem):
+        got = type(problem).__name__
+        raise InputError(f"task {task.name!r} returned {got}: return a gradsurgery.tasks.Problem.")
+    if not problem.train or not len(problem.train[0]):
+        advice = "give tensors with one row per example, at least one"
+        raise InputError(f"task {task.name!r}: its training data (train=) have no rows; {advice}.")
+    return problem
+
+
+def _line(plan: Plan, run: Run, problem: Problem, listener: Listener, names: Collection[str]) -> dict[str, Any]:
     """Train one run: its figures, or why there are none."""
     batch = {task.name: task.batch for task in plan.tasks}[run.task]
     line: dict[str, Any] = {"kind": "run", **vars(run)}
@@ -111,6 +126,7 @@ def _line(plan: Plan, run: Run, problem: Problem, listener: Listener) -> dict[st
             batch=batch,
             on_step=listener.stepped,
             losses_too=len(plan.lrs) > 1,
+            names=names,
         )
     except Exception as error:
         line["error"] = f"{type(error).__name__}: {error}"

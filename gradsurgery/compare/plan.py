@@ -1,9 +1,11 @@
 """What to compare: tasks, strategies with options, seeds, learning rates; parsed from text where they come from a command line."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 from gradsurgery import InputError, Strategy, get_strategy
 from gradsurgery.tasks import Task, get_task
@@ -71,8 +73,16 @@ class Plan:
             >>> [run.strategy for run in plan.runs()]
             ['sum', 'cagrad(c=1.0)']
         """
-        chosen = tuple(get_task(name) for name in dict.fromkeys([tasks] if isinstance(tasks, str) else tasks))
-        bound = dict(map(parse_strategy, [strategies] if isinstance(strategies, str) else strategies))
+        names = _listed("tasks", tasks, str, "as in ['multimnist']")
+        chosen = tuple(get_task(name) for name in dict.fromkeys(names))
+        methods = _listed("strategies", strategies, (str, Strategy), "as in ['sum', 'mgda']")
+        bound = dict(map(parse_strategy, methods))
+        seeds = _listed("seeds", seeds, Integral, "as in [0, 1]", alone=())
+        lrs = _listed("lrs", lrs, Real, "as in [0.1, 0.01]", alone=())
+        for what, number in (("epochs", epochs), ("threads", threads)):
+            whole = isinstance(number, Integral) and not isinstance(number, bool)
+            if not whole and not (what == "epochs" and number is None):
+                raise InputError(f"{what}: expected a whole number, 1 or more; got {number!r}.")
         if not chosen or not bound or not seeds:
             raise InputError("a comparison needs at least one task, one strategy and one seed.")
         if epochs is not None and epochs < 1:
@@ -82,7 +92,9 @@ class Plan:
         if threads < 1:
             raise InputError(f"threads: expected 1 or more; got {threads}.")
         root = None if data_root is None else Path(data_root)
-        return cls(chosen, bound, tuple(dict.fromkeys(seeds)), epochs, tuple(dict.fromkeys(lrs)), root, threads)
+        each = tuple(dict.fromkeys(map(int, seeds)))
+        rates = tuple(dict.fromkeys(map(float, lrs)))
+        return cls(chosen, bound, each, epochs, rates, root, threads)
 
     def runs(self) -> list[Run]:
         """Every run; seeds come last, so that what is done early can already be compared."""
@@ -93,6 +105,23 @@ class Plan:
             for lr in self.lrs or (task.lr,)
             for label in self.strategies
         ]
+
+
+def _listed(what: str, given: Any, kind: Any, example: str, alone: Any = (str, Strategy)) -> tuple[Any, ...]:
+    """What was given as a list; a name alone is a list of one.
+
+    Raises:
+        InputError: for no list, or one of other things.
+    """
+    if alone and isinstance(given, alone):
+        return (given,)
+    wrong = f"{what}: give a list, {example}; got {given!r}."
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InputError(wrong)
+    found = tuple(given)
+    if kind is not str and not all(isinstance(x, kind) and not isinstance(x, bool) for x in found):
+        raise InputError(wrong)
+    return found
 
 
 def parse_strategy(text: str | Strategy) -> tuple[str, Strategy]:

@@ -20,6 +20,7 @@ from gradsurgery.compare.choice import Line, best_rate, directions, guessed
 from gradsurgery.tasks import ACCURACY
 
 FILE = "results.jsonl"
+RUN = ("task", "strategy", "seed", "lr")  # what every line of a run has
 
 
 class Results:
@@ -92,13 +93,24 @@ class Results:
         return [line for line in self.lines if line["kind"] == "run"]
 
 
+def as_path(where: str, path: Any) -> Path:
+    """The path that was given.
+
+    Raises:
+        InputError: for what no file can be called.
+    """
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+        raise InputError(f"{where}: expected the path of a folder; got {path!r}.")
+    return Path(path)
+
+
 def read_results(path: Path | str) -> list[Line]:
     """The lines of a results file, or of the one in a folder that `compare` was given.
 
     Raises:
         InputError: when it is not one; a last line that was cut off is left out.
     """
-    path = Path(path)
+    path = as_path("read_results", path)
     if path.is_dir():
         path = path / FILE
     try:
@@ -187,17 +199,28 @@ class Row:
         return statistics.stdev(values) if len(values) > 1 else None
 
 
-def summarise(lines: Iterable[Line], baseline: str) -> dict[str, list[Row]]:
+def summarise(lines: "Iterable[Line] | Results", baseline: str) -> dict[str, list[Row]]:
     """Per task, a row per strategy, in the order of the results.
 
     Args:
-        lines: of a results file, as `read_results` gives them.
+        lines: of a results file, as `read_results` gives them; or what `compare` returned.
         baseline: the label whose step time is 1.
+
+    Raises:
+        InputError: for what are no lines of results.
     """
     if isinstance(lines, str | Path):
         call = f"summarise(read_results({str(lines)!r}), ...)"
         raise InputError(f"summarise: expected the lines; got a path. Write {call}.")
-    lines = list(lines)
+    if isinstance(lines, Results):
+        lines = lines.lines
+    lines = [dict(line) for line in lines]
+    for number, line in enumerate(lines):
+        wanted = {"run": RUN, "timing": ("task", "times")}.get(line.get("kind", ""), ("kind",))
+        if missing := [key for key in wanted if key not in line]:
+            what = f"line {number + 1} has no {missing[0]!r}"
+            raise InputError(f"summarise: {what}: give the lines of a results file, unchanged.")
+    _fail_incomplete(lines)
     times = {line["task"]: line["times"] for line in lines if line["kind"] == "timing"}
     grouped: dict[str, dict[str, dict[float, list[Line]]]] = {}
     for line in lines:
@@ -207,6 +230,22 @@ def summarise(lines: Iterable[Line], baseline: str) -> dict[str, list[Row]]:
         task: [_row(label, by_lr, _relative(times.get(task, {}), label, baseline)) for label, by_lr in by_strategy.items()]
         for task, by_strategy in grouped.items()
     }
+
+
+def _fail_incomplete(lines: Iterable[Line]) -> None:
+    """A run without the figures that others of its task have is one that failed."""
+    names: dict[str, set[str]] = {}
+    for line in lines:
+        if "test" not in line:
+            continue
+        found = [set(line[part]) for part in ("test", "validation") if part in line]
+        first = names.setdefault(line["task"], found[0]) or found[0]
+        names[line["task"]] = first
+        if not first or any(one != first for one in found):
+            had, wanted = (", ".join(map(repr, sorted(x))) or "nothing" for x in (found[0], first))
+            line["error"] = f"InputError: it has figures of {had}; other runs have those of {wanted}."
+            del line["test"]
+            line.pop("validation", None)
 
 
 def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None) -> Row:
@@ -222,7 +261,7 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
         accuracies={o: [line["test"][o] for line in done] for o in objectives},
         conflict_rate=100 * statistics.fmean(conflicts) if conflicts else None,
         step_time=step_time,
-        at_chance=tuple(o for o in objectives if any(guessed(line, o) for line in done)),
+        at_chance=tuple(o for o in objectives if guessed(done, o)),
         errors=tuple(f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}" for group in by_lr.values() for line in group if "error" in line),
         better=directions(done[0]) if done else None,
         figure=done[0].get("figure", ACCURACY) if done else ACCURACY,

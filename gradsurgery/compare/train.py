@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from gradsurgery import NonFiniteError, Strategy, Surgery, inspect
+from gradsurgery import InputError, NonFiniteError, Strategy, Surgery, inspect
 from gradsurgery.tasks import Batch, Problem
 
 INSPECTIONS = 24  # per run
@@ -35,6 +35,7 @@ def train(
     batch: int,
     on_step: Callable[[int, int, float], None],
     losses_too: bool = False,
+    names: Collection[str] = (),
 ) -> dict[str, Any]:
     """Train one model and report on it.
 
@@ -47,6 +48,7 @@ def train(
         batch: examples a step.
         on_step: called with (step, steps, sum of the losses) after each.
         losses_too: whether learning rates are to be chosen from.
+        names: those that the figures of an earlier run had, if there was one.
 
     Returns:
         steps, seconds, "validation" and "test" as objective -> figure, "better" and "figure" (what these
@@ -57,6 +59,7 @@ def train(
 
     Raises:
         NonFiniteError: for a figure that is NaN or infinite: the run has no result then.
+        InputError: for figures that have other names than those before.
     """
     steps = epochs * max(1, len(problem.train[0]) // batch)
     look_every = max(1, steps // INSPECTIONS)
@@ -80,14 +83,14 @@ def train(
             optimizer.step()
             on_step(step + 1, steps, sum(record.losses.values()))
         seconds = time.perf_counter() - begin
-        validation = evaluate(problem, model, problem.validation, "validation")
+        validation = evaluate(problem, model, problem.validation, "validation", names)
         better = problem.better_of(validation)
         undecided = losses_too and better is None
         return {
             "steps": steps,
             "seconds": seconds,
             "validation": validation,
-            "test": evaluate(problem, model, problem.test, "test"),
+            "test": evaluate(problem, model, problem.test, "test", validation),
             "better": better,
             "figure": problem.figure,
             **({"validation_loss": _total(problem, model)} if undecided else {}),
@@ -97,13 +100,14 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str) -> dict[str, float]:
+def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str, names: Collection[str] = ()) -> dict[str, float]:
     """The metrics over all examples, in one call.
 
     Where the task says how many at once, as a mean over parts. The model is left in training mode.
 
     Raises:
         NonFiniteError: for a figure that is NaN or infinite.
+        InputError: for no figures, or other names than `names` or an earlier part has.
     """
     model.eval()
     total: dict[str, float] = {}
@@ -112,7 +116,9 @@ def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str) -> 
     for start in range(0, max(count, 1), max(size, 1)):
         piece = tuple(tensor[start : start + size] for tensor in examples)
         share = len(piece[0]) / count if size < count else 1.0
-        for name, value in problem.metrics(model, piece).items():
+        figures = problem.metrics(model, piece)
+        _check_names(figures, total or names, part)
+        for name, value in figures.items():
             figure = float(value.detach() if isinstance(value, torch.Tensor) else value)
             total[name] = total.get(name, 0.0) + figure * share
     model.train()
@@ -120,6 +126,14 @@ def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str) -> 
         if not math.isfinite(value):
             raise NonFiniteError(f"the figure of {name!r} on the {part} data is {value}.")
     return total
+
+
+def _check_names(figures: Any, before: Collection[str], part: str) -> None:
+    if not isinstance(figures, Mapping) or not figures:
+        raise InputError(f"metrics gave {figures!r} on the {part} data: return a figure by name for every objective.")
+    if before and set(figures) != set(before):
+        now, then = (", ".join(map(repr, names)) for names in (figures, before))
+        raise InputError(f"metrics gave the figures of {now} on the {part} data, and of {then} before: return the same names in every call.")
 
 
 def _total(problem: Problem, model: nn.Module) -> float | None:

@@ -33,12 +33,18 @@ def _promising(options: Mapping[str, Any]) -> Strategy:
     return replace(base, claims=tuple(claim for claim in base.claims if stays(claim)))
 
 
+def _inputs(options: Mapping[str, Any]) -> set[str]:
+    """Those of the wrapped strategy; names too where initial weights are found by them."""
+    own = {"state"} if options["initial"] is None else {"state", "objectives"}
+    return own | _base(options).inputs
+
+
 @strategy(
     "cr-mogm",
     paper="Zhou et al. 2022, NeurIPS (CR-MOGM)",
     scale="own",
     claims=forwarded("the wrapped strategy promises it", _promising),
-    inputs=lambda options: {"state"} | set(_base(options).inputs),
+    inputs=_inputs,
     variants=(
         {"base": "pcgrad"},
         {"base": "dualproj"},
@@ -98,7 +104,8 @@ def cr_mogm(
     average = state.vector("cr-mogm", np.nan)
     new = np.isnan(average)
     if initial is not None:
-        average[new] = by_objective("initial", initial, state.objectives)[new]
+        names = state.objectives if objectives is None else objectives
+        average[new] = by_objective("initial", initial, names)[new]
         new = np.zeros_like(new)
     average[:] = np.where(new, outcome.weights, alpha * average + (1 - alpha) * outcome.weights)
     if outcome.gap is None or outcome.converged is None:

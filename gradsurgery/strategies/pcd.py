@@ -1,5 +1,6 @@
 """pcd: the primary objective's gradient, moved so little that every secondary objective still improves by a share."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -84,5 +85,8 @@ def _shares(tau: Any, objectives: tuple[str, ...], first: int) -> Array | float:
     """τ [n], or one number; the primary's own is not asked for."""
     if isinstance(tau, float):
         return tau
+    if not isinstance(tau, Mapping):
+        what = "tau (in order: one per loss, the primary's included)"
+        return by_objective(what, tau, objectives)
     others = [name for i, name in enumerate(objectives) if i != first]
     return np.insert(by_objective("tau", tau, others), first, 0.0)

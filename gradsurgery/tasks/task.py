@@ -34,7 +34,8 @@ class Problem:
         losses: (model, batch) -> name -> scalar loss, each an objective.
         metrics: (model, examples) -> objective -> figure; the model is in eval mode. All examples of a
             split are given in one call, unless `at_once` says otherwise.
-        chance: the figure of a model that guesses.
+        chance: the figure of a model that guesses. Where `better` is given, figures no better than it
+            are marked: a mean over seeds, or an accuracy within its margin (`figure=ACCURACY`).
         better: whether a "higher" or a "lower" figure is better, for all objectives or by objective.
             None says nothing: of several learning rates the one with the smallest sum of the validation
             losses is taken.

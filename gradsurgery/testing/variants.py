@@ -3,6 +3,7 @@
 import contextlib
 import types
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from gradsurgery.errors import GradSurgeryError, InputError, StrategyError
@@ -40,13 +41,30 @@ def unvaried(known: Sequence[Strategy], variants: Sequence[Mapping[str, Any]]) -
         for value in finite_values(first.annotations.get(option), default):
             if not any(type(value) is type(seen) and value == seen for seen in taken):
                 found.append({option: value})
-        if isinstance(default, float) and not any(option in variant for variant in variants):
-            numbers[option] = default / 2 if default else 0.5
+        if any(option in variant for variant in variants) or not _takes_a_float(first.annotations.get(option), default):
+            continue
+        if not isinstance(default, Real):  # a mode of its own: the other numbers stay
+            found.append({option: 0.5})
+            continue
+        half = float(default) / 2 if default else 0.5
+        with contextlib.suppress(StrategyError):  # out of its range
+            first.with_options(**{option: half})
+            numbers[option] = half
     settings = []
     for changed in [*found, numbers] if numbers else found:
         with contextlib.suppress(StrategyError):  # out of its range
             settings.append((first.with_options(**changed), ", ".join(f"{k}={v!r}" for k, v in changed.items())))
     return settings
+
+
+def _takes_a_float(annotation: Any, default: Any) -> bool:
+    """Whether an option is a number that is not whole: its annotation decides, without one its default."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(_takes_a_float(part, None) for part in get_args(annotation))
+    unknown = annotation is None or annotation is Any
+    return isinstance(default, float) if unknown else annotation is float
 
 
 def finite_values(annotation: Any, default: Any) -> list[Any]:
