@@ -1,7 +1,9 @@
 """Where rounding, a zero or a huge number decides: projections, losses of zero, learned weights."""
 
+import itertools
 import math
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -81,6 +83,61 @@ def test_well_posed_projections_are_what_they_were():
             expected = sum(p * length for p, length in zip(each, start, strict=True))
             found = rows.T @ solvers.project_each(rows @ rows.T).value
             assert np.linalg.norm(found - expected) <= allowed * norms.mean()
+
+
+def exact_projection(rows, start):
+    """Jᵀv by enumeration of the active sets, in rational numbers."""
+    exact = [[Fraction(float(x)) for x in row] for row in rows]
+    d = [sum(Fraction(float(u)) * r[k] for u, r in zip(start, exact, strict=True)) for k in range(len(exact[0]))]
+
+    def along(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    for active in itertools.chain.from_iterable(itertools.combinations(exact, k) for k in range(len(exact) + 1)):
+        basis, found = [], d  # Gram-Schmidt: the part of d orthogonal to the active rows
+        for row in active:
+            for b in basis:
+                row = [x - along(row, b) / along(b, b) * y for x, y in zip(row, b, strict=True)]
+            basis.append(row)
+            found = [x - along(found, row) / along(row, row) * y for x, y in zip(found, row, strict=True)]
+        # found − d = Σ zᵢgᵢ with z >= 0
+        if all(along(found, row) >= 0 for row in exact) and all(
+            along([x - y for x, y in zip(found, d, strict=True)], dual) >= 0 for dual in duals(active, along)
+        ):
+            return np.array([float(x) for x in found])
+    raise AssertionError("no active set fits")
+
+
+def duals(active, along):
+    """Of each active row the part orthogonal to the others: its product with Σ zᵢgᵢ has the sign of zᵢ."""
+    for k, row in enumerate(active):
+        basis = []
+        for other in [*active[:k], *active[k + 1 :], row]:
+            for b in basis:
+                other = [x - along(other, b) / along(b, b) * y for x, y in zip(other, b, strict=True)]
+            basis.append(other)
+        yield basis[-1]
+
+
+@pytest.mark.parametrize(("spread", "allowed"), [(1e-3, 2e-8), (1e-4, 3e-6), (3e-5, 1e-4), (1e-5, 1e-3)])
+def test_a_projection_that_float64_determines_is_exact(spread, allowed):
+    """What is allowed is about ten times what the rounding of the Gram matrix alone brings."""
+    bend = 3 * spread
+    planned = np.array([[1.0, 0, 0], [-3, bend, 0], [0.2, -1, 0.5]])
+    rng, cases = np.random.default_rng(12), [planned]
+    for _ in range(12):
+        rows = rng.standard_normal((3, 6))
+        rows[1] = -rng.uniform(0.3, 3) * (rows[0] + spread * rng.standard_normal(6))
+        cases.append(rows)
+    for rows in cases:
+        expected = exact_projection(rows, [1 / 3] * 3)
+        found = solvers.project_dual_cone(rows @ rows.T)
+        assert found.converged
+        assert np.linalg.norm(rows.T @ found.value - expected) <= allowed * np.linalg.norm(expected)
+        expected = sum(exact_projection(rows, u) for u in np.eye(3) / 3)
+        found = solvers.project_each(rows @ rows.T)
+        assert found.converged
+        assert np.linalg.norm(rows.T @ found.value - expected) <= allowed * np.linalg.norm(expected)
 
 
 def test_a_projection_without_bounds_fails_the_conformance_checks():
@@ -351,6 +408,31 @@ def test_fairgrad_with_alpha_zero_is_the_sum():
     assert chosen.weights(rows @ rows.T).tolist() == [1.0] * 4
     promised = {claim.name for claim in chosen.claims if claim.holds(2, 2, chosen.options)}
     assert "non-conflicting" not in promised
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_fairgrad_with_a_small_alpha_is_near_its_limit(alpha):
+    """As alpha tends to 0: the projection of the sum. Norms span twelve decades."""
+    rng, chosen = np.random.default_rng(13), gs.get_strategy("fairgrad", alpha=alpha)
+    for k in range(24):
+        rows = rng.standard_normal((2 + k % 3, 5)) * 10.0 ** rng.uniform(-2, 2) * 10.0 ** (4 * (k % 3) - 4)
+        if k % 2:  # they conflict
+            rows[1] = 0.5 * rows[1] - rows[0]
+        gram = rows @ rows.T
+        weights = chosen.weights(gram)
+        limit = solvers.project_dual_cone(gram, np.ones(len(rows))).value
+        assert weights == pytest.approx(limit, rel=60 * alpha)
+        scale = np.sqrt(np.diagonal(gram))
+        gap = gram @ weights - np.exp(-np.log(weights) / alpha)
+        assert np.abs(gap / scale).max() <= 1e-8 * float(weights @ scale)
+    assert chosen.weights(np.zeros((2, 2))).tolist() == [0, 0]
+    assert chosen.weights([[1.0, -1], [-1, 1]]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("alpha", [9e-6, 1e-9, 1e-300])
+def test_fairgrad_refuses_an_alpha_that_cannot_be_computed(alpha):
+    with pytest.raises(gs.InputError, match=r"give 1e-05 or more.*alpha=0\) is the sum"):
+        gs.get_strategy("fairgrad", alpha=alpha).weights(np.eye(3))
 
 
 def test_imtl_g_at_rank_n_minus_one_as_its_page_says():

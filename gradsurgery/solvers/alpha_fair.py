@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gradsurgery.errors import InputError
+from gradsurgery.solvers.dual_cone import project_dual_cone
 from gradsurgery.solvers.min_norm import is_stationary
 from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, split
 from gradsurgery.solvers.solution import Array, Solution
@@ -16,6 +17,11 @@ HUGE = 1e12  # at a stationary point the minimum lies at infinity
 LATE = 1e-2  # of Newton's decrement: from here on the best point is kept
 EXACT = 1e-13  # a residual below this is not worth many more tries
 LAST = 3e-6  # a step in which no weight moved by more, relative to itself, leaves an error of about its square
+SMALLEST = 1e-5  # of alpha: below it the rounding of a logarithm decides
+FAILED = 1e-6  # of the gap, below SMALL
+LIMIT = "project_dual_cone(gram, ones). fairgrad(alpha=0) is the sum of the gradients."
+SMALL = 1e-2  # of alpha: below it the start is near the limit of alpha → 0
+LARGEST = 300.0  # of a logarithm whose exponential is squared no more
 ENDGAME = 1e-8  # of the same: below it steps are taken whole
 
 
@@ -29,7 +35,7 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
 
     Args:
         gram: G = JJᵀ [n, n].
-        alpha: α > 0.
+        alpha: α >= 1e-5. As α → 0 w tends to argmin wᵀGw s.t. w >= 1, the projection of the sum.
         eps: relative accuracy of the Gram's entries; None is 1e-15.
 
     Returns:
@@ -37,7 +43,7 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
         exist there), objective ‖Jᵀw‖², and gap maxᵢ |(Cx)ᵢ − tᵢxᵢ^(−1/α)| / Σ xⱼ.
 
     Raises:
-        InputError: when the Gram matrix or α cannot be used.
+        InputError: when the Gram matrix or α cannot be used, or no weights are found for an α below 0.01.
         NonFiniteError: when the Gram matrix is not finite.
 
     Example:
@@ -48,6 +54,8 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     gram = as_gram(gram)
     if not (np.isfinite(alpha) and alpha > 0):
         raise InputError(f"alpha: expected a finite number > 0; got {alpha!r}.")
+    if alpha < SMALLEST:
+        raise InputError(f"alpha: {alpha!r} is too small to be computed; give {SMALLEST:g} or more. As alpha tends to 0 the weights tend to those of {LIMIT}")
     cosines, norms = split(gram)
     n = len(norms)
     if (norms == 0).any():
@@ -56,16 +64,21 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     # logs of t, and the factor that brings them to mean zero: x → σx turns t into t·σ^(1 + power)
     logs = (power - 1) * np.log(norms)
     shift = float(logs.mean()) / (1 + power)
-    targets = np.exp(logs - (1 + power) * shift)
+    logs -= (1 + power) * shift
     if n == 2 and alpha == 1:
         point, iterations = np.full(2, 1 / math.sqrt(max(1 + float(cosines[0, 1]), DEFAULT_EPS))), 0
     else:
-        point, iterations = _newton(cosines, targets, power)
+        start = None if alpha >= SMALL else norms * math.exp(-shift) * _nearly_the_limit(gram, alpha)
+        point, iterations = _newton(cosines, logs, power, start)
     image = cosines @ point
     if not _not_stationary(image, point, eps) and is_stationary(gram, eps):
         return Solution(np.zeros(n), 0.0, iterations, True, 0.0)
-    gap = float(np.abs(image - targets * point**-power).max()) / float(point.sum())
+    gap = float(np.abs(image - _pull(logs, point, power)).max()) / float(point.sum())
     weights = point * math.exp(shift) / norms
+    if alpha < SMALL and not (gap <= FAILED and np.isfinite(weights).all()):
+        raise InputError(
+            f"alpha: no weights were found with {alpha!r} for these gradients; give {SMALL:g} or more. As alpha tends to 0 they tend to those of {LIMIT}"
+        )
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
 
 
@@ -75,16 +88,16 @@ def _not_stationary(image: Array, point: Array, eps: float | None) -> bool:
     return least > 0 and least * least > 20 * (eps or DEFAULT_EPS) * float(point @ image)
 
 
-def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
+def _newton(cosines: Array, logs: Array, power: float, start: Array | None) -> tuple[Array, int]:
     """The minimum of ½xᵀCx − Σ tφ(x), with steps in relative units δ = dx/x, in which the Hessian is well scaled."""
-    n = len(targets)
+    n = len(logs)
     total = cosines.sum(1)
-    point = (targets / np.where(total > 0.1, total, 1.0)) ** (1 / (1 + power))
+    point = np.exp((logs - np.log(np.where(total > 0.1, total, 1.0))) / (1 + power)) if start is None else start
     best, least = point, math.inf
     stalled, decrease, change = 0, math.inf, np.ones(n)
     for iteration in range(1, MAX_ITERATIONS + 1):
         image = cosines @ point
-        pull = targets * point**-power
+        pull = _pull(logs, point, power)
         residuals = image - pull
         slope = residuals * point
         if decrease <= LATE:
@@ -110,9 +123,22 @@ def _newton(cosines: Array, targets: Array, power: float) -> tuple[Array, int]:
             return best, iteration
         # near the end the objective no longer tells small coordinates apart, and each is kept in bounds by itself
         whole = decrease <= ENDGAME or (decrease < 0.01 and np.abs(change).max() < 0.3)
-        factors = _bounded(change) if whole else _search(cosines, targets, power, point, change)
+        factors = _bounded(change) if whole else _search(cosines, pull * point, power, point, change)
         point = point * factors
     return best, MAX_ITERATIONS
+
+
+def _pull(logs: Array, point: Array, power: float) -> Array:
+    """t·x^(−power) from the logarithms of t, as each of the two factors may overflow."""
+    return np.asarray(np.exp(np.minimum(logs - power * np.log(point), LARGEST)))
+
+
+def _nearly_the_limit(gram: Array, alpha: float) -> Array:
+    """Weights of a small α: as α → 0 they tend to argmin wᵀGw s.t. w >= 1, the projection of the sum."""
+    limit = project_dual_cone(gram, np.ones(len(gram))).value
+    gain = gram @ limit
+    tight = gain > 1e-8 * (np.sqrt(np.diagonal(gram)) * float(np.sqrt(np.diagonal(gram)) @ limit))
+    return np.asarray(limit * np.where(tight, gain, 1.0) ** -alpha)
 
 
 def _bounded(change: Array) -> Array:
@@ -120,10 +146,9 @@ def _bounded(change: Array) -> Array:
     return np.asarray(np.maximum(1 + change, 0.05))
 
 
-def _search(cosines: Array, targets: Array, power: float, point: Array, change: Array) -> Array:
+def _search(cosines: Array, here: Array, power: float, point: Array, change: Array) -> Array:
     """The factors 1 + sδ of the first step that lets the objective fall enough (Armijo): each coordinate bounded, then all together."""
     image = cosines @ point
-    here = targets * point ** (1 - power)
     lowest = float(change.min())
     longest = min(1.0, -0.95 / lowest) if lowest < 0 else 1.0
     factors = _bounded(change)
@@ -131,7 +156,7 @@ def _search(cosines: Array, targets: Array, power: float, point: Array, change: 
         if tried:
             factors = _bounded(change * 0.25**tried) if tried < 4 else 1 + longest * 0.5 ** (tried - 4) * change
         move = point * (factors - 1)
-        barrier = float(targets @ np.log(factors)) if power == 1 else float(here @ (factors ** (1 - power) - 1)) / (1 - power)
+        barrier = float(here @ (np.log(factors) if power == 1 else np.expm1(np.minimum((1 - power) * np.log(factors), LARGEST)) / (1 - power)))
         linear = float(move @ image)
         slope = linear - float(here @ (factors - 1))
         if slope < 0 and linear + 0.5 * float(move @ (cosines @ move)) - barrier <= 0.1 * slope:

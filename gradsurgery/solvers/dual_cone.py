@@ -30,7 +30,8 @@ def project_dual_cone(
     Rows that cancel but for rounding call for weights as large as one over that rounding, and d is
     then noise of any length. There the weights are bounded (`gradsurgery.solvers.flat`), so that d
     is no longer than Jᵀu. No ⟨gᵢ, d⟩ falls below −ρ nᵢ Σ |vⱼ|nⱼ by it, with ρ the larger of 5e-11
-    and ten times the accuracy of the Gram's entries.
+    and ten times the accuracy of the Gram's entries. In float64 this changes d where gradients
+    cancel up to a relative 1e-5 or less; above it d is as exact as the Gram matrix allows.
 
     Args:
         gram: G = JJᵀ [n, n].

@@ -35,7 +35,7 @@ def fairgrad(
     sum of the gradients, which may conflict. For α > 0 d is zero where they are Pareto stationary.
 
     Args:
-        alpha: α >= 0; 2 in the official runs.
+        alpha: α >= 0; 2 in the official runs. Between 0 and 1e-5 no weights can be computed.
 
     Example:
         >>> from gradsurgery import get_strategy
