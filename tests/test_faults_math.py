@@ -88,12 +88,14 @@ def test_well_posed_projections_are_what_they_were():
 def exact_projection(rows, start):
     """Jᵀv by enumeration of the active sets, in rational numbers."""
     exact = [[Fraction(float(x)) for x in row] for row in rows]
-    d = [sum(Fraction(float(u)) * r[k] for u, r in zip(start, exact, strict=True)) for k in range(len(exact[0]))]
+    scaled = [[Fraction(float(u)) * x for x in r] for u, r in zip(start, exact, strict=True)]
+    d = [sum(column) for column in zip(*scaled, strict=True)]
 
     def along(a, b):
         return sum(x * y for x, y in zip(a, b, strict=True))
 
-    for active in itertools.chain.from_iterable(itertools.combinations(exact, k) for k in range(len(exact) + 1)):
+    subsets = [itertools.combinations(exact, k) for k in range(len(exact) + 1)]
+    for active in itertools.chain(*subsets):
         basis, found = [], d  # Gram-Schmidt: the part of d orthogonal to the active rows
         for row in active:
             for b in basis:
@@ -119,7 +121,10 @@ def duals(active, along):
         yield basis[-1]
 
 
-@pytest.mark.parametrize(("spread", "allowed"), [(1e-3, 2e-8), (1e-4, 3e-6), (3e-5, 1e-4), (1e-5, 1e-3)])
+SPREADS = [(1e-3, 2e-8), (1e-4, 3e-6), (3e-5, 1e-4), (1e-5, 1e-3)]
+
+
+@pytest.mark.parametrize(("spread", "allowed"), SPREADS)
 def test_a_projection_that_float64_determines_is_exact(spread, allowed):
     """What is allowed is about ten times what the rounding of the Gram matrix alone brings."""
     bend = 3 * spread

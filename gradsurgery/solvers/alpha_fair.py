@@ -19,7 +19,7 @@ EXACT = 1e-13  # a residual below this is not worth many more tries
 LAST = 3e-6  # a step in which no weight moved by more, relative to itself, leaves an error of about its square
 SMALLEST = 1e-5  # of alpha: below it the rounding of a logarithm decides
 FAILED = 1e-6  # of the gap, below SMALL
-LIMIT = "project_dual_cone(gram, ones). fairgrad(alpha=0) is the sum of the gradients."
+LIMIT = "As alpha tends to 0 the weights tend to those of project_dual_cone(gram, ones); fairgrad(alpha=0) is the sum of the gradients."
 SMALL = 1e-2  # of alpha: below it the start is near the limit of alpha → 0
 LARGEST = 300.0  # of a logarithm whose exponential is squared no more
 ENDGAME = 1e-8  # of the same: below it steps are taken whole
@@ -43,7 +43,8 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
         exist there), objective ‖Jᵀw‖², and gap maxᵢ |(Cx)ᵢ − tᵢxᵢ^(−1/α)| / Σ xⱼ.
 
     Raises:
-        InputError: when the Gram matrix or α cannot be used, or no weights are found for an α below 0.01.
+        InputError: when the Gram matrix or α cannot be used, or no weights are found for an α
+            below 0.01.
         NonFiniteError: when the Gram matrix is not finite.
 
     Example:
@@ -55,7 +56,7 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     if not (np.isfinite(alpha) and alpha > 0):
         raise InputError(f"alpha: expected a finite number > 0; got {alpha!r}.")
     if alpha < SMALLEST:
-        raise InputError(f"alpha: {alpha!r} is too small to be computed; give {SMALLEST:g} or more. As alpha tends to 0 the weights tend to those of {LIMIT}")
+        raise InputError(f"alpha: {alpha!r} is too small to be computed; give {SMALLEST:g} or more. {LIMIT}")
     cosines, norms = split(gram)
     n = len(norms)
     if (norms == 0).any():
@@ -76,9 +77,7 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     gap = float(np.abs(image - _pull(logs, point, power)).max()) / float(point.sum())
     weights = point * math.exp(shift) / norms
     if alpha < SMALL and not (gap <= FAILED and np.isfinite(weights).all()):
-        raise InputError(
-            f"alpha: no weights were found with {alpha!r} for these gradients; give {SMALL:g} or more. As alpha tends to 0 they tend to those of {LIMIT}"
-        )
+        raise InputError(f"alpha: no weights were found with {alpha!r} for these gradients; give {SMALL:g} or more. {LIMIT}")
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
 
 
@@ -92,7 +91,9 @@ def _newton(cosines: Array, logs: Array, power: float, start: Array | None) -> t
     """The minimum of ½xᵀCx − Σ tφ(x), with steps in relative units δ = dx/x, in which the Hessian is well scaled."""
     n = len(logs)
     total = cosines.sum(1)
-    point = np.exp((logs - np.log(np.where(total > 0.1, total, 1.0))) / (1 + power)) if start is None else start
+    point = start
+    if point is None:
+        point = np.exp((logs - np.log(np.where(total > 0.1, total, 1.0))) / (1 + power))
     best, least = point, math.inf
     stalled, decrease, change = 0, math.inf, np.ones(n)
     for iteration in range(1, MAX_ITERATIONS + 1):
@@ -156,7 +157,11 @@ def _search(cosines: Array, here: Array, power: float, point: Array, change: Arr
         if tried:
             factors = _bounded(change * 0.25**tried) if tried < 4 else 1 + longest * 0.5 ** (tried - 4) * change
         move = point * (factors - 1)
-        barrier = float(here @ (np.log(factors) if power == 1 else np.expm1(np.minimum((1 - power) * np.log(factors), LARGEST)) / (1 - power)))
+        if power == 1:
+            barrier = float(here @ np.log(factors))
+        else:
+            grown = np.expm1(np.minimum((1 - power) * np.log(factors), LARGEST))
+            barrier = float(here @ grown) / (1 - power)
         linear = float(move @ image)
         slope = linear - float(here @ (factors - 1))
         if slope < 0 and linear + 0.5 * float(move @ (cosines @ move)) - barrier <= 0.1 * slope:
