@@ -24,14 +24,12 @@ def exclusive(held: Sequence[Tensor | None], place: int, like: Tensor) -> Tensor
     assert tensor is not None
     storage = tensor.untyped_storage()
     fits = storage.nbytes() == tensor.nbytes and tensor.dtype == like.dtype and tensor.stride() == like.stride()
-    if not fits or tensor.requires_grad or type(tensor) is not Tensor or _is_lent(tensor, storage) or _is_cached(tensor):
+    # Storage that cannot grow has an owner that no count shows: NumPy, DLPack, a buffer, a file, a process.
+    if not fits or not storage.resizable() or tensor.requires_grad or type(tensor) is not Tensor or _is_cached(tensor):
+        return None
+    if tensor.is_cpu and storage.is_shared():
         return None
     return tensor if tensor._base is None else tensor.detach()
-
-
-def _is_lent(tensor: Tensor, storage: torch.UntypedStorage) -> bool:
-    """Whether the memory may have an owner that no count shows: NumPy, DLPack, a buffer, a file, a process."""
-    return not storage.resizable() or (tensor.is_cpu and storage.is_shared())
 
 
 def _is_cached(tensor: Tensor) -> bool:

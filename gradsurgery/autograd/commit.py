@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -48,32 +49,43 @@ def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes:
     Raises:
         InputError: when an existing `.grad` cannot take the direction.
     """
-    fresh = [(p, d) for p, d in results if p.grad is None]
-    old = [(p.grad, d) for p, d in results if p.grad is not None]
-    before = {name: getattr(owner, name) for name in attributes}
-    for grad, direction in old:
-        if grad.layout == torch.strided and any(step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)):
-            raise InputError(f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first.")
-        fits = grad.device == direction.device and grad.shape == direction.shape
-        if not fits or not _takes(grad, direction) or grad.is_inference():
-            raise InputError(
-                f"a parameter's .grad ({grad.dtype}, {grad.layout}, {list(grad.shape)} on "
-                f"{grad.device}) cannot take a gradient ({direction.dtype}, {direction.layout}) of "
-                f"shape {list(direction.shape)} on {direction.device}: set it to None first "
-                "(optimizer.zero_grad())."
-            )
-    parameters, done = [p for p, _ in fresh], list[bool]()
-    calls: list[partial[Any]] = [partial(torch._foreach_add_, [grad for grad, _ in old], [d for _, d in old])] if old else []
-    calls.append(partial(deque, map(SET_GRAD, parameters, [d for _, d in fresh]), 0))
-    calls += [partial(setattr, owner, name, value) for name, value in attributes.items()]
-    undo: list[partial[Any]] = [partial(deque, map(SET_GRAD, parameters, [None] * len(fresh)), 0)]
-    undo += [partial(setattr, owner, name, value) for name, value in before.items()]
+    parameters: list[Tensor] = []
+    fresh: list[Tensor] = []
+    old: list[Tensor] = []
+    added: list[Tensor] = []
+    for parameter, direction in results:
+        grad = parameter.grad
+        if grad is None:
+            parameters.append(parameter)
+            fresh.append(direction)
+        else:
+            _check_takes(grad, direction)
+            old.append(grad)
+            added.append(direction)
+    done: list[bool] = []
+    calls: list[partial[Any]] = [partial(torch._foreach_add_, old, added)] if old else []
+    if fresh:
+        calls.append(partial(deque, map(SET_GRAD, parameters, fresh), 0))
+    calls += partial(vars(owner).update, attributes), partial(done.append, True)  # what cannot fail comes last
     try:
-        at_once([*calls, partial(done.append, True)])
+        at_once(calls)
     except BaseException:
-        if not done:
-            at_once(undo)
+        if not done:  # what raised was one of the calls, or nothing has begun
+            at_once([partial(deque, map(SET_GRAD, parameters, repeat(None)), 0)])
         raise
+
+
+def _check_takes(grad: Tensor, direction: Tensor) -> None:
+    if grad.layout == torch.strided and any(step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)):
+        raise InputError(f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first.")
+    fits = grad.device == direction.device and grad.shape == direction.shape
+    if not fits or not _takes(grad, direction) or grad.is_inference():
+        raise InputError(
+            f"a parameter's .grad ({grad.dtype}, {grad.layout}, {list(grad.shape)} on "
+            f"{grad.device}) cannot take a gradient ({direction.dtype}, {direction.layout}) of "
+            f"shape {list(direction.shape)} on {direction.device}: set it to None first "
+            "(optimizer.zero_grad())."
+        )
 
 
 def _takes(grad: Tensor, direction: Tensor) -> bool:

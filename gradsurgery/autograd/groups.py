@@ -13,7 +13,7 @@ from gradsurgery.autograd.naming import apart, joined, plain_names
 from gradsurgery.errors import InputError
 
 GroupKey = str | frozenset[str]
-NAMED_PARAMETERS, NAMED_MODULES, NAMED_MEMBERS = nn.Module.named_parameters, nn.Module.named_modules, nn.Module._named_members
+TORCHS_OWN = (nn.Module.named_parameters, nn.Module.named_modules, nn.Module._named_members)
 NAMED_ON_INSTANCE = frozenset({"named_parameters", "named_modules", "_named_members"})
 PLAIN_DICTS = (dict, OrderedDict)
 Reach = dict[str, frozenset[str]]  # parameter -> every objective that has reached it so far
@@ -68,6 +68,7 @@ class Named:
         self._modules = modules
         self._tensors = tensors
         self._kinds = tuple(set(map(type, modules or ())))
+        self._methods = [TORCHS_OWN] * len(self._kinds)
         # Held, so that no later object can have one of the ids that are compared.
         self._values: list[Any] = []
         self._before = None if modules is None else self._now(self._values)
@@ -80,16 +81,22 @@ class Named:
         """Kinds, names, ids and `requires_grad` of what the modules hold now; the objects themselves go into `values`."""
         modules = self._modules or ()
         own = [m.__dict__ for m in modules]  # fetched anew, since it may have been swapped
-        parts = [part for d in own for part in (d["_parameters"], d["_modules"])]
-        values.extend(chain.from_iterable([part.values() for part in parts]))
-        named = [i for i, d in enumerate(own) if "named_parameters" in d or "named_modules" in d or "_named_members" in d]
-        return named, [*map(type, modules)], [*map(tuple, parts)], [*map(id, values)], [t.requires_grad for t in self._tensors]
+        parts = [part for d in own for part in (d["_parameters"], d["_modules"]) if part]
+        values += chain.from_iterable([part.values() for part in parts])
+        return [*map(type, modules)], [*map(tuple, parts)], [*map(id, values)], [t.requires_grad for t in self._tensors]
 
     @property
     def holds(self) -> bool:
         """Whether the same modules hold the same tensors under the same names, and the same of them are trainable."""
-        if self._before is None or any(map(asks_itself, self._kinds)):
+        if self._before is None:
             return False
+        methods = [(kind.named_parameters, kind.named_modules, kind._named_members) for kind in self._kinds]
+        if methods != self._methods:
+            return False
+        for m in self._modules or ():
+            own = m.__dict__
+            if "named_parameters" in own or "named_modules" in own or "_named_members" in own:
+                return False
         try:
             return self._before == self._now([])
         except KeyError:  # another class has taken the module's place
@@ -243,8 +250,7 @@ def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
 
 def asks_itself(kind: type[nn.Module]) -> bool:
     """Whether a class of modules names its parameters in its own way."""
-    own = kind.named_parameters is NAMED_PARAMETERS and kind.named_modules is NAMED_MODULES
-    return not own or kind._named_members is not NAMED_MEMBERS
+    return (kind.named_parameters, kind.named_modules, kind._named_members) != TORCHS_OWN
 
 
 def named_parameters(modules: Iterable[tuple[str, nn.Module]]) -> Iterable[tuple[str, Tensor]]:

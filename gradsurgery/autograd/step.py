@@ -30,7 +30,10 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
         raise InputError("features: losses of several batches have features of several batches; leave features out.")
     scene, memory, graph = look(plan, losses, memory, call.features)
     step = Step(plan, losses, scene, memory, call.scores, call.retain_graph, scale_of(call.scaler, losses.tensors[0]))
-    with nothing_filled(scene.watched, graph.written) if graph.written else AS_IT_IS:
+    if graph.written:
+        with nothing_filled(scene.watched, graph.written):
+            decision = _decide(step, graph)
+    else:
         decision = _decide(step, graph)
     strategy = plan.strategy
     if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
