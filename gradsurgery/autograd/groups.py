@@ -67,7 +67,7 @@ class Named:
         self.found = found
         self._modules = modules
         self._tensors = tensors
-        self._kinds = tuple(set(map(type, modules or ())))
+        self._kinds: tuple[type[nn.Module], ...] = tuple(set(map(type, modules or ())))
         self._methods = [TORCHS_OWN] * len(self._kinds)
         # Held, so that no later object can have one of the ids that are compared.
         self._values: list[Any] = []

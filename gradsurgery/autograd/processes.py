@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradsurgery.errors import InputError
 
 ProcessGroup = Literal["auto"] | None
+AVAILABLE = dist.is_available()
 ALONE = " If this process is to decide alone, and you reduce what it gives between the ranks yourself, give process_group=None."
 
 
@@ -33,7 +34,7 @@ SHARDED = (
 
 def started() -> bool:
     """Whether this program has begun to talk to other processes, if only to itself."""
-    return dist.is_available() and dist.is_initialized()
+    return AVAILABLE and dist.is_initialized()
 
 
 def check_alone(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> None:
