@@ -8,7 +8,7 @@ others. The plain sum is compared with gradient surgeries. With the extra `peft`
     python examples/peft_forget_retain.py --strategy sum --strategy 'cagrad(c=0.4)' --no-protect --lr 0.3
 
 Columns: both losses on everybody, right answers, steps in which the gradients were in conflict (and their mean cosine), and steps after which
-retain's loss on the same rows had risen. That no direction hurts `retain` is promised to first order; a finite step may still do so. Where
+retain's loss on the same rows had risen. That no direction conflicts with `retain` is promised to first order; a finite step may still do so. Where
 `retain` is learnt, its gradient is nearly zero, which for `mgda` is a stationary point: it stops before anything is forgotten.
 """
 

@@ -1,6 +1,5 @@
 """One step, up to but not including the writing: everything is computed and checked."""
 
-import contextlib
 from dataclasses import replace
 
 from gradsurgery.autograd.checks import check_form, check_named, check_scores
@@ -19,8 +18,6 @@ from gradsurgery.autograd.scene import Plan, look
 from gradsurgery.autograd.solve import Call, Decision, Step
 from gradsurgery.autograd.taps import find_taps
 from gradsurgery.errors import InputError
-
-AS_IT_IS = contextlib.nullcontext()
 
 
 def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
@@ -75,7 +72,7 @@ def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple
     """The gradients of one micro-batch, and what is known of the parameters now."""
     _check(plan, losses, memory)
     scene, memory, graph = look(plan, losses, memory)
-    with nothing_filled(scene.watched, graph.written) if graph.written else AS_IT_IS:
+    with nothing_filled(scene.watched if graph.written else {}, graph.written):
         scale = scale_of(call.scaler, losses.tensors[0])
         found = harvest(losses, scene, call.retain_graph, scale, batched=plan.method == "batched")
     if len(got := set().union(*found.gradients)) < len(scene.met):
