@@ -10,7 +10,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import gradsurgery as gs
-from gradsurgery.registry import Strategy, registered
+from gradsurgery.contract.registry import Strategy, registered
 
 
 def link(paper: str) -> str:

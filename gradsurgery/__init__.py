@@ -1,8 +1,10 @@
 """Several losses, one step: gradient surgery for multi-task and multimodal training."""
 
-from gradsurgery.autograd import Surgery, backward, inspect
-from gradsurgery.claims import Claim, homogeneous, when
-from gradsurgery.contract import Strategy
+from gradsurgery.contract.claims import Claim, homogeneous, when
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.registry import get_strategy, strategy, strategy_names
+from gradsurgery.contract.state import State
+from gradsurgery.engine import Surgery, backward, inspect
 from gradsurgery.errors import (
     ConformanceError,
     GradSurgeryError,
@@ -13,10 +15,8 @@ from gradsurgery.errors import (
     StrategyError,
     UnknownNameError,
 )
-from gradsurgery.objectives import Objectives
+from gradsurgery.gradients.matrix import Objectives
 from gradsurgery.record import GroupRecord, Record
-from gradsurgery.registry import get_strategy, strategy, strategy_names
-from gradsurgery.state import State
 
 __version__ = "0.1.0"
 

@@ -117,8 +117,8 @@ def app() -> "typer.Typer":
     @made.command()
     def describe(name: Annotated[str, typer.Argument(help="The strategy's name, as in 'gradsurgery list'.", show_default=False)]) -> None:
         """Describe one strategy: the maths, what it promises and when, its options with their defaults."""
-        from gradsurgery.catalogue import describe as text
-        from gradsurgery.registry import get_strategy, registered
+        from gradsurgery.contract.catalogue import describe as text
+        from gradsurgery.contract.registry import get_strategy, registered
 
         # not typer's echo, which writes UTF-8 to a console that is ASCII
         print(text(get_strategy(name) if "(" in name else registered(name)))
@@ -171,8 +171,8 @@ def _list() -> None:
     from rich.console import Console
 
     from gradsurgery import strategy_names
-    from gradsurgery.catalogue import LEGEND, overview
-    from gradsurgery.registry import registered
+    from gradsurgery.contract.catalogue import LEGEND, overview
+    from gradsurgery.contract.registry import registered
 
     console = Console(highlight=False, width=max(80, Console().width))  # a narrower table would lose columns
     strategies = [registered(name) for name in strategy_names()]

@@ -12,7 +12,7 @@ from models import TwoEncoders, grads, same
 from zoo import LEAST, SHIPPED, plain, ready, step
 
 import gradsurgery as gs
-import gradsurgery.registry as registry
+import gradsurgery.contract.registry as registry
 
 PACKAGE = str(pathlib.Path(gs.__file__).parent)
 STRATEGIES = [n for n in SHIPPED if n not in LEAST]  # the groups here have two objectives

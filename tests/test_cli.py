@@ -50,7 +50,7 @@ def test_list_has_every_strategy_with_its_claims():
 
 @pytest.mark.parametrize("name", gs.strategy_names())
 def test_describe(name):
-    from gradsurgery.catalogue import describe
+    from gradsurgery.contract.catalogue import describe
 
     chosen = gs.registry.registered(name)
     text = fits(describe(chosen))

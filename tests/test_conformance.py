@@ -6,7 +6,7 @@ import torch
 from zoo import SHIPPED
 
 import gradsurgery as gs
-from gradsurgery.registry import registered
+from gradsurgery.contract.registry import registered
 from gradsurgery.testing import ConformanceError, check_strategy, checks_of, parametrize_with_checks
 
 
@@ -23,7 +23,7 @@ def test_claims_speak_of_something(name):
 @pytest.fixture
 def register(monkeypatch):
     """Register a function for one test only."""
-    import gradsurgery.registry as registry
+    import gradsurgery.contract.registry as registry
 
     gs.strategy_names()
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))

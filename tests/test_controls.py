@@ -270,7 +270,7 @@ RIGHT = {
 
 def strategy_of(function, claims):
     """A strategy that is in no registry."""
-    from gradsurgery.claims import as_claims
+    from gradsurgery.contract.claims import as_claims
 
     return replace(gs.get_strategy("sum"), name="control", function=function, claims=as_claims(tuple(claims)), acts_on="group")
 
@@ -297,7 +297,7 @@ def test_the_right_solver_passes(name):
 
 
 def test_every_claim_has_a_control():
-    from gradsurgery.claims import NAMES
+    from gradsurgery.contract.claims import NAMES
 
     assert {check for _, _, check in CLAIMS.values()} == set(NAMES)
 

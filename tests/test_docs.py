@@ -48,7 +48,7 @@ def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
     pytest.importorskip("jinja2", reason="the pages are templates; torch brings jinja2")
     from zoo import SHIPPED
 
-    from gradsurgery.registry import registered
+    from gradsurgery.contract.registry import registered
 
     monkeypatch.syspath_prepend(str(DOCS))
     pages = importlib.import_module("strategy_pages")

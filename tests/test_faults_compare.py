@@ -21,10 +21,9 @@ import torch
 from torch import nn
 
 import gradsurgery as gs
-import gradsurgery.plugins as plugins
-import gradsurgery.registry as registry
+import gradsurgery.contract.plugins as plugins
+import gradsurgery.contract.registry as registry
 from gradsurgery import cli
-from gradsurgery.catalogue import overview
 from gradsurgery.compare import (
     BASELINE,
     Plan,
@@ -37,6 +36,7 @@ from gradsurgery.compare import (
 )
 from gradsurgery.compare.progress import Bars
 from gradsurgery.compare.results import Results
+from gradsurgery.contract.catalogue import overview
 from gradsurgery.solvers import min_norm
 from gradsurgery.tasks import Problem, task
 from gradsurgery.tasks.digits import load_digits
@@ -242,7 +242,7 @@ def test_other_names_are_hints_and_no_names(first):
     with pytest.raises(gs.UnknownNameError, match=r"Did you mean 'test-one'\?") as error:
         gs.get_strategy("quokka")
     assert "Quokka" not in str(error.value).partition("Known")[2]
-    assert "also      RLW, random loss weighting" in importlib.import_module("gradsurgery.catalogue").describe(registry.registered("random"))
+    assert "also      RLW, random loss weighting" in importlib.import_module("gradsurgery.contract.catalogue").describe(registry.registered("random"))
 
 
 def two_losses(model=None):

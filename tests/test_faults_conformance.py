@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gradsurgery as gs
-from gradsurgery.registry import Range
+from gradsurgery.contract.registry import Range
 from gradsurgery.testing import ConformanceError, check_strategy
 from gradsurgery.testing.check import _draws, cases_of
 
@@ -15,7 +15,7 @@ from gradsurgery.testing.check import _draws, cases_of
 @pytest.fixture
 def register(monkeypatch):
     """Register a function for one test only."""
-    import gradsurgery.registry as registry
+    import gradsurgery.contract.registry as registry
 
     gs.strategy_names()
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
@@ -375,7 +375,7 @@ def test_cagrad_conflicts_with_no_gradient_of_an_inexact_gram():
 def test_the_readme_promises_nothing_unconditional_of_later_steps():
     from pathlib import Path
 
-    from gradsurgery.registry import registered
+    from gradsurgery.contract.registry import registered
 
     text = (Path(__file__).parent.parent / "README.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("| ")]

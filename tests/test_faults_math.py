@@ -148,7 +148,7 @@ def test_a_projection_that_float64_determines_is_exact(spread, allowed):
 def test_a_projection_without_bounds_fails_the_conformance_checks():
     from scipy.optimize import nnls
 
-    from gradsurgery.registry import _registry
+    from gradsurgery.contract.registry import _registry
 
     @gs.strategy("test-unbounded", paper="none", scale="mean", claims=("projection",))
     def unbounded(gram):

@@ -11,7 +11,7 @@ from torch import nn
 from zoo import SHIPPED, plain, ready, step
 
 import gradsurgery as gs
-from gradsurgery.autograd import measure, on_groups
+from gradsurgery.engine import measure, on_groups
 
 F64 = torch.float64
 STOPPED = {"mgda": {}, "nash-mtl": {}, "imtl-g": {}, "fairgrad": {}, "cr-mogm": {}}

@@ -13,12 +13,12 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import gradsurgery as gs
-from gradsurgery.autograd.groups import Parameters
-from gradsurgery.autograd.losses import parse_losses
-from gradsurgery.autograd.memory import Memory
-from gradsurgery.autograd.proof import compared
-from gradsurgery.autograd.scene import Plan, look
-from gradsurgery.autograd.taps import Tap, find_taps
+from gradsurgery.engine.groups import Parameters
+from gradsurgery.engine.history import Memory
+from gradsurgery.engine.losses import parse_losses
+from gradsurgery.engine.proof import compared
+from gradsurgery.engine.scene import Plan, look
+from gradsurgery.engine.taps import Tap, find_taps
 
 
 class Clamped(nn.Module):

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradsurgery as gs
-from gradsurgery.autograd import gathered, lean
-from gradsurgery.registry import registered
+from gradsurgery.contract.registry import registered
+from gradsurgery.engine import gathered, lean
 
 F64 = torch.float64
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradsurgery.objectives import LARGE, Objectives, to_host
+from gradsurgery.gradients.matrix import LARGE, Objectives, to_host
 
 SIZES = [LARGE, 255, 1, 70_001]
 

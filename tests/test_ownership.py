@@ -7,8 +7,8 @@ from models import TwoEncoders
 from torch import nn
 
 import gradsurgery as gs
-from gradsurgery.objectives import Objectives
-from gradsurgery.ownership import ALONE, COUNTS, exclusive
+from gradsurgery.gradients.donation import ALONE, COUNTS, exclusive
+from gradsurgery.gradients.matrix import Objectives
 
 KEPT = []
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import gradsurgery as gs
-import gradsurgery.registry as registry
+import gradsurgery.contract.registry as registry
 
 
 @pytest.fixture

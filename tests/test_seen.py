@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import gradsurgery as gs
-from gradsurgery.autograd import scene
-from gradsurgery.autograd.groups import Named
-from gradsurgery.autograd.jacobian import passes
+from gradsurgery.engine import scene
+from gradsurgery.engine.groups import Named
+from gradsurgery.engine.source import passes
 
 
 class Changing(nn.Module):

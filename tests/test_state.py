@@ -7,7 +7,7 @@ import torch
 from models import Tree, TwoEncoders, grads, same
 
 import gradsurgery as gs
-import gradsurgery.registry as registry
+import gradsurgery.contract.registry as registry
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from zoo import LEAST, SHIPPED, ready, step
 
 import gradsurgery as gs
-from gradsurgery.autograd import checks, on_groups
+from gradsurgery.engine import checks, on_groups
 
 
 class Reads(TorchDispatchMode):

@@ -13,11 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from zoo import SHIPPED, ready, step
 
 import gradsurgery as gs
-from gradsurgery.autograd.groups import Parameters
-from gradsurgery.autograd.losses import parse_losses
-from gradsurgery.autograd.memory import Memory
-from gradsurgery.autograd.scene import Plan, look
-from gradsurgery.autograd.taps import find_taps
+from gradsurgery.engine.groups import Parameters
+from gradsurgery.engine.history import Memory
+from gradsurgery.engine.losses import parse_losses
+from gradsurgery.engine.scene import Plan, look
+from gradsurgery.engine.taps import find_taps
 
 
 class Net(nn.Module):

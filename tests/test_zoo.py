@@ -11,7 +11,7 @@ from models import Tree, TwoEncoders
 from zoo import SHIPPED, direction, plain, ready, step
 
 import gradsurgery as gs
-from gradsurgery.registry import registered
+from gradsurgery.contract.registry import registered
 
 STATEFUL = [name for name in SHIPPED if "state" in registered(name).inputs]
 

@@ -3,7 +3,7 @@
 import torch
 
 import gradsurgery as gs
-from gradsurgery.registry import registered
+from gradsurgery.contract.registry import registered
 
 SHIPPED = [name for name in gs.strategy_names() if registered(name).shipped]
 SMALL = {"krum": {"byzantine": 0}, "trimmed-mean": {"trim": 0}}  # so that three objectives, or one, are enough

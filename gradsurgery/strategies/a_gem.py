@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.registry import ObjectiveName, homogeneous, strategy, when
+from gradsurgery.contract.registry import ObjectiveName, homogeneous, strategy, when
 from gradsurgery.solvers import without_harm
 from gradsurgery.solvers.solution import Array
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, State, homogeneous, modality_score, strategy
+from gradsurgery.contract.registry import POSITIVE, State, homogeneous, modality_score, strategy
 from gradsurgery.solvers.solution import Array
 
 LIMIT = 50.0  # of a difference of cross-entropies, so that its exponential stays a number

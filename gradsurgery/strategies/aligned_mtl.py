@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradsurgery.registry import by_objective, homogeneous, strategy
+from gradsurgery.contract.registry import by_objective, homogeneous, strategy
 from gradsurgery.solvers import principal_factor, split
 from gradsurgery.solvers.solution import Array
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from gradsurgery.registry import NON_NEGATIVE, homogeneous, strategy, when
+from gradsurgery.contract.registry import NON_NEGATIVE, homogeneous, strategy, when
 from gradsurgery.solvers import best_worst
 from gradsurgery.solvers.solution import Array, Solution
 

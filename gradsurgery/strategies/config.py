@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.registry import by_objective, homogeneous, strategy, when
+from gradsurgery.contract.registry import by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import equalizing, split
 from gradsurgery.solvers.solution import Array
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradsurgery.registry import by_objective, homogeneous, strategy
+from gradsurgery.contract.registry import by_objective, homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
 

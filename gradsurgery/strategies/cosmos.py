@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.registry import NON_NEGATIVE, by_objective, homogeneous, strategy
+from gradsurgery.contract.registry import NON_NEGATIVE, by_objective, homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
 

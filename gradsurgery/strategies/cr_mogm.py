@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from gradsurgery.contract.registry import SHARE, Claim, PerObjective, State, Strategy, by_objective, forwarded, get_strategy, strategy
 from gradsurgery.errors import StrategyError
-from gradsurgery.registry import SHARE, Claim, PerObjective, State, Strategy, by_objective, forwarded, get_strategy, strategy
 from gradsurgery.solvers import Solution
 from gradsurgery.solvers.solution import Array
 

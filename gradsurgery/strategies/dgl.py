@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, ObjectiveName, homogeneous, strategy
+from gradsurgery.contract.registry import POSITIVE, ObjectiveName, homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradsurgery.registry import by_objective, homogeneous, strategy, when
+from gradsurgery.contract.registry import by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import project_dual_cone
 from gradsurgery.solvers.solution import Array, Solution
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, Range, State, homogeneous, losses_from_zero, strategy
+from gradsurgery.contract.registry import POSITIVE, Range, State, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 

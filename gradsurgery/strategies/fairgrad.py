@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import NON_NEGATIVE, homogeneous, strategy, when
+from gradsurgery.contract.registry import NON_NEGATIVE, homogeneous, strategy, when
 from gradsurgery.solvers import alpha_fair
 from gradsurgery.solvers.solution import Array, Solution
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from gradsurgery.contract.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, losses_from_zero, strategy
 from gradsurgery.errors import warn
-from gradsurgery.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.registry import homogeneous, positive_losses, strategy
+from gradsurgery.contract.registry import homogeneous, positive_losses, strategy
 from gradsurgery.solvers.solution import Array
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import SHARE, State, homogeneous, strategy, when
+from gradsurgery.contract.registry import SHARE, State, homogeneous, strategy, when
 from gradsurgery.solvers import meetings, split
 from gradsurgery.solvers.solution import Array
 

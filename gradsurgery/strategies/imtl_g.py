@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.contract.registry import homogeneous, strategy, when
 from gradsurgery.solvers import DEFAULT_EPS, equalizing, split
 from gradsurgery.solvers.solution import Array
 

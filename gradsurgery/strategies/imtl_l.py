@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy, warn_of_underflow
+from gradsurgery.contract.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy, warn_of_underflow
 from gradsurgery.solvers.solution import Array
 
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import numpy as np
 
+from gradsurgery.contract.registry import Range, homogeneous, strategy
 from gradsurgery.errors import InputError
-from gradsurgery.registry import Range, homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradsurgery.registry import homogeneous, positive_losses, strategy, when
+from gradsurgery.contract.registry import homogeneous, positive_losses, strategy, when
 from gradsurgery.solvers import at_rounding_floor, min_norm
 from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.solvers.solution import Array, Solution

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, Range, homogeneous, strategy, when
+from gradsurgery.contract.registry import POSITIVE, Range, homogeneous, strategy, when
 from gradsurgery.solvers import DEFAULT_EPS, Solution, at_rounding_floor, min_norm, split
 from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.solvers.solution import Array

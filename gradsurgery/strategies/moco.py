@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.registry import NON_NEGATIVE, POSITIVE, Range, State, homogeneous, losses_from_zero, strategy
+from gradsurgery.contract.registry import NON_NEGATIVE, POSITIVE, Range, State, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import project_simplex
 from gradsurgery.solvers.solution import Array
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.registry import POSITIVE, homogeneous, strategy
+from gradsurgery.contract.registry import POSITIVE, homogeneous, strategy
 from gradsurgery.solvers import alpha_fair
 from gradsurgery.solvers.solution import Array, Solution
 

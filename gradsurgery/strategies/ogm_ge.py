@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.registry import POSITIVE, homogeneous, modality_score, strategy, when
+from gradsurgery.contract.registry import POSITIVE, homogeneous, modality_score, strategy, when
 from gradsurgery.solvers.solution import Array
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from gradsurgery.contract.registry import NON_NEGATIVE, by_objective, homogeneous, strategy
 from gradsurgery.errors import InputError
-from gradsurgery.registry import NON_NEGATIVE, by_objective, homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
 ROUNDING = 2.0**-23  # of losses in float32

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.registry import SHARE, ObjectiveName, PerObjective, Range, State, by_objective, homogeneous, strategy, when
+from gradsurgery.contract.registry import SHARE, ObjectiveName, PerObjective, Range, State, by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import at_rounding_floor, nearest_above
 from gradsurgery.solvers.solution import Array
 

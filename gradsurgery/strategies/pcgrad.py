@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from gradsurgery.registry import homogeneous, strategy, when
+from gradsurgery.contract.registry import homogeneous, strategy, when
 from gradsurgery.solvers import meetings, split
 from gradsurgery.solvers.solution import Array
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.registry import homogeneous, strategy
+from gradsurgery.contract.registry import homogeneous, strategy
 from gradsurgery.solvers.solution import Array
 
 

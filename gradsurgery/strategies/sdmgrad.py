@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from gradsurgery.contract.registry import NON_NEGATIVE, POSITIVE, PerObjective, Range, State, by_objective, strategy, when
 from gradsurgery.errors import InputError
-from gradsurgery.registry import NON_NEGATIVE, POSITIVE, PerObjective, Range, State, by_objective, strategy, when
 from gradsurgery.solvers import project_simplex
 from gradsurgery.solvers.solution import Array
 

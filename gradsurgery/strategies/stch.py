@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from gradsurgery.contract.registry import POSITIVE, Range, State, by_objective, homogeneous, losses_from_zero, strategy
 from gradsurgery.errors import InputError
-from gradsurgery.registry import POSITIVE, Range, State, by_objective, homogeneous, losses_from_zero, strategy
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from gradsurgery.contract.registry import Range, homogeneous, strategy
 from gradsurgery.errors import InputError
-from gradsurgery.registry import Range, homogeneous, strategy
 
 CHUNK = 1 << 16  # coordinates at once: what is computed stays in the cache
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from gradsurgery.contract.registry import by_objective, homogeneous, strategy
 from gradsurgery.errors import InputError
-from gradsurgery.registry import by_objective, homogeneous, strategy
 from gradsurgery.solvers import project_each
 from gradsurgery.solvers.solution import Array, Solution
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gradsurgery.contract.registry import State, Strategy
 from gradsurgery.errors import InputError
-from gradsurgery.registry import State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
 from gradsurgery.testing.circumstances import inputs_of
 from gradsurgery.testing.runner import BATCHES, SKIP, later, permuted, run

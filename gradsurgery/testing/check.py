@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from gradsurgery.contract.registry import Claim, Strategy, get_strategy, of_function, registered
 from gradsurgery.errors import ConformanceError, GradSurgeryError, InputError, one_of
-from gradsurgery.registry import Claim, Strategy, get_strategy, of_function, registered
 from gradsurgery.testing import report
 from gradsurgery.testing.adversarial import Sample, samples
 from gradsurgery.testing.calls import broken_contract

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gradsurgery.contract.registry import State, Strategy
 from gradsurgery.errors import InputError
-from gradsurgery.registry import State, Strategy
 from gradsurgery.testing.adversarial import Sample
 from gradsurgery.testing.circumstances import losses_of
 from gradsurgery.testing.runner import Direction, later, permuted, run

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gradsurgery.registry import Claim, State, Strategy
+from gradsurgery.contract.registry import Claim, State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
 from gradsurgery.testing.circumstances import circumstances, inputs_of, losses_of, stationary
 from gradsurgery.testing.later_steps import by_position, second_steps_differ

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradsurgery.registry import State, Strategy
+from gradsurgery.contract.registry import State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
 from gradsurgery.testing.circumstances import changes, inputs_of, losses_of
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from gradsurgery.contract.registry import Strategy
 from gradsurgery.errors import GradSurgeryError, InputError, StrategyError
-from gradsurgery.registry import Strategy
 from gradsurgery.testing.adversarial import make_sample
 from gradsurgery.testing.runner import run
 

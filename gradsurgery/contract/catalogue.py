@@ -1,0 +1,143 @@
+"""What the registry says of the strategies, laid out for a terminal: a table of all, and one in full."""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from gradsurgery.contract.options import describe_annotation
+from gradsurgery.contract.registry import Strategy
+from gradsurgery.errors import extra
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEADINGS = ("Args:", "Returns:", "Raises:", "Example:", "Examples:", "Note:")
+
+
+def overview(strategies: Iterable[Strategy]) -> "Table":
+    """The table of `gradsurgery list`: name, inputs, what it acts on, scale, claims, source; within 80 columns."""
+    with extra("compare", "the table of strategies"):
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, leading=1)
+    for heading, width in (("name", 12), ("inputs", 12), ("acts on", 6), ("scale", 6), ("claims", 24)):
+        table.add_column(heading, width=width)
+    table.add_column("paper", max_width=40, overflow="fold")
+    for strategy in strategies:
+        claims = dict.fromkeys(f"{_bare(claim)}*" if claim.condition else str(claim) for claim in strategy.claims)
+        cells = ("\n".join(_declared(strategy)), strategy.acts_on, strategy.scale, "\n".join(claims), strategy.paper.replace("arXiv:", ""))
+        table.add_row(Text(strategy.name, style="bold"), *map(Text, cells))
+    return table
+
+
+LEGEND = "* under some options only, or under a condition. Papers: arXiv numbers. In full: gradsurgery describe NAME"
+
+
+def _declared(strategy: Strategy) -> list[str]:
+    """Its inputs under any options; with a star those that only some options need."""
+    names = _declared_inputs(strategy)
+    needed = strategy.inputs if not strategy.required else frozenset(names)
+    return [name if name in needed else f"{name}*" for name in names]
+
+
+def _declared_inputs(strategy: Strategy) -> list[str]:
+    return [n for n, p in inspect.signature(strategy.function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
+
+
+def _bare(claim: object) -> str:
+    return str(claim).split(" when ", 1)[0]
+
+
+def describe(strategy: Strategy, width: int = 80) -> str:
+    """One strategy in full, as text of at most `width` columns: facts, docstring, options with their defaults."""
+    facts = {
+        "inputs": ", ".join(_declared(strategy)),
+        "acts on": {"group": "each parameter group", "losses": "the losses: one weighted backward pass"}[strategy.acts_on],
+        "scale": strategy.scale,
+        "paper": strategy.paper,
+        "claims": "\n".join(map(str, strategy.claims)) or "none",
+    }
+    if strategy.also:
+        facts["also"] = ", ".join(strategy.also)
+    if strategy.claims and "state" in _declared_inputs(strategy):
+        facts["claims"] += "\n(from a fresh state: of its first step)"
+    lines = [strategy.name, "=" * len(strategy.name), ""]
+    for label, value in facts.items():
+        for i, part in enumerate(value.split("\n")):
+            lines += textwrap.wrap(part, width, initial_indent=f"{label if i == 0 else '':<10}", subsequent_indent=" " * 10, break_on_hyphens=False)
+    lines += ["", *_reflowed(_without_args(strategy.description), width)]
+    explained = explanations(strategy.description)
+    if strategy.defaults:
+        lines += ["", "Options:"]
+        for name, default in strategy.defaults.items():
+            shown = "required" if default is inspect.Parameter.empty else f"default {default!r}"
+            kind = _kind(strategy, name)
+            lines += textwrap.wrap(f"{name} ({kind + '; ' if kind else ''}{shown})", width, initial_indent="  ", subsequent_indent="      ")
+            lines += textwrap.wrap(explained.get(name, ""), width, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _kind(strategy: Strategy, option: str) -> str:
+    return describe_annotation(strategy.annotations.get(option))
+
+
+def _paragraphs(text: str) -> Iterator[tuple[str, str]]:
+    """(indent, text) of each run of lines that reads as one; examples and formulas stay line by line."""
+    block: list[str] = []
+    indent = ""
+
+    def flush() -> Iterator[tuple[str, str]]:
+        if block:
+            yield indent, " ".join(block)
+            block.clear()
+
+    example = False
+    for line in text.splitlines():
+        stripped = line.strip()
+        own = line[: len(line) - len(line.lstrip())]
+        starts = stripped.startswith(">>>")
+        example = bool(stripped) and (starts or example)
+        if not stripped or example or own != indent or stripped in HEADINGS:
+            yield from flush()
+        if not stripped:
+            yield "", ""
+        elif example or stripped in HEADINGS:
+            yield own, "\0" + stripped
+            indent = own
+        else:
+            indent = own
+            block.append(stripped)
+    yield from flush()
+
+
+def _reflowed(text: str, width: int) -> list[str]:
+    lines: list[str] = []
+    for indent, paragraph in _paragraphs(text):
+        if paragraph.startswith("\0"):
+            lines.append(indent + paragraph[1:])
+        else:
+            lines += textwrap.wrap(paragraph, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return lines
+
+
+def _without_args(text: str) -> str:
+    """The docstring without its section on the options, which are listed with their defaults."""
+    return re.sub(r"\nArgs:\n(?:(?: .*)?\n)*?(?=\S|\Z)", "\n", text + "\n").strip()
+
+
+def explanations(text: str) -> dict[str, str]:
+    """What a docstring's Args section says of each name."""
+    section = re.search(r"^Args:\n((?:(?: .*)?\n)*)", text + "\n", re.M)
+    found: dict[str, str] = {}
+    name = ""
+    for line in (section[1] if section else "").splitlines():
+        entry = re.match(r" {4}(\w+): (.*)", line)
+        if entry:
+            name, found[entry[1]] = entry[1], entry[2]
+        elif name and line.strip():
+            found[name] += " " + line.strip()
+    return found

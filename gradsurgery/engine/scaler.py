@@ -1,0 +1,66 @@
+"""Under a GradScaler: losses come plain, gradients are scaled on the way, and an overflow reaches the scaler."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradsurgery.errors import InputError
+from gradsurgery.gradients.coordinates import gradient_dtype
+
+
+def scale_of(scaler: Any, like: Tensor) -> Tensor | None:
+    """The scaler's factor as a float32 scalar on the losses' device; None without a scaler, or with one that is off.
+
+    Raises:
+        InputError: when it is no GradScaler.
+    """
+    if scaler is None:
+        return None
+    if not callable(getattr(scaler, "scale", None)) or not callable(getattr(scaler, "is_enabled", None)):
+        raise InputError(f"scaler: expected a torch.amp.GradScaler; got {type(scaler).__name__}.")
+    if not scaler.is_enabled():
+        return None
+    scale: Tensor = scaler.scale(torch.ones((), dtype=torch.float32, device=like.device)).detach()
+    return scale
+
+
+def overflow(
+    parameters: Iterable[Tensor],
+    sparse: Collection[int] = (),
+) -> list[tuple[Tensor, Tensor]]:
+    """Infinity for every parameter, so that every optimizer skips its step and the scale is lowered.
+
+    Where gradients are sparse it is one row.
+
+    Args:
+        parameters: the parameters.
+        sparse: the ids of those whose gradients are sparse.
+    """
+    return [(p, _infinite(p, id(p) in sparse)) for p in parameters]
+
+
+def _infinite(parameter: Tensor, sparse: bool) -> Tensor:
+    dtype, device, grad = gradient_dtype(parameter), parameter.device, parameter.grad
+    before = grad is not None and grad.layout == torch.sparse_coo  # takes no dense one
+    if not (sparse or before):
+        return torch.full_like(parameter, torch.inf, dtype=dtype)
+    dims = grad.sparse_dim() if grad is not None and before else 1
+    shape = parameter.shape
+    count = min(1, *shape[:dims])  # no row of a parameter that has none
+    indices = torch.zeros(dims, count, dtype=torch.int64, device=device)
+    values = torch.full((count, *shape[dims:]), torch.inf, dtype=dtype, device=device)
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
+
+
+def one_scale(scales: Sequence[float]) -> float:
+    """The factor that all gradients of a step came with.
+
+    Raises:
+        InputError: when the scaler was updated between micro-batches.
+    """
+    if len(set(scales)) > 1:
+        numbers = ", ".join(f"{scale:g}" for scale in scales)
+        raise InputError(f"the scaler's factor changed between micro-batches ({numbers}): call scaler.update() once a step, after combine() and scaler.step().")
+    return scales[0]
