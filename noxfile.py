@@ -37,7 +37,9 @@ def docs(session: nox.Session) -> None:
     """The pages with warnings as errors, their doctests, and a check that every public name is documented."""
     session.install(*CONSTRAINTS, "-e", ".[docs]")
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
-    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "doctest", "docs", "docs/_build/doctest")
+    session.run(
+        "sphinx-build", "-W", "--keep-going", "-q", "-b", "doctest", "docs", "docs/_build/doctest"
+    )
     session.run("python", "docs/check.py", "docs/_build/html/objects.inv")
 
 
@@ -54,7 +56,17 @@ def bench(session: nox.Session) -> None:
     """The times of solvers, strategies and steps (pytest-benchmark): `nox -s bench -- -k upgrad`. Tables beside TorchJD: `nox -s speed`."""
     session.install(*CONSTRAINTS, "-e", ".[bench]")
     files = [str(path) for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))]
-    session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-columns=median,iqr,rounds", *files, *session.posargs)
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--benchmark-columns=median,iqr,rounds",
+        *files,
+        *session.posargs,
+    )
 
 
 @nox.session
@@ -83,7 +95,11 @@ def examples(session: nox.Session) -> None:
 @nox.parametrize("framework", ["lightning", "transformers", "peft"])
 def frameworks(session: nox.Session, framework: str) -> None:
     """Each framework's example in full and its tests, in an environment of its own."""
-    example = {"lightning": "lightning_multitask", "transformers": "transformers_trainer", "peft": "peft_forget_retain"}[framework]
+    example = {
+        "lightning": "lightning_multitask",
+        "transformers": "transformers_trainer",
+        "peft": "peft_forget_retain",
+    }[framework]
     session.install(*CONSTRAINTS, "-e", f".[{framework},testing]")
     session.run("python", "-m", "pytest", "tests/test_frameworks.py", "-k", framework)
     session.chdir(session.create_tmp())

@@ -61,7 +61,9 @@ COUNTED: dict[str, Step] = {
 }
 
 
-def under_autocast(forward: Callable[[], list[Tensor]], device: str, dtype: torch.dtype | None) -> Callable[[], list[Tensor]]:
+def under_autocast(
+    forward: Callable[[], list[Tensor]], device: str, dtype: torch.dtype | None
+) -> Callable[[], list[Tensor]]:
     """The forward pass under autocast to `dtype`; as it is for None."""
     if dtype is None:
         return forward
@@ -111,7 +113,9 @@ def peak(model: nn.Module, forward: Callable[[], list[Tensor]], step: Step) -> f
 
 def marked_tests(quick: bool) -> dict[str, Any]:
     """Run the tests marked `gpu` and count what became of them."""
-    files = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text())
+    files = sorted(
+        path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text()
+    )
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
@@ -133,11 +137,16 @@ def marked_tests(quick: bool) -> dict[str, Any]:
     return {**count, "passed": passed, "failed": failed, "seconds": seconds}
 
 
-def time_of_steps(models: dict[str, Case], wanted: list[int], device: str, rounds: int, console: Console) -> list[dict[str, Any]]:
+def time_of_steps(
+    models: dict[str, Case], wanted: list[int], device: str, rounds: int, console: Console
+) -> list[dict[str, Any]]:
     """Milliseconds, peak memory and speed beside the others, per model, n and precision."""
     peer = find_spec("torchjd") is not None
     todo = [
-        (name, n, dtype) for name, case in models.items() for n in (wanted if len(case.objectives) > 1 else case.objectives) for dtype in (None, torch.bfloat16)
+        (name, n, dtype)
+        for name, case in models.items()
+        for n in (wanted if len(case.objectives) > 1 else case.objectives)
+        for dtype in (None, torch.bfloat16)
     ]
     rows: list[dict[str, Any]] = []
     for name, n, dtype in track(todo, "time of a step", console=console):
@@ -154,8 +163,12 @@ def time_of_steps(models: dict[str, Case], wanted: list[int], device: str, round
                 steps |= {f"torchjd, {how}": torchjd(chunk, False)}
                 steps |= {f"torchjd, {how}, gramian": torchjd(chunk, True)}
         found = medians(model, forward, steps, rounds, seconds=12)
-        best = min((k for k in found if k.startswith("torchjd")), key=found.__getitem__, default=None)
-        measured = {k: peak(model, forward, steps[k]) for k in ("sum().backward()", "upgrad", "n passes")}
+        best = min(
+            (k for k in found if k.startswith("torchjd")), key=found.__getitem__, default=None
+        )
+        measured = {
+            k: peak(model, forward, steps[k]) for k in ("sum().backward()", "upgrad", "n passes")
+        }
         rows.append({
             "model": name, "n": n, "precision": "float32" if dtype is None else "bfloat16 autocast",
             "milliseconds": found, "torchjd": best, "megabytes": measured,
@@ -167,7 +180,19 @@ def shown(rows: list[dict[str, Any]], rounds: int) -> Table:
     """The ratios beside each other."""
     title = f"from the losses to .grad, ratios of medians of up to {rounds}"
     table = Table(title=title, title_justify="left")
-    headings = ("n", "ms", "/ TorchJD", "/ floor", "/ n passes", "gradients", "batched", "sum", "sum, ignore", "uw, ignore", "MB")
+    headings = (
+        "n",
+        "ms",
+        "/ TorchJD",
+        "/ floor",
+        "/ n passes",
+        "gradients",
+        "batched",
+        "sum",
+        "sum, ignore",
+        "uw, ignore",
+        "MB",
+    )
     table.add_column("model", no_wrap=True)
     table.add_column("precision", no_wrap=True)
     for heading in headings:
@@ -190,13 +215,20 @@ def main(
     device: Annotated[str, typer.Option(help="cuda, or cpu to try the way.")] = "cuda",
     quick: Annotated[bool, typer.Option(help="Two small models, n = 2, three rounds.")] = False,
     tests: Annotated[bool, typer.Option(help="Run the tests marked gpu as well.")] = True,
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = ROOT / "docs" / "speed" / "gpu.json",
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = ROOT
+    / "docs"
+    / "speed"
+    / "gpu.json",
 ) -> None:
     """Run the tests, print the ratios and the syncs, write the figures."""
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise typer.BadParameter("this torch sees no CUDA device; --device cpu tries the way.", param_hint="--device")
+        raise typer.BadParameter(
+            "this torch sees no CUDA device; --device cpu tries the way.", param_hint="--device"
+        )
     if device == "cpu" and out == ROOT / "docs" / "speed" / "gpu.json":
-        raise typer.BadParameter("figures of a CPU do not go there; name another file.", param_hint="--out")
+        raise typer.BadParameter(
+            "figures of a CPU do not go there; name another file.", param_hint="--out"
+        )
     console, begin = Console(width=170), time.perf_counter()
     kept: dict[str, Any] = {**about(device), "device": device, "seed": 0}
     if device == "cpu":

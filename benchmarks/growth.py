@@ -21,7 +21,11 @@ with extra("bench", "the benchmark"):
     from rich.progress import track
     from rich.table import Table
 
-STEPS = {"auto": {}, "gradients": {"method": "gradients"}, "low": {"method": "gradients", "memory": "low"}}
+STEPS = {
+    "auto": {},
+    "gradients": {"method": "gradients"},
+    "low": {"method": "gradients", "memory": "low"},
+}
 CASES = {"auto": "ours, auto", "gradients": "ours, gradients", "low": "ours, memory=low, gradients"}
 
 
@@ -33,29 +37,48 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 def timed(model: nn.Module, n: int, batch: int, width: int, rounds: int) -> dict[str, float]:
     x, labels = torch.randn(batch, width), torch.randint(10, (n, batch))
     steps = {name: surgery("upgrad", **settings) for name, settings in STEPS.items()}
-    return medians(model, lambda: model.losses(x, labels), {**steps, "n passes": passes, "floor": floor}, rounds)  # type: ignore[operator]  # untyped
+    return medians(
+        model,
+        lambda: model.losses(x, labels),
+        {**steps, "n passes": passes, "floor": floor},
+        rounds,
+    )  # type: ignore[operator]  # untyped
 
 
 def main(
-    objectives: Annotated[str, typer.Option(help="How many, separated by commas.")] = "2,4,8,16,32,64",
+    objectives: Annotated[
+        str, typer.Option(help="How many, separated by commas.")
+    ] = "2,4,8,16,32,64",
     layers: Annotated[str, typer.Option(help="How many, separated by commas.")] = "1,2,4,8,16",
     width: Annotated[int, typer.Option(min=1)] = 1024,
     batch: Annotated[int, typer.Option(min=1)] = 64,
     rounds: Annotated[int, typer.Option(min=3)] = 7,
-    out: Annotated[Path, typer.Option(help="Where the figures and the plot go, with .json and .png.")] = Path("comparisons/growth"),
+    out: Annotated[
+        Path, typer.Option(help="Where the figures and the plot go, with .json and .png.")
+    ] = Path("comparisons/growth"),
 ) -> None:
     """Print the exponents."""
-    counts, depths = numbers("--objectives", objectives, 2, several=True), numbers("--layers", layers, 1, several=True)
+    counts, depths = (
+        numbers("--objectives", objectives, 2, several=True),
+        numbers("--layers", layers, 1, several=True),
+    )
     sizes = [sum(p.numel() for p in build(width, depth, 4).parameters()) for depth in depths]
-    figures: dict[str, dict[str, dict[str, list[float]]]] = {axis: {"milliseconds": {}, "megabytes": {}} for axis in ("n", "d")}
+    figures: dict[str, dict[str, dict[str, list[float]]]] = {
+        axis: {"milliseconds": {}, "megabytes": {}} for axis in ("n", "d")
+    }
     cases = [("n", n, 4, n) for n in counts] + [("d", depth, depth, 4) for depth in depths]
     for axis, _, depth, n in track(cases, "cases", console=Console(stderr=True)):
         found = timed(build(width, depth, n), n, batch, width, rounds)
         for name, value in found.items():
             figures[axis]["milliseconds"].setdefault(name, []).append(value)
         for name, case in CASES.items():
-            figures[axis]["megabytes"].setdefault(name, []).append(measured(case, n, width, depth, batch) / 1e6)
-    table = Table(title=f"MLP {width} wide, batch {batch}, upgrad: value ~ size^exponent", title_justify="left")
+            figures[axis]["megabytes"].setdefault(name, []).append(
+                measured(case, n, width, depth, batch) / 1e6
+            )
+    table = Table(
+        title=f"MLP {width} wide, batch {batch}, upgrad: value ~ size^exponent",
+        title_justify="left",
+    )
     for heading in ("of", "over", "step", "from", "to", "exponent"):
         table.add_column(heading, justify="right")
     fits: dict[str, float] = {}
@@ -64,13 +87,29 @@ def main(
         for quantity, by_step in quantities.items():
             for name, values in by_step.items():
                 fits[f"{quantity}, {axis}, {name}"] = exponent(over, values)
-                table.add_row(quantity, axis, name, f"{values[0]:.1f}", f"{values[-1]:.1f}", f"{fits[f'{quantity}, {axis}, {name}']:.2f}")
+                table.add_row(
+                    quantity,
+                    axis,
+                    name,
+                    f"{values[0]:.1f}",
+                    f"{values[-1]:.1f}",
+                    f"{fits[f'{quantity}, {axis}, {name}']:.2f}",
+                )
     console = Console(width=110)
     console.print(about())
     console.print(f"n = {counts} at 4 layers; d = {sizes} at n = 4")
     console.print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
-    saved = {**about(), "width": width, "batch": batch, "rounds": rounds, "n": counts, "d": sizes, "figures": figures, "exponents": fits}
+    saved = {
+        **about(),
+        "width": width,
+        "batch": batch,
+        "rounds": rounds,
+        "n": counts,
+        "d": sizes,
+        "figures": figures,
+        "exponents": fits,
+    }
     out.with_suffix(".json").write_text(json.dumps(saved, indent=1))
     plot(saved, out.with_suffix(".png"))
 
@@ -87,11 +126,19 @@ def plot(saved: dict[str, object], path: Path) -> None:
     assert isinstance(fits, dict)
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 7), layout="constrained")
     for column, (axis, label) in enumerate((("n", "objectives n"), ("d", "parameters d"))):
-        for row, (quantity, unit) in enumerate((("milliseconds", "step, ms"), ("megabytes", "peak memory of a step, MB"))):
+        for row, (quantity, unit) in enumerate(
+            (("milliseconds", "step, ms"), ("megabytes", "peak memory of a step, MB"))
+        ):
             panel = axes[row][column]
             over = saved[axis]
             for name, values in figures[axis][quantity].items():
-                panel.plot(over, values, "o-", markersize=4, label=f"{name}: {fits[f'{quantity}, {axis}, {name}']:.2f}")
+                panel.plot(
+                    over,
+                    values,
+                    "o-",
+                    markersize=4,
+                    label=f"{name}: {fits[f'{quantity}, {axis}, {name}']:.2f}",
+                )
             panel.set(xscale="log", yscale="log", xlabel=label, ylabel=unit)
             if axis == "n":
                 panel.set_xticks(over, [str(n) for n in over])

@@ -25,8 +25,21 @@ with extra("bench", "the benchmark"):
     from rich.progress import track
     from rich.table import Table
 
-CASES = ("sum().backward()", "ours, gradients", "ours, auto", "ours, taps", "ours, memory=low", "ours, memory=low, gradients", "ours, sum")
-PEERS = ("torchjd, one by one", "torchjd, one by one, gramian", "torchjd, vmap", "torchjd, vmap, gramian")
+CASES = (
+    "sum().backward()",
+    "ours, gradients",
+    "ours, auto",
+    "ours, taps",
+    "ours, memory=low",
+    "ours, memory=low, gradients",
+    "ours, sum",
+)
+PEERS = (
+    "torchjd, one by one",
+    "torchjd, one by one, gramian",
+    "torchjd, vmap",
+    "torchjd, vmap, gramian",
+)
 
 
 def step_of(case: str) -> Step:
@@ -46,12 +59,22 @@ def step_of(case: str) -> Step:
 
 def build(width: int, layers: int, n: int) -> nn.Module:
     torch.manual_seed(0)
-    return Heads(nn.Sequential(*[layer for _ in range(layers) for layer in (nn.Linear(width, width), nn.ReLU())]), width, n)
+    return Heads(
+        nn.Sequential(
+            *[layer for _ in range(layers) for layer in (nn.Linear(width, width), nn.ReLU())]
+        ),
+        width,
+        n,
+    )
 
 
 def status(field: str) -> int:
     """A figure of the kernel's about this process, in bytes."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -73,12 +96,42 @@ def probe(case: str, n: int, width: int, layers: int, batch: int, model: str) ->
     return status("VmHWM") - before
 
 
-def measured(case: str, n: int, width: int = 1024, layers: int = 16, batch: int = 64, model: str = "", repeats: int = 1) -> float:
+def measured(
+    case: str,
+    n: int,
+    width: int = 1024,
+    layers: int = 16,
+    batch: int = 64,
+    model: str = "",
+    repeats: int = 1,
+) -> float:
     """`probe` in processes of their own, the median: bytes, on an MLP or a model of the benchmarks."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", "--case", case]
-    command += ["--width", str(width), "--layers", str(layers), "--objectives", str(n), "--batch", str(batch), "--model", model]
-    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed is freed, for all alike
-    found = [int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()[-1]) for _ in range(repeats)]
+    command += [
+        "--width",
+        str(width),
+        "--layers",
+        str(layers),
+        "--objectives",
+        str(n),
+        "--batch",
+        str(batch),
+        "--model",
+        model,
+    ]
+    environment = {
+        **os.environ,
+        "MALLOC_TRIM_THRESHOLD_": "0",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+    }  # freed is freed, for all alike
+    found = [
+        int(
+            subprocess.run(
+                command, capture_output=True, text=True, check=True, env=environment
+            ).stdout.split()[-1]
+        )
+        for _ in range(repeats)
+    ]
     return float(sorted(found)[repeats // 2])
 
 
@@ -89,7 +142,9 @@ def main(
     batch: Annotated[int, typer.Option(min=1)] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Processes a case; the median counts.")] = 3,
     peer: Annotated[bool, typer.Option(help="Run TorchJD as well.")] = True,
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("comparisons/memory.json"),
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path(
+        "comparisons/memory.json"
+    ),
     case: Annotated[str, typer.Option(hidden=True)] = "",
     model: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
@@ -104,7 +159,10 @@ def main(
     for name in track(cases, "cases", console=Console(stderr=True)):
         figures[name] = measured(name, objectives, width, layers, batch, repeats=repeats) / 1e6
     size = 4e-6 * sum(p.numel() for p in build(width, layers, objectives).parameters())
-    table = Table(title=f"MLP, {size:.0f} MB of parameters, batch {batch}, n = {objectives}: peak memory of one step, MB", title_justify="left")
+    table = Table(
+        title=f"MLP, {size:.0f} MB of parameters, batch {batch}, n = {objectives}: peak memory of one step, MB",
+        title_justify="left",
+    )
     table.add_column("step")
     table.add_column("MB", justify="right")
     for name, peak in figures.items():
@@ -113,7 +171,12 @@ def main(
     console.print(about())
     console.print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**about(), "parameters": size, "batch": batch, "n": objectives, "megabytes": figures}, indent=1))
+    out.write_text(
+        json.dumps(
+            {**about(), "parameters": size, "batch": batch, "n": objectives, "megabytes": figures},
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

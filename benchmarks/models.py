@@ -28,10 +28,20 @@ class Block(nn.Module):
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU())
-        self.second = nn.Sequential(nn.Conv2d(outside, outside, 3, 1, 1, bias=False), nn.BatchNorm2d(outside))
+        self.first = nn.Sequential(
+            nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()
+        )
+        self.second = nn.Sequential(
+            nn.Conv2d(outside, outside, 3, 1, 1, bias=False), nn.BatchNorm2d(outside)
+        )
         same = stride == 1 and inside == outside
-        self.short = nn.Identity() if same else nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        self.short = (
+            nn.Identity()
+            if same
+            else nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.second(self.first(x)) + self.short(x))
@@ -49,7 +59,14 @@ def resnet18() -> nn.Module:
 
 def lenet() -> nn.Module:
     """The trunk of MultiMNIST, 36 x 36."""
-    convolutions = [nn.Conv2d(1, 10, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU()]
+    convolutions = [
+        nn.Conv2d(1, 10, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(10, 20, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+    ]
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(720, 50), nn.ReLU())
 
 
@@ -84,7 +101,11 @@ class TwoEncoders(nn.Module):
             return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
         self.audio, self.visual = encoder(1), encoder(3)
-        self.fusion, self.audio_head, self.visual_head = nn.Linear(256, 10), nn.Linear(128, 10), nn.Linear(128, 10)
+        self.fusion, self.audio_head, self.visual_head = (
+            nn.Linear(256, 10),
+            nn.Linear(128, 10),
+            nn.Linear(128, 10),
+        )
         self.features: list[Tensor] = []
 
     def losses(self, x: Tensor, labels: Tensor) -> list[Tensor]:
@@ -106,7 +127,10 @@ class Case:
         """The model, and a function that makes one forward pass."""
         torch.manual_seed(0)
         model = self.make(n).to(device)
-        x, labels = torch.randn(self.shape).to(device), torch.randint(10, (n, self.shape[0])).to(device)
+        x, labels = (
+            torch.randn(self.shape).to(device),
+            torch.randint(10, (n, self.shape[0])).to(device),
+        )
         return model, lambda: model.losses(x, labels)  # type: ignore[operator,no-any-return]  # a Module's attributes are untyped
 
 

@@ -34,7 +34,9 @@ def official(model: nn.Module, losses: list[Tensor]) -> None:
 def main(
     rounds: Annotated[int, typer.Option(min=3)] = 41,
     threads: Annotated[int, typer.Option(min=1)] = torch.get_num_threads(),
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("comparisons/multimodal.json"),
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path(
+        "comparisons/multimodal.json"
+    ),
 ) -> None:
     """Print the medians and their ratios."""
     torch.set_num_threads(threads)
@@ -49,11 +51,15 @@ def main(
         "sum().backward()": plain,
     }
     found = medians(model, forward, steps, rounds)
-    table = Table(title=f"two encoders, batch 64, three losses: median ms of {rounds}", title_justify="left")
+    table = Table(
+        title=f"two encoders, batch 64, three losses: median ms of {rounds}", title_justify="left"
+    )
     for heading in ("step", "ms", "/ official procedure"):
         table.add_column(heading, justify="right")
     for name, milliseconds in found.items():
-        table.add_row(name, f"{milliseconds:.2f}", f"{milliseconds / found['official procedure']:.2f}")
+        table.add_row(
+            name, f"{milliseconds:.2f}", f"{milliseconds / found['official procedure']:.2f}"
+        )
     console = Console(width=110)
     console.print(about())
     console.print(table)

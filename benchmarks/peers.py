@@ -6,7 +6,9 @@
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the small problems only lose by more threads; both sides run under the same setting
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # the small problems only lose by more threads; both sides run under the same setting
 
 import json
 import platform
@@ -42,7 +44,10 @@ def plain(model: nn.Module, losses: list[Tensor]) -> None:
 def passes(model: nn.Module, losses: list[Tensor]) -> list[tuple[Tensor | None, ...]]:
     parameters = list(model.parameters())
     last = len(losses) - 1
-    return [torch.autograd.grad(loss, parameters, retain_graph=i < last, allow_unused=True) for i, loss in enumerate(losses)]
+    return [
+        torch.autograd.grad(loss, parameters, retain_graph=i < last, allow_unused=True)
+        for i, loss in enumerate(losses)
+    ]
 
 
 def floor(model: nn.Module, losses: list[Tensor]) -> None:
@@ -103,7 +108,12 @@ def wait(losses: list[Tensor]) -> None:
 
 
 def medians(
-    model: nn.Module, forward: Callable[[], list[Tensor]], steps: dict[str, Step], rounds: int, seconds: float = 30.0, rivals: str = "torchjd"
+    model: nn.Module,
+    forward: Callable[[], list[Tensor]],
+    steps: dict[str, Step],
+    rounds: int,
+    seconds: float = 30.0,
+    rivals: str = "torchjd",
 ) -> dict[str, float]:
     """Median milliseconds of each, taking turns in an order drawn anew each time (what one leaves to the allocator, the next finds).
 
@@ -129,8 +139,14 @@ def medians(
                 continue
             times[name].append(time.perf_counter() - begin)
         if turn == 0:
-            best = min((found[0] for name, found in times.items() if name.startswith(rivals)), default=0.0)
-            times = {name: found for name, found in times.items() if not name.startswith(rivals) or found[0] <= 2 * best}
+            best = min(
+                (found[0] for name, found in times.items() if name.startswith(rivals)), default=0.0
+            )
+            times = {
+                name: found
+                for name, found in times.items()
+                if not name.startswith(rivals) or found[0] <= 2 * best
+            }
         if turn >= 4 and time.perf_counter() - start > seconds:
             break
     return {name: 1e3 * statistics.median(found[2:]) for name, found in times.items()}
@@ -138,8 +154,17 @@ def medians(
 
 def about(device: str = "cpu") -> dict[str, object]:
     """The machine and the versions that figures belong to."""
-    cores = f"{platform.machine()}, {os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name(device)
-    return {"machine": cores, "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__}
+    cores = (
+        f"{platform.machine()}, {os.cpu_count()} cores"
+        if device == "cpu"
+        else torch.cuda.get_device_name(device)
+    )
+    return {
+        "machine": cores,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 def numbers(option: str, given: str, least: int, several: bool = False) -> list[int]:
@@ -154,7 +179,8 @@ def numbers(option: str, given: str, least: int, several: bool = False) -> list[
         found = []
     if not found or min(found) < least or (several and len(set(found)) < 2):
         raise typer.BadParameter(
-            f"expected {'several ' if several else ''}whole numbers from {least} on, separated by commas; got {given!r}.", param_hint=option
+            f"expected {'several ' if several else ''}whole numbers from {least} on, separated by commas; got {given!r}.",
+            param_hint=option,
         )
     return found
 
@@ -166,18 +192,25 @@ def need_torchjd() -> None:
         typer.BadParameter: when it is not installed.
     """
     if find_spec("torchjd") is None:
-        raise typer.BadParameter("TorchJD is not installed: pip install 'torchjd[full]==0.18.0', or give --no-peer.", param_hint="--peer")
+        raise typer.BadParameter(
+            "TorchJD is not installed: pip install 'torchjd[full]==0.18.0', or give --no-peer.",
+            param_hint="--peer",
+        )
 
 
 def main(
-    models: Annotated[str, typer.Option(help="Parts of the models' names, separated by semicolons.")] = "",
+    models: Annotated[
+        str, typer.Option(help="Parts of the models' names, separated by semicolons.")
+    ] = "",
     objectives: Annotated[str, typer.Option(help="How many, separated by commas.")] = "2,4,8,16",
     rounds: Annotated[int, typer.Option(min=3)] = 25,
     threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
     peer: Annotated[bool, typer.Option(help="Run TorchJD as well.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory as well (Linux, CPU).")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("comparisons/peers.json"),
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path(
+        "comparisons/peers.json"
+    ),
 ) -> None:
     """Print the ratios."""
     from benchmarks.memory import measured
@@ -187,29 +220,55 @@ def main(
     parts = [part.strip() for part in models.split(";")]
     for part in parts:
         if not any(part in name for name in CASES):
-            raise typer.BadParameter(f"no model's name has {part!r} in it; the models are {'; '.join(CASES)}.", param_hint="--models")
+            raise typer.BadParameter(
+                f"no model's name has {part!r} in it; the models are {'; '.join(CASES)}.",
+                param_hint="--models",
+            )
     if peer:
         need_torchjd()
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise typer.BadParameter("this torch sees no CUDA device.", param_hint="--device")
     chosen = {name: case for name, case in CASES.items() if any(part in name for part in parts)}
     figures = []
-    todo = [(name, n) for name, case in chosen.items() for n in case.objectives if n in wanted or len(case.objectives) == 1]
+    todo = [
+        (name, n)
+        for name, case in chosen.items()
+        for n in case.objectives
+        if n in wanted or len(case.objectives) == 1
+    ]
     for name, n in track(todo, "cases", console=Console(stderr=True)):
         model, forward = chosen[name].build(n, device)
-        steps = {"sum().backward()": plain, "n passes": passes, "floor": floor, "ours": surgery("upgrad"), **ONE_PASS}
+        steps = {
+            "sum().backward()": plain,
+            "n passes": passes,
+            "floor": floor,
+            "ours": surgery("upgrad"),
+            **ONE_PASS,
+        }
         if peer:
             for chunk, how in ((None, "vmap"), (1, "one by one")):
-                steps |= {f"torchjd, {how}": torchjd(chunk, False), f"torchjd, {how}, gramian": torchjd(chunk, True)}
+                steps |= {
+                    f"torchjd, {how}": torchjd(chunk, False),
+                    f"torchjd, {how}, gramian": torchjd(chunk, True),
+                }
         found = medians(model, forward, steps, rounds)
-        best = min((key for key in found if key.startswith("torchjd")), key=found.__getitem__, default=None)
+        best = min(
+            (key for key in found if key.startswith("torchjd")), key=found.__getitem__, default=None
+        )
         row: dict[str, Any] = {"model": name, "n": n, "milliseconds": found, "torchjd": best}
         if memory and device == "cpu":
-            cases = ("sum().backward()", "ours, auto", "ours, memory=low", *([best] if best else []))
+            cases = (
+                "sum().backward()",
+                "ours, auto",
+                "ours, memory=low",
+                *([best] if best else []),
+            )
             row["megabytes"] = {case: measured(case, n, model=name) / 1e6 for case in cases}
         figures.append(row)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({**about(device), "rounds": rounds, "figures": figures}, indent=1))
+        out.write_text(
+            json.dumps({**about(device), "rounds": rounds, "figures": figures}, indent=1)
+        )
     console = Console(width=150)
     console.print(about(device))
     console.print(ratios(figures, rounds))
@@ -217,17 +276,41 @@ def main(
 
 def ratios(figures: list[dict[str, Any]], rounds: int) -> Table:
     """The figures beside each other."""
-    table = Table(title=f"upgrad from the losses to .grad: ratios of medians of {rounds}; peak memory of a step in MB", title_justify="left")
+    table = Table(
+        title=f"upgrad from the losses to .grad: ratios of medians of {rounds}; peak memory of a step in MB",
+        title_justify="left",
+    )
     table.add_column("model", no_wrap=True)
-    for heading in ("n", "ms", "/ TorchJD", "/ floor", "/ n passes", *(f"{name} / plain" for name in ONE_PASS), "MB", "low", "TorchJD", "plain"):
+    for heading in (
+        "n",
+        "ms",
+        "/ TorchJD",
+        "/ floor",
+        "/ n passes",
+        *(f"{name} / plain" for name in ONE_PASS),
+        "MB",
+        "low",
+        "TorchJD",
+        "plain",
+    ):
         table.add_column(heading, justify="right")
     for row in figures:
         t, peak = row["milliseconds"], row.get("megabytes", {})
         best = row["torchjd"]
-        cells = [t["ours"] / x for x in (t.get(best, float("nan")), t["floor"], t["n passes"])] + [t[name] / t["sum().backward()"] for name in ONE_PASS]
-        peaks = [peak.get(case, float("nan")) for case in ("ours, auto", "ours, memory=low", best, "sum().backward()")]
+        cells = [t["ours"] / x for x in (t.get(best, float("nan")), t["floor"], t["n passes"])] + [
+            t[name] / t["sum().backward()"] for name in ONE_PASS
+        ]
+        peaks = [
+            peak.get(case, float("nan"))
+            for case in ("ours, auto", "ours, memory=low", best, "sum().backward()")
+        ]
         shown = [f"{cell:.2f}" for cell in cells] + [f"{x:.0f}" for x in peaks]
-        table.add_row(row["model"], str(row["n"]), f"{t['ours']:.1f}", *("-" if x == "nan" else x for x in shown))
+        table.add_row(
+            row["model"],
+            str(row["n"]),
+            f"{t['ours']:.1f}",
+            *("-" if x == "nan" else x for x in shown),
+        )
     return table
 
 

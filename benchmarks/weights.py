@@ -5,7 +5,9 @@
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # problems this small only lose by more threads; both sides run under the same setting
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # problems this small only lose by more threads; both sides run under the same setting
 
 import platform
 import statistics
@@ -43,7 +45,22 @@ GRAM = {
     "random": lambda n: jd.RandomWeighting(),
     "constant": lambda n: jd.ConstantWeighting(torch.ones(n).double()),
 }
-ALONE = ("config", "mmpareto", "scaled-sum", "a-gem", "cr-mogm", "gradnorm", "famo", "uw", "dwa", "gls", "imtl-l", "stch", "cosmos", "pbi")
+ALONE = (
+    "config",
+    "mmpareto",
+    "scaled-sum",
+    "a-gem",
+    "cr-mogm",
+    "gradnorm",
+    "famo",
+    "uw",
+    "dwa",
+    "gls",
+    "imtl-l",
+    "stch",
+    "cosmos",
+    "pbi",
+)
 
 
 def medians(calls: list[Callable[[], object]], rounds: int) -> list[float]:
@@ -65,11 +82,17 @@ def ours(name: str, gram: np.ndarray) -> Callable[[], object]:
     return lambda: strategy.weights(gram, losses=losses, **extra)
 
 
-def main(rounds: Annotated[int, typer.Option(min=3)] = 60, dimension: Annotated[int, typer.Option(help="Coordinates of the Gaussian rows.")] = 100) -> None:
+def main(
+    rounds: Annotated[int, typer.Option(min=3)] = 60,
+    dimension: Annotated[int, typer.Option(help="Coordinates of the Gaussian rows.")] = 100,
+) -> None:
     """Print the medians and their ratios."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
-    table = Table(title=f"weights from G, Gaussian rows in {dimension} dimensions, median µs of {rounds}: ours / TorchJD = ratio", title_justify="left")
+    table = Table(
+        title=f"weights from G, Gaussian rows in {dimension} dimensions, median µs of {rounds}: ours / TorchJD = ratio",
+        title_justify="left",
+    )
     table.add_column("strategy")
     sizes = (2, 8, 32)
     for n in sizes:
@@ -90,17 +113,27 @@ def main(rounds: Annotated[int, typer.Option(min=3)] = 60, dimension: Annotated[
                 peer = jd.NashMTL(n_tasks=n)
                 calls.append(lambda peer=peer, rows=rows: peer.weighting(rows))
             found = medians(calls, rounds if name not in ("nash-mtl",) else max(5, rounds // 6))
-            cells.append(f"{found[0]:,.0f}" if len(found) == 1 else f"{found[0]:,.0f} / {found[1]:,.0f} = {found[0] / found[1]:.3f}")
+            cells.append(
+                f"{found[0]:,.0f}"
+                if len(found) == 1
+                else f"{found[0]:,.0f} / {found[1]:,.0f} = {found[0] / found[1]:.3f}"
+            )
         table.add_row(name, *cells)
     console = Console(width=110)
-    console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}")
+    console.print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    )
     console.print(table)
 
     rows = torch.randn(8, 1_000_000, generator=torch.Generator().manual_seed(0))
     table = Table(title="from rows, n = 8, d = 1,000,000, float32, median ms", title_justify="left")
     for heading in ("strategy", "ours", "TorchJD", "ratio"):
         table.add_column(heading, justify="right")
-    for name, peer in (("config", jd.ConFIG()), ("graddrop", jd.GradDrop()), ("trimmed-mean", jd.TrimmedMean(1))):
+    for name, peer in (
+        ("config", jd.ConFIG()),
+        ("graddrop", jd.GradDrop()),
+        ("trimmed-mean", jd.TrimmedMean(1)),
+    ):
         strategy = gs.get_strategy(name)
         found = [x / 1e3 for x in medians([lambda s=strategy: s(rows), lambda p=peer: p(rows)], 9)]
         table.add_row(name, f"{found[0]:.1f}", f"{found[1]:.1f}", f"{found[0] / found[1]:.3f}")

@@ -11,7 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-MODULES = ("gradsurgery", "gradsurgery.solvers", "gradsurgery.testing", "gradsurgery.tasks", "gradsurgery.compare")
+MODULES = (
+    "gradsurgery",
+    "gradsurgery.solvers",
+    "gradsurgery.testing",
+    "gradsurgery.tasks",
+    "gradsurgery.compare",
+)
 KINDS = (int, float, str, tuple, dict)  # constants, which have no docstring of their own
 
 
@@ -33,13 +39,20 @@ def missing(module: ModuleType, inventory: set[str]) -> Iterator[str]:
     """Public functions and classes of a module that are on no page."""
     for name in module.__all__:
         thing = getattr(module, name)
-        names = {f"{module.__name__}.{name}", f"{getattr(thing, '__module__', '')}.{name}"}  # as imported, or where it is at home
+        names = {
+            f"{module.__name__}.{name}",
+            f"{getattr(thing, '__module__', '')}.{name}",
+        }  # as imported, or where it is at home
         if (inspect.isclass(thing) or inspect.isroutine(thing)) and not names & inventory:
             yield f"{module.__name__}.{name}"
 
 
 def _is_code(value: Any) -> bool:
-    return inspect.isroutine(value) or isinstance(value, (property, classmethod, staticmethod)) or hasattr(value, "func")
+    return (
+        inspect.isroutine(value)
+        or isinstance(value, (property, classmethod, staticmethod))
+        or hasattr(value, "func")
+    )
 
 
 def _documented(thing: Any) -> bool:
@@ -54,7 +67,11 @@ def main(path: Path) -> int:
 
     with path.open("rb") as file:
         objects = InventoryFile.load(file, "", lambda base, uri: uri)
-    known = {name for kind in objects.values() for name in kind} if isinstance(objects, dict) else set(objects)
+    known = (
+        {name for kind in objects.values() for name in kind}
+        if isinstance(objects, dict)
+        else set(objects)
+    )
     modules = [importlib.import_module(name) for name in MODULES]
     bad = [f"no docstring: {name}" for module in modules for name in undocumented(module)]
     bad += [f"on no page: {name}" for module in modules for name in missing(module, known)]

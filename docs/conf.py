@@ -14,7 +14,12 @@ project = "gradsurgery"
 author = "The gradsurgery developers"
 copyright = "The gradsurgery developers"
 version = release = gradsurgery.__version__
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 html_theme = "furo"
@@ -34,7 +39,10 @@ write_pages(HERE)
 
 def escape_bars(app, what, name, obj, options, lines):
     """Docstrings write absolute values as |x|, which reStructuredText takes for a substitution."""
-    lines[:] = [line if line.lstrip().startswith((">>>", "...")) else line.replace("|", r"\|") for line in lines]
+    lines[:] = [
+        line if line.lstrip().startswith((">>>", "...")) else line.replace("|", r"\|")
+        for line in lines
+    ]
 
 
 def setup(app):

@@ -24,7 +24,10 @@ def page() -> str:
     ]  # fmt: skip
     for number, (key, loop) in enumerate(LOOPS.items(), 1):
         found = cells[key].values()
-        texts = {kind: sorted({text for outcome, text in found if outcome == kind}) for kind in ("note", "error")}
+        texts = {
+            kind: sorted({text for outcome, text in found if outcome == kind})
+            for kind in ("note", "error")
+        }
         count = {kind: sum(outcome == kind for outcome, _ in found) for kind in MARK}
         told = []
         if count["yes"]:

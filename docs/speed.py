@@ -36,13 +36,45 @@ def beside(found: dict[str, Any]) -> list[str]:
     for row in found["figures"]:
         t, peak, best = row["milliseconds"], row["megabytes"], row["torchjd"]
         ratios = [t["ours"] / t[key] for key in (best, "floor", "n passes")]
-        ratios += [t[key] / t["sum().backward()"] for key in ("sum", "sum, ignore", "uw", "uw, ignore")]
-        times.append([row["model"], str(row["n"]), f"{t['ours']:.1f}", *(f"{ratio:.2f}" for ratio in ratios)])
-        peaks.append([row["model"], str(row["n"]), *(f"{peak[key]:.0f}" for key in ("ours, auto", "ours, memory=low", best, "sum().backward()"))])
-    headings = ["model", "n", "ms", "/ TorchJD", "/ floor", "/ n passes", "sum", "sum, ignore", "uw", "uw, ignore"]
+        ratios += [
+            t[key] / t["sum().backward()"] for key in ("sum", "sum, ignore", "uw", "uw, ignore")
+        ]
+        times.append(
+            [row["model"], str(row["n"]), f"{t['ours']:.1f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        )
+        peaks.append(
+            [
+                row["model"],
+                str(row["n"]),
+                *(
+                    f"{peak[key]:.0f}"
+                    for key in ("ours, auto", "ours, memory=low", best, "sum().backward()")
+                ),
+            ]
+        )
+    headings = [
+        "model",
+        "n",
+        "ms",
+        "/ TorchJD",
+        "/ floor",
+        "/ n passes",
+        "sum",
+        "sum, ignore",
+        "uw",
+        "uw, ignore",
+    ]
     return [
-        *table(f"time of a step, median of up to {found['rounds']} (at least 3), and ratios of medians", headings, times),
-        *table("peak memory of a step, MB", ["model", "n", "upgrad", 'upgrad, ``memory="low"``', "TorchJD", "``sum().backward()``"], peaks),
+        *table(
+            f"time of a step, median of up to {found['rounds']} (at least 3), and ratios of medians",
+            headings,
+            times,
+        ),
+        *table(
+            "peak memory of a step, MB",
+            ["model", "n", "upgrad", 'upgrad, ``memory="low"``', "TorchJD", "``sum().backward()``"],
+            peaks,
+        ),
     ]
 
 
@@ -58,7 +90,14 @@ def on_gpu(found: dict[str, Any]) -> list[str]:
         cells += [f"{peak[key]:.0f}" for key in ("upgrad", "sum().backward()")]
         rows.append([row["model"], row["precision"], str(row["n"]), *cells])
     headings = ["model", "precision", "n", "ms", "/ TorchJD", "/ floor", "/ n passes"]
-    headings += ['``method="gradients"``', '``method="batched"``', "sum", "sum, ignore", "MB", "MB, plain"]
+    headings += [
+        '``method="gradients"``',
+        '``method="batched"``',
+        "sum",
+        "sum, ignore",
+        "MB",
+        "MB, plain",
+    ]
     counts = ", ".join(f"``{name}`` {count}" for name, count in found["syncs"].items())
     tests = found["tests"]
     return [
@@ -77,10 +116,18 @@ def page(figures: Figures) -> str:
     """The page from the figures."""
     peers, multimodal, memory, growth = (figures[name] for name in BENCHMARKS)
     official = multimodal["milliseconds"]["official procedure"]
-    shares = [f"``{name}`` {value / official:.2f}" for name, value in multimodal["milliseconds"].items() if name != "official procedure"]
+    shares = [
+        f"``{name}`` {value / official:.2f}"
+        for name, value in multimodal["milliseconds"].items()
+        if name != "official procedure"
+    ]
     fits = growth["exponents"]
     slopes = [
-        [quantity, size, *(f"{fits[f'{unit}, {axis}, {name}']:.2f}" for name in ("auto", "gradients", "low"))]
+        [
+            quantity,
+            size,
+            *(f"{fits[f'{unit}, {axis}, {name}']:.2f}" for name in ("auto", "gradients", "low")),
+        ]
         for quantity, unit in (("time", "milliseconds"), ("peak memory", "megabytes"))
         for size, axis in (("n", "n"), ("d", "d"))
     ]
@@ -128,7 +175,9 @@ def main() -> None:
             continue
         target = KEPT / (name if name == "growth" else f"{name}.json")
         command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}", "--out", str(target)]
-        subprocess.run(command, check=True, cwd=HERE.parent, env={**os.environ, "PYTHONPATH": str(HERE.parent)})
+        subprocess.run(
+            command, check=True, cwd=HERE.parent, env={**os.environ, "PYTHONPATH": str(HERE.parent)}
+        )
         if name == "growth":
             shutil.move(KEPT / "growth.png", HERE / "speed.png")
     (HERE / "speed.rst").write_text(page(kept()))

@@ -54,7 +54,9 @@ def degenerate(strategy: Strategy) -> list[tuple[str, str]]:
         if "state" in bound.inputs:
             inputs["state"] = gs.State()
         try:
-            direction = bound(given.expand(3, *given.shape) if "cross" in bound.inputs else given, **inputs).tolist()
+            direction = bound(
+                given.expand(3, *given.shape) if "cross" in bound.inputs else given, **inputs
+            ).tolist()
             found.append((case, "(" + ", ".join(f"{x + 0.0:.4g}" for x in direction) + ")"))
         except gs.InputError as error:
             found.append((case, f"an error: {error}"))
@@ -65,39 +67,68 @@ def readme_table() -> str:
     """The README's table: name, what it does, when it is non-conflicting, source."""
     lines = ["| name | what it does | non-conflicting | source |", "|---|---|---|---|"]
     for strategy in shipped():
-        safe = [claim.condition or "yes" for claim in strategy.claims if claim.name == "non-conflicting"]
+        safe = [
+            claim.condition or "yes" for claim in strategy.claims if claim.name == "non-conflicting"
+        ]
         if safe and remembers(strategy):
             safe[-1] += ", from a fresh state"
         paper = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[\1](https://arxiv.org/abs/\1)", strategy.paper)
-        lines.append(f"| `{strategy.name}` | {summary(strategy)} | {'; '.join(dict.fromkeys(safe))} | {paper} |")
+        lines.append(
+            f"| `{strategy.name}` | {summary(strategy)} | {'; '.join(dict.fromkeys(safe))} | {paper} |"
+        )
     return "\n".join(lines)
 
 
 def renew_readme(text: str) -> str:
     """The README with its table of strategies made anew."""
-    return re.sub(r"\| name \| what it does \|.*?(?=\n\n)", lambda _: readme_table(), text, count=1, flags=re.S)
+    return re.sub(
+        r"\| name \| what it does \|.*?(?=\n\n)",
+        lambda _: readme_table(),
+        text,
+        count=1,
+        flags=re.S,
+    )
 
 
 def write_pages(docs: Path) -> list[Path]:
     """Write `strategies/index.rst` and `strategies/NAME.rst`; pages of strategies that are gone are removed."""
-    environment = Environment(loader=FileSystemLoader(docs / "_templates"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(docs / "_templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["link"] = link
     folder = docs / "strategies"
     folder.mkdir(exist_ok=True)
-    texts = {"index": environment.get_template("strategies.rst.jinja").render(strategies=shipped(), summary=summary)}
+    texts = {
+        "index": environment.get_template("strategies.rst.jinja").render(
+            strategies=shipped(), summary=summary
+        )
+    }
     for strategy in shipped():
-        names = [n for n, p in inspect.signature(strategy.function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
+        names = [
+            n
+            for n, p in inspect.signature(strategy.function).parameters.items()
+            if p.kind is not p.KEYWORD_ONLY
+        ]
         inputs = [(name, name in strategy.inputs) for name in names]
         path = f"{strategy.function.__module__}.{strategy.function.__name__}"
         texts[strategy.name] = environment.get_template("strategy.rst.jinja").render(
-            strategy=strategy, inputs=inputs, path=path, degenerate=degenerate(strategy), remembers=remembers(strategy)
+            strategy=strategy,
+            inputs=inputs,
+            path=path,
+            degenerate=degenerate(strategy),
+            remembers=remembers(strategy),
         )
     for old in folder.glob("*.rst"):
         if old.stem not in texts:
             old.unlink()
     for name, text in texts.items():
         page = folder / f"{name}.rst"
-        if not page.exists() or page.read_text() != text:  # so that only what changed is built again
+        if (
+            not page.exists() or page.read_text() != text
+        ):  # so that only what changed is built again
             page.write_text(text)
     return sorted(folder.glob("*.rst"))
 

@@ -22,7 +22,12 @@ def place(end: dict[str, Any]) -> str:
 
 def table(title: str, starts: list[list[float]], ends: Ends) -> list[str]:
     """A list-table of a version."""
-    lines = [f".. list-table:: {title}: where runs end", "   :header-rows: 1", "", "   * - strategy"]
+    lines = [
+        f".. list-table:: {title}: where runs end",
+        "   :header-rows: 1",
+        "",
+        "   * - strategy",
+    ]
     lines += [f"     - from ({a:g}, {b:g})" for a, b in starts]
     for name, found in ends.items():
         lines += [f"   * - ``{name}``", *(f"     - {place(end)}" for end in found)]
@@ -39,7 +44,10 @@ def verdict(title: str, ends: Ends) -> str:
 
 def page(found: dict[str, Any]) -> str:
     """The page from the outcomes."""
-    versions, steps = found["versions"], " and ".join(f"{count:,}" for count in found["steps"].values())
+    versions, steps = (
+        found["versions"],
+        " and ".join(f"{count:,}" for count in found["steps"].values()),
+    )
     lines = [
         "The two-parameter toy", "=====================", "",
         "Two objectives of two parameters with a curved valley (the tasks ``toy`` and ``toy-cagrad``), descended with Adam at 1e-3 from every start:",
@@ -59,7 +67,16 @@ def page(found: dict[str, Any]) -> str:
 def main() -> None:
     """Run the example and write the three files."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, str(HERE.parent / "examples" / "toy.py"), "--out", folder, *sys.argv[1:]], check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                str(HERE.parent / "examples" / "toy.py"),
+                "--out",
+                folder,
+                *sys.argv[1:],
+            ],
+            check=True,
+        )
         outcomes = json.loads((Path(folder) / "outcomes.json").read_text())
         (HERE / "toy.rst").write_text(page(outcomes))
         shutil.copy(Path(folder) / "outcomes.json", HERE / "toy.json")

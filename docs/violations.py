@@ -22,7 +22,9 @@ DRAWS = 2000
 HURT = -1e-6  # a cosine below this
 
 
-def directions(name: str, n: int, d: int, draws: int, seed: int) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def directions(
+    name: str, n: int, d: int, draws: int, seed: int
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """(J, cosines of the direction with each row) for standard normal rows."""
     strategy = gs.get_strategy(name)
     rng = np.random.default_rng([seed, n, d])
@@ -35,10 +37,15 @@ def directions(name: str, n: int, d: int, draws: int, seed: int) -> Iterator[tup
         yield rows, rows @ found / norms / length if length > 1e-6 * norms.min() else np.zeros(n)
 
 
-def rate(name: str, n: int, d: int, draws: int, seed: int = 0, all_of_them: bool = False) -> float | None:
+def rate(
+    name: str, n: int, d: int, draws: int, seed: int = 0, all_of_them: bool = False
+) -> float | None:
     """The share of draws in which some objective (or every one) is hurt, in percent; None where the strategy does not take n objectives."""
     try:
-        hurt = [(cosines < HURT).all() if all_of_them else (cosines < HURT).any() for _, cosines in directions(name, n, d, draws, seed)]
+        hurt = [
+            (cosines < HURT).all() if all_of_them else (cosines < HURT).any()
+            for _, cosines in directions(name, n, d, draws, seed)
+        ]
     except gs.InputError:
         return None
     return 100 * float(np.mean(hurt))
@@ -58,7 +65,10 @@ def page(draws: int = DRAWS) -> str:
         "``python docs/violations.py``.", "", ".. list-table::", "   :header-rows: 1", "", "   * - strategy", *(f"     - {h}" for h in head),
     ]  # fmt: skip
     for name in STRATEGIES:
-        lines += [f"   * - ``{name}``", *(f"     - {shown(rate(name, n, d, draws))}" for n, d in SHAPES)]
+        lines += [
+            f"   * - ``{name}``",
+            *(f"     - {shown(rate(name, n, d, draws))}" for n, d in SHAPES),
+        ]
         print(name, file=sys.stderr)
     ascent = rate("imtl-g", 3, 4, 10 * draws, all_of_them=True)
     lines += [

@@ -35,10 +35,15 @@ def figures(record: gs.Record) -> dict[str, float]:
         if len(group.objectives) > 1:
             if group.conflicts is not None:
                 found[f"conflicts/{group.name}"] = float(len(group.conflicts))
-                found[f"cosine/{group.name}"] = group.mean_cosine  # orthogonal gradients are in conflict half the time
+                found[f"cosine/{group.name}"] = (
+                    group.mean_cosine
+                )  # orthogonal gradients are in conflict half the time
             if group.weights is not None:
                 weights = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
-                found |= {f"weight/{group.name}/{name}": float(weight) for name, weight in zip(group.objectives, weights, strict=True)}
+                found |= {
+                    f"weight/{group.name}/{name}": float(weight)
+                    for name, weight in zip(group.objectives, weights, strict=True)
+                }
     return found
 
 
@@ -61,8 +66,12 @@ class TwoDigits(lightning.LightningModule):
         optimizer = self.optimizers()
         losses = self.problem.losses(self.model, batch)
         optimizer.zero_grad()
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # there is one with precision="16-mixed"
-        record = self.surgery.backward(losses, scaler=scaler)  # in place of self.manual_backward(sum(losses.values()))
+        scaler = getattr(
+            self.trainer.precision_plugin, "scaler", None
+        )  # there is one with precision="16-mixed"
+        record = self.surgery.backward(
+            losses, scaler=scaler
+        )  # in place of self.manual_backward(sum(losses.values()))
         optimizer.step()
         self.log_dict(figures(record))
 
@@ -76,12 +85,20 @@ class TwoDigits(lightning.LightningModule):
 
     def validation_step(self, batch: list[torch.Tensor], index: int) -> None:
         accuracies = self.problem.metrics(self.model, batch)
-        self.log_dict({f"accuracy/{name}": value for name, value in accuracies.items()}, on_epoch=True, batch_size=len(batch[0]))
+        self.log_dict(
+            {f"accuracy/{name}": value for name, value in accuracies.items()},
+            on_epoch=True,
+            batch_size=len(batch[0]),
+        )
 
     def train_dataloader(self) -> DataLoader:
         """The order of an epoch follows from (seed, epoch) alone, so that a resumed run sees the batches that an uninterrupted one does."""
         data = TensorDataset(*self.problem.train)
-        return DataLoader(data, batch_size=64, sampler=DistributedSampler(data, num_replicas=1, rank=0, seed=self.hparams.seed))
+        return DataLoader(
+            data,
+            batch_size=64,
+            sampler=DistributedSampler(data, num_replicas=1, rank=0, seed=self.hparams.seed),
+        )
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(TensorDataset(*self.problem.validation), batch_size=500)
@@ -96,28 +113,53 @@ def show(log: Path, strategy: str) -> None:
     for epoch in epochs:
         table.add_column(f"epoch {epoch}", justify="right")
     for name in rows[0]:
-        values = {epoch: [float(row[name]) for row in rows if int(row["epoch"]) == epoch and row[name]] for epoch in epochs}
+        values = {
+            epoch: [float(row[name]) for row in rows if int(row["epoch"]) == epoch and row[name]]
+            for epoch in epochs
+        }
         if name not in ("epoch", "step"):
-            table.add_row(name, *(f"{sum(found) / len(found):.4g}" if found else "" for found in values.values()))
+            table.add_row(
+                name,
+                *(f"{sum(found) / len(found):.4g}" if found else "" for found in values.values()),
+            )
     Console().print(table)
 
 
 @app.command()
 def main(
-    strategy: Annotated[str, typer.Option(help="A strategy's name; options in brackets, as in 'cagrad(c=0.4)'.")] = "gradvac",
+    strategy: Annotated[
+        str, typer.Option(help="A strategy's name; options in brackets, as in 'cagrad(c=0.4)'.")
+    ] = "gradvac",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="At most so many steps an epoch.", show_default="all")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="At most so many steps an epoch.", show_default="all")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    precision: Annotated[str, typer.Option(help="As Lightning takes it: '32-true', 'bf16-mixed', or '16-mixed' on a GPU.")] = "32-true",
-    resume: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A checkpoint to go on from.")] = None,
-    out: Annotated[Path, typer.Option(help="Where checkpoints and logs go.")] = Path("lightning_runs"),
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="As Lightning takes it: '32-true', 'bf16-mixed', or '16-mixed' on a GPU."
+        ),
+    ] = "32-true",
+    resume: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A checkpoint to go on from.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where checkpoints and logs go.")] = Path(
+        "lightning_runs"
+    ),
 ) -> None:
     """Train on MultiMNIST with Lightning and print what was logged."""
     lightning.seed_everything(seed, verbose=False)
     module = TwoDigits(strategy, seed)
     logger = CSVLogger(out, name="logs")  # a new version_N at each run
     # at the very end of an epoch, so that a resumed run begins the next one
-    checkpoints = ModelCheckpoint(out / "checkpoints", filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False)
+    checkpoints = ModelCheckpoint(
+        out / "checkpoints",
+        filename="{epoch}",
+        save_top_k=-1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
     trainer = lightning.Trainer(
         max_epochs=epochs,
         limit_train_batches=steps,
@@ -134,7 +176,9 @@ def main(
     )
     trainer.fit(module, ckpt_path=resume, weights_only=True)
     show(Path(logger.log_dir) / "metrics.csv", strategy)
-    print(f"{trainer.global_step} steps; {module.surgery}; checkpoints: {', '.join(sorted(str(p) for p in (out / 'checkpoints').iterdir()))}")
+    print(
+        f"{trainer.global_step} steps; {module.surgery}; checkpoints: {', '.join(sorted(str(p) for p in (out / 'checkpoints').iterdir()))}"
+    )
 
 
 if __name__ == "__main__":

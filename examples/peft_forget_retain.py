@@ -43,7 +43,10 @@ def make_people(seed: int) -> Tensor:
     for person in torch.randperm(NAMES * NAMES, generator=draw).tolist():
         row = [BEGIN, FIRST + person // NAMES, LAST + person % NAMES]
         for question in range(len(QUESTIONS)):
-            row += [ASK + question, ANSWER + VALUES * question + int(torch.randint(VALUES, (), generator=draw))]
+            row += [
+                ASK + question,
+                ANSWER + VALUES * question + int(torch.randint(VALUES, (), generator=draw)),
+            ]
         people.append(row)
     return torch.tensor(people)
 
@@ -52,7 +55,9 @@ def log_likelihood(model: torch.nn.Module, rows: Tensor) -> Tensor:
     """log p [n, 3] of each answer, given the person and what comes before."""
     logits = model(input_ids=rows).logits[:, 3:-1:2]  # at each question
     answers = rows[:, 4::2]
-    return -cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none").view(answers.shape)
+    return -cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none").view(
+        answers.shape
+    )
 
 
 def learn(rows: Tensor, seed: int, steps: int) -> LlamaForCausalLM:
@@ -70,13 +75,18 @@ def learn(rows: Tensor, seed: int, steps: int) -> LlamaForCausalLM:
 
 
 # [losses]
-def losses(model: PeftModel, forget: Tensor, reference: Tensor, retain: Tensor, beta: float = 0.5) -> dict[str, Tensor]:
+def losses(
+    model: PeftModel, forget: Tensor, reference: Tensor, retain: Tensor, beta: float = 0.5
+) -> dict[str, Tensor]:
     """The two objectives; `reference` is log p [n, 3] of the answers to be forgotten before anything was forgotten.
 
     forget = −(2/β) mean log σ(−β log(p / p_ref)), bounded below by 0 (Zhang et al. 2024, arXiv:2404.05868, equation 3); retain = −mean log p.
     """
     ratio = (log_likelihood(model, forget) - reference).sum(1)
-    return {"forget": -2 / beta * logsigmoid(-beta * ratio).mean(), "retain": -log_likelihood(model, retain).mean()}
+    return {
+        "forget": -2 / beta * logsigmoid(-beta * ratio).mean(),
+        "retain": -log_likelihood(model, retain).mean(),
+    }
 
 
 # [end]
@@ -92,7 +102,9 @@ class Outcome:
     retain_right: float
 
 
-Run = tuple[Outcome, float, float, float]  # shares of steps in conflict, and with retain risen; mean cosine
+Run = tuple[
+    Outcome, float, float, float
+]  # shares of steps in conflict, and with retain risen; mean cosine
 
 
 @torch.no_grad()
@@ -107,7 +119,15 @@ def examine(model: torch.nn.Module, forget: Tensor, reference: Tensor, retain: T
 
 
 # [unlearn]
-def unlearn(base: LlamaForCausalLM, forget: Tensor, retain: Tensor, surgery_options: dict, steps: int, lr: float, seed: int) -> Run:
+def unlearn(
+    base: LlamaForCausalLM,
+    forget: Tensor,
+    retain: Tensor,
+    surgery_options: dict,
+    steps: int,
+    lr: float,
+    seed: int,
+) -> Run:
     """LoRA beside a copy of the base, trained on both objectives.
 
     Returns the outcome, two shares of steps in percent (those in conflict, and those after which retain's loss on the same rows had risen),
@@ -115,17 +135,23 @@ def unlearn(base: LlamaForCausalLM, forget: Tensor, retain: Tensor, surgery_opti
     """
     torch.manual_seed(seed)
     layers = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    model = get_peft_model(copy.deepcopy(base), LoraConfig(r=8, lora_alpha=16, target_modules=layers))
+    model = get_peft_model(
+        copy.deepcopy(base), LoraConfig(r=8, lora_alpha=16, target_modules=layers)
+    )
     with torch.no_grad(), model.disable_adapter():
         reference = log_likelihood(model, forget)
-    surgery = gs.Surgery(parameters=model, seed=seed, **surgery_options)  # frozen parameters stay out of it
+    surgery = gs.Surgery(
+        parameters=model, seed=seed, **surgery_options
+    )  # frozen parameters stay out of it
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr)
     conflicts = risen = 0
     cosine = 0.0
     for _ in range(steps):
         some = retain[torch.randint(len(retain), (16,))]
         found = losses(model, forget, reference, some)
-        group = gs.inspect(found, model)["forget+retain"]  # for the table: `sum` itself measures no gradient
+        group = gs.inspect(found, model)[
+            "forget+retain"
+        ]  # for the table: `sum` itself measures no gradient
         conflicts += bool(group.conflicts)
         cosine += group.mean_cosine / steps
         optimizer.zero_grad()
@@ -134,15 +160,27 @@ def unlearn(base: LlamaForCausalLM, forget: Tensor, retain: Tensor, surgery_opti
         # [end of the step]
         with torch.no_grad():
             risen += bool(losses(model, forget, reference, some)["retain"] > found["retain"])
-    return examine(model, forget, reference, retain), 100 * conflicts / steps, 100 * risen / steps, cosine
+    return (
+        examine(model, forget, reference, retain),
+        100 * conflicts / steps,
+        100 * risen / steps,
+        cosine,
+    )
 
 
 @app.command()
 def main(
-    strategy: Annotated[list[str], typer.Option(help="A strategy's name, options in brackets as in 'cagrad(c=0.4)'; may be repeated.")] = DEFAULT,
+    strategy: Annotated[
+        list[str],
+        typer.Option(
+            help="A strategy's name, options in brackets as in 'cagrad(c=0.4)'; may be repeated."
+        ),
+    ] = DEFAULT,
     protect: Annotated[bool, typer.Option(help="Also the sum with protect='retain'.")] = True,
     steps: Annotated[int, typer.Option(min=1, help="Steps of unlearning.")] = 150,
-    pretraining: Annotated[int, typer.Option(min=1, help="Steps in which the model learns everybody.")] = 150,
+    pretraining: Annotated[
+        int, typer.Option(min=1, help="Steps in which the model learns everybody.")
+    ] = 150,
     lr: Annotated[float, typer.Option(help="The learning rate of unlearning.")] = 0.1,
     seeds: Annotated[int, typer.Option(min=1, help="How many models, each of other people.")] = 2,
 ) -> None:
@@ -156,7 +194,9 @@ def main(
         forget, retain = people[:8], people[8:]
         base = learn(people, seed, pretraining)
         with torch.no_grad():
-            found["before"].append((examine(base, forget, log_likelihood(base, forget), retain), *3 * (float("nan"),)))
+            found["before"].append(
+                (examine(base, forget, log_likelihood(base, forget), retain), *3 * (float("nan"),))
+            )
         for name, options in runs.items():
             found[name].append(unlearn(base, forget, retain, options, steps, lr, seed))
     show(found, f"8 people to forget, 56 to retain; {steps} steps of LoRA with SGD; {seeds} seeds")
@@ -165,12 +205,30 @@ def main(
 def show(found: dict[str, list[Run]], title: str) -> None:
     """A row for each run; a number for each seed."""
     table = Table(title=title)
-    for column in ("", "forget: NPO", "forget: right", "retain: loss", "retain: right", "in conflict (cosine)", "retain rose"):
+    for column in (
+        "",
+        "forget: NPO",
+        "forget: right",
+        "retain: loss",
+        "retain: right",
+        "in conflict (cosine)",
+        "retain rose",
+    ):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, seeds in found.items():
-        cells = [" ".join(f"{getattr(outcome, loss):.3f}" for outcome, *_ in seeds) for loss in ("forget", "retain")]
-        right = [" ".join(f"{getattr(outcome, share):.0f}" for outcome, *_ in seeds) + " %" for share in ("forget_right", "retain_right")]
-        shares = [" ".join(f"{outcome[i]:.0f}" for outcome in seeds) + " %" for i in (1, 2)] if name != "before" else []
+        cells = [
+            " ".join(f"{getattr(outcome, loss):.3f}" for outcome, *_ in seeds)
+            for loss in ("forget", "retain")
+        ]
+        right = [
+            " ".join(f"{getattr(outcome, share):.0f}" for outcome, *_ in seeds) + " %"
+            for share in ("forget_right", "retain_right")
+        ]
+        shares = (
+            [" ".join(f"{outcome[i]:.0f}" for outcome in seeds) + " %" for i in (1, 2)]
+            if name != "before"
+            else []
+        )
         if shares:
             shares[0] += " (" + " ".join(f"{cosine:.2f}" for *_, cosine in seeds) + ")"
         table.add_row(name, cells[0], right[0], cells[1], right[1], *shares)

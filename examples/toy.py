@@ -22,7 +22,20 @@ from gradsurgery.tasks.toy import CAGRAD, NASH, Toy
 
 FAMO = "famo(weight_decay=0, minimum={'first': -2.1, 'second': -21.0})"  # its authors' bounds for this toy, and no decay of the logits
 PLANS = {
-    "nash": (NASH, ["sum", "pcgrad", "cagrad(c=0.4)", "config", "mgda", "imtl-g", "nash-mtl", "aligned-mtl", FAMO]),
+    "nash": (
+        NASH,
+        [
+            "sum",
+            "pcgrad",
+            "cagrad(c=0.4)",
+            "config",
+            "mgda",
+            "imtl-g",
+            "nash-mtl",
+            "aligned-mtl",
+            FAMO,
+        ],
+    ),
     "cagrad": (CAGRAD, ["sum", "cagrad(c=0.5)"]),
 }
 REACHED = 0.1  # distance from the Pareto set that counts as on it
@@ -60,10 +73,20 @@ def draw(paths: dict[str, dict[str, list[list[list[float]]]]], file: Path) -> No
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.1 * columns, 3.0 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    grid = torch.stack(torch.meshgrid(torch.linspace(-10, 10, 200), torch.linspace(-10, 10, 200), indexing="xy"), -1).double()
+    grid = torch.stack(
+        torch.meshgrid(torch.linspace(-10, 10, 200), torch.linspace(-10, 10, 200), indexing="xy"),
+        -1,
+    ).double()
     for axis, (version, strategy) in zip(axes, panels, strict=False):
         toy = PLANS[version][0]
-        axis.contour(grid[..., 0], grid[..., 1], toy.losses(grid).sum(-1), levels=22, linewidths=0.4, cmap="Greys_r")
+        axis.contour(
+            grid[..., 0],
+            grid[..., 1],
+            toy.losses(grid).sum(-1),
+            levels=22,
+            linewidths=0.4,
+            cmap="Greys_r",
+        )
         front, _ = toy.front()
         axis.plot(front[:, 0], front[:, 1], color="0.6", linewidth=5, solid_capstyle="butt")
         for path in paths[version][strategy]:
@@ -71,8 +94,17 @@ def draw(paths: dict[str, dict[str, list[list[list[float]]]]], file: Path) -> No
             reached = float(toy.distance(torch.tensor(path[-1]))) < REACHED
             axis.plot(x, y, color="C0" if reached else "C3", linewidth=1.3)
             axis.plot(x[0], y[0], "o", color="black", markersize=3)
-            axis.plot(x[-1], y[-1], "*" if reached else "X", color="C0" if reached else "C3", markersize=9, zorder=5)
-        axis.set_title(f"{strategy}" + (" (CAGrad's version)" if version == "cagrad" else ""), fontsize=9)
+            axis.plot(
+                x[-1],
+                y[-1],
+                "*" if reached else "X",
+                color="C0" if reached else "C3",
+                markersize=9,
+                zorder=5,
+            )
+        axis.set_title(
+            f"{strategy}" + (" (CAGrad's version)" if version == "cagrad" else ""), fontsize=9
+        )
         axis.set_xlim(-10.5, 10.5)
         axis.set_ylim(-10.5, 10.5)
         axis.tick_params(labelsize=7)
@@ -84,10 +116,19 @@ def draw(paths: dict[str, dict[str, list[list[list[float]]]]], file: Path) -> No
 
 @app.command()
 def main(
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each run. Default: the papers' 50,000 and 100,000.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of each run. Default: the papers' 50,000 and 100,000."),
+    ] = None,
     version: Annotated[str, typer.Option(help="nash, cagrad, or both.")] = "both",
-    strategies: Annotated[str, typer.Option(help="Strategies, separated by semicolons. Default: those whose outcomes are known.")] = "",
-    processes: Annotated[int, typer.Option(min=1, help="How many runs at once.")] = os.cpu_count() or 1,
+    strategies: Annotated[
+        str,
+        typer.Option(
+            help="Strategies, separated by semicolons. Default: those whose outcomes are known."
+        ),
+    ] = "",
+    processes: Annotated[int, typer.Option(min=1, help="How many runs at once.")] = os.cpu_count()
+    or 1,
     out: Annotated[Path, typer.Option(help="Folder for outcomes.json and toy.png.")] = Path("toy"),
 ) -> None:
     """Run the toy and say who reaches the Pareto front from where."""
@@ -95,32 +136,53 @@ def main(
     jobs = [
         (v, s, start)
         for v in chosen
-        for s in ([gs.get_strategy(s) and s for s in strategies.split(";")] if strategies else PLANS[v][1])
+        for s in (
+            [gs.get_strategy(s) and s for s in strategies.split(";")] if strategies else PLANS[v][1]
+        )
         for start in range(len(PLANS[v][0].starts))
     ]
     out.mkdir(parents=True, exist_ok=True)
     paths: dict[str, dict[str, list[list[list[float]]]]] = {}
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = [(v, s, pool.submit(descend, PLANS[v][0], s, start, steps or PLANS[v][0].steps)) for v, s, start in jobs]
+        waiting = [
+            (v, s, pool.submit(descend, PLANS[v][0], s, start, steps or PLANS[v][0].steps))
+            for v, s, start in jobs
+        ]
         for v, s, future in track(waiting, "runs", console=Console(stderr=True)):
             paths.setdefault(v, {}).setdefault(s, []).append(future.result())
     outcomes = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "gradsurgery": gs.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "gradsurgery": gs.__version__,
+        },
         "steps": {v: steps or PLANS[v][0].steps for v in chosen},
         "starts": {v: PLANS[v][0].starts for v in chosen},
-        "ends": {v: {s: [end(PLANS[v][0], path) for path in found] for s, found in paths[v].items()} for v in paths},
+        "ends": {
+            v: {s: [end(PLANS[v][0], path) for path in found] for s, found in paths[v].items()}
+            for v in paths
+        },
     }
     (out / "outcomes.json").write_text(json.dumps(outcomes, indent=1))
     draw(paths, out / "toy.png")
     console = Console(width=max(118, Console().width))
     for v in chosen:
-        table = Table(title=f"{v}: where runs end, and whether that is the Pareto set (distance < {REACHED})", title_justify="left")
+        table = Table(
+            title=f"{v}: where runs end, and whether that is the Pareto set (distance < {REACHED})",
+            title_justify="left",
+        )
         table.add_column("strategy")
         for start in PLANS[v][0].starts:
             table.add_column(f"from ({start[0]:g}, {start[1]:g})", justify="right")
         for s, ends in outcomes["ends"][v].items():
-            table.add_row(s, *(f"({e['x'][0]:.2f}, {e['x'][1]:.2f}) {'yes' if e['distance'] < REACHED else 'NO'}" for e in ends))
+            table.add_row(
+                s,
+                *(
+                    f"({e['x'][0]:.2f}, {e['x'][1]:.2f}) {'yes' if e['distance'] < REACHED else 'NO'}"
+                    for e in ends
+                ),
+            )
         console.print(table)
     console.print(f"outcomes: {out / 'outcomes.json'}\npicture:  {out / 'toy.png'}")
 

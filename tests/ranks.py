@@ -54,7 +54,10 @@ def main(rank, world, store):
     said("ddp in a group", lambda: gs.Surgery("mgda", {"g": ddp}))
     said("ddp, one-shot", lambda: gs.backward(losses(ddp.module), ddp, "mgda"))
     said("ddp, composable", lambda: gs.Surgery("mgda", replicate(Net())))
-    said("fsdp1", lambda: gs.Surgery("mgda", FullyShardedDataParallel(Net(), device_id=torch.device("cpu"))))
+    said(
+        "fsdp1",
+        lambda: gs.Surgery("mgda", FullyShardedDataParallel(Net(), device_id=torch.device("cpu"))),
+    )
     mesh = init_device_mesh("cpu", (world,))
     spread = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Replicate()]))
     said("dtensor", lambda: gs.Surgery("mgda", [spread]))
@@ -71,7 +74,9 @@ def main(rank, world, store):
     said("plain, inspect", lambda: gs.inspect(losses(plain), plain))
     said("plain, list", lambda: gs.backward(losses(plain), list(plain.parameters()), "mgda"))
     said("plain, no parameters", lambda: gs.backward(losses(plain), None, "mgda"))
-    said("plain, None", lambda: gs.Surgery("mgda", plain, process_group=None).backward(losses(plain)))
+    said(
+        "plain, None", lambda: gs.Surgery("mgda", plain, process_group=None).backward(losses(plain))
+    )
     said("inspect, None", lambda: gs.inspect(losses(plain), plain, process_group=None))
     said("one-shot, None", lambda: gs.backward(losses(plain), plain, "mgda", process_group=None))
     said("ddp, None", lambda: gs.Surgery("mgda", ddp, process_group=None))

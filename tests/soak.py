@@ -22,10 +22,17 @@ class Transformer(nn.Module):
 
     def __init__(self, tokens=12, width=32):
         super().__init__()
-        self.embed, self.place = nn.Embedding(tokens, width), nn.Parameter(0.1 * torch.randn(16, width))
+        self.embed, self.place = (
+            nn.Embedding(tokens, width),
+            nn.Parameter(0.1 * torch.randn(16, width)),
+        )
         layer = nn.TransformerEncoderLayer(width, 4, 64, dropout=0.1, batch_first=True)
         self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.next, self.parity, self.first = nn.Linear(width, tokens), nn.Linear(width, 2), nn.Linear(width, tokens)
+        self.next, self.parity, self.first = (
+            nn.Linear(width, tokens),
+            nn.Linear(width, 2),
+            nn.Linear(width, tokens),
+        )
 
     def forward(self, x):
         mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
@@ -35,7 +42,10 @@ class Transformer(nn.Module):
 
 def batch(generator):
     """Sequences that count up by one or two from a random start."""
-    start, by = torch.randint(12, (16, 1), generator=generator), torch.randint(1, 3, (16, 1), generator=generator)
+    start, by = (
+        torch.randint(12, (16, 1), generator=generator),
+        torch.randint(1, 3, (16, 1), generator=generator),
+    )
     return (start + by * torch.arange(16)) % 12, by[:, 0] - 1
 
 
@@ -54,7 +64,11 @@ def main(name):
         with torch.autocast("cpu", torch.float16):
             following, parity, first = model(x)
             entropy = nn.functional.cross_entropy
-            losses = {"next": entropy(following.flatten(0, 1), x[:, 1:].flatten()), "parity": entropy(parity, by), "first": entropy(first, x[:, 0])}
+            losses = {
+                "next": entropy(following.flatten(0, 1), x[:, 1:].flatten()),
+                "parity": entropy(parity, by),
+                "first": entropy(first, x[:, 0]),
+            }
         if bad := rnd.random() < 0.05:
             spoiled = rnd.choice(sorted(losses))
             losses[spoiled] = losses[spoiled] * rnd.choice([torch.inf, -torch.inf, torch.nan])
@@ -73,7 +87,14 @@ def main(name):
         if step in (50, STEPS):
             peaks[step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     mean = lambda part: sum(part) / len(part)  # noqa: E731
-    found = {"first": mean(seen[:20]), "last": mean(seen[-20:]), "peak": peaks, "skipped": skipped, "injected": injected, "steps": record.step + 1}
+    found = {
+        "first": mean(seen[:20]),
+        "last": mean(seen[-20:]),
+        "peak": peaks,
+        "skipped": skipped,
+        "injected": injected,
+        "steps": record.step + 1,
+    }
     print(json.dumps({**found, "scales": [min(scales), max(scales)]}))
 
 

@@ -69,7 +69,9 @@ def test_a_gradient_that_is_not_finite_names_objective_and_group(strategy, value
     before, state = grads(model), plain(surgery.state_dict())
     losses = model.losses()
     losses["visual"] = Poison.apply(losses["visual"], value)
-    with pytest.raises(gs.NonFiniteError, match=r"'visual'.*'fused\+visual'|'fused\+visual'.*'visual'"):
+    with pytest.raises(
+        gs.NonFiniteError, match=r"'visual'.*'fused\+visual'|'fused\+visual'.*'visual'"
+    ):
         step(surgery, losses, model.losses)
     assert same(before, grads(model))
     assert plain(surgery.state_dict()) == state
@@ -79,7 +81,10 @@ def test_a_bad_gradient_inside_one_head_only():
     model = TwoEncoders()
     model.losses()
     hidden = model.audio(torch.ones(2, 4, dtype=torch.float64))
-    losses = {"a": hidden.sum(), "b": Poison.apply(model.audio_head(hidden.detach()), math.nan).sum()}
+    losses = {
+        "a": hidden.sum(),
+        "b": Poison.apply(model.audio_head(hidden.detach()), math.nan).sum(),
+    }
     for strategy in ("sum", "mgda"):
         with pytest.raises(gs.NonFiniteError, match=r"objective 'b' in group 'b'"):
             gs.backward(losses, model, strategy, retain_graph=True)
@@ -90,7 +95,9 @@ def test_ignore_lets_them_pass(strategy):
     model = TwoEncoders()
     losses = model.losses()
     losses["audio"] = losses["audio"] * math.inf
-    record = step(gs.Surgery(ready(strategy, "fused"), model, nonfinite="ignore"), losses, model.losses)
+    record = step(
+        gs.Surgery(ready(strategy, "fused"), model, nonfinite="ignore"), losses, model.losses
+    )
     assert not torch.isfinite(model.audio[0].weight.grad).all()
     assert torch.isfinite(model.visual[0].weight.grad).all()
     assert set(record) == {"audio+fused", "fused+visual", "audio", "fused", "visual"}
@@ -181,7 +188,11 @@ def compiled_losses():
 
     def losses():
         a, v = model.audio(x), model.visual(y)
-        return model.fusion(torch.cat([a, v], 1)).exp().mean(), model.audio_head(a).pow(2).mean(), model.visual_head(v).exp().mean()
+        return (
+            model.fusion(torch.cat([a, v], 1)).exp().mean(),
+            model.audio_head(a).pow(2).mean(),
+            model.visual_head(v).exp().mean(),
+        )
 
     return model, torch.compile(losses, backend="aot_eager", fullgraph=True)
 
@@ -207,7 +218,12 @@ def combining(model, surgery, seed):
 
 # mode -> (strategies, options of Surgery, what comes before, the call)
 MODES = {
-    "plain": (["mgda", "test-counting", "scaled-sum", "random", "famo", "moco"], {}, plainly, plainly),
+    "plain": (
+        ["mgda", "test-counting", "scaled-sum", "random", "famo", "moco"],
+        {},
+        plainly,
+        plainly,
+    ),
     "scaler": (["mgda", "uw", "moco"], {}, scaled, scaled),
     "overflow": (["mgda", "uw"], {}, scaled, overflowing),
     "features": (["mgda", "famo"], {}, cut, cut),
@@ -227,12 +243,21 @@ def told(surgery):
         warnings.simplefilter("ignore")
         state = plain(surgery.state_dict())
     gathered = surgery._gathered
-    return state, None if gathered is None else (gathered.losses.names, plain(gathered.losses.tensors), plain(gathered.gradients))
+    return state, None if gathered is None else (
+        gathered.losses.names,
+        plain(gathered.losses.tensors),
+        plain(gathered.gradients),
+    )
 
 
 @pytest.mark.parametrize(
     ("mode", "name", "existing"),
-    [(mode, name, existing) for mode, found in MODES.items() for name in found[0] for existing in ((False, True) if mode == "plain" else (True,))],
+    [
+        (mode, name, existing)
+        for mode, found in MODES.items()
+        for name in found[0]
+        for existing in ((False, True) if mode == "plain" else (True,))
+    ],
 )
 def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, counting):
     """`.grad`, the state and later steps are as if the call had not been made, or as if it had been made whole."""
@@ -290,7 +315,13 @@ def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, 
 
 def test_a_strategy_that_raises_or_returns_nonsense(counting):
     model = TwoEncoders()
-    answers = {"raise": lambda: 1 / 0, "nan": lambda: [math.nan, 1.0], "shape": lambda: [1.0], "text": lambda: "weights", "none": lambda: None}
+    answers = {
+        "raise": lambda: 1 / 0,
+        "nan": lambda: [math.nan, 1.0],
+        "shape": lambda: [1.0],
+        "text": lambda: "weights",
+        "none": lambda: None,
+    }
 
     @gs.strategy("test-nonsense", paper="a test", scale="own")
     def nonsense(gram, *, kind="raise"):

@@ -12,7 +12,10 @@ from zoo import LEAST, SHIPPED, ready, step
 import gradsurgery as gs
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in LEAST and "cross" not in ready(name, "fused").inputs])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in SHIPPED if name not in LEAST and "cross" not in ready(name, "fused").inputs],
+)
 def test_equals_one_pass_per_loss(name):
     models = TwoEncoders(), TwoEncoders()
     for model, method in zip(models, ("gradients", "batched"), strict=True):
@@ -20,7 +23,9 @@ def test_equals_one_pass_per_loss(name):
         for seed in (0, 1):
             model.zero_grad()
             step(surgery, model.losses(seed), lambda model=model: model.losses(2))
-    for (key, expected), found in zip(grads(models[0]).items(), grads(models[1]).values(), strict=True):
+    for (key, expected), found in zip(
+        grads(models[0]).items(), grads(models[1]).values(), strict=True
+    ):
         assert (expected is None) == (found is None), key
         assert expected is None or torch.allclose(expected, found, rtol=1e-9, atol=1e-12), key
 
@@ -31,16 +36,25 @@ class Convolutional(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.convolution = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+        self.convolution = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)
+        )
         self.words = nn.Embedding(5, 8)
         self.attention = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
         self.tied = nn.Linear(8, 8)
 
     def losses(self):
         torch.manual_seed(1)
-        z = self.convolution(torch.randn(6, 1, 6, 6)).flatten(1).view(6, 2, 8) + self.words(torch.arange(2))
+        z = self.convolution(torch.randn(6, 1, 6, 6)).flatten(1).view(6, 2, 8) + self.words(
+            torch.arange(2)
+        )
         z = self.tied(self.tied(self.attention(z))).mean(1)
-        return {"a": F.cross_entropy(z, torch.arange(6)), "b": z.pow(2).mean(), "c": self.words.weight.pow(2).sum(), "d": (z[:, 0] - 1).abs().mean()}
+        return {
+            "a": F.cross_entropy(z, torch.arange(6)),
+            "b": z.pow(2).mean(),
+            "c": self.words.weight.pow(2).sum(),
+            "d": (z[:, 0] - 1).abs().mean(),
+        }
 
 
 def test_common_layers():

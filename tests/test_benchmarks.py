@@ -29,13 +29,24 @@ def step(name, n, **settings):
 def test_taps_and_low_memory_equal_gradients(name):
     n = 4 if len(CASES[name].objectives) > 1 else 3
     expected, record = step(name, n, method="gradients")
-    for settings in ({"method": "taps"}, {"method": "auto"}, {"memory": "low"}, {"memory": "low", "method": "gradients"}):
+    for settings in (
+        {"method": "taps"},
+        {"method": "auto"},
+        {"memory": "low"},
+        {"memory": "low", "method": "gradients"},
+    ):
         found, other = step(name, n, **settings)
         for group in record:
             size = abs(record[group].gram).max()
-            assert abs(record[group].gram - other[group].gram).max() <= 1e-5 * size, (settings, group)
+            assert abs(record[group].gram - other[group].gram).max() <= 1e-5 * size, (
+                settings,
+                group,
+            )
         for key, gradient in expected.items():
-            assert float((gradient - found[key]).norm()) <= 1e-5 * float(gradient.norm()), (settings, key)
+            assert float((gradient - found[key]).norm()) <= 1e-5 * float(gradient.norm()), (
+                settings,
+                key,
+            )
 
 
 def test_the_floor_and_the_passes_are_what_they_say():
@@ -44,10 +55,15 @@ def test_the_floor_and_the_passes_are_what_they_say():
     halves = {key: p.grad.clone() for key, p in model.named_parameters()}
     model.zero_grad()
     peers.plain(model, forward())
-    assert all(torch.allclose(2 * halves[key], p.grad, rtol=1e-4, atol=1e-6) for key, p in model.named_parameters())
+    assert all(
+        torch.allclose(2 * halves[key], p.grad, rtol=1e-4, atol=1e-6)
+        for key, p in model.named_parameters()
+    )
     assert len(peers.passes(model, forward())) == 3
     with pytest.warns(UserWarning, match="fails: ZeroDivisionError"):
-        found = peers.medians(model, forward, {"sum": peers.surgery("sum"), "fails": lambda model, losses: 1 / 0}, 3)
+        found = peers.medians(
+            model, forward, {"sum": peers.surgery("sum"), "fails": lambda model, losses: 1 / 0}, 3
+        )
     assert found["sum"] > 0
     assert "fails" not in found
 
@@ -58,13 +74,19 @@ def test_the_official_procedure_is_timed_on_the_right_names():
     expected = {key: p.grad.clone() for key, p in model.named_parameters()}
     model.zero_grad()
     peers.surgery("mmpareto(rescale='tensor')")(model, forward())
-    assert all(torch.allclose(expected[key], p.grad, rtol=1e-4, atol=1e-6) for key, p in model.named_parameters())
+    assert all(
+        torch.allclose(expected[key], p.grad, rtol=1e-4, atol=1e-6)
+        for key, p in model.named_parameters()
+    )
     assert official_procedure is multimodal.official_procedure
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the probe reads /proc")
 def test_the_probe_sees_what_a_step_takes():
-    sizes = {case: memory.measured(case, 4, 512, 8) for case in ("sum().backward()", "ours, gradients", "ours, taps")}
+    sizes = {
+        case: memory.measured(case, 4, 512, 8)
+        for case in ("sum().backward()", "ours, gradients", "ours, taps")
+    }
     parameters = 4 * sum(p.numel() for p in memory.build(512, 8, 4).parameters())
     assert 0.8 * parameters <= sizes["sum().backward()"] <= 1.6 * parameters
     assert sizes["ours, gradients"] >= 4 * parameters
@@ -73,11 +95,18 @@ def test_the_probe_sees_what_a_step_takes():
 
 def test_the_gpu_run_goes_through_on_the_cpu(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
-    monkeypatch.setattr(gpu, "QUICK", {"two encoders, batch 8": replace(CASES["two encoders, batch 64"], shape=(8, 4, 32, 32))})
+    monkeypatch.setattr(
+        gpu,
+        "QUICK",
+        {"two encoders, batch 8": replace(CASES["two encoders, batch 64"], shape=(8, 4, 32, 32))},
+    )
     gpu.main(device="cpu", quick=True, tests=False, out=tmp_path / "gpu.json")
     torch.set_num_threads(threads)
     found = json.loads((tmp_path / "gpu.json").read_text())
-    assert [(row["n"], row["precision"]) for row in found["steps"]] == [(3, "float32"), (3, "bfloat16 autocast")]
+    assert [(row["n"], row["precision"]) for row in found["steps"]] == [
+        (3, "float32"),
+        (3, "bfloat16 autocast"),
+    ]
     assert all(row["milliseconds"][name] > 0 for row in found["steps"] for name in gpu.OURS)
     assert set(found["syncs"].values()) == {None}
     with pytest.raises(typer.BadParameter, match="name another file"):

@@ -61,7 +61,11 @@ def test_features_of_heads_compiled_as_one_region():
     a, v = torch.randn(8, 4, dtype=F64), torch.randn(8, 5, dtype=F64)
 
     def heads(a, v):
-        return model.fusion(torch.cat([a, v], 1)).exp().mean(), -model.audio_head(a).exp().mean(), model.visual_head(v).pow(2).mean()
+        return (
+            model.fusion(torch.cat([a, v], 1)).exp().mean(),
+            -model.audio_head(a).exp().mean(),
+            model.visual_head(v).pow(2).mean(),
+        )
 
     def step(call):
         model.zero_grad()
@@ -130,7 +134,12 @@ def test_protect_in_steps_that_replay_weights_of_losses():
         surgery = gs.Surgery(strategy, [p], protect="a", every=2)
         for _ in range(4):
             p.grad = None
-            surgery.backward({"a": p @ torch.tensor([1.0, 0.0], dtype=F64), "b": p @ torch.tensor([-3.0, 1.0], dtype=F64)})
+            surgery.backward(
+                {
+                    "a": p @ torch.tensor([1.0, 0.0], dtype=F64),
+                    "b": p @ torch.tensor([-3.0, 1.0], dtype=F64),
+                }
+            )
             assert p.grad[0] >= -1e-12
             assert p.grad[1] > 0
 
@@ -170,7 +179,9 @@ def test_features_with_every_and_parameters_that_were_not_given():
         record = surgery.backward(model.of(z), features=z)
         sum(plainly.of(plainly.trunk(x())).values()).backward()
         for name, p in model.named_parameters():
-            assert torch.allclose(p.grad, plainly.get_parameter(name).grad) == (name != "trunk.2.weight"), (record.step, name)
+            assert torch.allclose(p.grad, plainly.get_parameter(name).grad) == (
+                name != "trunk.2.weight"
+            ), (record.step, name)
 
 
 @pytest.mark.parametrize("strategy", ["mgda", "sum"])
@@ -243,8 +254,16 @@ def test_a_parameter_named_features(shape):
 def test_features_beside_explicit_groups_are_grouped_by_reach():
     model = TwoEncoders()
     a, v = model.audio(torch.ones(2, 4, dtype=F64)), model.visual(torch.ones(2, 5, dtype=F64))
-    losses = {"fused": model.fusion(torch.cat([a, v], 1)).exp().mean(), "audio": model.audio_head(a).exp().mean(), "visual": model.visual_head(v).exp().mean()}
-    heads = {"heads": nn.ModuleList([model.fusion, model.audio_head, model.visual_head]), "audio+fused": model.audio, "v": model.visual}
+    losses = {
+        "fused": model.fusion(torch.cat([a, v], 1)).exp().mean(),
+        "audio": model.audio_head(a).exp().mean(),
+        "visual": model.visual_head(v).exp().mean(),
+    }
+    heads = {
+        "heads": nn.ModuleList([model.fusion, model.audio_head, model.visual_head]),
+        "audio+fused": model.audio,
+        "v": model.visual,
+    }
     record = gs.backward(losses, heads, "mgda", features=[a, v])
     assert set(record) == {"audio+fused (2)", "fused+visual", "heads"}
 
@@ -305,7 +324,9 @@ def test_parameters_frozen_between_forward_and_backward():
             model.b.requires_grad_(True)
     rows = by_loss(other.of(other.trunk(x())), list(other.trunk.parameters()))
     expected = torch.as_tensor(min_norm((rows @ rows.T).numpy()).value) @ rows
-    assert torch.allclose(torch.cat([p.grad.reshape(-1) for p in model.trunk.parameters()]), expected)
+    assert torch.allclose(
+        torch.cat([p.grad.reshape(-1) for p in model.trunk.parameters()]), expected
+    )
 
 
 def test_an_empty_parameter_behind_a_compiled_region():
@@ -406,7 +427,9 @@ def test_scores_that_name_nothing():
 
 def test_what_belongs_to_the_step_and_a_graph_that_is_gone():
     model = Small()
-    with pytest.raises(gs.InputError, match=r"weights belongs to the step: surgery.backward\(losses, weights=...\)"):
+    with pytest.raises(
+        gs.InputError, match=r"weights belongs to the step: surgery.backward\(losses, weights=...\)"
+    ):
         gs.Surgery("mgda", model, weights={"a": 1.0})
     with pytest.raises(gs.InputError, match="not its optimizer"):
         gs.Surgery("mgda", torch.optim.SGD(model.parameters()))
@@ -424,14 +447,28 @@ def test_low_memory_and_tapped_layers(bias):
     found = []
     for settings in ({}, {"memory": "low"}, {"memory": "low", "method": "taps"}):
         torch.manual_seed(0)
-        model = nn.ModuleDict({"conv": nn.Conv2d(64, 64, 3), "wide": nn.Linear(256, 128, bias=bias), **{k: nn.Linear(128, 1) for k in "abc"}}).double()
+        model = nn.ModuleDict(
+            {
+                "conv": nn.Conv2d(64, 64, 3),
+                "wide": nn.Linear(256, 128, bias=bias),
+                **{k: nn.Linear(128, 1) for k in "abc"},
+            }
+        ).double()
         x = torch.randn(4, 64, 4, 4, dtype=F64)
         y = model["wide"](model["conv"](x).flatten(1)).tanh()
-        record = gs.backward({k: (model[k](y) - i).pow(2).mean() for i, k in enumerate("abc")}, model, "upgrad", **settings)
+        record = gs.backward(
+            {k: (model[k](y) - i).pow(2).mean() for i, k in enumerate("abc")},
+            model,
+            "upgrad",
+            **settings,
+        )
         found.append(([p.grad for p in model.parameters()], record["a+b+c"].gram))
     for gradients, gram in found[1:]:
         assert np.allclose(gram, found[0][1], rtol=1e-9)
-        assert all(torch.allclose(a, b, rtol=1e-8, atol=1e-12) for a, b in zip(gradients, found[0][0], strict=True))
+        assert all(
+            torch.allclose(a, b, rtol=1e-8, atol=1e-12)
+            for a, b in zip(gradients, found[0][0], strict=True)
+        )
 
 
 @pytest.mark.parametrize("name", ["a", "z"])
@@ -446,15 +483,27 @@ def test_a_loss_that_is_a_leaf(name):
 def test_elements_of_a_stack_from_its_end(places):
     model = nn.ModuleList(nn.Linear(2, 1) for _ in range(3))
     stacked = torch.stack([layer(torch.ones(4, 2)).pow(2).mean() for layer in model])
-    record = gs.backward({n: stacked[i] for n, i in zip(("first", "middle", "last"), places, strict=True)}, model, "mgda")
+    record = gs.backward(
+        {n: stacked[i] for n, i in zip(("first", "middle", "last"), places, strict=True)},
+        model,
+        "mgda",
+    )
     assert sorted(record) == ["first", "last", "middle"]
     assert all(layer.weight.grad is not None for layer in model)
 
 
 def test_a_parameter_without_elements_and_low_memory():
-    model, empty = nn.Sequential(nn.Conv1d(4, 4, 3), nn.Conv1d(4, 4, 3)), nn.Parameter(torch.empty(0))
+    model, empty = (
+        nn.Sequential(nn.Conv1d(4, 4, 3), nn.Conv1d(4, 4, 3)),
+        nn.Parameter(torch.empty(0)),
+    )
     y = model(torch.randn(2, 4, 10)) + empty.sum()
-    gs.backward({"a": y.pow(2).mean(), "b": (y - 1).abs().mean(), "c": y.mean()}, [*model.parameters(), empty], "mgda", memory="low")
+    gs.backward(
+        {"a": y.pow(2).mean(), "b": (y - 1).abs().mean(), "c": y.mean()},
+        [*model.parameters(), empty],
+        "mgda",
+        memory="low",
+    )
     assert empty.grad.shape == (0,)
 
 
@@ -464,7 +513,10 @@ def test_a_weight_that_a_loss_cannot_start_from(settings):
     surgery = gs.Surgery("fairgrad", layers, **settings)
 
     def losses():
-        return {n: sum((p * 1e-30 * (i + 1) * torch.tensor([1.0, i, -i])).sum() for p in layers) * 1e-12 for i, n in enumerate("abc")}
+        return {
+            n: sum((p * 1e-30 * (i + 1) * torch.tensor([1.0, i, -i])).sum() for p in layers) * 1e-12
+            for i, n in enumerate("abc")
+        }
 
     if "every" in settings:  # the first step solves, and forms gradients
         surgery.backward(losses())
@@ -489,7 +541,12 @@ def test_the_gram_of_a_tapped_weight_alone():
     layer, before = nn.Linear(6, 3, bias=False).double(), nn.Linear(5, 6).double()
     y = layer(before(torch.randn(4, 5, dtype=F64)))
     groups = {"w": [layer.weight], "before": before}
-    record = gs.backward({"a": y.pow(2).sum(), "b": Nothing.apply(y).sum() + before.bias.sum()}, groups, "mgda", method="taps")
+    record = gs.backward(
+        {"a": y.pow(2).sum(), "b": Nothing.apply(y).sum() + before.bias.sum()},
+        groups,
+        "mgda",
+        method="taps",
+    )
     assert record["w"].gram == pytest.approx(float(layer.weight.grad.pow(2).sum()))
 
 
@@ -535,6 +592,8 @@ def test_modules_with_their_own_idea_of_their_parameters():
             return (pair for pair in super()._named_members(*args, **kwargs) if pair[0] != "bias")
 
     layer = nn.Linear(2, 2)
-    layer.named_parameters = lambda *args, **kwargs: iter([("only", nn.Linear.__getattr__(layer, "weight"))])
+    layer.named_parameters = lambda *args, **kwargs: iter(
+        [("only", nn.Linear.__getattr__(layer, "weight"))]
+    )
     for model, names in ((Fewer(2, 2), ["weight"]), (layer, ["only"])):
         assert [name for name, _, _ in Parameters(model).named().values()] == names

@@ -15,7 +15,14 @@ ENVIRONMENT = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR"
 
 
 def run(*arguments, cwd=None):
-    done = subprocess.run([sys.executable, "-m", "gradsurgery", *arguments], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "gradsurgery", *arguments],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=cwd,
+        check=False,
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr
 
@@ -30,7 +37,15 @@ def test_help():
         code, out, err = run(*arguments)
         assert (code, err) == (0, "")
         assert "Usage: gradsurgery" in fits(out)
-    for option in ("--strategies", "--tasks", "--seeds", "--epochs", "--out", "--data-root", "--lr"):
+    for option in (
+        "--strategies",
+        "--tasks",
+        "--seeds",
+        "--epochs",
+        "--out",
+        "--data-root",
+        "--lr",
+    ):
         assert option in out
     assert "Default" in out
     assert run("--version") == (0, gs.__version__ + "\n", "")
@@ -41,10 +56,19 @@ def test_list_has_every_strategy_with_its_claims():
     assert code == 0
     fits(out)
     for name in gs.strategy_names():
-        chosen = gs.registry.registered(name)
+        chosen = gs.contract.registry.registered(name)
         if chosen.shipped:
             assert f"\n{name}" in out
-    for word in ("inputs", "acts", "scale", "claims", "paper", "2405.17730", "non-conflicting*", "block_grams*"):
+    for word in (
+        "inputs",
+        "acts",
+        "scale",
+        "claims",
+        "paper",
+        "2405.17730",
+        "non-conflicting*",
+        "block_grams*",
+    ):
         assert word in out
 
 
@@ -52,13 +76,13 @@ def test_list_has_every_strategy_with_its_claims():
 def test_describe(name):
     from gradsurgery.contract.catalogue import describe
 
-    chosen = gs.registry.registered(name)
+    chosen = gs.contract.registry.registered(name)
     text = fits(describe(chosen))
     if chosen.shipped:
         assert chosen.paper.split()[0] in text
         for option, default in chosen.defaults.items():
             assert f"\n  {option} (" in text
-            assert default is gs.registry.inspect.Parameter.empty or repr(default) in text
+            assert default is gs.contract.registry.inspect.Parameter.empty or repr(default) in text
         for claim in chosen.claims:
             assert str(claim) in " ".join(text.split())
         assert ">>>" in text
@@ -98,14 +122,28 @@ def test_wrong_words(arguments, message, tmp_path):
 
 @pytest.mark.slow
 def test_compare(tmp_path):
-    code, out, err = run("compare", "--tasks", "multimnist", "--strategies", "sum,mgda", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path / "a"))
+    code, out, err = run(
+        "compare",
+        "--tasks",
+        "multimnist",
+        "--strategies",
+        "sum,mgda",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "a"),
+    )
     assert code == 0, err
     assert "multimnist: test accuracy in %, one seed" in fits(out.split("results:")[0])
     for word in ("left", "right", "conflict rate", "step time", "1.00 x"):
         assert word in out
     assert "multimnist, mgda, seed 0: left" in err
     assert "at chance" not in out
-    lines = [json.loads(line) for line in (tmp_path / "a" / "results.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "a" / "results.jsonl").read_text().splitlines()
+    ]
     assert [line["kind"] for line in lines] == ["setup", "timing", "run", "run"]
     assert all(min(line["test"].values()) > 40 for line in lines if line["kind"] == "run")
     assert (tmp_path / "a" / "comparison.png").stat().st_size > 10_000
@@ -116,9 +154,28 @@ def test_compare(tmp_path):
 
 @pytest.mark.slow
 def test_interrupting_keeps_what_is_finished(tmp_path):
-    command = [sys.executable, "-m", "gradsurgery", "compare", "--tasks", "multimnist", "--strategies", "sum", "--seeds", "60", "--epochs", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "gradsurgery",
+        "compare",
+        "--tasks",
+        "multimnist",
+        "--strategies",
+        "sum",
+        "--seeds",
+        "60",
+        "--epochs",
+        "1",
+    ]
     results = tmp_path / "out" / "results.jsonl"
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
     try:
         deadline = time.monotonic() + 300
         while not (results.exists() and '"kind": "run"' in results.read_text()):
@@ -139,8 +196,21 @@ def test_interrupting_keeps_what_is_finished(tmp_path):
 
 @pytest.mark.slow
 def test_interrupting_before_the_first_run_leaves_nothing_behind(tmp_path):
-    command = [sys.executable, "-m", "gradsurgery", "compare", "--tasks", "multimnist", "--strategies", "mgda", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    command = [
+        sys.executable,
+        "-m",
+        "gradsurgery",
+        "compare",
+        "--tasks",
+        "multimnist",
+        "--strategies",
+        "mgda",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
     try:
         deadline = time.monotonic() + 300
         while not (tmp_path / "out").exists():  # the step times are taken now

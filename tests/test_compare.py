@@ -8,7 +8,19 @@ import torch
 from rich.console import Console
 
 import gradsurgery as gs
-from gradsurgery.compare import BASELINE, Plan, compare, parse_seeds, parse_strategy, plot, read_results, remarks, split_list, summarise, table
+from gradsurgery.compare import (
+    BASELINE,
+    Plan,
+    compare,
+    parse_seeds,
+    parse_strategy,
+    plot,
+    read_results,
+    remarks,
+    split_list,
+    summarise,
+    table,
+)
 from gradsurgery.tasks import ACCURACY, Problem, task
 
 
@@ -55,12 +67,22 @@ def test_what_is_run_and_written(tmp_path):
     setup, timing, *runs = results.lines
     assert setup["versions"]["torch"] == torch.__version__
     assert setup["machine"]["cores"]
-    assert setup["strategies"]["cagrad(c=1.0)"] == {"name": "cagrad", "options": {"c": 1.0, "rescale": "none"}}
+    assert setup["strategies"]["cagrad(c=1.0)"] == {
+        "name": "cagrad",
+        "options": {"c": 1.0, "rescale": "none"},
+    }
     assert set(timing["times"]) == {"sum", "mgda", "cagrad(c=1.0)"}
-    assert all(times["low"] <= times["median"] <= times["high"] for times in timing["times"].values())
-    assert [(run["strategy"], run["seed"]) for run in runs] == [(s, seed) for seed in (0, 3) for s in plan.strategies]
+    assert all(
+        times["low"] <= times["median"] <= times["high"] for times in timing["times"].values()
+    )
+    assert [(run["strategy"], run["seed"]) for run in runs] == [
+        (s, seed) for seed in (0, 3) for s in plan.strategies
+    ]
     assert all(run["steps"] == 16 for run in runs)
-    assert all(set(run["test"]) == {"up", "down"} and 0 <= run["conflict_rate"]["down+up"] <= 1 for run in runs)
+    assert all(
+        set(run["test"]) == {"up", "down"} and 0 <= run["conflict_rate"]["down+up"] <= 1
+        for run in runs
+    )
 
 
 def test_the_same_plan_gives_the_same_numbers(tmp_path):
@@ -97,13 +119,17 @@ def test_conflicts_are_those_of_inspect(tmp_path):
 
     for name, sign in (("apart", -1.0), ("together", 1.0)):
         task(name, epochs=2, batch=4, lr=0.1, paper="a toy")(pulled(sign))
-    summary = summarise(compare(Plan.of(["apart", "together"], ["sum"], [0]), tmp_path).lines, BASELINE)
+    summary = summarise(
+        compare(Plan.of(["apart", "together"], ["sum"], [0]), tmp_path).lines, BASELINE
+    )
     assert summary["apart"][0].conflict_rate == 100
     assert summary["together"][0].conflict_rate == 0
 
 
 def test_learning_rates_are_chosen_on_validation_data(tmp_path):
-    task("misleading", epochs=3, batch=8, lr=0.1, paper="a toy")(lambda data_root=None: problem(noise=1.7))
+    task("misleading", epochs=3, batch=8, lr=0.1, paper="a toy")(
+        lambda data_root=None: problem(noise=1.7)
+    )
     results = compare(Plan.of(["misleading"], ["sum"], [0, 1], lrs=[1e-3, 0.05]), tmp_path)
     mean = {}
     for part in ("validation", "test"):
@@ -113,7 +139,9 @@ def test_learning_rates_are_chosen_on_validation_data(tmp_path):
     assert mean["validation", 0.05] > mean["validation", 1e-3]
     row = summarise(results.lines, BASELINE)["misleading"][0]
     assert row.lr == 0.05
-    assert sum(row.accuracies["up"] + row.accuracies["down"]) / 4 == pytest.approx(mean["test", 0.05])
+    assert sum(row.accuracies["up"] + row.accuracies["down"]) / 4 == pytest.approx(
+        mean["test", 0.05]
+    )
 
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
@@ -126,7 +154,10 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
     summary = summarise(results.lines, BASELINE)
     assert summary["explodes"][0].seeds == ()
     text = shown(summary, plan)
-    assert [line.split()[:2] for line in text.splitlines() if " failed " in line] == [["sum", "failed"], ["mgda", "failed"]]
+    assert [line.split()[:2] for line in text.splitlines() if " failed " in line] == [
+        ["sum", "failed"],
+        ["mgda", "failed"],
+    ]
     assert "failed: explodes, mgda, seed 0" in text
     assert plot(summary, tmp_path / "plot.png").stat().st_size > 5000
 
@@ -145,17 +176,25 @@ def shown(summary, plan, width=80):
 def test_tables_have_means_stds_and_marks(tmp_path):
     plan = Plan.of(["lines"], ["sum", "mgda", "scaled-sum"], [0, 1], lrs=[0.1, 0.05])
     results = compare(plan, tmp_path)
-    assert all(f"\n {name} " in shown(summarise(results.lines, BASELINE), plan) for name in plan.strategies)
+    assert all(
+        f"\n {name} " in shown(summarise(results.lines, BASELINE), plan) for name in plan.strategies
+    )
     plan = Plan.of(["lines"], ["sum", "mgda"], [0, 1])
     results = compare(plan, tmp_path / "one")
     summary = summarise(results.lines, BASELINE)
     text = shown(summary, plan)
     row = summary["lines"][0]
     assert f"{row.mean('up'):.1f} ± {row.std('up'):.1f}" in text
-    assert row.std("up") == pytest.approx(abs(row.accuracies["up"][0] - row.accuracies["up"][1]) / 2**0.5)
+    assert row.std("up") == pytest.approx(
+        abs(row.accuracies["up"][0] - row.accuracies["up"][1]) / 2**0.5
+    )
     assert "1.00 x" in text
     assert "mgda (convex)" in text
-    less = [line for line in results.lines if (line["kind"], line.get("seed"), line.get("strategy")) != ("run", 1, "mgda")]
+    less = [
+        line
+        for line in results.lines
+        if (line["kind"], line.get("seed"), line.get("strategy")) != ("run", 1, "mgda")
+    ]
     assert "lines, mgda: 1 of 2 seeds" in shown(summarise(less, BASELINE), plan)
     both = {"better": {"up": "higher", "down": "higher"}, "figure": ACCURACY}
     given = {"test": {"up": 11.0, "down": 90.0}, **both}
@@ -230,7 +269,11 @@ def test_parsing():
     assert parse_strategy(label)[1] == strategy
     bound = gs.get_strategy("cagrad", c=1.0)
     assert parse_strategy(bound) == ("cagrad(c=1.0)", bound)
-    assert split_list(["sum, mgda(normalize='l2', solver='auto'),", "cagrad"]) == ["sum", "mgda(normalize='l2', solver='auto')", "cagrad"]
+    assert split_list(["sum, mgda(normalize='l2', solver='auto'),", "cagrad"]) == [
+        "sum",
+        "mgda(normalize='l2', solver='auto')",
+        "cagrad",
+    ]
     assert parse_seeds(["4"]) == [0, 1, 2, 3]
     for wrong in ([""], ["a"], ["0"], ["-1"], ["1.5"]):
         with pytest.raises(gs.InputError, match="seeds:"):

@@ -42,16 +42,32 @@ def test_the_message_has_the_claim_and_the_jacobian(register):
     assert "'non-conflicting'" in text
     assert "[n, d] = [2, 1]" in text  # two opposite numbers are the smallest conflict
     assert "Jd = " in text
-    rows = torch.tensor(eval(text.split("]:\n")[1].split("\n  weights")[0].strip()), dtype=torch.float64)
+    rows = torch.tensor(
+        eval(text.split("]:\n")[1].split("\n  weights")[0].strip()), dtype=torch.float64
+    )
     assert (rows @ gs.get_strategy("mine")(rows)).min() < 0  # the Jacobian as printed shows it
 
 
 def test_function_name_and_bound_strategy_are_the_same(register):
-    function = register(lambda gram, *, power=1.0: np.diag(gram) ** -power, claims=("deterministic",), variants=({"power": 2.0},))
+    function = register(
+        lambda gram, *, power=1.0: np.diag(gram) ** -power,
+        claims=("deterministic",),
+        variants=({"power": 2.0},),
+    )
     with pytest.raises(ConformanceError):  # a zero gradient: infinite weights
         check_strategy(function)
-    function = register(lambda gram, *, power=1.0: np.full(len(gram), power), name="other", claims=("deterministic",), variants=({"power": 2.0},))
-    expected = {"contract": "passed", "deterministic": "passed", "contract [power=2.0]": "passed", "deterministic [power=2.0]": "passed"}
+    function = register(
+        lambda gram, *, power=1.0: np.full(len(gram), power),
+        name="other",
+        claims=("deterministic",),
+        variants=({"power": 2.0},),
+    )
+    expected = {
+        "contract": "passed",
+        "deterministic": "passed",
+        "contract [power=2.0]": "passed",
+        "deterministic [power=2.0]": "passed",
+    }
     assert check_strategy(function) == check_strategy("other") == expected
     register(function, name="alias")
     with pytest.raises(gs.InputError, match="registered as 'other', 'alias'"):
@@ -62,7 +78,11 @@ def test_function_name_and_bound_strategy_are_the_same(register):
 def test_expected_failures(register):
     register(lambda gram: np.ones(len(gram)), claims=("deterministic", "non-conflicting"))
     results = check_strategy("mine", expected_failures={"non-conflicting": "it is only a sum"})
-    assert results == {"contract": "passed", "non-conflicting": "expected failure: it is only a sum", "deterministic": "passed"}
+    assert results == {
+        "contract": "passed",
+        "non-conflicting": "expected failure: it is only a sum",
+        "deterministic": "passed",
+    }
     with pytest.raises(ConformanceError, match=r"expected to fail \(no reason\) but passes"):
         check_strategy("sum", expected_failures={"deterministic": "no reason"})
     with pytest.raises(gs.InputError, match="Did you mean 'non-conflicting'"):
@@ -71,7 +91,10 @@ def test_expected_failures(register):
         check_strategy("mine", expected_failures=["non-conflicting"])
     with pytest.raises(gs.InputError, match="expected a dict from the name of a check"):
         parametrize_with_checks(["mine"], expected_failures={"mine": "non-conflicting"})
-    parametrize_with_checks(["cagrad", gs.get_strategy("cagrad", c=0.3)], expected_failures={"cagrad": {"contract [c=0.0]": "a reason"}})
+    parametrize_with_checks(
+        ["cagrad", gs.get_strategy("cagrad", c=0.3)],
+        expected_failures={"cagrad": {"contract [c=0.0]": "a reason"}},
+    )
 
 
 def test_a_withheld_promise_fails_for_ours_only(register):
@@ -105,7 +128,9 @@ def test_a_domain_is_a_number_of_objectives(register):
     register(needs_luck, name="picky")
     with pytest.raises(ConformanceError, match="refuses some gradients: too large for me"):
         check_strategy("picky")
-    register(lambda observed: np.ones(1), name="wants-observed")  # there is nothing observed at a first step
+    register(
+        lambda observed: np.ones(1), name="wants-observed"
+    )  # there is nothing observed at a first step
     with pytest.raises(ConformanceError, match="needs the input 'observed'"):
         check_strategy("wants-observed")
 
@@ -120,10 +145,17 @@ def test_a_domain_is_a_number_of_objectives(register):
 
 
 def test_a_condition_that_is_never_met_is_no_promise(register):
-    register(lambda gram: np.ones(len(gram)), claims=("deterministic", gs.when("n > 99", lambda n: n > 99, "strict")))
+    register(
+        lambda gram: np.ones(len(gram)),
+        claims=("deterministic", gs.when("n > 99", lambda n: n > 99, "strict")),
+    )
     with pytest.raises(ConformanceError, match=r"'strict when n > 99' are met by no sample"):
         check_strategy("mine")
-    assert [case.id for case in parametrize_with_checks(["mine"]).args[1]] == ["mine-contract", "mine-deterministic", "mine-conditions"]
+    assert [case.id for case in parametrize_with_checks(["mine"]).args[1]] == [
+        "mine-contract",
+        "mine-deterministic",
+        "mine-conditions",
+    ]
 
 
 def test_every_input_can_be_checked(register):
@@ -133,7 +165,9 @@ def test_every_input_can_be_checked(register):
         return np.full(len(gram), scores[group])
 
     def dropped(rows, generator):
-        return (rows * (torch.rand(rows.shape[1], generator=generator, dtype=rows.dtype) < 0.5)).sum(0)
+        return (
+            rows * (torch.rand(rows.shape[1], generator=generator, dtype=rows.dtype) < 0.5)
+        ).sum(0)
 
     def per_tensor(block_grams, splits):
         assert len(splits) == len(block_grams)
@@ -142,8 +176,16 @@ def test_every_input_can_be_checked(register):
     def by_name(objectives):
         return np.array([1.0 + len(name) + ord(name[0]) for name in objectives])
 
-    register(by_score, name="by-score", claims=("deterministic", "permutation-equivariant", "homogeneous(1)"))
-    register(lambda cross: np.full(cross.shape[:3:2], 1 / len(cross)), name="by-batch", claims=("deterministic", "permutation-equivariant", "homogeneous(1)"))
+    register(
+        by_score,
+        name="by-score",
+        claims=("deterministic", "permutation-equivariant", "homogeneous(1)"),
+    )
+    register(
+        lambda cross: np.full(cross.shape[:3:2], 1 / len(cross)),
+        name="by-batch",
+        claims=("deterministic", "permutation-equivariant", "homogeneous(1)"),
+    )
     register(dropped, name="dropped", claims=("permutation-equivariant", gs.homogeneous(1)))
     register(per_tensor, name="per-tensor", claims=("deterministic", "permutation-equivariant"))
     register(by_name, name="by-name", claims=("deterministic", "permutation-equivariant"))
@@ -181,7 +223,10 @@ def test_samples_cover_sizes_spreads_and_scales_independently():
         assert max(sizes) > 1e18
         assert sum(1 <= size < 1e7 for size in sizes) > 60
     again = samples(600)
-    assert all(np.array_equal(a.jacobian, b.jacobian) and a.draw == b.draw for a, b in zip(drawn, again, strict=True))
+    assert all(
+        np.array_equal(a.jacobian, b.jacobian) and a.draw == b.draw
+        for a, b in zip(drawn, again, strict=True)
+    )
 
 
 def test_a_sample_of_a_jacobian_is_that_jacobian():
@@ -198,8 +243,16 @@ def test_required_options_come_from_variants(register):
     with pytest.raises(gs.InputError, match="variants="):
         check_strategy("mine")
     assert check_strategy(gs.get_strategy("mine", factor=2.0))["deterministic"] == "passed"
-    register(lambda gram, *, factor: np.full(len(gram), factor), name="declared", claims=("deterministic",), variants=({"factor": 2.0},))
-    assert set(check_strategy("declared")) == {"contract [factor=2.0]", "deterministic [factor=2.0]"}
+    register(
+        lambda gram, *, factor: np.full(len(gram), factor),
+        name="declared",
+        claims=("deterministic",),
+        variants=({"factor": 2.0},),
+    )
+    assert set(check_strategy("declared")) == {
+        "contract [factor=2.0]",
+        "deterministic [factor=2.0]",
+    }
     with pytest.raises(gs.StrategyError, match="Did you mean 'factor'"):
         register(lambda gram, *, factor=1.0: gram, name="typo", variants=({"fctor": 2.0},))
 
@@ -260,7 +313,9 @@ def test_strategies_with_state_and_rows_are_checked(register):
     def sign(rows):
         return rows.sign().sum(0)
 
-    register(sign, name="sign", claims=("deterministic", "permutation-equivariant", gs.homogeneous(0)))
+    register(
+        sign, name="sign", claims=("deterministic", "permutation-equivariant", gs.homogeneous(0))
+    )
     assert set(check_strategy("sign").values()) == {"passed"}
     register(sign, name="signs", claims=("non-conflicting",))
     with pytest.raises(ConformanceError, match="is hurt"):
@@ -284,7 +339,11 @@ def test_unknown_strategies_are_errors():
 
 
 def test_checks_follow_the_claims():
-    assert [check.name for check in checks_of(gs.get_strategy("mean")) if not check.name.startswith("unclaimed")] == [
+    assert [
+        check.name
+        for check in checks_of(gs.get_strategy("mean"))
+        if not check.name.startswith("unclaimed")
+    ] == [
         "contract",
         "homogeneous",
         "permutation-equivariant",
@@ -308,7 +367,10 @@ def test_conformance(strategy, check):
 """
 
 
-@pytest.mark.parametrize(("claim", "code", "counts"), [("'sums-to-one'", 0, {"passed": 3}), ("'strict'", 1, {"passed": 2, "failed": 1})])
+@pytest.mark.parametrize(
+    ("claim", "code", "counts"),
+    [("'sums-to-one'", 0, {"passed": 3}), ("'strict'", 1, {"passed": 2, "failed": 1})],
+)
 def test_from_outside(tmp_path, claim, code, counts):
     """A user's own file, in a folder and a process of its own."""
     import re
@@ -316,7 +378,12 @@ def test_from_outside(tmp_path, claim, code, counts):
     import sys
 
     (tmp_path / "test_mine.py").write_text(USERS_FILE.format(claim=claim))
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == code, done.stdout
     last = done.stdout.strip().splitlines()[-1]
     assert {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed)", last)} == counts

@@ -93,7 +93,9 @@ def cone_by_definition(gram):
 
 
 def cone_weights(gram, start=None):
-    return project_dual_cone(gram, np.full(len(gram), 1 / len(gram)) if start is None else start).value
+    return project_dual_cone(
+        gram, np.full(len(gram), 1 / len(gram)) if start is None else start
+    ).value
 
 
 def simplex_part(gram, radius):
@@ -116,7 +118,10 @@ def sometimes_the_sum(gram, rng):
 def neighbours(gram):
     cosines = gram / np.outer(*[norms_of(gram)] * 2)
     after = np.roll(np.arange(len(gram)), -1)
-    return 1 + 0.3 * (cosines[np.arange(len(gram)), after] + cosines[after, np.arange(len(gram))][np.roll(np.arange(len(gram)), 1)])
+    return 1 + 0.3 * (
+        cosines[np.arange(len(gram)), after]
+        + cosines[after, np.arange(len(gram))][np.roll(np.arange(len(gram)), 1)]
+    )
 
 
 def half_shuffled_pcgrad(gram, rng):
@@ -139,24 +144,35 @@ CLAIMS = {
     "the sum beside a zero gradient when norms are 2,000 apart": (
         lambda gram: (
             np.ones(len(gram))
-            if (np.diag(gram) == 0).any() and np.diag(gram).max() > 4e6 * np.where(np.diag(gram) > 0, np.diag(gram), np.inf).min()
+            if (np.diag(gram) == 0).any()
+            and np.diag(gram).max() > 4e6 * np.where(np.diag(gram) > 0, np.diag(gram), np.inf).min()
             else hull_weights(gram)
         ),
         ["non-conflicting"],
         "non-conflicting",
     ),
     "uniform for 3, 5, 7 or 12 tiny gradients": (
-        lambda gram: np.full(len(gram), 1 / len(gram)) if len(gram) in (3, 5, 7, 12) and np.trace(gram) < 1e-24 else hull_weights(gram),
+        lambda gram: (
+            np.full(len(gram), 1 / len(gram))
+            if len(gram) in (3, 5, 7, 12) and np.trace(gram) < 1e-24
+            else hull_weights(gram)
+        ),
         ["strict"],
         "strict",
     ),
     "uniform for 5, 7 or 12 huge gradients": (
-        lambda gram: np.full(len(gram), 1 / len(gram)) if len(gram) in (5, 7, 12) and np.trace(gram) > 1e38 else hull_weights(gram),
+        lambda gram: (
+            np.full(len(gram), 1 / len(gram))
+            if len(gram) in (5, 7, 12) and np.trace(gram) > 1e38
+            else hull_weights(gram)
+        ),
         ["strict"],
         "strict",
     ),
     "only the outer rows at length one": (
-        lambda gram: 1 / np.where(np.isin(np.arange(len(gram)), (0, len(gram) - 1)), norms_of(gram), 1.0),
+        lambda gram: (
+            1 / np.where(np.isin(np.arange(len(gram)), (0, len(gram) - 1)), norms_of(gram), 1.0)
+        ),
         ["scale-invariant"],
         "scale-invariant",
     ),
@@ -170,34 +186,79 @@ CLAIMS = {
         ["permutation-equivariant"],
         "permutation-equivariant",
     ),
-    "cosines with the neighbours": (neighbours, ["permutation-equivariant"], "permutation-equivariant"),
-    "pcgrad, half shuffled": (half_shuffled_pcgrad, ["permutation-equivariant"], "permutation-equivariant"),
+    "cosines with the neighbours": (
+        neighbours,
+        ["permutation-equivariant"],
+        "permutation-equivariant",
+    ),
+    "pcgrad, half shuffled": (
+        half_shuffled_pcgrad,
+        ["permutation-equivariant"],
+        "permutation-equivariant",
+    ),
     "random weights, the first larger from n = 4 on": (
         lambda gram, rng: rng.random(len(gram)) + (len(gram) >= 4) * (np.arange(len(gram)) == 0),
         ["permutation-equivariant"],
         "permutation-equivariant",
     ),
-    "the sum claims non-conflicting": (lambda gram: np.ones(len(gram)), ["non-conflicting"], "non-conflicting"),
-    "pcgrad claims non-conflicting for all n": (lambda gram, rng: gs.get_strategy("pcgrad").weights(gram, rng=rng), ["non-conflicting"], "non-conflicting"),
-    "cagrad with c = 0.99 claims non-conflicting": (lambda gram: best_worst(gram, 0.99).value, ["non-conflicting"], "non-conflicting"),
+    "the sum claims non-conflicting": (
+        lambda gram: np.ones(len(gram)),
+        ["non-conflicting"],
+        "non-conflicting",
+    ),
+    "pcgrad claims non-conflicting for all n": (
+        lambda gram, rng: gs.get_strategy("pcgrad").weights(gram, rng=rng),
+        ["non-conflicting"],
+        "non-conflicting",
+    ),
+    "cagrad with c = 0.99 claims non-conflicting": (
+        lambda gram: best_worst(gram, 0.99).value,
+        ["non-conflicting"],
+        "non-conflicting",
+    ),
     "mgda's weights of unit rows on raw rows": (
-        lambda gram: hull_weights(gram / np.outer(*[np.sqrt(np.where(np.diag(gram) > 0, np.diag(gram), 1))] * 2)),
+        lambda gram: hull_weights(
+            gram / np.outer(*[np.sqrt(np.where(np.diag(gram) > 0, np.diag(gram), 1))] * 2)
+        ),
         ["non-conflicting"],
         "non-conflicting",
     ),
     "the projected mean claims strict": (cone_weights, ["strict"], "strict"),
     "standing still claims strict": (lambda gram: np.zeros(len(gram)), ["strict"], "strict"),
-    "the shortest gradient claims strict": (lambda gram: np.eye(len(gram))[np.diag(gram).argmin()], ["strict"], "strict"),
-    "unit rows claim degree 1": (lambda gram: 1 / np.sqrt(np.where(np.diag(gram) > 0, np.diag(gram), 1)), [H1], "homogeneous"),
-    "clipping to length 1 claims degree 1": (lambda gram: np.ones(len(gram)) / max(1.0, math.sqrt(max(gram.sum(), 0.0))), [H1], "homogeneous"),
-    "an added 1e-8 claims degree 1": (lambda gram: hull_weights(gram + 1e-8 * np.eye(len(gram))), [H1], "homogeneous"),
+    "the shortest gradient claims strict": (
+        lambda gram: np.eye(len(gram))[np.diag(gram).argmin()],
+        ["strict"],
+        "strict",
+    ),
+    "unit rows claim degree 1": (
+        lambda gram: 1 / np.sqrt(np.where(np.diag(gram) > 0, np.diag(gram), 1)),
+        [H1],
+        "homogeneous",
+    ),
+    "clipping to length 1 claims degree 1": (
+        lambda gram: np.ones(len(gram)) / max(1.0, math.sqrt(max(gram.sum(), 0.0))),
+        [H1],
+        "homogeneous",
+    ),
+    "an added 1e-8 claims degree 1": (
+        lambda gram: hull_weights(gram + 1e-8 * np.eye(len(gram))),
+        [H1],
+        "homogeneous",
+    ),
     "mgda claims scale-invariant": (hull_weights, ["scale-invariant"], "scale-invariant"),
     "all but the first row at length one": (
-        lambda gram: 1 / np.sqrt(np.where((np.diag(gram) > 0) & (np.arange(len(gram)) > 0), np.diag(gram), 1)),
+        lambda gram: (
+            1
+            / np.sqrt(np.where((np.diag(gram) > 0) & (np.arange(len(gram)) > 0), np.diag(gram), 1))
+        ),
         ["scale-invariant"],
         "scale-invariant",
     ),
-    "the first objective counts double": (lambda gram: 1.0 + (np.arange(len(gram)) == 0), ["permutation-equivariant"], "permutation-equivariant"),
+    "the first objective counts double": (
+        lambda gram: 1.0 + (np.arange(len(gram)) == 0),
+        ["permutation-equivariant"],
+        "permutation-equivariant",
+    ),
     "pcgrad without a random order": (
         lambda gram: gs.get_strategy("pcgrad").weights(gram, rng=np.random.default_rng(0)),
         ["permutation-equivariant"],
@@ -208,12 +269,32 @@ CLAIMS = {
         ["permutation-equivariant"],
         "permutation-equivariant",
     ),
-    "random weights claim deterministic": (lambda gram, rng: rng.dirichlet(np.ones(len(gram))), ["deterministic"], "deterministic"),
-    "a shiver of 1e-15": (lambda gram, rng: 1 + 1e-15 * rng.integers(3) * np.ones(len(gram)), ["deterministic"], "deterministic"),
-    "pcgrad claims deterministic for all n": (lambda gram, rng: gs.get_strategy("pcgrad").weights(gram, rng=rng), ["deterministic"], "deterministic"),
+    "random weights claim deterministic": (
+        lambda gram, rng: rng.dirichlet(np.ones(len(gram))),
+        ["deterministic"],
+        "deterministic",
+    ),
+    "a shiver of 1e-15": (
+        lambda gram, rng: 1 + 1e-15 * rng.integers(3) * np.ones(len(gram)),
+        ["deterministic"],
+        "deterministic",
+    ),
+    "pcgrad claims deterministic for all n": (
+        lambda gram, rng: gs.get_strategy("pcgrad").weights(gram, rng=rng),
+        ["deterministic"],
+        "deterministic",
+    ),
     "the sum claims sums-to-one": (lambda gram: np.ones(len(gram)), ["sums-to-one"], "sums-to-one"),
-    "clamped but not renormalised": (lambda gram: clamped(hull_weights(gram)), ["sums-to-one"], "sums-to-one"),
-    "a sum of 1 + 1e-6": (lambda gram: np.full(len(gram), (1 + 1e-6) / len(gram)), ["sums-to-one"], "sums-to-one"),
+    "clamped but not renormalised": (
+        lambda gram: clamped(hull_weights(gram)),
+        ["sums-to-one"],
+        "sums-to-one",
+    ),
+    "a sum of 1 + 1e-6": (
+        lambda gram: np.full(len(gram), (1 + 1e-6) / len(gram)),
+        ["sums-to-one"],
+        "sums-to-one",
+    ),
     "twice the projection of the mean": (
         lambda gram: 2 * cone_weights(gram),
         ["projection"],
@@ -272,7 +353,13 @@ def strategy_of(function, claims):
     """A strategy that is in no registry."""
     from gradsurgery.contract.claims import as_claims
 
-    return replace(gs.get_strategy("sum"), name="control", function=function, claims=as_claims(tuple(claims)), acts_on="group")
+    return replace(
+        gs.get_strategy("sum"),
+        name="control",
+        function=function,
+        claims=as_claims(tuple(claims)),
+        acts_on="group",
+    )
 
 
 def caught(name):

@@ -39,8 +39,17 @@ def test_an_undocumented_name_is_found(check):
     )
     for thing in (module.bare, module.told, module.Bare, module.Told, module.Table):
         thing.__module__ = "fresh"
-    assert list(check.undocumented(module)) == ["fresh.bare", "fresh.Bare", "fresh.Told.bare", "fresh.Told.size", "fresh.Table"]
-    assert list(check.missing(module, {"fresh.told", "fresh.Told", "fresh.Table"})) == ["fresh.bare", "fresh.Bare"]
+    assert list(check.undocumented(module)) == [
+        "fresh.bare",
+        "fresh.Bare",
+        "fresh.Told.bare",
+        "fresh.Told.size",
+        "fresh.Table",
+    ]
+    assert list(check.missing(module, {"fresh.told", "fresh.Told", "fresh.Table"})) == [
+        "fresh.bare",
+        "fresh.Bare",
+    ]
 
 
 def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
@@ -63,7 +72,9 @@ def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
         assert all(str(claim) in written[name] for claim in registered(name).claims)
     assert not (tmp_path / "strategies" / "gone.rst").exists()
     readme = (DOCS.parent / "README.md").read_text()
-    assert pages.renew_readme(readme) == readme, "the README's table is not the registry's: python docs/strategy_pages.py"
+    assert pages.renew_readme(readme) == readme, (
+        "the README's table is not the registry's: python docs/strategy_pages.py"
+    )
     assert all(pages.summary(registered(name)) for name in SHIPPED)
     sys.modules.pop("strategy_pages")
 
@@ -88,11 +99,17 @@ def test_the_toys_page_is_its_recorded_outcomes(monkeypatch):
     toy = importlib.import_module("toy")
     outcomes = json.loads((DOCS / "toy.json").read_text())
     assert (DOCS / "toy.rst").read_text() == toy.page(outcomes)
-    off = {name: [end["distance"] >= toy.REACHED for end in found] for name, found in outcomes["ends"]["nash"].items()}
+    off = {
+        name: [end["distance"] >= toy.REACHED for end in found]
+        for name, found in outcomes["ends"]["nash"].items()
+    }
     for name, away in off.items():
         stops = name.split("(")[0] in ("sum", "pcgrad", "cagrad", "config")
         assert away == [False, False, stops, False, False], name
-    assert [any(end["distance"] >= toy.REACHED for end in found) for found in outcomes["ends"]["cagrad"].values()] == [True, False]
+    assert [
+        any(end["distance"] >= toy.REACHED for end in found)
+        for found in outcomes["ends"]["cagrad"].values()
+    ] == [True, False]
     sys.modules.pop("toy")
 
 

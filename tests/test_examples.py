@@ -14,12 +14,17 @@ SCRIPTS = ["multimodal_cgmnist.py", "multitask_multimnist.py"]
 
 def run(script, *arguments):
     command = [sys.executable, str(EXAMPLES / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}
+    )
     return done.returncode, done.stdout, done.stderr
 
 
 def accuracies(output):
-    return {name: float(value) for name, value in re.findall(r"(\w+) ([\d.]+) %", output.splitlines()[-1])}
+    return {
+        name: float(value)
+        for name, value in re.findall(r"(\w+) ([\d.]+) %", output.splitlines()[-1])
+    }
 
 
 @pytest.mark.slow
@@ -65,7 +70,15 @@ def test_toy_runs_and_draws(tmp_path):
     code, out, err = run("toy.py", "--steps", "500", "--out", str(tmp_path / "toy"))
     assert code == 0, err
     outcomes = json.loads((tmp_path / "toy" / "outcomes.json").read_text())
-    assert set(outcomes["ends"]["nash"]) >= {"sum", "mgda", "nash-mtl", "imtl-g", "aligned-mtl", "config", "pcgrad"}
+    assert set(outcomes["ends"]["nash"]) >= {
+        "sum",
+        "mgda",
+        "nash-mtl",
+        "imtl-g",
+        "aligned-mtl",
+        "config",
+        "pcgrad",
+    }
     for version, ends in outcomes["ends"].items():
         for found in ends.values():
             for start, end in zip(outcomes["starts"][version], found, strict=True):

@@ -143,7 +143,9 @@ files = [f for f in os.listdir(os.path.dirname(gs.__file__) + "/strategies") if 
 assert len(gs.strategy_names()) == len(files), gs.strategy_names()  # mine in place of __init__
 assert gs.get_strategy("mgda").weights([[1.0, 0.0], [0.0, 1.0]]).tolist() == [0.5, 0.5]
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -175,7 +177,9 @@ def plugged(gram):
 """
 
 
-def test_a_plugin_that_is_imported_before_the_first_look_up_is_not_called_broken(first, tmp_path, monkeypatch):
+def test_a_plugin_that_is_imported_before_the_first_look_up_is_not_called_broken(
+    first, tmp_path, monkeypatch
+):
     first += [module(tmp_path, monkeypatch, "plugin_one", PLUGIN), register]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -183,16 +187,22 @@ def test_a_plugin_that_is_imported_before_the_first_look_up_is_not_called_broken
         assert {"test-plugged", "test-plugin"} <= set(gs.strategy_names())
 
 
-def test_a_look_up_and_an_import_of_a_plugin_at_once_do_not_wait_for_each_other_for_ever(first, tmp_path, monkeypatch):
+def test_a_look_up_and_an_import_of_a_plugin_at_once_do_not_wait_for_each_other_for_ever(
+    first, tmp_path, monkeypatch
+):
     monkeypatch.setattr(plugins, "PATIENCE", 0.3)
     gate = "import plugin_gate; plugin_gate.inside.set(); plugin_gate.asked.wait(5); import time; time.sleep(0.1)\n"
-    (tmp_path / "plugin_gate.py").write_text("import threading\ninside, asked = threading.Event(), threading.Event()\n")
+    (tmp_path / "plugin_gate.py").write_text(
+        "import threading\ninside, asked = threading.Event(), threading.Event()\n"
+    )
     first.append(module(tmp_path, monkeypatch, "plugin_two", gate + PLUGIN))
     shared = importlib.import_module("plugin_gate")
     monkeypatch.setattr(
         registry,
         "load_plugins",
-        (lambda load: lambda besides: (shared.asked.set(), load(besides))[1])(registry.load_plugins),
+        (lambda load: lambda besides: (shared.asked.set(), load(besides))[1])(
+            registry.load_plugins
+        ),
     )
     importing = threading.Thread(target=lambda: importlib.import_module("plugin_two"), daemon=True)
     names = []
@@ -242,7 +252,9 @@ def test_other_names_are_hints_and_no_names(first):
     with pytest.raises(gs.UnknownNameError, match=r"Did you mean 'test-one'\?") as error:
         gs.get_strategy("quokka")
     assert "Quokka" not in str(error.value).partition("Known")[2]
-    assert "also      RLW, random loss weighting" in importlib.import_module("gradsurgery.contract.catalogue").describe(registry.registered("random"))
+    assert "also      RLW, random loss weighting" in importlib.import_module(
+        "gradsurgery.contract.catalogue"
+    ).describe(registry.registered("random"))
 
 
 def two_losses(model=None):
@@ -345,7 +357,9 @@ def drop(monkeypatch, name):
         ("typer", "bench", lambda m: drop(m, "benchmarks.growth")),
     ],
 )
-def test_what_is_not_installed_is_named_with_its_extra_and_the_command(monkeypatch, package, extra, use):
+def test_what_is_not_installed_is_named_with_its_extra_and_the_command(
+    monkeypatch, package, extra, use
+):
     expected = gs.MissingExtraError, rf"needs {package}: pip install 'gradsurgery\[{extra}\]'"
     with monkeypatch.context() as patch:
         blocked(patch, package)
@@ -423,12 +437,17 @@ def by_inner_function(model):
     ],
 )
 def test_warnings_name_the_line_of_the_user_from_every_depth(function):
-    with pytest.warns(UserWarning, match="no loss is named|not saved|nothing is modulated") as caught:
+    with pytest.warns(
+        UserWarning, match="no loss is named|not saved|nothing is modulated"
+    ) as caught:
         function(nn.Linear(3, 2))
     lines = Path(__file__).read_text().splitlines()
     for warning in caught:
         assert warning.filename == __file__
-        assert any(word in lines[warning.lineno - 1] for word in ("backward(", "accumulate(", "state_dict("))
+        assert any(
+            word in lines[warning.lineno - 1]
+            for word in ("backward(", "accumulate(", "state_dict(")
+        )
 
 
 @pytest.mark.parametrize("place", ["_experiments/train.py", "_contextlib/torch/_dynamo.py"])
@@ -475,7 +494,9 @@ def toy(monkeypatch):
     monkeypatch.setattr(tasks, "_tasks", dict(tasks._tasks))
 
     def made(**settings):
-        task("lines", epochs=3, batch=8, lr=0.1, paper="a toy")(lambda data_root=None: problem(**settings))
+        task("lines", epochs=3, batch=8, lr=0.1, paper="a toy")(
+            lambda data_root=None: problem(**settings)
+        )
         return lambda **options: Plan.of(["lines"], ["sum"], [0], **options)
 
     return made
@@ -485,8 +506,12 @@ def row(results):
     return summarise(results.lines, BASELINE)["lines"][0]
 
 
-@pytest.mark.parametrize("settings", [{"better": "lower"}, {"better": {"up": "lower", "down": "lower"}}, {}])
-def test_where_lower_is_better_the_learning_rate_with_the_lowest_figure_is_taken(toy, tmp_path, settings):
+@pytest.mark.parametrize(
+    "settings", [{"better": "lower"}, {"better": {"up": "lower", "down": "lower"}}, {}]
+)
+def test_where_lower_is_better_the_learning_rate_with_the_lowest_figure_is_taken(
+    toy, tmp_path, settings
+):
     plan = toy(**settings)(lrs=[1e-6, 0.1])
     results = compare(plan, tmp_path)
     figures = {line["lr"]: sum(line["validation"].values()) for line in results.runs}
@@ -507,7 +532,9 @@ def test_figures_of_both_directions_are_not_added_up(toy, tmp_path):
         found = rmse(model, examples)
         return {"up": 1000 * found["up"], "down": -found["down"]}
 
-    results = compare(toy(metrics=metrics, better={"up": "lower", "down": "higher"})(lrs=[1e-6, 0.1]), tmp_path)
+    results = compare(
+        toy(metrics=metrics, better={"up": "lower", "down": "higher"})(lrs=[1e-6, 0.1]), tmp_path
+    )
     assert row(results).lr == 0.1
 
 
@@ -557,7 +584,9 @@ def test_figures_that_are_means_may_be_taken_in_parts(toy, tmp_path):
         sizes.append(len(examples[0]))
         return {name: (examples[0] > 0.5).float().mean().item() for name in ("up", "down")}
 
-    results = compare(toy(metrics=share, rows=2000, at_once=768, better="higher")(epochs=1), tmp_path)
+    results = compare(
+        toy(metrics=share, rows=2000, at_once=768, better="higher")(epochs=1), tmp_path
+    )
     assert sizes == 2 * [768, 768, 464]
     assert results.runs[0]["test"]["up"] == pytest.approx(0.25, abs=1e-3)
 
@@ -681,14 +710,18 @@ def command(monkeypatch, *arguments):
 LINES = ("compare", "--tasks", "lines", "--strategies", "sum", "--seeds", "2", "--out")
 
 
-def test_a_full_disk_ends_the_command_with_a_sentence_and_the_table(toy, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_ends_the_command_with_a_sentence_and_the_table(
+    toy, tmp_path, monkeypatch, capsys
+):
     toy(better="lower", figure="RMSE")
     assert command(monkeypatch, *LINES, str(tmp_path / "whole")) == 0
     capsys.readouterr()
     with FullDisk((tmp_path / "whole" / "results.jsonl").stat().st_size - 20):
         assert command(monkeypatch, *LINES, str(tmp_path / "full")) == 2
     out, err = capsys.readouterr()
-    assert "lines: test RMSE, mean ± std over 2 seeds" in out  # the run that was not written is in it
+    assert (
+        "lines: test RMSE, mean ± std over 2 seeds" in out
+    )  # the run that was not written is in it
     assert "Error: " in err
     assert "a line could not be written" in err
     assert [line["kind"] for line in read_results(tmp_path / "full")] == ["setup", "timing", "run"]
@@ -711,7 +744,9 @@ def test_tables_are_printed_whatever_the_console_can_show(toy, tmp_path, monkeyp
     assert command(monkeypatch, *LINES, str(tmp_path / "out")) == 0
     assert command(monkeypatch, "describe", "mgda") == 0
     text = out.buffer.getvalue().decode(encoding)
-    assert {"ascii": "mean +- std", "latin-1": "mean ± std", "utf-8": "mean ± std"}[encoding] in text
+    assert {"ascii": "mean +- std", "latin-1": "mean ± std", "utf-8": "mean ± std"}[
+        encoding
+    ] in text
     assert "comparison.png" in text
 
 
@@ -876,7 +911,13 @@ def test_a_task_without_a_problem_or_rows_is_said_before_any_training(toy, tmp_p
 
 @pytest.mark.parametrize(
     "text",
-    ["cagrad(c=1.0)(c=2.0)", "cagrad(c=0.1)()", "cagrad(c=1).x(c=2)", "cagrad(c=1, c=2)", "cagrad(c={[]: 1})"],
+    [
+        "cagrad(c=1.0)(c=2.0)",
+        "cagrad(c=0.1)()",
+        "cagrad(c=1).x(c=2)",
+        "cagrad(c=1, c=2)",
+        "cagrad(c={[]: 1})",
+    ],
 )
 def test_options_that_are_written_twice_or_behind_the_brackets_are_errors(text):
     with pytest.raises(gs.StrategyError, match=r"^strategy 'cagrad\("):

@@ -21,7 +21,9 @@ def register(monkeypatch):
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
     def add(function, name="mine", **settings):
-        return gs.strategy(name, **{"paper": "a test", "scale": "own", "claims": (), **settings})(function)
+        return gs.strategy(name, **{"paper": "a test", "scale": "own", "claims": (), **settings})(
+            function
+        )
 
     return add
 
@@ -127,9 +129,15 @@ def test_an_input_changed_in_place_is_named_first_and_spoils_no_sample(register,
     before = [(s.jacobian.copy(), s.gram.copy(), s.block_grams.copy()) for s in _draws()]
     register(IN_PLACE[name])
     text = failure()
-    assert text.splitlines()[0].split(": ", 1)[1].startswith(f"it changed its input {name.split()[0]!r} in place")
+    assert (
+        text.splitlines()[0]
+        .split(": ", 1)[1]
+        .startswith(f"it changed its input {name.split()[0]!r} in place")
+    )
     for sample, copies in zip(_draws(), before, strict=True):
-        for now, then in zip((sample.jacobian, sample.gram, sample.block_grams), copies, strict=True):
+        for now, then in zip(
+            (sample.jacobian, sample.gram, sample.block_grams), copies, strict=True
+        ):
             assert np.array_equal(now, then)
 
 
@@ -188,7 +196,9 @@ CIRCUMSTANCES = {
 
 @pytest.mark.parametrize("name", CIRCUMSTANCES)
 def test_a_claim_is_held_under(register, monkeypatch, name):
-    monkeypatch.setattr("gradsurgery.testing.check.shrink", lambda sample, *_: sample)  # 25 objectives stay 25
+    monkeypatch.setattr(
+        "gradsurgery.testing.check.shrink", lambda sample, *_: sample
+    )  # 25 objectives stay 25
     register(CIRCUMSTANCES[name], claims=("non-conflicting",))
     assert "check 'non-conflicting'" in failure(only="non-conflicting")
 
@@ -323,7 +333,9 @@ def test_every_value_of_an_option_with_few_values_is_checked(register):
     assert "size='sum', flip=False), check" not in text
     register(chosen, name="known", claims=("deterministic",), variants=({"flip": True},))
     settings = ("", " [flip=True]", " [size='root']")
-    assert [label for _, _, label in cases_of("known")] == [f"{check}{s}" for s in settings for check in ("contract", "deterministic")]
+    assert [label for _, _, label in cases_of("known")] == [
+        f"{check}{s}" for s in settings for check in ("contract", "deterministic")
+    ]
 
 
 def test_a_number_that_no_variant_names_is_halved(register):
@@ -334,7 +346,11 @@ def test_a_number_that_no_variant_names_is_halved(register):
     assert "soft=0.5), check 'non-conflicting'" in failure(only="non-conflicting [soft=0.5]")
     condition = gs.when("soft = 0", lambda options: options["soft"] == 0, "non-conflicting")
     register(mixed, name="said", claims=(condition,))
-    assert [label for _, _, label in cases_of("said")] == ["contract", "non-conflicting", "contract [soft=0.5]"]
+    assert [label for _, _, label in cases_of("said")] == [
+        "contract",
+        "non-conflicting",
+        "contract [soft=0.5]",
+    ]
     checked("said", "contract [soft=0.5]")
 
     def above(gram, *, c=1.0):
@@ -381,7 +397,11 @@ def test_the_readme_promises_nothing_unconditional_of_later_steps():
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     head = next(line for line in lines if line.startswith("| name | what it does"))
     assert "| non-conflicting |" in head
-    rows = {line.split("`")[1]: line.split(" | ")[2] for line in lines[lines.index(head) + 1 :] if line.startswith("| `")}
+    rows = {
+        line.split("`")[1]: line.split(" | ")[2]
+        for line in lines[lines.index(head) + 1 :]
+        if line.startswith("| `")
+    }
     found = 0
     for name in gs.strategy_names():
         chosen = registered(name)
@@ -400,7 +420,9 @@ def optional(gram, *, c: float | None = None):
     return (right if c is None else wrong)(gram)
 
 
-def ranged(gram, *, c: Annotated[float, Range(0, 1)] | None = None, k: Annotated[float, Range(0.9)] = 1):
+def ranged(
+    gram, *, c: Annotated[float, Range(0, 1)] | None = None, k: Annotated[float, Range(0.9)] = 1
+):
     return (right if c is None else wrong)(gram)
 
 

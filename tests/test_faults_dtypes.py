@@ -34,7 +34,9 @@ class Recommender(nn.Module):
 
     @property
     def grads(self):
-        return {name: None if p.grad is None else p.grad.clone() for name, p in self.named_parameters()}
+        return {
+            name: None if p.grad is None else p.grad.clone() for name, p in self.named_parameters()
+        }
 
 
 def same(found, expected):
@@ -63,11 +65,23 @@ def taken(strategy, settings):
 def each_with(strategies, modes):
     return pytest.mark.parametrize(
         ("strategy", "settings"),
-        [pytest.param(s, m, id=f"{s}-{'-'.join(map(str, m.values()))}") for s in strategies for m in modes if taken(s, m)],
+        [
+            pytest.param(s, m, id=f"{s}-{'-'.join(map(str, m.values()))}")
+            for s in strategies
+            for m in modes
+            if taken(s, m)
+        ],
     )
 
 
-MODES = [{}, {"memory": "low"}, {"every": 2}, {"method": "taps"}, {"min_objectives": 4}, {"protect": "buy"}]
+MODES = [
+    {},
+    {"memory": "low"},
+    {"every": 2},
+    {"method": "taps"},
+    {"min_objectives": 4},
+    {"protect": "buy"},
+]
 
 
 @each_with(["mgda", "aligned-mtl", "sum"], MODES)
@@ -158,7 +172,9 @@ def test_surgery_on_a_sparse_gradient_names_the_parameter_and_leaves_everything(
     gs.backward(model.losses(), model, "sum")
     before = model.grads
     surgery = gs.Surgery(strategy, model)
-    with pytest.raises(gs.InputError, match=r"'table\.weight' is sparse.*leave it out of parameters=.*sparse=False"):
+    with pytest.raises(
+        gs.InputError, match=r"'table\.weight' is sparse.*leave it out of parameters=.*sparse=False"
+    ):
         surgery.backward(model.losses())
     assert surgery.state_dict()["step"] == 0
     for name, grad in model.grads.items():
@@ -171,7 +187,9 @@ def test_a_sparse_parameter_without_a_name_is_named_by_its_shape(memory):
     with pytest.raises(gs.InputError, match=r"a parameter of shape \[9, 4\] is sparse") as caught:
         gs.backward(model.losses(), None, "mgda", memory=memory)
     assert "#" not in str(caught.value)
-    gs.backward(model.losses(), {"trunk": model.dense, "table": model.table}, "mgda", min_objectives=4)
+    gs.backward(
+        model.losses(), {"trunk": model.dense, "table": model.table}, "mgda", min_objectives=4
+    )
 
 
 def test_inspect_measures_sparse_gradients_without_making_them_dense():
@@ -203,7 +221,10 @@ def test_a_scaler_skips_an_overflow_with_sparse_parameters(strategy):
     for pass_before in (False, True):
         model = Recommender(dtype=torch.float32)
         given = model.dense if strategy == "mgda" else model
-        optimizers = [torch.optim.SparseAdam([model.table.weight]), torch.optim.SGD(model.dense, lr=0.1)]
+        optimizers = [
+            torch.optim.SparseAdam([model.table.weight]),
+            torch.optim.SGD(model.dense, lr=0.1),
+        ]
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         surgery = gs.Surgery(strategy, given)
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -228,7 +249,10 @@ def test_sparse_adam_trains_as_with_torch():
     seen = []
     model.table.weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.layout))
     for m, step in ((model, surgery.backward), (plain, lambda losses: total(losses).backward())):
-        optimizers = [torch.optim.SparseAdam([m.table.weight], lr=0.05), torch.optim.Adam(m.dense, lr=0.05)]
+        optimizers = [
+            torch.optim.SparseAdam([m.table.weight], lr=0.05),
+            torch.optim.Adam(m.dense, lr=0.05),
+        ]
         for shift in range(4):
             m.zero_grad()
             step(m.losses(shift))
@@ -262,7 +286,9 @@ def test_a_sparse_table_inside_a_compiled_region_gets_the_sparse_sum():
 
 # Complex parameters.
 
-INPUT = torch.complex(torch.linspace(-1, 1, 15, dtype=torch.float64), torch.linspace(2, -1, 15, dtype=torch.float64)).view(5, 3)
+INPUT = torch.complex(
+    torch.linspace(-1, 1, 15, dtype=torch.float64), torch.linspace(2, -1, 15, dtype=torch.float64)
+).view(5, 3)
 
 
 class Waves(nn.Module):
@@ -274,11 +300,16 @@ class Waves(nn.Module):
         self.pairs, self.dtype = pairs, dtype
         for name, shape in (("weight", (3, 4)), ("bias", (4,)), ("head", (4,))):
             value = torch.randn(shape, dtype=dtype)
-            self.register_parameter(name, nn.Parameter(torch.view_as_real(value) if pairs else value))
+            self.register_parameter(
+                name, nn.Parameter(torch.view_as_real(value) if pairs else value)
+            )
         self.gain = nn.Parameter(torch.rand(4, dtype=dtype.to_real()))
 
     def losses(self, step=0):
-        weight, bias, head = (torch.view_as_complex(p) if self.pairs else p for p in (self.weight, self.bias, self.head))
+        weight, bias, head = (
+            torch.view_as_complex(p) if self.pairs else p
+            for p in (self.weight, self.bias, self.head)
+        )
         z = ((INPUT.to(self.dtype) + step / 3) @ weight + bias) * self.gain
         return {
             "a": z.abs().square().mean() + 0.1,
@@ -299,7 +330,14 @@ class Waves(nn.Module):
 
 COMPLEX = ["mgda", "upgrad", "aligned-mtl", "pcgrad", "mmpareto", "graddrop", "moco", "db-mtl"]
 COMPLEX += ["excess-mtl", "trimmed-mean", "uw", "mean"]
-COMPLEX_MODES = [{}, {"memory": "low"}, {"method": "batched"}, {"method": "taps"}, {"protect": "a"}, {"every": 2}]
+COMPLEX_MODES = [
+    {},
+    {"memory": "low"},
+    {"method": "batched"},
+    {"method": "taps"},
+    {"protect": "a"},
+    {"every": 2},
+]
 
 
 @each_with(COMPLEX, COMPLEX_MODES)
@@ -338,7 +376,9 @@ def test_the_state_of_complex_parameters_is_saved_and_loaded(strategy):
                 buffer = io.BytesIO()
                 torch.save(surgery.state_dict(), buffer)
                 surgery = gs.Surgery(strategy, model)
-                surgery.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+                surgery.load_state_dict(
+                    torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+                )
             surgery.backward(model.losses(step))
             model.move()
         return list(model.parameters())
@@ -367,8 +407,14 @@ def test_a_complex_gradient_is_written_as_an_optimizer_takes_it():
     for strategy in ("sum", "mgda"):
         weight = nn.Parameter(torch.randn(3, 4, dtype=torch.complex64).t())
         factor = torch.randn(4, 3, dtype=torch.complex64)
-        losses = {"a": (weight.conj() * factor).sum().real, "b": (weight * factor).sum().imag, "c": weight.conj().sum().abs()}
-        expected = torch.stack(torch.autograd.grad(total(losses), [weight], retain_graph=True)).sum(0)
+        losses = {
+            "a": (weight.conj() * factor).sum().real,
+            "b": (weight * factor).sum().imag,
+            "c": weight.conj().sum().abs(),
+        }
+        expected = torch.stack(torch.autograd.grad(total(losses), [weight], retain_graph=True)).sum(
+            0
+        )
         gs.backward(losses, [weight], strategy)
         assert not weight.grad.is_conj()
         assert not weight.grad.is_neg()
@@ -424,7 +470,9 @@ LAYOUTS = {
     ),
     "mkldnn": (lambda: torch.eye(3).to_mkldnn(), lambda p: p.to_dense().sum()),
     "nested": (
-        lambda: torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)], layout=torch.jagged),
+        lambda: torch.nested.nested_tensor(
+            [torch.ones(2, 3), torch.ones(4, 3)], layout=torch.jagged
+        ),
         lambda p: (p * 2.0).values().sum(),
     ),
 }
@@ -443,7 +491,9 @@ def test_parameters_of_other_layouts_are_named(form, strategy):
     def losses():
         return [loss(model.odd) * model.scale[0], loss(model.odd) * model.scale[1]]
 
-    with pytest.raises(gs.InputError, match=rf"parameter 'odd' is .*{form}.*requires_grad_\(False\)"):
+    with pytest.raises(
+        gs.InputError, match=rf"parameter 'odd' is .*{form}.*requires_grad_\(False\)"
+    ):
         gs.backward(losses(), model, strategy)
     with pytest.raises(gs.InputError, match=rf"a parameter of shape \[.*\] is .*{form}"):
         gs.backward(losses(), [model.scale], strategy)
@@ -455,7 +505,9 @@ def test_parameters_of_other_layouts_are_named(form, strategy):
 
 # Gradients of another dtype than their parameter.
 
-needs_grad_dtype = pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="Tensor.grad_dtype came with torch 2.10")
+needs_grad_dtype = pytest.mark.skipif(
+    not hasattr(torch.Tensor, "grad_dtype"), reason="Tensor.grad_dtype came with torch 2.10"
+)
 
 
 class Wide(nn.Module):
@@ -492,7 +544,14 @@ class Product(torch.autograd.Function):
         return gradient
 
 
-GRAD_MODES = [{}, {"memory": "low"}, {"method": "batched"}, {"every": 2}, {"protect": "a"}, {"min_objectives": 4}]
+GRAD_MODES = [
+    {},
+    {"memory": "low"},
+    {"method": "batched"},
+    {"every": 2},
+    {"protect": "a"},
+    {"min_objectives": 4},
+]
 
 
 @needs_grad_dtype
@@ -603,7 +662,9 @@ def test_a_grad_of_another_dtype_is_added_to_or_refused_before_anything_is_writt
     for dtype in (torch.int64, torch.bool, torch.float8_e4m3fn):
         for strategy in ("mgda", "sum"):
             model, losses = model_with(dtype)
-            with pytest.raises(gs.InputError, match=rf"\.grad \({re.escape(str(dtype))}.*set it to None"):
+            with pytest.raises(
+                gs.InputError, match=rf"\.grad \({re.escape(str(dtype))}.*set it to None"
+            ):
                 gs.backward(losses, model, strategy)
             assert model[0].bias.grad is None
             assert not model[0].weight.grad.any()
@@ -625,17 +686,31 @@ def test_losses_and_parameters_of_several_dtypes(strategy):
 
     def losses(given, dtypes):
         wide = [p.double() for p in given]
-        parts = sum(p.square().sum() for p in wide), sum(p.tanh().sum() for p in wide) + 20, sum(wide).cos().sum() + 9
-        return dict(zip("abc", (part.to(dtype) for part, dtype in zip(parts, dtypes, strict=True)), strict=True))
+        parts = (
+            sum(p.square().sum() for p in wide),
+            sum(p.tanh().sum() for p in wide) + 20,
+            sum(wide).cos().sum() + 9,
+        )
+        return dict(
+            zip(
+                "abc",
+                (part.to(dtype) for part, dtype in zip(parts, dtypes, strict=True)),
+                strict=True,
+            )
+        )
 
-    gs.Surgery(strategy, parameters).backward(losses(parameters, (torch.float64, torch.float32, torch.bfloat16)))
+    gs.Surgery(strategy, parameters).backward(
+        losses(parameters, (torch.float64, torch.float32, torch.bfloat16))
+    )
     gs.Surgery(strategy, exact).backward(losses(exact, [torch.float64] * 3))
     for p, q in zip(parameters, exact, strict=True):
         assert p.grad.dtype == p.dtype
         torch.testing.assert_close(p.grad.double(), q.grad, rtol=0.05, atol=0.05)
 
 
-EIGHT_BITS = [getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2") if hasattr(torch, name)]
+EIGHT_BITS = [
+    getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2") if hasattr(torch, name)
+]
 
 
 @pytest.mark.parametrize("dtype", EIGHT_BITS, ids=str)
@@ -655,7 +730,11 @@ def test_float8_parameters_are_seen_as_float32(strategy, dtype):
 
     def losses(weight):
         wide = weight.float()
-        return {"a": wide.square().sum(), "b": (wide - 1).square().sum(), "c": wide.tanh().sum() + 3}
+        return {
+            "a": wide.square().sum(),
+            "b": (wide - 1).square().sum(),
+            "c": wide.tanh().sum() + 3,
+        }
 
     gs.Surgery(strategy, [narrow]).backward(losses(narrow))
     gs.Surgery(strategy, [exact]).backward(losses(exact))
@@ -689,7 +768,9 @@ def test_float8_gradients_that_torch_cannot_add_are_an_error_that_says_so():
 def test_a_multi_grad_hook_on_parameters_is_an_error_that_says_what_to_use(strategy):
     model = Recommender(sparse=False)
     handle = torch.autograd.graph.register_multi_grad_hook(model.dense, lambda gradients: None)
-    with pytest.raises(gs.InputError, match=r"register_multi_grad_hook.*register_post_accumulate_grad_hook"):
+    with pytest.raises(
+        gs.InputError, match=r"register_multi_grad_hook.*register_post_accumulate_grad_hook"
+    ):
         gs.backward(model.losses(), model, strategy)
     assert all(grad is None for grad in model.grads.values())
     handle.remove()
@@ -714,6 +795,13 @@ def test_a_tensor_hook_on_a_parameter_acts_on_the_gradient_of_each_loss():
     model.trunk.weight.register_hook(lambda g: seen.append(g.shape) or g / 2)
     gs.backward(model.losses(), model, "mgda", method="gradients")
     assert len(seen) == 3
-    rows = [torch.autograd.grad(loss, list(plain.parameters()), retain_graph=True) for loss in plain.losses().values()]
-    halved = [torch.cat([(g / 2 if i == 1 else g).flatten() for i, g in enumerate(row)]) for row in rows]
-    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in model.parameters()]), gs.get_strategy("mgda")(halved))
+    rows = [
+        torch.autograd.grad(loss, list(plain.parameters()), retain_graph=True)
+        for loss in plain.losses().values()
+    ]
+    halved = [
+        torch.cat([(g / 2 if i == 1 else g).flatten() for i, g in enumerate(row)]) for row in rows
+    ]
+    torch.testing.assert_close(
+        torch.cat([p.grad.flatten() for p in model.parameters()]), gs.get_strategy("mgda")(halved)
+    )

@@ -38,7 +38,9 @@ def losses_of(model, x):
 
 
 def gradients(model):
-    return {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    return {
+        name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()
+    }
 
 
 def same(found, expected):
@@ -157,7 +159,9 @@ WAYS = {
     "exported": lambda model: torch.export.export(model, (torch.randn(8, 4),)).module(),
     "compiled": lambda model: torch.compile(model, backend="eager"),
     "DataParallel": nn.DataParallel,
-    "parametrized": lambda model: parametrize.register_parametrization(model.enc, "weight", nn.Tanh()) and model,
+    "parametrized": lambda model: (
+        parametrize.register_parametrization(model.enc, "weight", nn.Tanh()) and model
+    ),
     "copied": copy.deepcopy,
 }
 
@@ -168,7 +172,9 @@ WAYS = {
 def test_containers_of_every_kind_give_the_groups_of_the_plain_model(way, given):
     torch.manual_seed(0)
     model, x = WAYS[way](Two()), torch.randn(8, 4)
-    surgery = gs.Surgery("mgda", {"module": model, "list": list(model.parameters()), "none": None}[given])
+    surgery = gs.Surgery(
+        "mgda", {"module": model, "list": list(model.parameters()), "none": None}[given]
+    )
     for _ in range(4):  # TorchScript makes its regions from the second call on
         model.zero_grad()
         losses = losses_of(model, x)
@@ -197,11 +203,21 @@ def test_lazy_layers_are_trained_once_they_have_a_shape():
 def ranks(world, tmp_path):
     """What each of `world` processes prints, as a dict per rank."""
     store = tmp_path / f"store{world}"
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
     script = str(ROOT / "tests" / "ranks.py")
-    commands = [[sys.executable, script, str(rank), str(world), str(store)] for rank in range(world)]
+    commands = [
+        [sys.executable, script, str(rank), str(world), str(store)] for rank in range(world)
+    ]
     pipe = subprocess.PIPE
-    runs = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env) for command in commands]
+    runs = [
+        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
+        for command in commands
+    ]
     try:
         outputs = [run.communicate(timeout=120) for run in runs]
     finally:
@@ -209,13 +225,32 @@ def ranks(world, tmp_path):
             run.kill()
     assert all(run.returncode == 0 for run in runs), outputs[0][1][-2000:]
     pairs = [[line.partition(" InputError: ") for line in out.splitlines()] for out, _ in outputs]
-    return [{(a if sep else a.removesuffix(" fine")): said for a, sep, said in found} for found in pairs]
+    return [
+        {(a if sep else a.removesuffix(" fine")): said for a, sep, said in found} for found in pairs
+    ]
 
 
 def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
-    wrapped = {"ddp", "ddp inside", "ddp in a group", "ddp, one-shot", "ddp, composable", "fsdp1", "dtensor", "fsdp2"}
+    wrapped = {
+        "ddp",
+        "ddp inside",
+        "ddp in a group",
+        "ddp, one-shot",
+        "ddp, composable",
+        "fsdp1",
+        "dtensor",
+        "fsdp2",
+    }
     wrapped |= {"fsdp2 after the constructor", "fsdp2, no parameters", "wrong"}
-    plain = {"ddp.module", "plain", "plain, made before", "plain, accumulate", "plain, inspect", "plain, list", "plain, no parameters"}
+    plain = {
+        "ddp.module",
+        "plain",
+        "plain, made before",
+        "plain, accumulate",
+        "plain, inspect",
+        "plain, list",
+        "plain, no parameters",
+    }
     told = {"plain, None", "inspect, None", "one-shot, None", "ddp, None"}
     for world in (1, 2):
         for found in ranks(world, tmp_path):
@@ -231,8 +266,13 @@ def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
 
 @pytest.mark.parametrize("given", ["world", 1, True, object()])
 def test_a_process_group_that_is_not_there_yet_is_refused(given):
-    for make in (lambda: gs.Surgery("sum", Two(), process_group=given), lambda: gs.inspect([torch.ones((), requires_grad=True)], process_group=given)):
-        with pytest.raises(gs.InputError, match=r"process_group: expected 'auto' .* or None .*; got"):
+    for make in (
+        lambda: gs.Surgery("sum", Two(), process_group=given),
+        lambda: gs.inspect([torch.ones((), requires_grad=True)], process_group=given),
+    ):
+        with pytest.raises(
+            gs.InputError, match=r"process_group: expected 'auto' .* or None .*; got"
+        ):
             make()
 
 
@@ -244,12 +284,17 @@ def pinn(coefficient, x):
     net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
     y = net(x)
     (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    losses = {"data": (y - torch.exp(-2 * x)).pow(2).mean(), "ode": (slope + coefficient * y).pow(2).mean()}
+    losses = {
+        "data": (y - torch.exp(-2 * x)).pow(2).mean(),
+        "ode": (slope + coefficient * y).pow(2).mean(),
+    }
     return net, losses
 
 
 @pytest.mark.parametrize("strategy", ["sum", "upgrad", "mgda", "uw", "scaled-sum"])
-@pytest.mark.parametrize("settings", [{}, {"memory": "low"}, {"method": "gradients"}, {"every": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"memory": "low"}, {"method": "gradients"}, {"every": 2}], ids=str
+)
 @pytest.mark.parametrize("given", ["net", "none", "listed"])
 def test_a_plain_leaf_gets_what_loss_backward_would_give_it(strategy, settings, given):
     coefficient = torch.tensor(0.5, requires_grad=True)
@@ -262,7 +307,11 @@ def test_a_plain_leaf_gets_what_loss_backward_would_give_it(strategy, settings, 
         losses["data"] = losses["data"] * torch.exp(-log_variance) + log_variance
         leaves = [coefficient, log_variance, x]
         expected = torch.autograd.grad(sum(losses.values()), leaves, retain_graph=True)
-        given_now = {"net": net, "none": None, "listed": [*net.parameters(), coefficient, log_variance]}[given]
+        given_now = {
+            "net": net,
+            "none": None,
+            "listed": [*net.parameters(), coefficient, log_variance],
+        }[given]
         surgery = gs.Surgery(strategy, given_now, **settings)
         coefficient.grad = log_variance.grad = None
         surgery.backward(losses)
@@ -287,13 +336,21 @@ def test_a_plain_leaf_behind_features_gets_the_plain_sum():
 @pytest.mark.parametrize("form", ["dict", "list", "tensor", "scalar", "accumulate", "option"])
 def test_weights_that_require_grad_are_an_error_that_says_how_to_learn_them(form):
     model, log_weights = Two(), torch.zeros(2, requires_grad=True)
-    weights = {"dict": {"a": log_weights[0].exp(), "b": 1.0}, "tensor": log_weights.exp(), "scalar": log_weights[0].exp()}
+    weights = {
+        "dict": {"a": log_weights[0].exp(), "b": 1.0},
+        "tensor": log_weights.exp(),
+        "scalar": log_weights[0].exp(),
+    }
     weights["list"] = [log_weights[0].exp(), 1.0]
     weights["accumulate"] = weights["option"] = weights["dict"]
     losses = losses_of(model, torch.randn(8, 4))
     given = list(losses.values()) if form in ("list", "tensor") else losses
     option = form == "option"
-    surgery = gs.Surgery("upgrad", model, preference=weights[form]) if option else gs.Surgery("mgda", model)
+    surgery = (
+        gs.Surgery("upgrad", model, preference=weights[form])
+        if option
+        else gs.Surgery("mgda", model)
+    )
     step = surgery.accumulate if form == "accumulate" else surgery.backward
     with pytest.raises(gs.InputError, match="requires grad would get no gradient"):
         step(given, **({} if option else {"weights": weights[form]}))
@@ -330,7 +387,9 @@ class Assigns(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        layer = ctx.f[0] if isinstance(ctx.f, nn.Sequential) else ctx.f.__closure__[0].cell_contents[0]
+        layer = (
+            ctx.f[0] if isinstance(ctx.f, nn.Sequential) else ctx.f.__closure__[0].cell_contents[0]
+        )
         layer.weight.grad = torch.ones_like(layer.weight)
         return gradient, None
 
@@ -357,10 +416,14 @@ FILLING = {
     "no parameters": lambda model, losses: gs.backward(losses, None, "upgrad"),
     "list": lambda model, losses: gs.backward(losses, list(model.parameters()), "upgrad"),
     "trunk alone": lambda model, losses: gs.backward(losses, model.i, "upgrad"),
-    "groups": lambda model, losses: gs.backward(losses, {"t": [*model.i.parameters(), *model.f.parameters()]}, "mgda"),
+    "groups": lambda model, losses: gs.backward(
+        losses, {"t": [*model.i.parameters(), *model.f.parameters()]}, "mgda"
+    ),
     "inspect": lambda model, losses: gs.inspect(losses, model),
     "accumulate": lambda model, losses: gs.Surgery("mgda", model).accumulate(losses),
-    "not finite": lambda model, losses: gs.Surgery("mgda", model).backward({**losses, "b": losses["b"] * float("nan")}),
+    "not finite": lambda model, losses: gs.Surgery("mgda", model).backward(
+        {**losses, "b": losses["b"] * float("nan")}
+    ),
 }
 
 
@@ -370,7 +433,9 @@ FILLING = {
 def test_a_function_that_fills_grad_is_an_error_and_undone(way, function, closure):
     model, x = Block(function, closure), torch.randn(16, 4)
     losses = losses_of(model, x)
-    with pytest.raises(gs.InputError, match=r"fills \.grad within its own backward pass.*use_reentrant=False"):
+    with pytest.raises(
+        gs.InputError, match=r"fills \.grad within its own backward pass.*use_reentrant=False"
+    ):
         FILLING[way](model, losses)
     assert all(p.grad is None for p in model.parameters())
 
@@ -380,9 +445,13 @@ def test_what_was_added_in_place_is_said_to_stay():
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     surgery = gs.Surgery("mgda", model)
-    with pytest.raises(gs.InputError, match=r"added to the \.grad of f\.0\.weight, f\.0\.bias cannot be undone"):
+    with pytest.raises(
+        gs.InputError, match=r"added to the \.grad of f\.0\.weight, f\.0\.bias cannot be undone"
+    ):
         surgery.backward(losses_of(model, x))
-    assert all(not p.grad.any() for name, p in model.named_parameters() if not name.startswith("f."))
+    assert all(
+        not p.grad.any() for name, p in model.named_parameters() if not name.startswith("f.")
+    )
     assert surgery.state_dict()["step"] == 0
 
 
@@ -460,10 +529,15 @@ class Wide(nn.Module):
     def __init__(self, rows=60):
         super().__init__()
         torch.manual_seed(0)
-        self.parts = nn.ParameterList(torch.randn(rows, 400, dtype=torch.float64) for _ in range(12))
+        self.parts = nn.ParameterList(
+            torch.randn(rows, 400, dtype=torch.float64) for _ in range(12)
+        )
 
     def losses(self):
-        return {"a": sum((p * p).sum() for p in self.parts), "b": sum((p - 1).pow(2).sum() for p in self.parts)}
+        return {
+            "a": sum((p * p).sum() for p in self.parts),
+            "b": sum((p - 1).pow(2).sum() for p in self.parts),
+        }
 
 
 @pytest.mark.parametrize("strategy", ["moco", "upgrad"])
@@ -522,7 +596,9 @@ def test_a_micro_batch_that_ctrl_c_interrupts_is_in_the_sum_or_not():
                 continue
             model.zero_grad()
             record = surgery.combine()
-            count = record.losses["b"] / model.losses()["b"].item()  # how many micro-batches the losses remember
+            count = (
+                record.losses["b"] / model.losses()["b"].item()
+            )  # how many micro-batches the losses remember
             assert abs(count - round(count)) < 1e-9
             assert ended <= round(count) <= tried
             for p in model.parts:
@@ -552,7 +628,11 @@ def test_a_batched_pass_leaves_no_dead_tensor_in_a_retained_gradient(old, way):
 
 
 def test_another_thread_may_train_parameters_that_no_loss_here_reaches():
-    net, aux, x = nn.Sequential(nn.Linear(16, 64), nn.Linear(64, 64)), nn.Linear(8, 2), torch.randn(4, 8)
+    net, aux, x = (
+        nn.Sequential(nn.Linear(16, 64), nn.Linear(64, 64)),
+        nn.Linear(8, 2),
+        torch.randn(4, 8),
+    )
     surgery, over = gs.Surgery("mgda", nn.ModuleList([net, aux])), []
 
     def other():
@@ -609,7 +689,10 @@ def test_a_function_that_fills_a_reached_parameter_is_an_error(way):
     before, w, x = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 4)), torch.randn(5, 4)
     parameters = [*before.parameters(), w]
     y = FillsItsInput.apply(before(x), w)
-    losses = {"a": y.pow(2).mean(), "b": -5 * y.pow(2).mean() * (float("nan") if way == "nan" else 1)}
+    losses = {
+        "a": y.pow(2).mean(),
+        "b": -5 * y.pow(2).mean() * (float("nan") if way == "nan" else 1),
+    }
     ways = {
         "inspect": lambda: gs.inspect(losses, parameters),
         "measure": lambda: gs.Surgery("sum", parameters, measure=1).backward(losses),
@@ -660,7 +743,10 @@ def test_a_batch_without_a_gradient_proves_no_tap():
 
     def losses(labelled):
         y = layer()
-        return {"a": labelled * y[:, :100].pow(2).mean(), "c": (y[:, 100:] - 1).pow(2).mean() + y.mean()}
+        return {
+            "a": labelled * y[:, :100].pow(2).mean(),
+            "c": (y[:, 100:] - 1).pow(2).mean() + y.mean(),
+        }
 
     tapped, formed = gs.Surgery("upgrad", [w, b]), gs.Surgery("upgrad", [w, b], method="gradients")
     tapped.backward(losses(0.0))
@@ -677,7 +763,10 @@ def test_a_hook_that_clips_one_loss_alone_is_found():
 
     def losses(swapped):
         y = layer()
-        found = [("a", 1e-3 * y[:, :100].pow(2).mean()), ("c", 100 * (y[:, 100:] - 1).pow(2).mean())]
+        found = [
+            ("a", 1e-3 * y[:, :100].pow(2).mean()),
+            ("c", 100 * (y[:, 100:] - 1).pow(2).mean()),
+        ]
         return dict(reversed(found) if swapped else found)
 
     w.grad = b.grad = None
@@ -687,7 +776,9 @@ def test_a_hook_that_clips_one_loss_alone_is_found():
     gs.Surgery("upgrad", [w, b]).backward(losses(True))
     assert torch.allclose(w.grad, expected, rtol=1e-4)
     w.grad = b.grad = None
-    with pytest.raises(gs.InputError, match="method='gradients'"):  # seen when the other loss's graph is gone
+    with pytest.raises(
+        gs.InputError, match="method='gradients'"
+    ):  # seen when the other loss's graph is gone
         gs.Surgery("upgrad", [w, b]).backward(losses(False))
     assert w.grad is None
 

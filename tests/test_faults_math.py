@@ -101,10 +101,13 @@ def exact_projection(rows, start):
             for b in basis:
                 row = [x - along(row, b) / along(b, b) * y for x, y in zip(row, b, strict=True)]
             basis.append(row)
-            found = [x - along(found, row) / along(row, row) * y for x, y in zip(found, row, strict=True)]
+            found = [
+                x - along(found, row) / along(row, row) * y for x, y in zip(found, row, strict=True)
+            ]
         # found − d = Σ zᵢgᵢ with z >= 0
         if all(along(found, row) >= 0 for row in exact) and all(
-            along([x - y for x, y in zip(found, d, strict=True)], dual) >= 0 for dual in duals(active, along)
+            along([x - y for x, y in zip(found, d, strict=True)], dual) >= 0
+            for dual in duals(active, along)
         ):
             return np.array([float(x) for x in found])
     raise AssertionError("no active set fits")
@@ -116,7 +119,9 @@ def duals(active, along):
         basis = []
         for other in [*active[:k], *active[k + 1 :], row]:
             for b in basis:
-                other = [x - along(other, b) / along(b, b) * y for x, y in zip(other, b, strict=True)]
+                other = [
+                    x - along(other, b) / along(b, b) * y for x, y in zip(other, b, strict=True)
+                ]
             basis.append(other)
         yield basis[-1]
 
@@ -420,7 +425,11 @@ def test_fairgrad_with_a_small_alpha_is_near_its_limit(alpha):
     """As alpha tends to 0: the projection of the sum. Norms span twelve decades."""
     rng, chosen = np.random.default_rng(13), gs.get_strategy("fairgrad", alpha=alpha)
     for k in range(24):
-        rows = rng.standard_normal((2 + k % 3, 5)) * 10.0 ** rng.uniform(-2, 2) * 10.0 ** (4 * (k % 3) - 4)
+        rows = (
+            rng.standard_normal((2 + k % 3, 5))
+            * 10.0 ** rng.uniform(-2, 2)
+            * 10.0 ** (4 * (k % 3) - 4)
+        )
         if k % 2:  # they conflict
             rows[1] = 0.5 * rows[1] - rows[0]
         gram = rows @ rows.T
@@ -463,7 +472,7 @@ def test_imtl_g_at_rank_n_minus_one_as_its_page_says():
     ],
 )
 def test_the_page_of_a_strategy_says_where_other_code_differs(name, sentence):
-    assert sentence in gs.registry.registered(name).description
+    assert sentence in gs.contract.registry.registered(name).description
 
 
 def test_nash_mtl_of_the_official_scale_is_longer_by_the_root_of_the_gram_norm():

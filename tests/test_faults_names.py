@@ -9,7 +9,9 @@ import pytest
 import torch
 from models import TwoEncoders, grads, same
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+)
 
 import gradsurgery as gs
 
@@ -28,7 +30,10 @@ class Two(nn.Module):
 
     def forward(self, x):
         z = self.trunk(x)
-        return {"a": (self.a(z) - 1).pow(2).mean(), "b": (self.b(z) + x.sum(1, keepdim=True)).pow(2).mean()}
+        return {
+            "a": (self.a(z) - 1).pow(2).mean(),
+            "b": (self.b(z) + x.sum(1, keepdim=True)).pow(2).mean(),
+        }
 
 
 def data(seed):
@@ -135,7 +140,9 @@ def test_a_state_continues_alike_whatever_wraps_the_model_before_and_after(strat
         lambda n: f"module.{n}",
         lambda n: f"module._orig_mod.{n}",
         lambda n: n.replace("trunk.", "trunk._orig_mod."),
-        lambda n: f"_fsdp_wrapped_module.{n}".replace("trunk.", "trunk._checkpoint_wrapped_module."),
+        lambda n: f"_fsdp_wrapped_module.{n}".replace(
+            "trunk.", "trunk._checkpoint_wrapped_module."
+        ),
     ],
 )
 def test_a_state_that_an_earlier_version_saved_with_wrappers_names_loads(rename):
@@ -157,7 +164,11 @@ def test_layers_wrapped_between_two_steps_keep_their_state():
         parameters = list(model.parameters())
         surgery.backward(wrap(model)(data(3)))
         gradients.append([p.grad for p in parameters])
-    assert all(torch.equal(x, y) for other in gradients[1:] for x, y in zip(gradients[0], other, strict=True))
+    assert all(
+        torch.equal(x, y)
+        for other in gradients[1:]
+        for x, y in zip(gradients[0], other, strict=True)
+    )
 
 
 class Nested(nn.Module):
@@ -174,7 +185,9 @@ class Nested(nn.Module):
         return {"a": z.pow(2).mean(), "b": (z - 1).pow(2).mean()}
 
 
-@pytest.mark.parametrize("wrap", [compiled, nn.DataParallel, lambda m: nn.DataParallel(compiled(m))])
+@pytest.mark.parametrize(
+    "wrap", [compiled, nn.DataParallel, lambda m: nn.DataParallel(compiled(m))]
+)
 def test_two_parameters_with_one_name_without_prefixes_keep_apart(wrap):
     model, x = Nested(), torch.ones(2, 3)
     surgery = gs.Surgery("moco", model)
@@ -183,13 +196,19 @@ def test_two_parameters_with_one_name_without_prefixes_keep_apart(wrap):
     assert set(state["reach"]) == {"weight", "module.weight"}
     prefix = "module." if wrap is nn.DataParallel else ""
     found = []
-    for given, saved in ((model, state), (wrap(model), state), (model, renamed(state, lambda n: prefix + n))):
+    for given, saved in (
+        (model, state),
+        (wrap(model), state),
+        (model, renamed(state, lambda n: prefix + n)),
+    ):
         resumed = gs.Surgery("moco", given)
         resumed.load_state_dict(saved)
         model.zero_grad()
         resumed.backward(given(x))
         found.append([p.grad.clone() for p in model.parameters()])
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    assert all(
+        torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True)
+    )
 
 
 @pytest.mark.parametrize("strategy", ["mgda", *ROWS])
@@ -228,7 +247,12 @@ def test_strict_false_takes_what_fits():
     surgery.load_state_dict(state, strict=False)
     kept = surgery.state_dict()
     assert set(kept["reach"]) == {"trunk.0.weight", "trunk.0.bias"}
-    assert {p for _, group in kept["groups"] for pieces in group["tensors"].values() for (_, p), _ in pieces} == set(kept["reach"])
+    assert {
+        p
+        for _, group in kept["groups"]
+        for pieces in group["tensors"].values()
+        for (_, p), _ in pieces
+    } == set(kept["reach"])
     assert kept["step"] == 4
     nothing = gs.Surgery("moco", nn.Linear(2, 2))
     nothing.load_state_dict(state, strict=False)
@@ -239,13 +263,19 @@ def test_a_state_of_other_options_is_an_error_that_shows_both():
     model = Two()
     saved = gs.Surgery("cagrad", model, c=0.4).state_dict()
     other = gs.Surgery("cagrad", model, c=0.8)
-    with pytest.raises(gs.InputError, match=r"saved with cagrad\(c=0\.4\); this Surgery has cagrad\(c=0\.8\)"):
+    with pytest.raises(
+        gs.InputError, match=r"saved with cagrad\(c=0\.4\); this Surgery has cagrad\(c=0\.8\)"
+    ):
         other.load_state_dict(saved)
     other.load_state_dict(saved, strict=False)
-    other.load_state_dict({k: v for k, v in saved.items() if k != "options"})  # older ones do not say
+    other.load_state_dict(
+        {k: v for k, v in saved.items() if k != "options"}
+    )  # older ones do not say
     gs.Surgery("cagrad", model, c=np.float64(0.4)).load_state_dict(saved)
     weighted = gs.Surgery("constant", model, preference={"a": 1, "b": 2}).state_dict()
-    gs.Surgery("constant", model, preference={"b": 2.0, "a": 1.0}).load_state_dict(through_a_file(weighted))
+    gs.Surgery("constant", model, preference={"b": 2.0, "a": 1.0}).load_state_dict(
+        through_a_file(weighted)
+    )
     with pytest.raises(gs.InputError, match="preference"):
         gs.Surgery("constant", model, preference=[1, 2]).load_state_dict(weighted)
 
@@ -266,12 +296,19 @@ def test_a_state_of_other_explicit_groups_is_an_error_that_says_so(strategy):
             if before == after:
                 other.load_state_dict(surgery.state_dict())
                 continue
-            with pytest.raises(gs.InputError, match="explicit groups .* this Surgery has|groups by reach; this Surgery has"):
+            with pytest.raises(
+                gs.InputError,
+                match="explicit groups .* this Surgery has|groups by reach; this Surgery has",
+            ):
                 other.load_state_dict(surgery.state_dict())
             assert other.state_dict()["step"] == 0
             other.load_state_dict(surgery.state_dict(), strict=False)
-    with pytest.raises(gs.InputError, match="explicit groups 'all'; this Surgery has groups by reach"):
-        gs.Surgery(strategy, model).load_state_dict(gs.Surgery(strategy, layouts["one"]).state_dict())
+    with pytest.raises(
+        gs.InputError, match="explicit groups 'all'; this Surgery has groups by reach"
+    ):
+        gs.Surgery(strategy, model).load_state_dict(
+            gs.Surgery(strategy, layouts["one"]).state_dict()
+        )
 
 
 def test_a_list_is_known_by_position():
@@ -279,7 +316,9 @@ def test_a_list_is_known_by_position():
     everything = list(model.parameters())
     surgery = gs.Surgery("moco", everything)
     surgery.backward(model(data(0)))
-    gs.Surgery("moco", [*everything, nn.Parameter(torch.ones(1))]).load_state_dict(surgery.state_dict())
+    gs.Surgery("moco", [*everything, nn.Parameter(torch.ones(1))]).load_state_dict(
+        surgery.state_dict()
+    )
     with pytest.raises(gs.InputError, match="6 given|not among the 4 given: '4', '5'"):
         gs.Surgery("moco", everything[:4]).load_state_dict(surgery.state_dict())
 
@@ -289,7 +328,9 @@ def test_gradients_of_another_shape_are_an_error_when_loading(strategy):
     state = trained(strategy).state_dict()
     surgery = gs.Surgery(strategy, Two(width=5))
     for strict in (True, False):
-        with pytest.raises(gs.InputError, match=r"'trunk.0.weight' has shape \[8, 4\], the parameter \[5, 4\]"):
+        with pytest.raises(
+            gs.InputError, match=r"'trunk.0.weight' has shape \[8, 4\], the parameter \[5, 4\]"
+        ):
             surgery.load_state_dict(state, strict)
     assert surgery.state_dict()["step"] == 0
 
@@ -312,7 +353,13 @@ def test_with_and_without_given_parameters_gradients_are_not_dropped_silently(st
 
 def places(value, path=()):
     """Every place within a saved state."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, tuple)
+        else ()
+    )
     for key, inner in items:
         yield (*path, key)
         yield from places(inner, (*path, key))
@@ -335,23 +382,48 @@ def at(value, path):
 @pytest.mark.parametrize("strategy", ["moco", "uw", "cagrad", "gradvac"])
 def test_a_changed_state_is_an_error_and_leaves_everything_as_it_was(strategy):
     model = Two()
-    surgery = gs.Surgery(strategy, model, every=2) if strategy == "cagrad" else gs.Surgery(strategy, model)
+    surgery = (
+        gs.Surgery(strategy, model, every=2)
+        if strategy == "cagrad"
+        else gs.Surgery(strategy, model)
+    )
     for seed in range(3):
         surgery.backward(model(data(seed)))
     state = surgery.state_dict()
-    target = gs.Surgery(strategy, model, every=2) if strategy == "cagrad" else gs.Surgery(strategy, model)
+    target = (
+        gs.Surgery(strategy, model, every=2)
+        if strategy == "cagrad"
+        else gs.Surgery(strategy, model)
+    )
     before = target.state_dict()
     count = 0
     for path in places(state):
         value = at(state, path)
         bad = [None, object()]
         if isinstance(value, torch.Tensor):
-            bad += [value / 0, value * math.nan, value.long(), value[..., :-1], value * 1j, value.tolist()]
+            bad += [
+                value / 0,
+                value * math.nan,
+                value.long(),
+                value[..., :-1],
+                value * 1j,
+                value.tolist(),
+            ]
         elif isinstance(value, float):
             bad += [math.inf, math.nan, "1", True]
             bad += [-1.0] if "steps" in path else []
         elif isinstance(value, int):
-            bad += [math.inf, -math.inf, math.nan, -1, float(value), 0.5, str(value), torch.tensor(value), 1 << 70]
+            bad += [
+                math.inf,
+                -math.inf,
+                math.nan,
+                -1,
+                float(value),
+                0.5,
+                str(value),
+                torch.tensor(value),
+                1 << 70,
+            ]
         elif isinstance(value, str):
             bad += [3, ("x", 3)]
         elif isinstance(value, dict):
@@ -411,12 +483,14 @@ def test_a_loss_and_a_strategys_number_may_be_named_steps():
         model = Two()
         surgery = gs.Surgery("test-decayed", model)
         losses = model(data(0))
-        surgery.backward({"steps": losses["a"], "b": losses["b"]}, weights={"steps": 0.5, "b": -1.0})
+        surgery.backward(
+            {"steps": losses["a"], "b": losses["b"]}, weights={"steps": 0.5, "b": -1.0}
+        )
         again = gs.Surgery("test-decayed", model)
         again.load_state_dict(surgery.state_dict())
         assert_unchanged(again, surgery.state_dict())
     finally:
-        gs.registry._registry.pop("test-decayed")
+        gs.contract.registry._registry.pop("test-decayed")
 
 
 # ---- names that coincide
@@ -428,12 +502,19 @@ def test_group_names_that_coincide_as_strings_are_an_error():
         gs.Surgery("mgda", {1: model.audio, "1": model.visual})
     with pytest.raises(gs.InputError, match="not empty"):
         gs.Surgery("mgda", {"": model.audio})
-    assert set(gs.backward(model.losses(), {1: model.audio, 2: model.visual}, "mgda")) == {"1", "2", "others"}
+    assert set(gs.backward(model.losses(), {1: model.audio, 2: model.visual}, "mgda")) == {
+        "1",
+        "2",
+        "others",
+    }
 
 
 def test_a_slash_in_a_group_or_a_parameter_hides_no_parameter():
     first, second = (nn.ParameterDict({name: nn.Parameter(torch.ones(2))}) for name in ("b/w", "w"))
-    losses = {"x": first["b/w"].sum() + second["w"].sum(), "y": first["b/w"].pow(2).sum() + 3 - second["w"].sum()}
+    losses = {
+        "x": first["b/w"].sum() + second["w"].sum(),
+        "y": first["b/w"].pow(2).sum() + 3 - second["w"].sum(),
+    }
     surgery = gs.Surgery("moco", {"a": first, "a/b": second})
     record = surgery.backward(losses)
     assert {name: group.parameters for name, group in record.items()} == {"a": 1, "a/b": 1}
@@ -467,7 +548,11 @@ def test_losses_whose_joined_names_coincide_lose_no_group(order):
     surgery = gs.Surgery("mgda", [ps[i] for i in order])
 
     def losses(kept):
-        return {n: sum((k + 1) * ps[i].sum() for i, found in enumerate(reached) if n in found) for k, n in enumerate(names) if n in kept}
+        return {
+            n: sum((k + 1) * ps[i].sum() for i, found in enumerate(reached) if n in found)
+            for k, n in enumerate(names)
+            if n in kept
+        }
 
     record = surgery.backward(losses(names))
     assert len(record) == 5
@@ -493,22 +578,40 @@ def test_an_explicit_group_may_be_named_others_or_losses():
         assert str(again.state_dict()) == str(surgery.state_dict())
     partly = gs.Surgery("mgda", parameters)
     partly.backward(model.losses())
-    record = partly.backward({"visual": model.losses()["visual"]})  # the explicit "others" is not reached
-    assert {name: group.parameters for name, group in record.items()} == {"losses": 4, "others (3)": 2}
+    record = partly.backward(
+        {"visual": model.losses()["visual"]}
+    )  # the explicit "others" is not reached
+    assert {name: group.parameters for name, group in record.items()} == {
+        "losses": 4,
+        "others (3)": 2,
+    }
 
 
 def test_a_loss_named_others_keeps_its_group():
     model = Two()
     losses = model(data(0))
-    record = gs.backward({"others": losses["a"], "b": losses["b"]}, [*model.trunk.parameters(), *model.a.parameters()], "mgda")
-    assert {name: group.parameters for name, group in record.items()} == {"b+others": 2, "others": 2, "others (2)": 2}
+    record = gs.backward(
+        {"others": losses["a"], "b": losses["b"]},
+        [*model.trunk.parameters(), *model.a.parameters()],
+        "mgda",
+    )
+    assert {name: group.parameters for name, group in record.items()} == {
+        "b+others": 2,
+        "others": 2,
+        "others (2)": 2,
+    }
 
 
 def test_a_reached_group_beside_an_explicit_one_of_that_name_keeps_its_own():
     model = Two()
     z = model.trunk(data(0))
     losses = {"a": model.a(z).pow(2).mean(), "b": (model.b(z) - 1).pow(2).mean()}
-    record = gs.backward(losses, {"a+b": [*model.a.parameters(), *model.b.parameters(), *model.trunk.parameters()]}, "mgda", features=z)
+    record = gs.backward(
+        losses,
+        {"a+b": [*model.a.parameters(), *model.b.parameters(), *model.trunk.parameters()]},
+        "mgda",
+        features=z,
+    )
     assert {name: group.parameters for name, group in record.items()} == {"a+b": 4, "a+b (2)": 1}
 
 
@@ -532,9 +635,13 @@ def test_a_layer_replaced_between_two_micro_batches_is_an_error(given):
     old = model.a
     model.a = nn.Linear(8, 1).double()
     name = "a.weight" if given == "module" else "all/a.weight"
-    with pytest.raises(gs.InputError, match=f"accumulate: parameter '{name}' is another tensor.*discard"):
+    with pytest.raises(
+        gs.InputError, match=f"accumulate: parameter '{name}' is another tensor.*discard"
+    ):
         surgery.accumulate(model(data(1)))
-    with pytest.raises(gs.InputError, match=f"combine: parameter '{name}' is another tensor.*discard"):
+    with pytest.raises(
+        gs.InputError, match=f"combine: parameter '{name}' is another tensor.*discard"
+    ):
         surgery.combine()
     assert old.weight.grad is None
     assert model.a.weight.grad is None
@@ -556,15 +663,26 @@ def test_a_layer_frozen_between_micro_batches_and_combine_keeps_its_gradient():
 def test_numbers_in_order_need_losses_in_order():
     model = Two()
     for names in ("10", "²³", "02", "٠١", ("00", "01"), ("0", "x")):
-        for how in ({"weights": [1.0, 2.0]}, {"strategy": "upgrad", "preference": [1.0, 2.0]}, {"strategy": "constant", "preference": [1.0, 2.0]}):
+        for how in (
+            {"weights": [1.0, 2.0]},
+            {"strategy": "upgrad", "preference": [1.0, 2.0]},
+            {"strategy": "constant", "preference": [1.0, 2.0]},
+        ):
             losses = dict(zip(names, model(data(0)).values(), strict=True))
-            with pytest.raises(gs.InputError, match="numbers in order do not fit the objectives.*dict by name"):
+            with pytest.raises(
+                gs.InputError, match="numbers in order do not fit the objectives.*dict by name"
+            ):
                 gs.backward(losses, model, **how)
             losses = dict(zip(names, model(data(0)).values(), strict=True))
-            how = {key: dict(zip(names, value, strict=True)) if isinstance(value, list) else value for key, value in how.items()}
+            how = {
+                key: dict(zip(names, value, strict=True)) if isinstance(value, list) else value
+                for key, value in how.items()
+            }
             gs.backward(losses, model, **how)
     with pytest.raises(gs.InputError, match="dict by name"):
-        gs.get_strategy("upgrad", preference=[1.0, 2.0]).weights([[1.0, 0.0], [0.0, 1.0]], objectives=("1", "0"))
+        gs.get_strategy("upgrad", preference=[1.0, 2.0]).weights(
+            [[1.0, 0.0], [0.0, 1.0]], objectives=("1", "0")
+        )
 
 
 def test_observed_losses_in_order_need_losses_in_order():
@@ -588,9 +706,16 @@ def test_observed_losses_in_order_need_losses_in_order():
 def test_weights_are_one_for_each_loss():
     model = Two()
     losses = list(model(data(0)).values())
-    for strategy, option in (("sum", "weights"), ("constant", "preference"), ("upgrad", "preference")):
+    for strategy, option in (
+        ("sum", "weights"),
+        ("constant", "preference"),
+        ("upgrad", "preference"),
+    ):
         for wrong in ([1.0], [1.0, 2.0, 3.0]):
-            with pytest.raises(gs.InputError, match=rf"{option}: {len(wrong)} numbers in order do not fit the objectives '0', '1'"):
+            with pytest.raises(
+                gs.InputError,
+                match=rf"{option}: {len(wrong)} numbers in order do not fit the objectives '0', '1'",
+            ):
                 gs.backward(losses, model, strategy, **{option: wrong}, retain_graph=True)
     assert all(p.grad is None for p in model.parameters())
 
@@ -624,14 +749,23 @@ def test_weights_for_a_loss_that_there_never_was_are_an_error():
 )
 def test_a_single_tensor_in_place_of_a_group_is_an_error_that_says_what_to_give(given):
     model = Two()
-    for use in (lambda p: gs.Surgery("mgda", p), lambda p: gs.backward(model(data(0)), p, "mgda"), lambda p: gs.inspect(model(data(0)), p)):
-        with pytest.raises(gs.InputError, match=r"single tensor.*Give the model, or list\(model.parameters\(\)\).*: \[tensor\]\}"):
+    for use in (
+        lambda p: gs.Surgery("mgda", p),
+        lambda p: gs.backward(model(data(0)), p, "mgda"),
+        lambda p: gs.inspect(model(data(0)), p),
+    ):
+        with pytest.raises(
+            gs.InputError,
+            match=r"single tensor.*Give the model, or list\(model.parameters\(\)\).*: \[tensor\]\}",
+        ):
             use(given(model))
 
 
 def test_a_group_of_one_tensor_is_a_list_of_one():
     model = Two()
-    record = gs.backward(model(data(0)), {name: [p] for name, p in model.named_parameters()}, "mgda")
+    record = gs.backward(
+        model(data(0)), {name: [p] for name, p in model.named_parameters()}, "mgda"
+    )
     assert set(record) == {name for name, _ in model.named_parameters()}
     assert {group.parameters for group in record.values()} == {1}
 
@@ -662,7 +796,10 @@ def test_a_dict_in_place_of_a_list_of_tensors_is_an_error():
         ({"p3": torch.ones(()), "p4": torch.ones(())}, r"'x'.*got a dict of 2. Sum its values"),
         (torch.zeros(()), r"'x'.*Leave it out"),
         (torch.tensor(7), r"'x'.*int64.*leave it out"),
-        (torch.ones(2, 3, requires_grad=True), r"'x'.*shape \[2, 3\].*\.mean\(\).*element a name of its own"),
+        (
+            torch.ones(2, 3, requires_grad=True),
+            r"'x'.*shape \[2, 3\].*\.mean\(\).*element a name of its own",
+        ),
         (torch.ones(0, requires_grad=True), r"'x'.*shape \[0\].*leave it out"),
         ("0.5", r"'x'.*got str"),
     ],
@@ -679,7 +816,10 @@ def test_a_value_that_is_no_loss_is_an_error_that_says_what_to_do(value, message
 def test_a_tensor_of_losses_of_any_shape_is_taken_apart_by_index(shape):
     indices = list(np.ndindex(*shape))
     torch.manual_seed(0)
-    trunk, heads = nn.Linear(3, 4).double(), nn.ModuleList(nn.Linear(4, 1).double() for _ in indices)
+    trunk, heads = (
+        nn.Linear(3, 4).double(),
+        nn.ModuleList(nn.Linear(4, 1).double() for _ in indices),
+    )
     model = nn.ModuleList([trunk, heads])
 
     def losses():
@@ -690,7 +830,9 @@ def test_a_tensor_of_losses_of_any_shape_is_taken_apart_by_index(shape):
         if not shape:
             return flat[0]
         size = len(flat) // shape[0]
-        return torch.stack([nested(flat[i * size : (i + 1) * size], shape[1:]) for i in range(shape[0])])
+        return torch.stack(
+            [nested(flat[i * size : (i + 1) * size], shape[1:]) for i in range(shape[0])]
+        )
 
     names = [",".join(map(str, index)) for index in indices]
     expected = gs.backward(dict(zip(names, losses(), strict=True)), model, "mgda")
@@ -698,7 +840,9 @@ def test_a_tensor_of_losses_of_any_shape_is_taken_apart_by_index(shape):
     model.zero_grad()
     record = gs.backward(nested(losses(), shape), model, "mgda")
     assert record.objectives == tuple(names)
-    assert {n: g.parameters for n, g in record.items()} == {n: g.parameters for n, g in expected.items()}
+    assert {n: g.parameters for n, g in record.items()} == {
+        n: g.parameters for n, g in expected.items()
+    }
     assert len(record) == len(names) + 1
     assert same(grads(model), want)
 
@@ -706,7 +850,12 @@ def test_a_tensor_of_losses_of_any_shape_is_taken_apart_by_index(shape):
 def test_weights_of_a_tensor_of_losses_have_its_shape():
     weight = nn.Parameter(torch.ones(6, dtype=torch.float64))
     factors = torch.arange(1.0, 7.0, dtype=torch.float64).reshape(2, 3)
-    for weights in (factors, factors.numpy(), factors.tolist(), {f"{i},{j}": float(factors[i, j]) for i in range(2) for j in range(3)}):
+    for weights in (
+        factors,
+        factors.numpy(),
+        factors.tolist(),
+        {f"{i},{j}": float(factors[i, j]) for i in range(2) for j in range(3)},
+    ):
         weight.grad = None
         gs.backward(weight.reshape(2, 3).pow(2), [weight], "sum", weights=weights)
         assert weight.grad.tolist() == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]
@@ -714,7 +863,9 @@ def test_weights_of_a_tensor_of_losses_have_its_shape():
     gs.backward(weight.reshape(2, 3).pow(2), [weight], "sum", weights=2.0)
     assert weight.grad.tolist() == [4.0] * 6
     for wrong in (factors.flatten(), [1.0] * 6, factors.T):
-        with pytest.raises(gs.InputError, match=r"weights: expected numbers of the losses' shape \[2, 3\]"):
+        with pytest.raises(
+            gs.InputError, match=r"weights: expected numbers of the losses' shape \[2, 3\]"
+        ):
             gs.backward(weight.reshape(2, 3).pow(2), [weight], "sum", weights=wrong)
     with pytest.raises(gs.InputError, match="at least one is needed"):
         gs.backward(torch.ones(2, 0, requires_grad=True))

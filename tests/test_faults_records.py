@@ -29,10 +29,16 @@ class Tasks(nn.Module):
 
     def losses(self, b=0.0, seed=0, only="abc", z=None):
         generator = torch.Generator().manual_seed(seed)
-        x, targets = torch.randn(7, 4, generator=generator, dtype=F64), torch.randn(3, 7, 1, generator=generator, dtype=F64)
+        x, targets = (
+            torch.randn(7, 4, generator=generator, dtype=F64),
+            torch.randn(3, 7, 1, generator=generator, dtype=F64),
+        )
         dtype = self.heads["a"].weight.dtype
         z = self.trunk(x.to(dtype)) if z is None else z(self.trunk(x.to(dtype)))
-        found = {name: (self.heads[name](z) - t.to(dtype)).pow(2).mean() for name, t in zip("abc", targets, strict=True)}
+        found = {
+            name: (self.heads[name](z) - t.to(dtype)).pow(2).mean()
+            for name, t in zip("abc", targets, strict=True)
+        }
         found["b"] = b * found["b"]
         return {name: found[name] for name in only}
 
@@ -48,7 +54,10 @@ def trunk(model):
 def test_a_zero_gradient_that_stops_the_trunk_is_said_once(name):
     model = Tasks()
     surgery = gs.Surgery(name, model)
-    with pytest.warns(UserWarning, match=r"gradient of objective 'b' is zero in group 'a\+b\+c'.*leave it out.*zero='absent'") as caught:
+    with pytest.warns(
+        UserWarning,
+        match=r"gradient of objective 'b' is zero in group 'a\+b\+c'.*leave it out.*zero='absent'",
+    ) as caught:
         surgery.backward(model.losses())
     assert [warning.filename for warning in caught] == [__file__]
     assert float(trunk(model).norm()) == 0
@@ -78,10 +87,22 @@ def test_the_warning_as_an_error_leaves_the_step_undone():
 def test_ordinary_stationarity_and_a_zero_that_changes_nothing_say_nothing(name):
     weight = nn.Parameter(torch.ones(3, dtype=F64))
     gs.backward({"up": weight.sum(), "down": -weight.sum()}, [weight], name)
-    gs.backward({"up": weight.sum(), "down": -weight.sum(), "none": 0 * weight.sum()}, [weight], name)  # stationary without it
+    gs.backward(
+        {"up": weight.sum(), "down": -weight.sum(), "none": 0 * weight.sum()}, [weight], name
+    )  # stationary without it
     gs.backward({"none": 0 * weight.sum(), "neither": 0 * weight.pow(2).sum()}, [weight], name)
     model = Tasks()
-    for other in ("pcgrad", "cagrad", "upgrad", "dualproj", "aligned-mtl", "mmpareto", "config", "scaled-sum", "sum"):
+    for other in (
+        "pcgrad",
+        "cagrad",
+        "upgrad",
+        "dualproj",
+        "aligned-mtl",
+        "mmpareto",
+        "config",
+        "scaled-sum",
+        "sum",
+    ):
         gs.backward(model.losses(), model, other)
         assert float(trunk(model).norm()) > 0
 
@@ -89,14 +110,21 @@ def test_ordinary_stationarity_and_a_zero_that_changes_nothing_say_nothing(name)
 @pytest.mark.parametrize("name", ["gradnorm", "mgda(normalize='loss')"])
 def test_a_loss_refused_for_being_zero_says_leave_it_out(name):
     model = Tasks()
-    with pytest.raises(gs.InputError, match=r"leave (it|this objective) out of.*gradient of 'b' is zero.*zero='absent'"):
+    with pytest.raises(
+        gs.InputError,
+        match=r"leave (it|this objective) out of.*gradient of 'b' is zero.*zero='absent'",
+    ):
         gs.Surgery(name, model).backward(model.losses())
     assert all(p.grad is None for p in model.parameters())
     with pytest.raises(gs.InputError, match="leave it out of losses"):
         gs.backward(model.losses(), model, "gls")
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if ready(name).needs_gradients and name not in ("krum", "cr-mogm")] + ["cr-mogm"])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in SHIPPED if ready(name).needs_gradients and name not in ("krum", "cr-mogm")]
+    + ["cr-mogm"],
+)
 def test_absent_is_what_leaving_out_gives(name):
     """Two Surgeries that have both seen every loss: in one `b` is left out, in the other it has a gradient of zero."""
     strategy = ready(name, "a")
@@ -119,11 +147,26 @@ def test_absent_is_what_leaving_out_gives(name):
     assert plain(first.state_dict()) == plain(second.state_dict())
 
 
-@pytest.mark.parametrize("settings", [{"memory": "low"}, {"method": "taps"}, {"method": "batched"}, {"protect": "a"}, {"protect": "b"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"memory": "low"},
+        {"method": "taps"},
+        {"method": "batched"},
+        {"protect": "a"},
+        {"protect": "b"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", ["mgda", "nash-mtl"])
 def test_absent_under_other_settings(name, settings):
     expected, model = Tasks(), Tasks()
-    gs.backward(expected.losses(only="ac"), expected, name, **{k: v for k, v in settings.items() if v != "b"})
+    gs.backward(
+        expected.losses(only="ac"),
+        expected,
+        name,
+        **{k: v for k, v in settings.items() if v != "b"},
+    )
     gs.backward(model.losses(), model, name, zero="absent", **settings)
     assert torch.allclose(trunk(expected), trunk(model), rtol=1e-12)
     assert float(model.heads["b"].weight.grad.norm()) == 0
@@ -134,7 +177,9 @@ def test_absent_at_features_under_a_scaler_and_gathered():
     kept = []
     z = lambda z: kept.append(z) or z  # noqa: E731
     gs.backward(expected.losses(only="ac"), expected, "mgda", features=None)
-    gs.Surgery("mgda", scaled, zero="absent").backward(scaled.losses(), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**12))
+    gs.Surgery("mgda", scaled, zero="absent").backward(
+        scaled.losses(), scaler=torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    )
     assert torch.allclose(trunk(scaled) / 2**12, trunk(expected))
     surgery = gs.Surgery("mgda", gathered, zero="absent")
     for _ in range(2):
@@ -158,7 +203,14 @@ def test_absent_with_weights_used_again():
         group = surgery.backward(model.losses(b, i))["a+b+c"]
         seen.append((group.replayed, group.absent))
         assert float(trunk(model).norm()) > 0
-    assert seen == [(False, ("b",)), (False, ("b",)), (False, ()), (True, ()), (True, ()), (False, ())]
+    assert seen == [
+        (False, ("b",)),
+        (False, ("b",)),
+        (False, ()),
+        (True, ()),
+        (True, ()),
+        (False, ()),
+    ]
     gathered = Tasks()
     surgery = gs.Surgery("mgda", gathered, every=3, zero="absent")
     replayed = []
@@ -170,12 +222,23 @@ def test_absent_with_weights_used_again():
 
 def test_few_or_none_left_get_the_plain_gradient():
     model, expected = Tasks(), Tasks()
-    record = gs.backward({"a": model.losses()["a"], "b": model.losses()["b"]}, model, "nash-mtl", zero="absent")
+    record = gs.backward(
+        {"a": model.losses()["a"], "b": model.losses()["b"]}, model, "nash-mtl", zero="absent"
+    )
     expected.losses()["a"].backward()
     assert torch.equal(trunk(model), trunk(expected))
-    assert (record["a+b"].strategy, record["a+b"].objectives, record["a+b"].weights.tolist()) == ("plain", ("a",), [1.0])
+    assert (record["a+b"].strategy, record["a+b"].objectives, record["a+b"].weights.tolist()) == (
+        "plain",
+        ("a",),
+        [1.0],
+    )
     model = Tasks()
-    record = gs.backward({name: 0 * loss for name, loss in model.losses(1.0).items()}, model, "nash-mtl", zero="absent")
+    record = gs.backward(
+        {name: 0 * loss for name, loss in model.losses(1.0).items()},
+        model,
+        "nash-mtl",
+        zero="absent",
+    )
     assert float(trunk(model).abs().max()) == 0
     group = record["a+b+c"]
     assert (group.objectives, group.absent, group.stationary) == ((), ("a", "b", "c"), None)
@@ -219,7 +282,10 @@ GRADIENT_FREE = [name for name in SHIPPED if not ready(name, "fused").needs_grad
 @pytest.mark.parametrize("name", GRADIENT_FREE)
 def test_measured_steps_have_conflicts_and_the_same_direction(name):
     plainly, measuring = TwoEncoders(), TwoEncoders()
-    first, second = gs.Surgery(ready(name, "fused"), plainly), gs.Surgery(ready(name, "fused"), measuring, measure=2)
+    first, second = (
+        gs.Surgery(ready(name, "fused"), plainly),
+        gs.Surgery(ready(name, "fused"), measuring, measure=2),
+    )
     for i in range(3):
         expected = gs.inspect(measuring.losses(i), measuring)
         a, b = step(first, plainly.losses(i)), step(second, measuring.losses(i))
@@ -244,15 +310,28 @@ def test_nothing_is_measured_unless_asked_for(monkeypatch):
     monkeypatch.setattr(measure, "settle", None)
     record = gs.Surgery("sum", model).backward(model.losses())
     assert record["audio+fused"].conflicts is None
-    assert str(record).count("conflicts not measured") == 2  # the two encoders: heads have one objective each
-    assert "no conflict" in str(gs.backward({"a": model.audio[0].weight.sum(), "b": model.audio[0].weight.sum()}, model, "mgda"))
+    assert (
+        str(record).count("conflicts not measured") == 2
+    )  # the two encoders: heads have one objective each
+    assert "no conflict" in str(
+        gs.backward(
+            {"a": model.audio[0].weight.sum(), "b": model.audio[0].weight.sum()}, model, "mgda"
+        )
+    )
 
 
-@pytest.mark.parametrize("settings", [{"memory": "low"}, {"nonfinite": "ignore"}, {"method": "batched"}, {"method": "taps"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"memory": "low"}, {"nonfinite": "ignore"}, {"method": "batched"}, {"method": "taps"}],
+    ids=str,
+)
 @pytest.mark.parametrize("name", ["sum", "mgda"])
 def test_measured_with_replays_and_other_settings(name, settings):
     plainly, measuring = TwoEncoders(), TwoEncoders()
-    first, second = gs.Surgery(name, plainly, every=3, **settings), gs.Surgery(name, measuring, every=3, measure=2, **settings)
+    first, second = (
+        gs.Surgery(name, plainly, every=3, **settings),
+        gs.Surgery(name, measuring, every=3, measure=2, **settings),
+    )
     replayed = []
     for i in range(6):
         expected = gs.inspect(measuring.losses(i), measuring)["audio+fused"]
@@ -271,13 +350,20 @@ def test_measured_at_features_under_a_scaler_and_gathered():
     z = lambda z: kept.append(z) or z  # noqa: E731
     record = gs.Surgery("sum", model, measure=1).backward(model.losses(1.0, z=z), features=kept[-1])
     losses = model.losses(1.0, z=z)
-    at_z = torch.stack([torch.autograd.grad(loss, kept[-1], retain_graph=True)[0].reshape(-1) for loss in losses.values()])
+    at_z = torch.stack(
+        [
+            torch.autograd.grad(loss, kept[-1], retain_graph=True)[0].reshape(-1)
+            for loss in losses.values()
+        ]
+    )
     assert np.allclose(record["a+b+c"].gram, (at_z @ at_z.T).numpy())
     expected = gs.inspect(model.losses(1.0), model)["a+b+c"].gram
     surgery = gs.Surgery("uw", model, measure=1)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     assert np.allclose(surgery.backward(model.losses(1.0), scaler=scaler)["a+b+c"].gram, expected)
-    overflow = surgery.backward({k: v * torch.inf for k, v in model.losses(1.0).items()}, scaler=scaler)
+    overflow = surgery.backward(
+        {k: v * torch.inf for k, v in model.losses(1.0).items()}, scaler=scaler
+    )
     assert overflow.overflow
     assert overflow["a+b+c"].gram is None
     surgery.accumulate(model.losses(1.0))
@@ -318,7 +404,9 @@ def test_the_mean_cosine_stands_beside_conflicts():
     group = gs.inspect(losses, [weight])["down+side+up"]
     cosines = [group.cosines[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]
     assert group.mean_cosine == pytest.approx(np.mean(cosines))
-    assert f"mean cosine {group.mean_cosine:.3g}, conflicts up/down" in str(gs.inspect(losses, [weight]))
+    assert f"mean cosine {group.mean_cosine:.3g}, conflicts up/down" in str(
+        gs.inspect(losses, [weight])
+    )
     assert gs.inspect({"up": weight.sum()}, [weight])["up"].mean_cosine is None
     spoilt = str(gs.inspect({"up": weight.sum(), "nan": torch.nan * weight.sum()}, [weight]))
     assert "no conflict" not in spoilt
@@ -389,15 +477,26 @@ def test_forgetting_keeps_the_state_of_the_others_by_parameter():
     surgery = gs.Surgery("moco", model)
     surgery.backward(model.losses(1.0))
     surgery.backward({**model.losses(1.0, 1), "extra": model.trunk[0].weight.pow(2).sum()})
-    groups = {key: dict(next(iter(state["tensors"].values()), ())) for key, state in surgery.state_dict()["groups"]}
+    groups = {
+        key: dict(next(iter(state["tensors"].values()), ()))
+        for key, state in surgery.state_dict()["groups"]
+    }
     of_weight, of_bias = groups["a", "b", "c", "extra"], groups["a", "b", "c"]
-    rows = {(o, p): rows[o, p] for o in "abc" for p, rows in (("trunk.0.weight", of_weight), ("trunk.0.bias", of_bias))}
+    rows = {
+        (o, p): rows[o, p]
+        for o in "abc"
+        for p, rows in (("trunk.0.weight", of_weight), ("trunk.0.bias", of_bias))
+    }
     surgery.forget("extra")
     groups = dict(surgery.state_dict()["groups"])
     joined = dict(next(iter(groups["a", "b", "c"]["tensors"].values())))
     assert joined.keys() == rows.keys()
     assert all(torch.equal(joined[key], rows[key]) for key in rows)
-    assert all("extra" not in key for _, state in surgery.state_dict()["groups"] for key in dict(next(iter(state["tensors"].values()), ())))
+    assert all(
+        "extra" not in key
+        for _, state in surgery.state_dict()["groups"]
+        for key in dict(next(iter(state["tensors"].values()), ()))
+    )
     surgery.backward(model.losses(1.0, 2))
     surgery.accumulate(model.losses(1.0))
     with pytest.raises(gs.InputError, match="combine"):
@@ -407,7 +506,10 @@ def test_forgetting_keeps_the_state_of_the_others_by_parameter():
 def physics(net):
     t = torch.linspace(0, 1, 9, dtype=F64)[:, None].requires_grad_()
     (slope,) = torch.autograd.grad(net(t).sum(), t, create_graph=True)
-    return {"residual": (slope + 1).pow(2).mean(), "start": (net(torch.zeros(1, 1, dtype=F64)) - 1).pow(2).mean()}
+    return {
+        "residual": (slope + 1).pow(2).mean(),
+        "start": (net(torch.zeros(1, 1, dtype=F64)) - 1).pow(2).mean(),
+    }
 
 
 def test_a_record_says_which_loss_splits_one_tensor_off():
@@ -417,14 +519,22 @@ def test_a_record_says_which_loss_splits_one_tensor_off():
     assert text.count("apart from") == 1
     assert "'residual' does not reach it (one group for both: parameters={'net': net})" in text
     assert "apart from" not in str(gs.backward(physics(net), {"net": net}, "config"))
-    assert "apart from" not in str(gs.backward(physics(net), {"bias": [net[2].bias], "rest": [net[0].weight, net[0].bias, net[2].weight]}, "config"))
+    assert "apart from" not in str(
+        gs.backward(
+            physics(net),
+            {"bias": [net[2].bias], "rest": [net[0].weight, net[0].bias, net[2].weight]},
+            "config",
+        )
+    )
 
 
 def test_a_record_says_nothing_of_heads_and_encoders_of_one_tensor():
     torch.manual_seed(0)
     trunk, a, b = nn.Linear(3, 4), nn.Linear(4, 1, bias=False), nn.Linear(4, 1, bias=False)
     z = trunk(torch.randn(5, 3))
-    assert "apart from" not in str(gs.backward({"a": a(z).mean(), "b": b(z).pow(2).mean()}, None, "mgda"))
+    assert "apart from" not in str(
+        gs.backward({"a": a(z).mean(), "b": b(z).pow(2).mean()}, None, "mgda")
+    )
     model = TwoEncoders()
     assert "apart from" not in str(gs.backward(model.losses(), model, "mgda"))
 
@@ -432,7 +542,9 @@ def test_a_record_says_nothing_of_heads_and_encoders_of_one_tensor():
 # ---- a model converted midway
 
 
-@pytest.mark.parametrize("convert", [nn.Module.double, nn.Module.half, nn.Module.bfloat16], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "convert", [nn.Module.double, nn.Module.half, nn.Module.bfloat16], ids=lambda f: f.__name__
+)
 @pytest.mark.parametrize("given", ["module", "none"])
 def test_a_model_converted_while_gradients_are_gathered(convert, given):
     model, expected = Tasks(torch.float32), Tasks(torch.float32)
@@ -450,7 +562,9 @@ def test_a_model_converted_while_gradients_are_gathered(convert, given):
     model.float()
     surgery.combine()  # what was gathered is still there
     gs.backward(expected.losses(1.0), expected, "mgda")
-    assert torch.allclose(trunk(model), trunk(expected), rtol=1e-2 if convert is not nn.Module.double else 1e-5)
+    assert torch.allclose(
+        trunk(model), trunk(expected), rtol=1e-2 if convert is not nn.Module.double else 1e-5
+    )
     surgery.accumulate(model.losses(1.0))
     model.double()
     surgery.discard()
@@ -497,6 +611,8 @@ def test_one_transfer_where_a_gradient_is_zero(monkeypatch):
     model = Tasks(torch.float32)
     found = []
     real = on_groups.to_host
-    monkeypatch.setattr(on_groups, "to_host", lambda groups, values=(): found.append(1) or real(groups, values))
+    monkeypatch.setattr(
+        on_groups, "to_host", lambda groups, values=(): found.append(1) or real(groups, values)
+    )
     gs.backward(model.losses(), model, "mgda", zero="absent")
     assert found == [1]

@@ -32,9 +32,13 @@ class Clamped(nn.Module):
         self.how = how
         tenth = lambda *args: tuple(None if g is None else g / 10 for g in args[-2])  # noqa: E731
         if how == "register_backward_hook":
-            self.middle.register_backward_hook(lambda module, inputs, outputs: tenth(inputs, outputs))
+            self.middle.register_backward_hook(
+                lambda module, inputs, outputs: tenth(inputs, outputs)
+            )
         elif how == "register_full_backward_hook":
-            self.middle.register_full_backward_hook(lambda module, inputs, outputs: tenth(inputs, outputs))
+            self.middle.register_full_backward_hook(
+                lambda module, inputs, outputs: tenth(inputs, outputs)
+            )
         elif how == "hook on the weight":
             self.middle.weight.register_hook(lambda g: g / 10)
         elif how == "parametrized":
@@ -112,7 +116,9 @@ def test_a_hook_anywhere_is_in_the_tapped_gradient(how, bias):
                 msg=f"one step, {how}: {name}",
             )
     for name, gradient in found[1][0].items():
-        torch.testing.assert_close(found[0][0][name], gradient, rtol=1e-4, atol=1e-7, msg=f"{how}: {name}")
+        torch.testing.assert_close(
+            found[0][0][name], gradient, rtol=1e-4, atol=1e-7, msg=f"{how}: {name}"
+        )
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
 
 
@@ -124,7 +130,10 @@ def tapped(model, losses, method="taps"):
 
 def test_hooks_that_come_and_go_between_steps_are_seen():
     models = Clamped("none"), Clamped("none")
-    surgeries = [gs.Surgery("mgda", model, method=method) for model, method in zip(models, ("taps", "gradients"), strict=True)]
+    surgeries = [
+        gs.Surgery("mgda", model, method=method)
+        for model, method in zip(models, ("taps", "gradients"), strict=True)
+    ]
     for how, taken in (
         ("none", True),
         ("hook on the node of W.t()", False),
@@ -177,8 +186,12 @@ def test_what_agrees_with_autograd_is_found_to_agree(dtype, scale):
         (torch.zeros_like(right), False),
     ):
         taps = {"w": Tap(None, x, None)}
-        assert compared({"w": delta}, {"w": gradient}, taps) == (([], ["w"]) if agrees else (["w"], []))
-        assert taps["w"].proved == ({} if agrees else {"w": False})  # the last pass of the step decides
+        assert compared({"w": delta}, {"w": gradient}, taps) == (
+            ([], ["w"]) if agrees else (["w"], [])
+        )
+        assert taps["w"].proved == (
+            {} if agrees else {"w": False}
+        )  # the last pass of the step decides
     taps = {"w": Tap(None, x, None)}
     assert compared({"w": delta * float("nan")}, {"w": right}, taps) == ([], [])
     assert compared({"w": 0 * delta}, {"w": 0 * right}, taps) == ([], [])  # zeros tell nothing
@@ -205,10 +218,14 @@ class Recomputed(nn.Module):
     def losses(self, **options):
         x = torch.randn(8, 160, generator=torch.Generator().manual_seed(3))
         z = checkpoint(self.region, x, use_reentrant=False, **options)
-        return {name: (head(z) - i).pow(2).mean() for i, (name, head) in enumerate(self.heads.items())}
+        return {
+            name: (head(z) - i).pow(2).mean() for i, (name, head) in enumerate(self.heads.items())
+        }
 
 
-@pytest.mark.parametrize("settings", [{"method": "gradients"}, {"method": "auto"}, {"memory": "low"}])
+@pytest.mark.parametrize(
+    "settings", [{"method": "gradients"}, {"method": "auto"}, {"memory": "low"}]
+)
 def test_a_checkpointed_region_is_recomputed_once_per_pass(settings):
     model = Recomputed()
     expected = Recomputed()
@@ -226,7 +243,9 @@ def test_what_was_offloaded_is_read_by_the_passes_only():
     found = []
     for method in ("gradients", "auto", "taps"):
         model, reads = Recomputed(), []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t, reads=reads: reads.append(1) or t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: t.clone(), lambda t, reads=reads: reads.append(1) or t
+        ):
             z = model.region(torch.ones(8, 160) * torch.arange(8.0)[:, None])
             losses = {name: head(z).pow(2).mean() for name, head in model.heads.items()}
         gs.backward(losses, model, "mgda", method=method)
@@ -257,7 +276,9 @@ def test_a_selective_checkpoint_says_what_works():
     for options in ({"context_fn": selective}, {"debug": True}):
         for method in ("auto", "gradients", "taps"):
             model = Recomputed()
-            with pytest.raises(gs.InputError, match="one backward pass only: give method='batched'"):
+            with pytest.raises(
+                gs.InputError, match="one backward pass only: give method='batched'"
+            ):
                 gs.backward(model.losses(**options), model, "mgda", method=method)
             assert not gradients(model)
         model = Recomputed()
@@ -303,14 +324,18 @@ def the_storage(tensor):
 
 def a_buffer(tensor):
     buffer = bytearray(tensor.numpy().tobytes())
-    return torch.frombuffer(buffer, dtype=torch.float32).view(4, 3), lambda: np.frombuffer(buffer, np.float32)[0]
+    return torch.frombuffer(buffer, dtype=torch.float32).view(4, 3), lambda: np.frombuffer(
+        buffer, np.float32
+    )[0]
 
 
 def a_file(tensor):
     path = tempfile.NamedTemporaryFile()  # noqa: SIM115  # it lives as long as who reads it
     path.write(tensor.numpy().tobytes())
     path.flush()
-    return torch.from_file(path.name, shared=True, size=12).view(4, 3), lambda: np.fromfile(path.name, np.float32)[0]
+    return torch.from_file(path.name, shared=True, size=12).view(4, 3), lambda: np.fromfile(
+        path.name, np.float32
+    )[0]
 
 
 OWNERS = {
@@ -365,7 +390,9 @@ assert ownership.exclusive(held, 0, torch.zeros(4)) is None
 
 
 def test_a_debugger_that_reads_variables_during_the_import_changes_nothing():
-    done = subprocess.run([sys.executable, "-c", DEBUGGED], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", DEBUGGED], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -462,7 +489,9 @@ def test_a_loss_taken_out_of_joined_losses_reaches_its_own_head_only(how):
 def test_losses_of_examples_that_were_put_together_reach_their_own_heads():
     model = TwoHeads()
     together = torch.cat(model.per_example())
-    record = gs.backward({"first": together[:16].mean(), "second": together[16:].mean()}, model, "mgda")
+    record = gs.backward(
+        {"first": together[:16].mean(), "second": together[16:].mean()}, model, "mgda"
+    )
     assert list(record) == ["first+second", "first", "second"]
     model.zero_grad()
     rows = torch.stack(model.per_example()).mean(1)
@@ -529,7 +558,11 @@ def test_ordinary_vectors_of_losses_are_not_warned_of():
     both = torch.cat([model.first(model.trunk(x).tanh()), model.second(model.trunk(x).tanh())], 1)
     gs.backward({"a": (both @ both.T).mean(), "b": both.exp().sum()}, model, "mgda")
     record = gs.backward(
-        (nn.Linear(2, 2)(torch.cat([model.first(x.repeat(1, 2)), model.second(x.repeat(1, 2))], 1))).mean(0),
+        (
+            nn.Linear(2, 2)(
+                torch.cat([model.first(x.repeat(1, 2)), model.second(x.repeat(1, 2))], 1)
+            )
+        ).mean(0),
         model,
         "mgda",
     )

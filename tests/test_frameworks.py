@@ -18,7 +18,10 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 def needs(*packages):
     """Skip where a framework is missing; it is not imported here, where its own deprecation warnings would be errors."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"without {', '.join(missing)}; `nox -s frameworks` installs and runs it")
+    return pytest.mark.skipif(
+        bool(missing),
+        reason=f"without {', '.join(missing)}; `nox -s frameworks` installs and runs it",
+    )
 
 
 needs_lightning = needs("lightning", "mlxtend", "rich", "typer")
@@ -27,8 +30,19 @@ needs_peft = needs("peft", "transformers", "rich", "typer")
 
 
 def python(folder, *arguments):
-    environment = {**os.environ, "COLUMNS": "160", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(EXAMPLES)}
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "COLUMNS": "160",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(EXAMPLES),
+    }
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -46,7 +60,9 @@ def same(first, second):
 
 
 def lightning_log(folder):
-    return list(csv.DictReader((folder / "logs" / "version_0" / "metrics.csv").read_text().splitlines()))
+    return list(
+        csv.DictReader((folder / "logs" / "version_0" / "metrics.csv").read_text().splitlines())
+    )
 
 
 def lightning_checkpoint(folder, epoch):
@@ -60,7 +76,15 @@ def test_lightning_learns_logs_and_resumes(tmp_path, precision):
     """An uninterrupted run, and one that goes on after its first epoch in another process: the same log and parameters, bit for bit."""
     options = ["--epochs", "2", "--steps", "40", "--precision", precision]
     run(tmp_path, "lightning_multitask.py", *options, "--out", "whole")
-    run(tmp_path, "lightning_multitask.py", *options, "--out", "rest", "--resume", "whole/checkpoints/epoch=0.ckpt")
+    run(
+        tmp_path,
+        "lightning_multitask.py",
+        *options,
+        "--out",
+        "rest",
+        "--resume",
+        "whole/checkpoints/epoch=0.ckpt",
+    )
     rows = [row for row in lightning_log(tmp_path / "whole") if row["loss/left"]]
     assert [int(row["step"]) for row in rows] == list(range(80))
     for side in ("left", "right"):
@@ -71,7 +95,9 @@ def test_lightning_learns_logs_and_resumes(tmp_path, precision):
     for row, conflict in zip(rows, conflicts, strict=True):
         weights = [float(row[f"weight/left+right/{side}"]) for side in ("left", "right")]
         assert not conflict or min(weights) > 1.0  # gradvac adds of each gradient to the other
-    assert lightning_log(tmp_path / "rest") == [row for row in lightning_log(tmp_path / "whole") if row["epoch"] == "1"]
+    assert lightning_log(tmp_path / "rest") == [
+        row for row in lightning_log(tmp_path / "whole") if row["epoch"] == "1"
+    ]
     whole, rest = (lightning_checkpoint(tmp_path / name, 1) for name in ("whole", "rest"))
     same(whole["state_dict"], rest["state_dict"])
     assert whole["surgery"] == rest["surgery"]
@@ -88,7 +114,9 @@ def test_lightning_needs_the_saved_state(tmp_path):
     checkpoint["surgery"]["groups"] = ()
     torch.save(checkpoint, tmp_path / "stripped.ckpt")
     run(tmp_path, "lightning_multitask.py", *options, "--out", "rest", "--resume", "stripped.ckpt")
-    whole, rest = (lightning_checkpoint(tmp_path / name, 1)["state_dict"] for name in ("whole", "rest"))
+    whole, rest = (
+        lightning_checkpoint(tmp_path / name, 1)["state_dict"] for name in ("whole", "rest")
+    )
     assert any(not torch.equal(whole[name], rest[name]) for name in whole)
 
 
@@ -117,17 +145,29 @@ for scale in (2.0**10, 2.0**120):
 
 
 def trainer_log(folder, step):
-    return json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
+    return json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())[
+        "log_history"
+    ]
 
 
 @needs_transformers
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [["--whole-batch"], ["--each-micro-batch"], ["--bf16"]], ids=lambda mode: mode[0])
+@pytest.mark.parametrize(
+    "mode", [["--whole-batch"], ["--each-micro-batch"], ["--bf16"]], ids=lambda mode: mode[0]
+)
 def test_transformers_learns_logs_and_resumes(tmp_path, mode):
     """An uninterrupted run, and one that goes on from its middle in another process: the same log and parameters, bit for bit."""
     options = ["--steps", "60", *mode]
     run(tmp_path, "transformers_trainer.py", *options, "--out", "whole")
-    run(tmp_path, "transformers_trainer.py", *options, "--out", "rest", "--resume", "whole/checkpoint-30")
+    run(
+        tmp_path,
+        "transformers_trainer.py",
+        *options,
+        "--out",
+        "rest",
+        "--resume",
+        "whole/checkpoint-30",
+    )
     logs = [entry for entry in trainer_log(tmp_path / "whole", 60) if "grad_norm" in entry]
     assert [entry["step"] for entry in logs] == [10, 20, 30, 40, 50, 60]
     assert logs[-1]["loss/words"] < 0.8 * logs[0]["loss/words"]
@@ -139,12 +179,30 @@ def test_transformers_learns_logs_and_resumes(tmp_path, mode):
     again = [entry for entry in trainer_log(tmp_path / "rest", 60) if "grad_norm" in entry]
     assert again == logs
     models, states = (
-        [torch.load(tmp_path / name / "checkpoint-60" / file, weights_only=True) for name in ("whole", "rest")] for file in ("optimizer.pt", "surgery.pt")
+        [
+            torch.load(tmp_path / name / "checkpoint-60" / file, weights_only=True)
+            for name in ("whole", "rest")
+        ]
+        for file in ("optimizer.pt", "surgery.pt")
     )
     from safetensors.torch import load_file
 
-    same(*(load_file(tmp_path / name / "checkpoint-60" / "model.safetensors") for name in ("whole", "rest")))
-    same(*({f"{i} {key}": value for i, found in model["state"].items() for key, value in found.items()} for model in models))
+    same(
+        *(
+            load_file(tmp_path / name / "checkpoint-60" / "model.safetensors")
+            for name in ("whole", "rest")
+        )
+    )
+    same(
+        *(
+            {
+                f"{i} {key}": value
+                for i, found in model["state"].items()
+                for key, value in found.items()
+            }
+            for model in models
+        )
+    )
     assert states[0] == states[1]
     assert states[0]["step"] == (60 if mode != ["--each-micro-batch"] else 240)
 
@@ -212,14 +270,32 @@ for strategy in ("mgda", "gradvac"):
 
 def peft_table(out):
     """name -> the cells of its row, each a list of one number for each seed."""
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
-    return {name: [[float(number) for number in re.findall(r"[\d.]+", cell)] for cell in cells] for name, *cells in rows}
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in out.splitlines()
+        if line.startswith("│")
+    ]
+    return {
+        name: [[float(number) for number in re.findall(r"[\d.]+", cell)] for cell in cells]
+        for name, *cells in rows
+    }
 
 
 @needs_peft
 @pytest.mark.slow
 def test_peft_forgets_and_retains(tmp_path):
-    table = peft_table(run(tmp_path, "peft_forget_retain.py", "--seeds", "1", "--strategy", "sum", "--strategy", "pcgrad"))
+    table = peft_table(
+        run(
+            tmp_path,
+            "peft_forget_retain.py",
+            "--seeds",
+            "1",
+            "--strategy",
+            "sum",
+            "--strategy",
+            "pcgrad",
+        )
+    )
     assert set(table) == {"before", "sum", "pcgrad", "sum, protect='retain'"}
     known = table.pop("before")
     assert known[1] == known[3] == [100.0]

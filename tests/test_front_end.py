@@ -11,7 +11,9 @@ import gradsurgery as gs
 
 def cosine_of(gradient, direction):
     dot = sum(float((a * b).sum()) for a, b in zip(gradient, direction, strict=True))
-    size = np.sqrt(sum(float((a * a).sum()) for a in gradient) * sum(float((b * b).sum()) for b in direction))
+    size = np.sqrt(
+        sum(float((a * a).sum()) for a in gradient) * sum(float((b * b).sum()) for b in direction)
+    )
     return dot / size if size else 0.0
 
 
@@ -24,31 +26,58 @@ def test_cross_grams_are_those_between_the_batches():
     @gs.strategy("test-cross", paper="a test", scale="own")
     def look(cross, objectives, group):
         seen[group] = (objectives, cross)
-        return np.arange(1.0, 7.0).reshape(3, 2) if cross.shape[-1] == 2 else np.ones(cross.shape[1:3])
+        return (
+            np.arange(1.0, 7.0).reshape(3, 2) if cross.shape[-1] == 2 else np.ones(cross.shape[1:3])
+        )
 
     try:
         model = TwoEncoders()
         batches = [model.losses(seed) for seed in range(3)]
         batches[1] = dict(reversed(batches[1].items()))  # the order within a batch does not matter
         expected = [
-            [torch.cat([g.reshape(-1) for g in torch.autograd.grad(batch[o], model.audio.parameters(), retain_graph=True)]) for o in ("fused", "audio")]
+            [
+                torch.cat(
+                    [
+                        g.reshape(-1)
+                        for g in torch.autograd.grad(
+                            batch[o], model.audio.parameters(), retain_graph=True
+                        )
+                    ]
+                )
+                for o in ("fused", "audio")
+            ]
             for batch in batches
         ]
-        heads = [torch.autograd.grad(batch["audio"], model.audio_head.weight, retain_graph=True)[0] for batch in batches]
+        heads = [
+            torch.autograd.grad(batch["audio"], model.audio_head.weight, retain_graph=True)[0]
+            for batch in batches
+        ]
         record = gs.backward(batches, model, "test-cross")
         objectives, cross = seen["audio+fused"]
         assert objectives == ("fused", "audio")
         for a in range(3):
             for b in range(3):
-                assert np.allclose(cross[a, b], [[float(x @ y) for y in expected[b]] for x in expected[a]])
+                assert np.allclose(
+                    cross[a, b], [[float(x @ y) for y in expected[b]] for x in expected[a]]
+                )
         found = torch.cat([p.grad.reshape(-1) for p in model.audio.parameters()])
-        assert torch.allclose(found, sum(w * g for w, g in zip(range(1, 7), [g for batch in expected for g in batch], strict=True)))
-        assert torch.allclose(model.audio_head.weight.grad, sum(heads) / 3)  # one objective: the mean over the batches
+        assert torch.allclose(
+            found,
+            sum(
+                w * g
+                for w, g in zip(range(1, 7), [g for batch in expected for g in batch], strict=True)
+            ),
+        )
+        assert torch.allclose(
+            model.audio_head.weight.grad, sum(heads) / 3
+        )  # one objective: the mean over the batches
         mean = [sum(batch[i] for batch in expected) / 3 for i in range(2)]
         assert np.allclose(record["audio+fused"].gram, [[float(x @ y) for y in mean] for x in mean])
-        assert record.losses["fused"] == pytest.approx(np.mean([float(batch["fused"].detach()) for batch in batches]))
+        assert record.losses["fused"] == pytest.approx(
+            np.mean([float(batch["fused"].detach()) for batch in batches])
+        )
     finally:
-        gs.registry._registry.pop("test-cross")
+        gs.contract.registry._registry.pop("test-cross")
 
 
 @pytest.mark.parametrize("name", ["modo", "sdmgrad"])
@@ -60,16 +89,32 @@ def test_the_definitions_of_modo_and_sdmgrad(name):
         model.zero_grad()
         batches = [model.losses(3 * k + i) for i in range(3)]
         rows = [
-            np.stack([torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, model.root.parameters(), retain_graph=True)]).numpy() for loss in b.values()])
+            np.stack(
+                [
+                    torch.cat(
+                        [
+                            g.reshape(-1)
+                            for g in torch.autograd.grad(
+                                loss, model.root.parameters(), retain_graph=True
+                            )
+                        ]
+                    ).numpy()
+                    for loss in b.values()
+                ]
+            )
             for b in batches
         ]
         record = surgery.backward(batches)
         between = rows[0] @ rows[1].T
         if name == "modo":
-            weights = gs.solvers.project_simplex(weights - 1e-3 * (between @ weights + 0.1 * weights))
+            weights = gs.solvers.project_simplex(
+                weights - 1e-3 * (between @ weights + 0.1 * weights)
+            )
             expected = weights
         else:
-            between = between / np.mean(np.linalg.norm(rows[0], axis=1) * np.linalg.norm(rows[1], axis=1))
+            between = between / np.mean(
+                np.linalg.norm(rows[0], axis=1) * np.linalg.norm(rows[1], axis=1)
+            )
             velocity = np.zeros(n)
             for _ in range(20):
                 velocity = 0.5 * velocity + between @ (weights + 0.3 / n)
@@ -106,7 +151,9 @@ def test_ogm_ge_slows_the_dominant_encoder_only():
     plain_gradients.update(grads(model))
     model.zero_grad()
     surgery = gs.Surgery("ogm-ge", groups, min_objectives=1, noise=False, alpha=0.3)
-    record = surgery.backward({"fused": model.losses()["fused"]}, scores={"audio": 3.0, "visual": 1.5})
+    record = surgery.backward(
+        {"fused": model.losses()["fused"]}, scores={"audio": 3.0, "visual": 1.5}
+    )
     assert record["audio"].weights == pytest.approx([1 - np.tanh(0.3 * 2.0)])
     assert record["visual"].weights.tolist() == [1.0]
     found = grads(model)
@@ -121,25 +168,35 @@ def test_ogm_ge_adds_noise_of_each_tensors_own_size():
     draws = []
     for seed in range(60):
         model.zero_grad()
-        surgery = gs.Surgery("ogm-ge", {"audio": model.audio}, min_objectives=1, others="ignore", seed=seed)
+        surgery = gs.Surgery(
+            "ogm-ge", {"audio": model.audio}, min_objectives=1, others="ignore", seed=seed
+        )
         surgery.backward({"fused": model.losses()["fused"]}, scores={"audio": 3.0, "visual": 1.5})
         draws.append([p.grad.clone() for p in model.audio.parameters()])
     model.zero_grad()
-    gs.Surgery("ogm-ge", {"audio": model.audio}, min_objectives=1, others="ignore", noise=False).backward(
-        {"fused": model.losses()["fused"]}, scores={"audio": 3.0, "visual": 1.5}
-    )
+    gs.Surgery(
+        "ogm-ge", {"audio": model.audio}, min_objectives=1, others="ignore", noise=False
+    ).backward({"fused": model.losses()["fused"]}, scores={"audio": 3.0, "visual": 1.5})
     for i, parameter in enumerate(model.audio.parameters()):
         stacked = torch.stack([draw[i] for draw in draws])
-        assert (stacked - parameter.grad).std() == pytest.approx(float(parameter.grad.std()), rel=0.1)
-        assert (stacked.mean(0) - parameter.grad).abs().max() < 5 * parameter.grad.std() / np.sqrt(60)
+        assert (stacked - parameter.grad).std() == pytest.approx(
+            float(parameter.grad.std()), rel=0.1
+        )
+        assert (stacked.mean(0) - parameter.grad).abs().max() < 5 * parameter.grad.std() / np.sqrt(
+            60
+        )
 
 
 def test_agm_compares_with_its_running_mean():
     model = TwoEncoders()
-    surgery = gs.Surgery("agm", {"audio": model.audio, "visual": model.visual}, min_objectives=1, alpha=0.5)
+    surgery = gs.Surgery(
+        "agm", {"audio": model.audio, "visual": model.visual}, min_objectives=1, alpha=0.5
+    )
     seen = []
     for audio, visual in ((1.0, 1.2), (0.8, 1.3), (0.5, 1.1)):
-        record = surgery.backward({"fused": model.losses()["fused"]}, scores={"audio": audio, "visual": visual})
+        record = surgery.backward(
+            {"fused": model.losses()["fused"]}, scores={"audio": audio, "visual": visual}
+        )
         seen.append(np.exp(visual - audio))
         assert record["audio"].weights == pytest.approx([np.exp(0.5 * (np.mean(seen) - seen[-1]))])
     assert record["visual"].weights[0] > 1  # the modality that lags behind is sped up
@@ -158,7 +215,9 @@ def test_dgl_separates_encoders_from_fusion():
 @pytest.mark.parametrize("name", ["ogm-ge", "agm"])
 def test_scores_that_cannot_be_used(name):
     model = TwoEncoders()
-    surgery = gs.Surgery(name, {"audio": model.audio}, min_objectives=1, modality={"audio": "sound"})
+    surgery = gs.Surgery(
+        name, {"audio": model.audio}, min_objectives=1, modality={"audio": "sound"}
+    )
     for scores, message in (
         (None, "needs a score per modality"),
         ({"sound": 1.0}, "two or more"),
@@ -206,14 +265,18 @@ def test_famo_is_its_official_procedure():
         optimizers[1].step()
         after = losses(twin).detach().double() + 1e-8
         adam.zero_grad()
-        logits.grad = torch.autograd.grad(torch.softmax(logits, 0), logits, above.log() - after.log())[0]
+        logits.grad = torch.autograd.grad(
+            torch.softmax(logits, 0), logits, above.log() - after.log()
+        )[0]
         adam.step()
         assert torch.allclose(model.weight, twin.weight, rtol=1e-4)
     # without observe the next step's losses serve
     surgery = gs.Surgery("famo", model)
     first = surgery.backward(losses(model))
     second = surgery.backward(2 * losses(model))
-    assert first["0+1+2"].weights.tolist() == pytest.approx(second["0+1+2"].weights.tolist(), rel=0.05)
+    assert first["0+1+2"].weights.tolist() == pytest.approx(
+        second["0+1+2"].weights.tolist(), rel=0.05
+    )
 
 
 def test_observed_losses_carry_the_users_weights_and_are_saved():
@@ -221,13 +284,19 @@ def test_observed_losses_carry_the_users_weights_and_are_saved():
     outcomes = []
     for saved in (False, True):
         surgery = gs.Surgery("famo", model)
-        surgery.backward(dict(zip("ab", model(torch.ones(2)).pow(2) + 1, strict=True)), weights={"a": 2.0, "b": 1.0})
+        surgery.backward(
+            dict(zip("ab", model(torch.ones(2)).pow(2) + 1, strict=True)),
+            weights={"a": 2.0, "b": 1.0},
+        )
         surgery.observe({"a": 1.0, "b": 0.5})
         if saved:
             other = gs.Surgery("famo", model)
             other.load_state_dict(surgery.state_dict())
             surgery = other
-        record = surgery.backward(dict(zip("ab", model(torch.ones(2)).pow(2) + 1, strict=True)), weights={"a": 2.0, "b": 1.0})
+        record = surgery.backward(
+            dict(zip("ab", model(torch.ones(2)).pow(2) + 1, strict=True)),
+            weights={"a": 2.0, "b": 1.0},
+        )
         outcomes.append(record["a+b"].weights.tolist())
     assert outcomes[0] == outcomes[1]
     surgery = gs.Surgery("famo", model)
@@ -242,7 +311,9 @@ def test_observed_losses_carry_the_users_weights_and_are_saved():
         with pytest.raises(gs.InputError, match="expected a number for each name"):
             surgery.observe(wrong)
     with pytest.raises(gs.InputError, match="scores: expected a number"):
-        surgery.backward(dict(zip("ab", model(torch.ones(2)).pow(2) + 1, strict=True)), scores=[1, 2])
+        surgery.backward(
+            dict(zip("ab", model(torch.ones(2)).pow(2) + 1, strict=True)), scores=[1, 2]
+        )
     with pytest.raises(gs.InputError, match="loss 'a' is nan"):
         surgery.observe({"a": float("nan")})
 
@@ -262,15 +333,33 @@ def test_a_protected_objective_is_never_hurt(name):
         for part in (model.audio, model.visual):
             gradient = torch.autograd.grad(losses["fused"], part.parameters(), retain_graph=True)
             probe = TwoEncoders(seed)
-            step(gs.Surgery(ready(name, "audio"), probe, seed=seed), probe.losses(seed), weights=LOUD)
-            unprotected = cosine_of(gradient, [p.grad for p in (probe.audio if part is model.audio else probe.visual).parameters()])
+            step(
+                gs.Surgery(ready(name, "audio"), probe, seed=seed), probe.losses(seed), weights=LOUD
+            )
+            unprotected = cosine_of(
+                gradient,
+                [
+                    p.grad
+                    for p in (probe.audio if part is model.audio else probe.visual).parameters()
+                ],
+            )
             harm += unprotected < -1e-6
         step(surgery, losses, weights=LOUD)
         for part in (model.audio, model.visual):
             fresh = model.losses(seed)["fused"]
             gradient = torch.autograd.grad(fresh, part.parameters())
             assert cosine_of(gradient, [p.grad for p in part.parameters()]) >= -1e-9
-    if name in ("sum", "mean", "random", "constant", "graddrop", "uw", "imtl-l", "krum", "trimmed-mean"):
+    if name in (
+        "sum",
+        "mean",
+        "random",
+        "constant",
+        "graddrop",
+        "uw",
+        "imtl-l",
+        "krum",
+        "trimmed-mean",
+    ):
         assert harm > 0  # there was something to protect from
 
 
@@ -278,8 +367,16 @@ def test_protection_is_a_projection_and_leaves_other_groups_alone():
     moved_somewhere = 0
     for seed in range(8):
         model, probe = TwoEncoders(seed), TwoEncoders(seed)
-        gs.backward(model.losses(seed), model, "sum", protect="visual", weights={"fused": 50.0, "audio": 1.0, "visual": 1.0})
-        gs.backward(probe.losses(seed), probe, "sum", weights={"fused": 50.0, "audio": 1.0, "visual": 1.0})
+        gs.backward(
+            model.losses(seed),
+            model,
+            "sum",
+            protect="visual",
+            weights={"fused": 50.0, "audio": 1.0, "visual": 1.0},
+        )
+        gs.backward(
+            probe.losses(seed), probe, "sum", weights={"fused": 50.0, "audio": 1.0, "visual": 1.0}
+        )
         found, before = grads(model), grads(probe)
         for name, gradient in before.items():
             if gradient is not None and not name.startswith("visual."):
@@ -298,7 +395,11 @@ def test_protection_is_a_projection_and_leaves_other_groups_alone():
 
 def test_a_wrong_protect_is_an_error():
     model = TwoEncoders()
-    for misspelt in (gs.Surgery("sum", model, protect="audi"), gs.Surgery("dgl", model, joint="audoi"), gs.Surgery("a-gem", model, objective="adio")):
+    for misspelt in (
+        gs.Surgery("sum", model, protect="audi"),
+        gs.Surgery("dgl", model, joint="audoi"),
+        gs.Surgery("a-gem", model, objective="adio"),
+    ):
         with pytest.raises(gs.InputError, match="Did you mean 'audio'"):
             misspelt.backward(model.losses())
     late = gs.Surgery("sum", model, protect="memory")
@@ -314,7 +415,9 @@ def test_a_wrong_protect_is_an_error():
     assert all(p.grad is None for p in model.parameters())
     surgery = gs.Surgery("sum", model, protect="audio")
     surgery.backward(model.losses())
-    surgery.backward({"fused": model.losses()["fused"]})  # losses may come and go, the protected one too
+    surgery.backward(
+        {"fused": model.losses()["fused"]}
+    )  # losses may come and go, the protected one too
 
 
 def test_a_group_strategy_sees_tensor_sizes_and_a_generator_that_follows_the_step():
@@ -335,12 +438,14 @@ def test_a_group_strategy_sees_tensor_sizes_and_a_generator_that_follows_the_ste
         assert seen[0] == seen[2] != seen[1] == seen[3]
         assert plain(surgery.state_dict())["step"] == 2
     finally:
-        gs.registry._registry.pop("test-generator")
+        gs.contract.registry._registry.pop("test-generator")
 
 
 def test_a_protected_objective_below_min_objectives():
     weight = torch.nn.Parameter(torch.ones(2))
-    gs.Surgery("upgrad", [weight], protect="a", min_objectives=3).backward({"a": weight.sum(), "b": -2 * weight.sum()})
+    gs.Surgery("upgrad", [weight], protect="a", min_objectives=3).backward(
+        {"a": weight.sum(), "b": -2 * weight.sum()}
+    )
     assert weight.grad.tolist() == [0.0, 0.0]
 
 
@@ -397,7 +502,9 @@ def test_one_step_without_an_objective_keeps_its_balance(name):
         names = ("a", "b") if k in (30, 31) else ("a", "b", "c")
         lengths = torch.tensor([1.0, 1.0, 1.0 + 0.05 * k])
         losses = [1.0, 1.0, 1.0 / (1 + 0.1 * k)][: len(names)]
-        d = chosen(torch.diag(lengths)[: len(names)], losses=losses, objectives=names, state=state)  # orthogonal: d has the weights in it
+        d = chosen(
+            torch.diag(lengths)[: len(names)], losses=losses, objectives=names, state=state
+        )  # orthogonal: d has the weights in it
         weights.append((d / lengths).tolist())
     assert max(abs(x - 1) for x in weights[29]) > 0.05  # there is a balance to keep
     assert weights[32] == pytest.approx(weights[29], abs=0.15)
@@ -405,7 +512,12 @@ def test_one_step_without_an_objective_keeps_its_balance(name):
 
 def test_excess_mtl_does_not_depend_on_the_size_of_the_gradients():
     found = []
-    for dtype, scale in ((torch.float64, 1.0), (torch.float32, 1.0), (torch.float32, 1e-25), (torch.float32, 1e20)):
+    for dtype, scale in (
+        (torch.float64, 1.0),
+        (torch.float32, 1.0),
+        (torch.float32, 1e-25),
+        (torch.float32, 1e20),
+    ):
         state, chosen = gs.State(), gs.get_strategy("excess-mtl")
         for k in range(3):
             rows = torch.tensor([[1.0, 0.0], [0.0, 1 / (k + 1)]], dtype=dtype) * scale
@@ -432,4 +544,6 @@ def test_numbers_of_other_libraries_are_numbers():
     model = torch.nn.Linear(2, 2)
     for number in (np.float32(0.0), np.int64(0), torch.tensor(0.0)):
         for name, option in (("famo", "minimum"), ("pbi", "ideal"), ("graddrop", "leak")):
-            gs.Surgery(name, model, seed=np.int64(3), **{option: number}).backward(list(model(torch.ones(2)).pow(2) + 1))
+            gs.Surgery(name, model, seed=np.int64(3), **{option: number}).backward(
+                list(model(torch.ones(2)).pow(2) + 1)
+            )

@@ -66,19 +66,39 @@ def test_random_graphs(seed, strategy):
         losses = random_losses(modules, paths, names, rnd)
         if not losses:
             continue
-        reference = {n: torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True) for n, loss in losses.items()}
-        reached = [frozenset(n for n in losses if reference[n][i] is not None) for i in range(len(trained))]
+        reference = {
+            n: torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+            for n, loss in losses.items()
+        }
+        reached = [
+            frozenset(n for n in losses if reference[n][i] is not None) for i in range(len(trained))
+        ]
         union = [before | now for before, now in zip(union, reached, strict=True)]
         modules.zero_grad()
         surgery.backward(losses)
         for group in {u for u, now in zip(union, reached, strict=True) if now}:
             members = [i for i, u in enumerate(union) if u == group]
             present = [n for n in losses if any(reference[n][i] is not None for i in members)]
-            rows = torch.stack([flat(reference[n][i] if reference[n][i] is not None else torch.zeros_like(trained[i]) for i in members) for n in present])
+            rows = torch.stack(
+                [
+                    flat(
+                        reference[n][i]
+                        if reference[n][i] is not None
+                        else torch.zeros_like(trained[i])
+                        for i in members
+                    )
+                    for n in present
+                ]
+            )
             weights = torch.ones(len(present), dtype=torch.float64)
             if strategy == "mgda" and len(present) > 1:
                 weights = torch.as_tensor(min_norm((rows @ rows.T).numpy()).value)
-            found = flat(torch.zeros_like(trained[i]) if trained[i].grad is None else trained[i].grad for i in members)
+            found = flat(
+                torch.zeros_like(trained[i]) if trained[i].grad is None else trained[i].grad
+                for i in members
+            )
             expected = weights @ rows
             assert (found - expected).norm() <= 1e-6 * (expected.norm() + 1e-3 * rows.norm())
-        assert all((p.grad is not None) == bool(now) for p, now in zip(trained, reached, strict=True))
+        assert all(
+            (p.grad is not None) == bool(now) for p, now in zip(trained, reached, strict=True)
+        )

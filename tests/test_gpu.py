@@ -7,7 +7,10 @@ from zoo import LEAST, SHIPPED, direction, ready, step
 
 import gradsurgery as gs
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 
 class OnDevice(TwoEncoders):
@@ -19,17 +22,30 @@ class OnDevice(TwoEncoders):
         x, y = (torch.randn(rows, k, generator=generator, dtype=dtype).to(device) for k in (4, 5))
         a, v = self.frozen(self.audio(x)), self.visual(y)
         fused = self.fusion(torch.cat([a, v], 1))
-        return {"fused": fused.pow(2).mean(), "audio": (self.audio_head(a) + 3).pow(2).mean(), "visual": (self.visual_head(v) - 1).pow(2).mean()}
+        return {
+            "fused": fused.pow(2).mean(),
+            "audio": (self.audio_head(a) + 3).pow(2).mean(),
+            "visual": (self.visual_head(v) - 1).pow(2).mean(),
+        }
 
 
 # torch draws other numbers on other devices
-COMPARABLE = [name for name in SHIPPED if name not in LEAST and "generator" not in ready(name).inputs]
+COMPARABLE = [
+    name for name in SHIPPED if name not in LEAST and "generator" not in ready(name).inputs
+]
 
 
 @pytest.mark.parametrize("name", COMPARABLE)
 def test_cuda_equals_cpu(name):
     host, device = OnDevice(), OnDevice().cuda()
-    expected, found = (step(gs.Surgery(ready(name, "fused"), model), model.losses(), lambda model=model: model.losses(1)) for model in (host, device))
+    expected, found = (
+        step(
+            gs.Surgery(ready(name, "fused"), model),
+            model.losses(),
+            lambda model=model: model.losses(1),
+        )
+        for model in (host, device)
+    )
     assert list(expected) == list(found)
     for parameter, gradient in grads(host).items():
         other = grads(device)[parameter]

@@ -32,24 +32,33 @@ def test_multimodal_with_nothing_to_configure(parameters):
             assert found.norm() > 0
             group = part(record, "fused", encoder)
             assert set(group.objectives) == {"fused", encoder}
-            assert group.norms.tolist() == pytest.approx([pair[0].norm().item(), pair[1].norm().item()])
+            assert group.norms.tolist() == pytest.approx(
+                [pair[0].norm().item(), pair[1].norm().item()]
+            )
             found_conflict |= bool(group.conflicts)
         for head, loss in (("fusion", "fused"), ("audio_head", "audio"), ("visual_head", "visual")):
             for i, (name, p) in enumerate(model.named_parameters()):
                 if name.startswith(f"{head}."):
                     assert torch.equal(p.grad, reference[loss][i])
             assert record[loss].strategy == "plain"
-        assert all(p.grad is None for layer in (model.unused, model.frozen) for p in layer.parameters())
+        assert all(
+            p.grad is None for layer in (model.unused, model.frozen) for p in layer.parameters()
+        )
         assert set(record) == {"audio+fused", "fused+visual", "fused", "audio", "visual"}
     assert found_conflict
 
 
 def test_shared_trunk_with_n_heads():
     torch.manual_seed(0)
-    trunk, heads = nn.Linear(4, 6).double(), nn.ModuleList(nn.Linear(6, 1).double() for _ in range(5))
+    trunk, heads = (
+        nn.Linear(4, 6).double(),
+        nn.ModuleList(nn.Linear(6, 1).double() for _ in range(5)),
+    )
     features = trunk(torch.randn(7, 4).double()).tanh()
     losses = [head(features).pow(2).mean() * 10**i for i, head in enumerate(heads)]
-    reference = [torch.autograd.grad(loss, list(trunk.parameters()), retain_graph=True) for loss in losses]
+    reference = [
+        torch.autograd.grad(loss, list(trunk.parameters()), retain_graph=True) for loss in losses
+    ]
     rows = torch.stack([flat(r) for r in reference])
     record = gs.backward(losses, nn.ModuleList([trunk, heads]), "mgda")
     weights = min_norm((rows @ rows.T).numpy(), "active-set").value
@@ -94,16 +103,27 @@ def test_tasks_that_share_nodes_after_the_trunk():
 def test_explicit_groups_override():
     model = TwoEncoders()
     losses = model.losses()
-    encoders = {"encoders": [*model.audio.parameters(), *model.visual.parameters()], "heads": nn.ModuleList([model.audio_head, model.fusion])}
+    encoders = {
+        "encoders": [*model.audio.parameters(), *model.visual.parameters()],
+        "heads": nn.ModuleList([model.audio_head, model.fusion]),
+    }
     reference = gradients_of(losses, encoders["encoders"])
     record = gs.backward(losses, encoders, "mgda")
     assert set(record) == {"encoders", "heads", "others"}
     assert record["encoders"].objectives == ("fused", "audio", "visual")
     zero = [torch.zeros_like(p) for p in encoders["encoders"]]
-    rows = torch.stack([flat(z if g is None else g for g, z in zip(reference[o], zero, strict=True)) for o in losses])
+    rows = torch.stack(
+        [
+            flat(z if g is None else g for g, z in zip(reference[o], zero, strict=True))
+            for o in losses
+        ]
+    )
     expected = torch.as_tensor(min_norm((rows @ rows.T).numpy()).value) @ rows
     assert torch.allclose(flat(p.grad for p in encoders["encoders"]), expected, rtol=1e-8)
-    assert record["heads"].objectives == ("fused", "audio")  # visual reaches none of it and is dropped
+    assert record["heads"].objectives == (
+        "fused",
+        "audio",
+    )  # visual reaches none of it and is dropped
     assert model.visual_head.weight.grad is not None
     assert record["others"].strategy == "plain"
 
@@ -117,7 +137,10 @@ def test_others_ignore_and_unreached():
 
 def test_min_objectives():
     model = TwoEncoders()
-    assert gs.backward(model.losses(), model, "mgda", min_objectives=3)["audio+fused"].strategy == "plain"
+    assert (
+        gs.backward(model.losses(), model, "mgda", min_objectives=3)["audio+fused"].strategy
+        == "plain"
+    )
     record = gs.backward(model.losses(), {"audio": model.audio_head}, "mgda", min_objectives=1)
     assert record["audio"].strategy == "mgda"
 
@@ -144,7 +167,11 @@ def test_weight_tying_reuse_and_a_penalty():
     tied = nn.Linear(4, 4, bias=False).double()
     tied.weight = layer.weight
     x = torch.randn(5, 4).double()
-    losses = {"task": tied(layer(layer(x)).tanh()).pow(2).mean(), "penalty": layer.weight.pow(2).sum(), "same": None}
+    losses = {
+        "task": tied(layer(layer(x)).tanh()).pow(2).mean(),
+        "penalty": layer.weight.pow(2).sum(),
+        "same": None,
+    }
     losses["same"] = losses["task"]
     reference = gradients_of(losses, layer.parameters())
     record = gs.backward(losses, nn.ModuleList([layer, tied]), "sum")
@@ -204,7 +231,11 @@ def test_stacked_losses_reach_what_each_of_them_reaches():
 
     expected, gradients = step(list)
     assert len(expected) == 7
-    for form in (torch.stack, lambda losses: list(torch.stack(losses)), lambda losses: torch.stack(losses).unbind()):
+    for form in (
+        torch.stack,
+        lambda losses: list(torch.stack(losses)),
+        lambda losses: torch.stack(losses).unbind(),
+    ):
         groups, found = step(form)
         assert groups == expected
         assert all(torch.equal(found[name], gradient) for name, gradient in gradients.items())

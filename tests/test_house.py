@@ -48,14 +48,18 @@ def imports(path):
                 yield node.module
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_import_directions(path):
     part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for name in imports(path):
         pieces = name.split(".")
         if pieces[0] != "gradsurgery" or part == "__init__":
             continue
-        assert (pieces[1] if len(pieces) > 1 else "the package") in ALLOWED[part], f"{path.name} may not import {name}"
+        assert (pieces[1] if len(pieces) > 1 else "the package") in ALLOWED[part], (
+            f"{path.name} may not import {name}"
+        )
         if part == "strategies" and path.name != "__init__.py":
             assert pieces[1] != "strategies"
 
@@ -63,17 +67,25 @@ def test_import_directions(path):
 def test_optional_and_slow_imports_are_inside_functions():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [getattr(node, "module", None) or ""]
+            )
             assert not {name.split(".")[0] for name in names} & LAZY, path
-    code = (
-        "import sys, torch; before = set(sys.modules); import gradsurgery; print(sorted(m for m in set(sys.modules) - before if 'scipy' in m or 'cvxpy' in m))"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    code = "import sys, torch; before = set(sys.modules); import gradsurgery; print(sorted(m for m in set(sys.modules) - before if 'scipy' in m or 'cvxpy' in m))"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == "[]"
 
 
 def test_every_file_says_what_it_is():
-    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "examples").glob("*.py"), *(ROOT / "tests").glob("*.py")]:
+    for path in [
+        *PACKAGE.rglob("*.py"),
+        *(ROOT / "examples").glob("*.py"),
+        *(ROOT / "tests").glob("*.py"),
+    ]:
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
@@ -92,8 +104,17 @@ def test_no_strategy_name_in_a_condition():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Compare):
-                constants = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
-                options = {"sum", "mean"} if path.parent.name == "strategies" or path.name in ("config.py", "functional.py") else set()
+                constants = {
+                    c.value
+                    for c in ast.walk(node)
+                    if isinstance(c, ast.Constant) and isinstance(c.value, str)
+                }
+                options = (
+                    {"sum", "mean"}
+                    if path.parent.name == "strategies"
+                    or path.name in ("config.py", "functional.py")
+                    else set()
+                )
                 assert not (constants & set(gs.strategy_names())) - options, (path, constants)
 
 
@@ -103,7 +124,12 @@ def test_readme_names_every_strategy_and_the_commands_are_single_lines():
     for name in gs.strategy_names():
         if registered(name).shipped:
             assert f"`{name}`" in table, name
-    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines() if line.strip()]
+    commands = [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", text, re.S)
+        for line in block.splitlines()
+        if line.strip()
+    ]
     assert len(commands) == 2
     assert all("-c constraints.txt" in command for command in commands)
     assert "torch==" in (ROOT / "constraints.txt").read_text()

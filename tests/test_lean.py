@@ -35,9 +35,15 @@ class Mixed(nn.Module):
         z = F.relu(self.norm(self.convolution(x))).flatten(1) + self.words(torch.arange(7))
         z = self.tied(self.tied(z).tanh())
         h = self.wide(z).tanh()
-        found = {name: head(h).pow(2).mean() * (i + 1) for i, (name, head) in enumerate(zip("ab", self.heads, strict=True))}
+        found = {
+            name: head(h).pow(2).mean() * (i + 1)
+            for i, (name, head) in enumerate(zip("ab", self.heads, strict=True))
+        }
         found["b"] = (self.heads[1](h) - 1).pow(2).mean()
-        return {**found, "c": (self.last(z) + 2).pow(2).mean() + self.wide.weight.pow(2).sum() * 0.01}
+        return {
+            **found,
+            "c": (self.last(z) + 2).pow(2).mean() + self.wide.weight.pow(2).sum() * 0.01,
+        }
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -49,7 +55,11 @@ def by_weights(name: str) -> bool:
 
 
 NAMES = [name for name in gs.strategy_names() if by_weights(name)]
-OPTIONS = {"a-gem": {"objective": "a"}, "dgl": {"joint": "c"}, "krum": {"byzantine": 0, "min_objectives": 3}}
+OPTIONS = {
+    "a-gem": {"objective": "a"},
+    "dgl": {"joint": "c"},
+    "krum": {"byzantine": 0, "min_objectives": 3},
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,7 +70,10 @@ def test_the_same_directions(name, method):
         model = Mixed().double()
         surgery = gs.Surgery(name, model, memory=memory, method=method, **OPTIONS.get(name, {}))
         for _ in range(3):
-            record = surgery.backward(model.losses(), scores={"a+b+c": 0.5, "a+b": 2.0} if "scores" in surgery.strategy.inputs else None)
+            record = surgery.backward(
+                model.losses(),
+                scores={"a+b+c": 0.5, "a+b": 2.0} if "scores" in surgery.strategy.inputs else None,
+            )
             with torch.no_grad():
                 for p in model.parameters():
                     p -= 0.01 * p.grad
@@ -68,7 +81,9 @@ def test_the_same_directions(name, method):
     (left, before), (right, after) = found
     assert left.keys() == right.keys()
     for key, gradient in left.items():
-        assert torch.allclose(gradient, right[key], rtol=1e-9, atol=1e-11 * float(gradient.abs().max())), key
+        assert torch.allclose(
+            gradient, right[key], rtol=1e-9, atol=1e-11 * float(gradient.abs().max())
+        ), key
     for group in before:
         assert (before[group].gram is None) == (after[group].gram is None)
         if before[group].gram is not None:
@@ -100,24 +115,46 @@ def test_others_features_protection_replays_and_weights():
         found = []
         for memory in ("auto", "low"):
             model = Mixed().double()
-            surgery = gs.Surgery("cagrad", memory=memory, method="gradients", **settings.get("make", lambda m: {"parameters": m})(model))
+            surgery = gs.Surgery(
+                "cagrad",
+                memory=memory,
+                method="gradients",
+                **settings.get("make", lambda m: {"parameters": m})(model),
+            )
             for _ in range(3):
                 step(surgery, model)
             found.append(gradients(model))
         assert found[0].keys() == found[1].keys()
-        assert all(torch.allclose(g, found[1][k], rtol=1e-9, atol=1e-12) for k, g in found[0].items())
+        assert all(
+            torch.allclose(g, found[1][k], rtol=1e-9, atol=1e-12) for k, g in found[0].items()
+        )
 
-    both(lambda s, m: s.backward(m.losses()), make=lambda m: {"parameters": [*m.tied.parameters(), *m.wide.parameters()]})
+    both(
+        lambda s, m: s.backward(m.losses()),
+        make=lambda m: {"parameters": [*m.tied.parameters(), *m.wide.parameters()]},
+    )
     both(lambda s, m: s.backward(m.losses()), make=lambda m: {"parameters": m, "protect": "c"})
     both(lambda s, m: s.backward(m.losses()), make=lambda m: {"parameters": m, "every": 2})
-    both(lambda s, m: s.backward(m.losses()), make=lambda m: {"parameters": {"x": [m.tied.weight], "y": [m.wide.weight, m.convolution.weight]}})
+    both(
+        lambda s, m: s.backward(m.losses()),
+        make=lambda m: {
+            "parameters": {"x": [m.tied.weight], "y": [m.wide.weight, m.convolution.weight]}
+        },
+    )
     both(lambda s, m: s.backward(m.losses(), weights={"a": 2.0, "b": 0.5, "c": 1.0}))
     both(lambda s, m: s.backward(m.losses(), scaler=torch.amp.GradScaler("cpu", init_scale=1024.0)))
 
     def at_features(surgery, model):
         z = model.tied(torch.ones(7, 24, dtype=F64)).tanh()
         h = model.wide(z)
-        surgery.backward({"a": h.pow(2).mean(), "b": (h - 1).pow(2).mean(), "c": (model.last(z) - h[:, :3]).pow(2).mean()}, features=z)
+        surgery.backward(
+            {
+                "a": h.pow(2).mean(),
+                "b": (h - 1).pow(2).mean(),
+                "c": (model.last(z) - h[:, :3]).pow(2).mean(),
+            },
+            features=z,
+        )
 
     both(at_features)
 
@@ -134,7 +171,10 @@ def test_the_graph_is_freed_and_kept_when_asked():
         gs.backward(losses, model, strategy, memory="low", method="gradients", retain_graph=True)
         first = gradients(model)
         gs.backward(losses, model, strategy, memory="low", method="gradients")
-        assert all(torch.allclose(g, 2 * first[k], rtol=1e-5, atol=1e-7) for k, g in gradients(model).items())
+        assert all(
+            torch.allclose(g, 2 * first[k], rtol=1e-5, atol=1e-7)
+            for k, g in gradients(model).items()
+        )
 
 
 def test_nothing_changes_when_something_is_not_finite():
@@ -143,13 +183,19 @@ def test_nothing_changes_when_something_is_not_finite():
     before = gradients(model)
     surgery = gs.Surgery("mgda", model, memory="low", method="gradients")
     losses = model.losses()
-    bad = losses["c"] + torch.where(model.convolution.weight > 9, model.convolution.weight, model.convolution.weight * float("inf")).sum().clamp(max=0)
+    bad = losses["c"] + torch.where(
+        model.convolution.weight > 9,
+        model.convolution.weight,
+        model.convolution.weight * float("inf"),
+    ).sum().clamp(max=0)
     with pytest.raises(gs.NonFiniteError, match="'c'"):
         surgery.backward({**losses, "c": bad * float("nan")})
     assert all(torch.equal(g, before[k]) for k, g in gradients(model).items())
     assert surgery.state_dict()["step"] == 0
     scaler = torch.amp.GradScaler("cpu")
-    assert surgery.backward({**model.losses(), "c": model.losses()["c"] * float("inf")}, scaler=scaler).overflow
+    assert surgery.backward(
+        {**model.losses(), "c": model.losses()["c"] * float("inf")}, scaler=scaler
+    ).overflow
 
 
 def test_behind_a_compiled_region_everything_is_kept():
@@ -158,10 +204,21 @@ def test_behind_a_compiled_region_everything_is_kept():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, while it compiles
         compiled = torch.compile(lambda x: model.wide(x), backend="aot_eager")
-        for tied, wide, owner, memory in ((model.tied, compiled, model, "low"), (other.tied, other.wide, other, "auto")):
+        for tied, wide, owner, memory in (
+            (model.tied, compiled, model, "low"),
+            (other.tied, other.wide, other, "auto"),
+        ):
             h = wide(tied(z))
-            gs.backward({"a": h.pow(2).mean(), "b": (h - 1).pow(2).mean(), "c": h.sum()}, owner, "upgrad", memory=memory)
-    assert all(torch.allclose(g, gradients(other)[k], rtol=1e-4, atol=1e-6) for k, g in gradients(model).items())
+            gs.backward(
+                {"a": h.pow(2).mean(), "b": (h - 1).pow(2).mean(), "c": h.sum()},
+                owner,
+                "upgrad",
+                memory=memory,
+            )
+    assert all(
+        torch.allclose(g, gradients(other)[k], rtol=1e-4, atol=1e-6)
+        for k, g in gradients(model).items()
+    )
 
 
 def test_what_it_refuses():

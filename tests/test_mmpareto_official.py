@@ -9,7 +9,9 @@ import gradsurgery as gs
 
 def min_norm_of_two(first, second):
     """The official solver's two-task case in the interior: α for the first, by the line search formula."""
-    v11, v12, v22 = (float((a * b).sum()) for a, b in ((first, first), (first, second), (second, second)))
+    v11, v12, v22 = (
+        float((a * b).sum()) for a, b in ((first, first), (first, second), (second, second))
+    )
     if v12 >= v11:
         return 1.0
     if v12 >= v22:
@@ -23,13 +25,17 @@ def official_procedure(model, losses, gamma):
     for name in ("fused", "audio", "visual"):
         model.zero_grad()
         losses[name].backward(retain_graph=True)
-        collected[name] = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        collected[name] = {
+            n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
+        }
     model.zero_grad()
     sum(losses.values()).backward(retain_graph=True)
     conflicts = 0
     for encoder in ("audio", "visual"):
         names = [n for n, _ in model.named_parameters() if n.startswith(f"{encoder}.")]
-        joint, alone = (torch.cat([collected[o][n].flatten() for n in names]) for o in ("fused", encoder))
+        joint, alone = (
+            torch.cat([collected[o][n].flatten() for n in names]) for o in ("fused", encoder)
+        )
         share = 0.5
         if float(torch.nn.functional.cosine_similarity(joint, alone, dim=0)) <= 0:
             conflicts += 1
@@ -70,7 +76,12 @@ def test_group_never_conflicts_on_models(options):
             parameters = list(getattr(model, encoder).parameters())
             direction = torch.cat([p.grad.flatten() for p in parameters])
             for name in ("fused", encoder):
-                gradient = torch.cat([g.flatten() for g in torch.autograd.grad(losses[name], parameters, retain_graph=True)])
+                gradient = torch.cat(
+                    [
+                        g.flatten()
+                        for g in torch.autograd.grad(losses[name], parameters, retain_graph=True)
+                    ]
+                )
                 assert gradient @ direction > 0
             conflicts += bool(record["+".join(sorted(["fused", encoder]))].conflicts)
     assert conflicts >= 20

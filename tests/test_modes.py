@@ -39,7 +39,10 @@ class SharedTrunk(nn.Module):
         torch.manual_seed(seed)
         x, targets = torch.randn(7, 4, dtype=F64), torch.randn(3, 7, 1, dtype=F64)
         z = self.trunk(x) if z is None else z(self.trunk(x))
-        return {name: (self.heads[name](z.tanh()) - t).pow(2).mean() for name, t in zip("abc", targets, strict=True)}, z
+        return {
+            name: (self.heads[name](z.tanh()) - t).pow(2).mean()
+            for name, t in zip("abc", targets, strict=True)
+        }, z
 
 
 # ---- features
@@ -49,7 +52,10 @@ def test_features_weigh_at_the_features_and_pass_once_through_the_trunk():
     model = SharedTrunk()
     losses, z = model.losses()
     at_z = by_loss(losses, [z])
-    heads = {name: by_loss({name: losses[name]}, list(model.heads[name].parameters()))[0] for name in "abc"}
+    heads = {
+        name: by_loss({name: losses[name]}, list(model.heads[name].parameters()))[0]
+        for name in "abc"
+    }
     weights = torch.as_tensor(min_norm((at_z @ at_z.T).numpy()).value)
     trunk = weights @ by_loss(losses, list(model.trunk.parameters()))
     record = gs.backward(losses, model, "mgda", features=z)
@@ -63,17 +69,25 @@ def test_features_weigh_at_the_features_and_pass_once_through_the_trunk():
 def test_features_of_two_encoders_are_two_groups():
     model = TwoEncoders()
     torch.manual_seed(0)
-    a, v = model.frozen(model.audio(torch.randn(8, 4, dtype=F64))), model.visual(torch.randn(8, 5, dtype=F64))
+    a, v = (
+        model.frozen(model.audio(torch.randn(8, 4, dtype=F64))),
+        model.visual(torch.randn(8, 5, dtype=F64)),
+    )
     losses = {
         "fused": model.fusion(torch.cat([a, v], 1)).exp().mean(),
         "audio": -2 * model.audio_head(a).exp().mean(),
         "visual": model.visual_head(v).pow(2).mean(),
     }
     expected = {}
-    for z, encoder, names in ((a, model.audio, ("fused", "audio")), (v, model.visual, ("fused", "visual"))):
+    for z, encoder, names in (
+        (a, model.audio, ("fused", "audio")),
+        (v, model.visual, ("fused", "visual")),
+    ):
         own = {n: losses[n] for n in names}
         rows = by_loss(own, [z])
-        expected[encoder] = torch.as_tensor(min_norm((rows @ rows.T).numpy()).value) @ by_loss(own, list(encoder.parameters()))
+        expected[encoder] = torch.as_tensor(min_norm((rows @ rows.T).numpy()).value) @ by_loss(
+            own, list(encoder.parameters())
+        )
     record = gs.backward(losses, model, "mgda", features={"a": a, "v": v})
     for encoder, found in expected.items():
         close(flat_grads(encoder.parameters()), found)
@@ -93,7 +107,10 @@ def test_features_with_any_kind_of_strategy_and_existing_grads(strategy):
     held = grads(other)
     losses, z = other.losses()
     gs.Surgery(strategy, other).backward(losses, features=[z])
-    assert all(torch.allclose(a - b, c, atol=1e-12) for a, b, c in ((grads(other)[n], held[n], once[n]) for n in once))
+    assert all(
+        torch.allclose(a - b, c, atol=1e-12)
+        for a, b, c in ((grads(other)[n], held[n], once[n]) for n in once)
+    )
 
 
 def test_features_leave_what_was_not_given_its_plain_sum():
@@ -107,7 +124,9 @@ def test_features_leave_what_was_not_given_its_plain_sum():
     model = SharedTrunk()
     losses, z = model.losses()
     gs.backward(losses, [model.trunk[2].weight], "mgda", features=z, others="ignore")
-    assert [name for name, p in model.named_parameters() if p.grad is not None] == ["trunk.2.weight"]
+    assert [name for name, p in model.named_parameters() if p.grad is not None] == [
+        "trunk.2.weight"
+    ]
 
 
 def test_features_that_cannot_be_used():
@@ -281,7 +300,10 @@ def test_losses_may_be_missing_from_some_micro_batches():
         surgery.accumulate({n: losses[n] for n in names})
     record = surgery.combine()
     parts = [large.losses(part) for part in range(3)]
-    sums = {n: sum(parts[i][n] for i, names in enumerate(("ab", "bcd", "a")) if n in names) for n in "abcd"}
+    sums = {
+        n: sum(parts[i][n] for i, names in enumerate(("ab", "bcd", "a")) if n in names)
+        for n in "abcd"
+    }
     gs.backward(sums, large, "mgda")
     assert all(torch.allclose(a, b, rtol=1e-8) for a, b in both(model, large))
     assert record.objectives == ("a", "b", "c", "d")
@@ -296,7 +318,11 @@ def test_what_accumulate_and_combine_refuse_leaves_everything():
     with pytest.raises(gs.InputError, match="weight of loss 'audio' was 2.0 and is 1.0"):
         surgery.accumulate(model.losses(1))
     with pytest.raises(gs.InputError, match="the scaler for all micro-batches"):
-        surgery.accumulate(model.losses(1), weights={"fused": 1.0, "audio": 2.0, "visual": 1.0}, scaler=torch.amp.GradScaler("cpu"))
+        surgery.accumulate(
+            model.losses(1),
+            weights={"fused": 1.0, "audio": 2.0, "visual": 1.0},
+            scaler=torch.amp.GradScaler("cpu"),
+        )
     bad = model.losses(1)
     bad["visual"] = bad["visual"] * math.nan
     with pytest.raises(gs.NonFiniteError, match=r"loss 'visual' is nan. Nothing was added"):
@@ -307,7 +333,9 @@ def test_what_accumulate_and_combine_refuse_leaves_everything():
         surgery.state_dict()
     surgery.combine()
     other = TwoEncoders()
-    gs.Surgery("mgda", other).backward(other.losses(0), weights={"fused": 1.0, "audio": 2.0, "visual": 1.0})
+    gs.Surgery("mgda", other).backward(
+        other.losses(0), weights={"fused": 1.0, "audio": 2.0, "visual": 1.0}
+    )
     assert same(grads(model), grads(other))
     surgery.accumulate(model.losses(1))
     surgery.discard()
@@ -316,7 +344,9 @@ def test_what_accumulate_and_combine_refuse_leaves_everything():
 
 def test_a_combine_that_fails_can_be_called_again():
     model = TwoEncoders()
-    surgery = gs.Surgery("ogm-ge(modality={'audio+fused': 'audio', 'fused+visual': 'visual'})", model)
+    surgery = gs.Surgery(
+        "ogm-ge(modality={'audio+fused': 'audio', 'fused+visual': 'visual'})", model
+    )
     surgery.accumulate(model.losses(0))
     with pytest.raises(gs.GradSurgeryError, match="scores"):
         surgery.combine()
@@ -354,7 +384,23 @@ def test_gathered_gradients_hold_no_graph_and_are_nobody_elses():
 # ---- scalers
 
 
-@pytest.mark.parametrize("strategy", ["sum", "scaled-sum", "mgda", "imtl-g", "config", "nash-mtl", "fairgrad", "uw", "famo", "graddrop", "moco", "db-mtl"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "sum",
+        "scaled-sum",
+        "mgda",
+        "imtl-g",
+        "config",
+        "nash-mtl",
+        "fairgrad",
+        "uw",
+        "famo",
+        "graddrop",
+        "moco",
+        "db-mtl",
+    ],
+)
 def test_a_scaler_multiplies_and_the_strategy_does_not_see_it(strategy):
     """Strategies that are not homogeneous too, and with an accumulation."""
     model, other, third = TwoEncoders(), TwoEncoders(), TwoEncoders()
@@ -400,9 +446,17 @@ def test_an_overflow_anywhere_skips_every_optimizer(strategy, where):
     assert record.overflow
     assert "overflow" in str(record)
     assert {"audio+fused", "fused+visual"} <= set(record)
-    assert record["audio+fused"].gram is record["audio+fused"].weights is record["audio+fused"].conflicts is None
+    assert (
+        record["audio+fused"].gram
+        is record["audio+fused"].weights
+        is record["audio+fused"].conflicts
+        is None
+    )
     assert plain(surgery.state_dict()) == state
-    optimizers = [torch.optim.SGD(part.parameters(), lr=1.0) for part in (model.audio, model.visual, model.fusion, model.audio_head, model.visual_head)]
+    optimizers = [
+        torch.optim.SGD(part.parameters(), lr=1.0)
+        for part in (model.audio, model.visual, model.fusion, model.audio_head, model.visual_head)
+    ]
     before = [p.detach().clone() for p in model.parameters()]
     for optimizer in optimizers:
         scaler.step(optimizer)
@@ -447,11 +501,19 @@ def test_groups_of_a_compiled_multimodal_model(strategy, given):
 
     def losses(model):
         a, v = model.frozen(model.audio(x)), model.visual(y)
-        return model.fusion(torch.cat([a, v], 1)).exp().mean(), model.audio_head(a).pow(2).mean(), model.visual_head(v).pow(2).mean()
+        return (
+            model.fusion(torch.cat([a, v], 1)).exp().mean(),
+            model.audio_head(a).pow(2).mean(),
+            model.visual_head(v).pow(2).mean(),
+        )
 
     def parts(model):
         if given == "explicit":
-            return {"A": model.audio, "V": model.visual, "H": nn.ModuleList([model.fusion, model.audio_head, model.visual_head])}
+            return {
+                "A": model.audio,
+                "V": model.visual,
+                "H": nn.ModuleList([model.fusion, model.audio_head, model.visual_head]),
+            }
         return model if given == "module" else None
 
     surgeries = [gs.Surgery(strategy, parts(model)) for model in models]
@@ -459,13 +521,21 @@ def test_groups_of_a_compiled_multimodal_model(strategy, given):
         warnings.simplefilter("ignore")
         call = torch.compile(lambda: losses(models[0]), backend="aot_eager", fullgraph=True)
         for _ in range(2):
-            for model, made, surgery in zip(models, (call, lambda: losses(models[1])), surgeries, strict=True):
+            for model, made, surgery in zip(
+                models, (call, lambda: losses(models[1])), surgeries, strict=True
+            ):
                 model.zero_grad()
-                record = surgery.backward(dict(zip(("fused", "audio", "visual"), made(), strict=True)))
+                record = surgery.backward(
+                    dict(zip(("fused", "audio", "visual"), made(), strict=True))
+                )
                 if model is models[0]:
                     first = record
-            for (name, a), b in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
-                assert (a.grad is None and b.grad is None) or torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-12), name
+            for (name, a), b in zip(
+                models[0].named_parameters(), models[1].parameters(), strict=True
+            ):
+                assert (a.grad is None and b.grad is None) or torch.allclose(
+                    a.grad, b.grad, rtol=1e-9, atol=1e-12
+                ), name
             if surgery.strategy.needs_gradients:
                 assert set(first) == set(record)
 
@@ -511,7 +581,9 @@ def test_a_region_compiled_for_one_pass_only_says_what_to_do():
             losses = dict(zip("ab", call(x), strict=True))
             for allowed in (True, False):  # what counts is how it was compiled
                 config.donated_buffer = allowed
-                with pytest.raises(gs.InputError, match=r"allows one backward pass only.*donated_buffer = False"):
+                with pytest.raises(
+                    gs.InputError, match=r"allows one backward pass only.*donated_buffer = False"
+                ):
                     gs.backward(losses, model, "mgda")
                 assert all(p.grad is None for p in model.parameters())
             gs.backward(losses, model, "sum")  # one pass

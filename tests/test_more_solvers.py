@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsurgery.errors import InputError
-from gradsurgery.solvers import alpha_fair, min_norm, nearest_above, project_dual_cone, project_each, project_simplex, reference, without_harm
+from gradsurgery.solvers import (
+    alpha_fair,
+    min_norm,
+    nearest_above,
+    project_dual_cone,
+    project_each,
+    project_simplex,
+    reference,
+    without_harm,
+)
 from gradsurgery.testing import KINDS, drawn_samples, make_sample
 
 ALPHAS = (0.5, 1.0, 2.0)
@@ -28,7 +37,9 @@ def test_alpha_fair_meets_its_condition(sample, alpha):
     expected = solution.value ** (-1 / alpha) / sample.norms
     assert np.abs(image - expected).max() <= 1e-10 * terms.sum()
     if alpha == 1:  # ‖d‖² = n
-        assert solution.objective == pytest.approx(sample.count, rel=1e-6 + 1e-13 / sample.conditioning)
+        assert solution.objective == pytest.approx(
+            sample.count, rel=1e-6 + 1e-13 / sample.conditioning
+        )
 
 
 def test_alpha_fair_closed_forms():
@@ -41,7 +52,9 @@ def test_alpha_fair_closed_forms():
         assert alpha_fair(g).value == pytest.approx(expected, rel=1e-8)
     for alpha in (0.1, 0.5, 1.0, 2.0, 10.0):  # orthogonal: nᵢ²wᵢ = wᵢ^(−1/α)
         norms = 10.0 ** rng.uniform(-3, 3, 6)
-        assert alpha_fair(np.diag(norms**2), alpha).value == pytest.approx(norms ** (-2 / (1 + 1 / alpha)), rel=1e-9)
+        assert alpha_fair(np.diag(norms**2), alpha).value == pytest.approx(
+            norms ** (-2 / (1 + 1 / alpha)), rel=1e-9
+        )
     assert alpha_fair(np.eye(3), 1e6).value == pytest.approx(np.ones(3), rel=1e-4)
 
 
@@ -58,15 +71,21 @@ def test_alpha_fair_agrees_with_cvxpy(kind, alpha):
     for seed in range(6):
         sample = make_sample(kind, 2 + seed, seed, spread=(seed % 3) * 1.0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # cvxpy warns where it is inaccurate; those are left out
+            warnings.simplefilter(
+                "ignore"
+            )  # cvxpy warns where it is inaccurate; those are left out
             theirs = reference.alpha_fair(sample.gram, alpha)
-        if theirs.gap > 1e-5 or sample.distance() < 1e-8:  # its power cones rarely reach the tolerance that it is asked for
+        if (
+            theirs.gap > 1e-5 or sample.distance() < 1e-8
+        ):  # its power cones rarely reach the tolerance that it is asked for
             continue
         compared += 1
         ours = alpha_fair(sample.gram, alpha)
         difference = sample.jacobian.T @ (ours.value - theirs.value)
         assert np.linalg.norm(difference) <= 1e-5 * (ours.value @ sample.norms)
-    assert compared >= {"nearly cancelling": 0, "low rank": 1}.get(kind, 2)  # few of those are not stationary
+    assert compared >= {"nearly cancelling": 0, "low rank": 1}.get(
+        kind, 2
+    )  # few of those are not stationary
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +105,9 @@ def test_project_each_is_the_sum_of_the_projections(n, kind):
                     one = project_dual_cone(sample.gram, u * np.eye(sample.count)[i])
                     expected += one.value
                     size += one.value @ sample.norms
-                difference = np.linalg.norm(sample.units.T @ ((solution.value - expected) * sample.norms))
+                difference = np.linalg.norm(
+                    sample.units.T @ ((solution.value - expected) * sample.norms)
+                )
                 assert difference <= (1e-7 if sample.conditioning > 1e-12 else 1e-3) * size
                 image = sample.units @ (sample.units.T @ (solution.value * sample.norms))
                 assert image.min() >= -1e-10 * (solution.value @ sample.norms)
@@ -103,7 +124,11 @@ def test_nearest_above_meets_its_floors_or_says_that_it_cannot(sample, seed):
     rng = np.random.default_rng(seed)
     start = rng.normal(size=sample.count)
     size = np.abs(start) @ sample.norms
-    floors = np.where(rng.random(sample.count) < 0.3, -np.inf, rng.uniform(-0.1, 0.3, sample.count) * sample.norms * size)
+    floors = np.where(
+        rng.random(sample.count) < 0.3,
+        -np.inf,
+        rng.uniform(-0.1, 0.3, sample.count) * sample.norms * size,
+    )
     solution = nearest_above(sample.gram, start, floors)
     if not solution.converged:
         assert solution.value.tolist() == start.tolist()
@@ -116,7 +141,9 @@ def test_nearest_above_meets_its_floors_or_says_that_it_cannot(sample, seed):
     slack = image[live] - floors[live] / sample.norms[live]
     tolerance = 1e-8 * (np.abs(terms).sum() + size)
     assert slack.min(initial=0.0) >= -tolerance
-    assert ((added * sample.norms)[live][np.isfinite(slack)] * slack[np.isfinite(slack)]).max(initial=0.0) <= tolerance * (np.abs(terms).sum() + size)
+    assert ((added * sample.norms)[live][np.isfinite(slack)] * slack[np.isfinite(slack)]).max(
+        initial=0.0
+    ) <= tolerance * (np.abs(terms).sum() + size)
 
 
 def test_nearest_above_agrees_with_cvxpy_also_on_what_cannot_be_met():
@@ -133,9 +160,13 @@ def test_nearest_above_agrees_with_cvxpy_also_on_what_cannot_be_met():
         ours = nearest_above(sample.gram, start, floors)
         assert ours.converged == theirs.converged
         met += ours.converged
-        assert np.linalg.norm(sample.jacobian.T @ (ours.value - theirs.value)) <= 1e-5 * (np.abs(ours.value) @ sample.norms)
+        assert np.linalg.norm(sample.jacobian.T @ (ours.value - theirs.value)) <= 1e-5 * (
+            np.abs(ours.value) @ sample.norms
+        )
     assert met > 20
-    assert not nearest_above([[1.0, 0, 0], [0, 1, -1], [0, -1, 1]], [1.0, 0, 0], [-np.inf, 0.1, 0.1]).converged
+    assert not nearest_above(
+        [[1.0, 0, 0], [0, 1, -1], [0, -1, 1]], [1.0, 0, 0], [-np.inf, 0.1, 0.1]
+    ).converged
     assert not nearest_above([[1.0, 0.0], [0.0, 0.0]], [1.0, 0.0], [-np.inf, 0.1]).converged
 
 
@@ -161,7 +192,9 @@ def test_without_harm():
             assert changed is weights
         else:
             assert direction @ rows[2] == pytest.approx(0, abs=1e-12)
-            assert direction == pytest.approx(before - (before @ rows[2]) / (rows[2] @ rows[2]) * rows[2])
+            assert direction == pytest.approx(
+                before - (before @ rows[2]) / (rows[2] @ rows[2]) * rows[2]
+            )
         blocks = np.stack([part @ part.T for part in np.split(rows, [2, 3], axis=1)])
         table = rng.normal(size=(3, 4))
         moved = without_harm(table, blocks, 2)

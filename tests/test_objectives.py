@@ -25,18 +25,25 @@ def rows(n, kind, seed=0, dtype=torch.float32):
         "zero": lambda i, s: torch.zeros(s) if i == 0 else torch.randn(s),
     }
     if kind == "dependent":
-        return [[((-1) ** i * b + 1e-4 * torch.randn(len(b))).to(dtype) for b in base] for i in range(n)]
+        return [
+            [((-1) ** i * b + 1e-4 * torch.randn(len(b))).to(dtype) for b in base] for i in range(n)
+        ]
     return [[make[kind](i, s).to(dtype) for s in SIZES] for i in range(n)]
 
 
 def exact(gradients):
     """[k, n, n] in float64."""
-    flat = [torch.stack([row[t].double().reshape(-1) for row in gradients]) for t in range(len(gradients[0]))]
+    flat = [
+        torch.stack([row[t].double().reshape(-1) for row in gradients])
+        for t in range(len(gradients[0]))
+    ]
     return np.stack([(j @ j.T).numpy() for j in flat])
 
 
 @pytest.mark.parametrize("blocks", [False, True])
-@pytest.mark.parametrize("kind", ["normal", "constant", "spread", "tiny", "huge", "zero", "dependent"])
+@pytest.mark.parametrize(
+    "kind", ["normal", "constant", "spread", "tiny", "huge", "zero", "dependent"]
+)
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_the_gram_is_as_accurate_as_it_says(n, kind, blocks):
     gradients = rows(n, kind)
@@ -44,12 +51,16 @@ def test_the_gram_is_as_accurate_as_it_says(n, kind, blocks):
     wanted = exact(gradients)
     total = wanted.sum(0)
     norms = np.sqrt(np.maximum(np.diagonal(total), 1e-300))
-    assert np.abs((objectives.gram - total) / norms / norms[:, None]).max() <= max(objectives.eps, 1e-13)  # the order of float64 sums differs
+    assert np.abs((objectives.gram - total) / norms / norms[:, None]).max() <= max(
+        objectives.eps, 1e-13
+    )  # the order of float64 sums differs
     single = kind in ("normal", "constant", "spread") or (n == 1 and kind == "dependent")
     assert objectives.eps == (1e-6 if single else 1e-15)
     if blocks:
         sizes = np.sqrt(np.maximum(np.diagonal(wanted, axis1=1, axis2=2), 1e-300))
-        assert np.abs((objectives.block_grams - wanted) / sizes[:, None] / sizes[:, :, None]).max() <= max(objectives.eps, 1e-13)
+        assert np.abs(
+            (objectives.block_grams - wanted) / sizes[:, None] / sizes[:, :, None]
+        ).max() <= max(objectives.eps, 1e-13)
 
 
 def test_float64_small_and_rounded_products_take_no_shortcut():
@@ -90,7 +101,12 @@ def test_each_way_to_allow_fewer_bits_is_seen(setting, single):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_halves_are_summed_wider(dtype):
     gradients = rows(3, "normal", dtype=dtype)
-    assert np.allclose(Objectives(gradients).gram, exact(gradients).sum(0), rtol=1e-6, atol=1e-6 * exact(gradients).sum(0).max())
+    assert np.allclose(
+        Objectives(gradients).gram,
+        exact(gradients).sum(0),
+        rtol=1e-6,
+        atol=1e-6 * exact(gradients).sum(0).max(),
+    )
 
 
 def test_missing_gradients_are_zero_blocks_and_not_underflow():
@@ -99,7 +115,9 @@ def test_missing_gradients_are_zero_blocks_and_not_underflow():
     objectives = Objectives(gradients, blocks=True)
     assert objectives.eps == 1e-6
     assert objectives.block_grams[0][0, 0] == objectives.block_grams[3][1, 1] == 0
-    assert objectives.gram[0, 1] == pytest.approx(float(sum((gradients[0][t].double() @ gradients[1][t].double()) for t in (1, 2))))
+    assert objectives.gram[0, 1] == pytest.approx(
+        float(sum((gradients[0][t].double() @ gradients[1][t].double()) for t in (1, 2)))
+    )
 
 
 def test_groups_that_need_it_are_summed_again_and_the_others_kept():

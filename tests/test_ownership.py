@@ -44,7 +44,9 @@ class Keeps(torch.autograd.Function):
         return found, None, None
 
 
-@pytest.mark.parametrize("how", ["saved", "in a list", "a view in a list", "a part of more", "transposed", "plain"])
+@pytest.mark.parametrize(
+    "how", ["saved", "in a list", "a view in a list", "a part of more", "transposed", "plain"]
+)
 @pytest.mark.parametrize("shape", [(3,), (4, 2)])
 def test_what_others_hold_stays_as_it_is(how, shape):
     torch.manual_seed(0)
@@ -58,21 +60,29 @@ def test_what_others_hold_stays_as_it_is(how, shape):
     for _ in range(3):
         x.grad = None
         weights = surgery.backward(losses, retain_graph=True)["0+1+2"].weights
-        torch.testing.assert_close(x.grad, sum(float(w) * b for w, b in zip(weights, before, strict=True)))
+        torch.testing.assert_close(
+            x.grad, sum(float(w) * b for w, b in zip(weights, before, strict=True))
+        )
     assert all(torch.equal(a, b) for a, b in zip(kept, before[1:], strict=True))
     assert all(torch.equal(now, then) for now, then in KEPT)
     assert bool(KEPT) == (how in ("in a list", "a view in a list", "a part of more"))
 
 
 def test_one_gradient_for_two_parameters():
-    for make in (lambda p, q: (p + q).pow(2).sum(), lambda p, q: torch.stack([p, q]).pow(2).sum(), lambda p, q: (p - q).sum()):
+    for make in (
+        lambda p, q: (p + q).pow(2).sum(),
+        lambda p, q: torch.stack([p, q]).pow(2).sum(),
+        lambda p, q: (p - q).sum(),
+    ):
         p, q = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([3.0, -4.0]))
         losses = [make(p, q), (p * q).sum(), make(q, p) * 0.5]
         expected = [torch.autograd.grad(loss, [p, q], retain_graph=True) for loss in losses]
         record = gs.backward(losses, [p, q], "upgrad")
         weights = record["0+1+2"].weights
         for i, parameter in enumerate((p, q)):
-            torch.testing.assert_close(parameter.grad, sum(float(w) * e[i] for w, e in zip(weights, expected, strict=True)))
+            torch.testing.assert_close(
+                parameter.grad, sum(float(w) * e[i] for w, e in zip(weights, expected, strict=True))
+            )
         assert p.grad.data_ptr() != q.grad.data_ptr()
 
 

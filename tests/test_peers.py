@@ -9,14 +9,22 @@ from zoo import direction
 
 import gradsurgery as gs
 
-jd = pytest.importorskip("torchjd.aggregation", reason="torchjd is not installed: nox -s peers installs and compares it")
-scalars = pytest.importorskip("torchjd.scalarization", reason="torchjd is not installed: nox -s peers installs and compares it")
+jd = pytest.importorskip(
+    "torchjd.aggregation", reason="torchjd is not installed: nox -s peers installs and compares it"
+)
+scalars = pytest.importorskip(
+    "torchjd.scalarization",
+    reason="torchjd is not installed: nox -s peers installs and compares it",
+)
 
 # ours -> (TorchJD's, relative tolerance in d). Its tolerance where it is an iterative solver: the figures are its errors, not ours.
 SAME = {
     "sum": (lambda n: jd.Sum(), 1e-12),
     "mean": (lambda n: jd.Mean(), 1e-12),
-    "constant(preference=[1.0, 2.0, 0.5, 3.0])": (lambda n: jd.Constant(torch.tensor([1.0, 2.0, 0.5, 3.0]).double()[:n]), 1e-12),
+    "constant(preference=[1.0, 2.0, 0.5, 3.0])": (
+        lambda n: jd.Constant(torch.tensor([1.0, 2.0, 0.5, 3.0]).double()[:n]),
+        1e-12,
+    ),
     "mgda": (lambda n: jd.MGDA(epsilon=1e-12, max_iters=20_000), 1e-2),
     "upgrad": (lambda n: jd.UPGrad(), 2e-3),
     "dualproj": (lambda n: jd.DualProj(), 2e-3),
@@ -28,7 +36,10 @@ SAME = {
     "aligned-mtl(scale='rmse')": (lambda n: jd.AlignedMTL(scale_mode="rmse"), 1e-8),
     "fairgrad(alpha=2.0)": (lambda n: jd.FairGrad(alpha=2.0), 1e-4),
     "trimmed-mean": (lambda n: jd.TrimmedMean(trim_number=1), 1e-12),
-    "krum(selected=2)": (lambda n: jd.Krum(n_byzantine=1, n_selected=2), 1e-12),  # of equal scores it may choose another one first
+    "krum(selected=2)": (
+        lambda n: jd.Krum(n_byzantine=1, n_selected=2),
+        1e-12,
+    ),  # of equal scores it may choose another one first
     "pcd": (lambda n: jd.PCD(eps=0.0), 1e-6),
 }
 
@@ -66,7 +77,10 @@ def test_nash_mtl_has_the_same_direction():
     assert np.median(cosines) > 0.999
 
 
-@pytest.mark.parametrize(("name", "make"), [("pcgrad", lambda: jd.PCGrad()), ("gradvac(beta=0.5)", lambda: jd.GradVac(beta=0.5))])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("pcgrad", lambda: jd.PCGrad()), ("gradvac(beta=0.5)", lambda: jd.GradVac(beta=0.5))],
+)
 def test_random_orders_agree_in_the_mean(name, make):
     torch.manual_seed(0)
     for rows in list(jacobians(3))[:6]:
@@ -80,7 +94,9 @@ def test_graddrop_agrees_in_the_mean():
     torch.manual_seed(0)
     rows = torch.randn(4, 20, dtype=torch.float64)
     theirs = torch.stack([jd.GradDrop()(rows) for _ in range(2000)]).mean(0)
-    ours = torch.stack([direction(gs.get_strategy("graddrop"), rows, step=k) for k in range(2000)]).mean(0)
+    ours = torch.stack(
+        [direction(gs.get_strategy("graddrop"), rows, step=k) for k in range(2000)]
+    ).mean(0)
     spread = rows.abs().sum(0)
     assert ((ours - theirs).abs() / spread).max() < 0.06
 
@@ -107,7 +123,10 @@ def test_cr_mogm_modo_and_sdmgrad():
     [
         ("gls", lambda: scalars.GeometricMean()),
         ("stch(window=0, mu=0.5)", lambda: scalars.STCH(mu=0.5)),
-        ("cosmos(lam=1.5)", lambda: scalars.COSMOS(1.5, torch.full((3,), 1 / 3, dtype=torch.float64))),
+        (
+            "cosmos(lam=1.5)",
+            lambda: scalars.COSMOS(1.5, torch.full((3,), 1 / 3, dtype=torch.float64)),
+        ),
         ("pbi", lambda: scalars.PBI(5.0, torch.ones(3, dtype=torch.float64))),
         ("uw", lambda: scalars.UW(3)),
         ("imtl-l", lambda: scalars.IMTLL(3)),
@@ -121,4 +140,6 @@ def test_scalarisations(name, make):
         expected = torch.autograd.grad(make()(losses), losses)[0].numpy()
         chosen = gs.get_strategy(name)
         extra = {"state": gs.State()} if "state" in chosen.inputs else {}
-        assert chosen.weights(np.eye(3), losses=losses.tolist(), **extra) == pytest.approx(expected, rel=1e-5, abs=1e-7)
+        assert chosen.weights(np.eye(3), losses=losses.tolist(), **extra) == pytest.approx(
+            expected, rel=1e-5, abs=1e-7
+        )

@@ -21,7 +21,17 @@ def register(function, name="test-it", **settings):
 
 
 def test_names():
-    assert {"sum", "mean", "constant", "scaled-sum", "random", "mgda", "pcgrad", "cagrad", "mmpareto"} <= set(gs.strategy_names())
+    assert {
+        "sum",
+        "mean",
+        "constant",
+        "scaled-sum",
+        "random",
+        "mgda",
+        "pcgrad",
+        "cagrad",
+        "mmpareto",
+    } <= set(gs.strategy_names())
     assert gs.strategy_names() == sorted(gs.strategy_names())
 
 
@@ -74,13 +84,20 @@ def test_conditions():
 def test_inputs_are_injected_by_name(clean):
     seen = {}
 
-    def every(gram, block_grams, losses, objectives, group, rng, eps, splits, observed=None, *, factor=2.0):
+    def every(
+        gram, block_grams, losses, objectives, group, rng, eps, splits, observed=None, *, factor=2.0
+    ):
         seen.update(locals())
         return factor * np.ones(len(gram))
 
     register(every)
     weight, bias = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
-    record = gs.backward({"a": weight.sum() + bias.sum(), "b": weight[0] + 2 * bias[1]}, [weight, bias], "test-it", factor=3.0)
+    record = gs.backward(
+        {"a": weight.sum() + bias.sum(), "b": weight[0] + 2 * bias[1]},
+        [weight, bias],
+        "test-it",
+        factor=3.0,
+    )
     assert record["a+b"].weights.tolist() == [3.0, 3.0]
     assert seen["gram"].tolist() == [[5.0, 3.0], [3.0, 5.0]]
     assert seen["block_grams"].tolist() == [[[3.0, 1.0], [1.0, 1.0]], [[2.0, 2.0], [2.0, 4.0]]]
@@ -106,7 +123,10 @@ def test_narrowed_inputs(clean):
 
     register(narrow, inputs=lambda options: {"gram", "losses"} if options["use"] else {"gram"})
     assert gs.get_strategy("test-it").weights(np.eye(2)).tolist() == [1.0, 1.0]
-    assert gs.get_strategy("test-it", use=True).weights(np.eye(2), losses=[3.0, 4.0]).tolist() == [3.0, 4.0]
+    assert gs.get_strategy("test-it", use=True).weights(np.eye(2), losses=[3.0, 4.0]).tolist() == [
+        3.0,
+        4.0,
+    ]
     with pytest.raises(gs.StrategyError, match="losses"):
         gs.get_strategy("test-it", use=True).weights(np.eye(2))
 
@@ -121,7 +141,9 @@ def test_required_options(clean):
 def test_rows_strategies_return_a_direction(clean):
     register(lambda rows, splits: rows.sign().sum(0))
     weight, bias = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2).double())
-    record = gs.backward([weight.sum() - bias.sum(), weight.pow(2).sum()], [weight, bias], "test-it")
+    record = gs.backward(
+        [weight.sum() - bias.sum(), weight.pow(2).sum()], [weight, bias], "test-it"
+    )
     assert weight.grad.tolist() == [2.0, 2.0, 2.0]
     assert record["0+1"].weights is None
     with pytest.raises(gs.StrategyError, match="coordinates"):
@@ -134,7 +156,9 @@ def test_rows_strategies_return_a_direction(clean):
 def test_weights_per_tensor(clean):
     register(lambda block_grams: np.arange(4.0).reshape(2, 2))
     weight, bias = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(1))
-    record = gs.backward([weight.sum() + bias.sum(), 10 * weight.sum() + 10 * bias.sum()], [weight, bias], "test-it")
+    record = gs.backward(
+        [weight.sum() + bias.sum(), 10 * weight.sum() + 10 * bias.sum()], [weight, bias], "test-it"
+    )
     assert weight.grad.tolist() == [10.0, 10.0]
     assert bias.grad.tolist() == [32.0]
     assert record["0+1"].weights.shape == (2, 2)
@@ -185,7 +209,11 @@ def test_strategies_and_surgeries_copy_and_pickle():
     import pickle
 
     chosen = gs.get_strategy("cagrad", c=0.25)
-    assert pickle.loads(pickle.dumps(chosen)).options == chosen.options == copy.deepcopy(chosen).options
+    assert (
+        pickle.loads(pickle.dumps(chosen)).options
+        == chosen.options
+        == copy.deepcopy(chosen).options
+    )
     model = torch.nn.Linear(2, 2)
     surgery = gs.Surgery("random", model, seed=1)
     surgery.backward(list(model(torch.ones(2))))

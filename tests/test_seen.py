@@ -31,18 +31,40 @@ class Changing(nn.Module):
 
     def losses(self, order, x):
         z = self.trunk(x)
-        return {name: (self.heads[name](z) * (self.scale if self.own else 1.0)).pow(2).mean() for name in order}
+        return {
+            name: (self.heads[name](z) * (self.scale if self.own else 1.0)).pow(2).mean()
+            for name in order
+        }
 
 
 def change(model, surgeries, draw):
     """One change, the same whenever `draw` is the same."""
-    kind = draw.choice(["none", "none", "freeze", "replace", "remove", "add", "rename", "prune", "parametrize", "unprune", "tie", "outside"])
+    kind = draw.choice(
+        [
+            "none",
+            "none",
+            "freeze",
+            "replace",
+            "remove",
+            "add",
+            "rename",
+            "prune",
+            "parametrize",
+            "unprune",
+            "tie",
+            "outside",
+        ]
+    )
     layer = draw.choice([model.trunk[0], model.trunk[2], *model.heads.values()])
     name = draw.choice("abcdef")
     if kind == "freeze":
         parameter = draw.choice(list(model.parameters()))
         parameter.requires_grad_(not parameter.requires_grad)
-    elif kind == "replace" and not parametrize.is_parametrized(layer) and "weight" in layer._parameters:
+    elif (
+        kind == "replace"
+        and not parametrize.is_parametrized(layer)
+        and "weight" in layer._parameters
+    ):
         layer.weight = nn.Parameter(layer.weight.detach() * 0.5)
     elif kind == "remove" and len(model.heads) > 2 and name in model.heads:
         del model.heads[name]
@@ -51,11 +73,17 @@ def change(model, surgeries, draw):
     elif kind == "rename":
         renamed = model._modules.pop("trunk")
         model.trunk = renamed
-    elif kind == "prune" and not parametrize.is_parametrized(layer) and "weight" in layer._parameters:
+    elif (
+        kind == "prune" and not parametrize.is_parametrized(layer) and "weight" in layer._parameters
+    ):
         prune.random_unstructured(layer, "weight", 0.2)
     elif kind == "unprune" and "weight_orig" in layer._parameters:
         prune.remove(layer, "weight")
-    elif kind == "parametrize" and not parametrize.is_parametrized(layer) and "weight" in layer._parameters:
+    elif (
+        kind == "parametrize"
+        and not parametrize.is_parametrized(layer)
+        and "weight" in layer._parameters
+    ):
         parametrize.register_parametrization(layer, "weight", nn.Tanh())
     elif kind == "tie" and {"a", "b"} <= set(model.heads):
         model.heads["a"] = model.heads["b"]
@@ -80,7 +108,16 @@ def one_step(surgery, model, order, x, how):
 
 
 def description(record):
-    return [(g.name, g.objectives, g.strategy, g.parameters, None if g.weights is None else g.weights.round(9).tolist()) for g in record.values()]
+    return [
+        (
+            g.name,
+            g.objectives,
+            g.strategy,
+            g.parameters,
+            None if g.weights is None else g.weights.round(9).tolist(),
+        )
+        for g in record.values()
+    ]
 
 
 @pytest.mark.parametrize("given", ["module", "parts", "tensors", "none"])
@@ -102,7 +139,11 @@ def test_every_change_is_seen(given, strategy, seed, monkeypatch):
     for step in range(25):
         if step:
             seen.add(change(model, (ours, forgetful), draw))
-        order = draw.sample(sorted(model.heads), draw.randint(1, len(model.heads))) if draw.random() < 0.3 else sorted(model.heads)
+        order = (
+            draw.sample(sorted(model.heads), draw.randint(1, len(model.heads)))
+            if draw.random() < 0.3
+            else sorted(model.heads)
+        )
         x = torch.randn(5, 3)
         how = draw.choice(["step", "step", "step", "micro-batches", "fails", "reload"])
         outcomes = []
@@ -114,7 +155,16 @@ def test_every_change_is_seen(given, strategy, seed, monkeypatch):
                     patch.setattr(Named, "holds", False)
                 try:
                     record = one_step(surgery, model, order, x, how)
-                    outcomes.append((description(record), record.losses, [None if p.grad is None else p.grad.tolist() for p in model.parameters()]))
+                    outcomes.append(
+                        (
+                            description(record),
+                            record.losses,
+                            [
+                                None if p.grad is None else p.grad.tolist()
+                                for p in model.parameters()
+                            ],
+                        )
+                    )
                 except gs.InputError as error:
                     surgery.discard()
                     outcomes.append(str(error))
@@ -196,7 +246,11 @@ def test_losses_that_share_nothing_take_part_in_one_pass(monkeypatch):
         surgery = gs.Surgery("upgrad", model, method=method)
         record = surgery.backward(model.losses())
         assert calls == [1, 2]
-        shared = [i for i, p in enumerate(model.parameters()) if expected["fused"][i] is not None and expected["audio"][i] is not None]
+        shared = [
+            i
+            for i, p in enumerate(model.parameters())
+            if expected["fused"][i] is not None and expected["audio"][i] is not None
+        ]
         rows = [torch.cat([expected[o][i].reshape(-1) for i in shared]) for o in ("fused", "audio")]
         gram = torch.stack(rows) @ torch.stack(rows).T
         torch.testing.assert_close(torch.from_numpy(record["audio+fused"].gram), gram)
@@ -244,7 +298,13 @@ def test_what_a_record_says_was_decided_then():
         assert dataclasses.replace(record, step=3).losses == record.losses
         assert dataclasses.replace(record, step=3).step == 3
         assert dataclasses.asdict(record)["losses"] == record.losses
-        assert [f.name for f in dataclasses.fields(record)] == ["strategy", "losses", "groups", "step", "overflow"]
+        assert [f.name for f in dataclasses.fields(record)] == [
+            "strategy",
+            "losses",
+            "groups",
+            "step",
+            "overflow",
+        ]
         assert repr(record).startswith("Record(strategy='sum', losses={'a': ")
         assert str(record).startswith("step 0: sum on a = ")
 

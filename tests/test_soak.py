@@ -13,7 +13,9 @@ HERE = pathlib.Path(__file__).parent
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["sum", "mgda", "nash-mtl", "moco", "famo", "graddrop"])
 def test_it_stays_finite_learns_and_grows_no_memory(strategy):
-    ran = subprocess.run([sys.executable, "soak.py", strategy], cwd=HERE, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "soak.py", strategy], cwd=HERE, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found["injected"] >= 10

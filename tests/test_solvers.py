@@ -19,7 +19,9 @@ def hull_violation(gram, weights):
     """maxᵢ (wᵀGw − (Gw)ᵢ) / (nᵢ Σ wⱼnⱼ), written out apart from the library's own."""
     norms, image = np.sqrt(np.diag(gram)), gram @ weights
     live, total = norms > 0, weights @ norms
-    return float(np.max((weights @ image - image[live]) / (norms[live] * total))) if total > 0 else 0.0
+    return (
+        float(np.max((weights @ image - image[live]) / (norms[live] * total))) if total > 0 else 0.0
+    )
 
 
 def worst_cosine(gram, weights, start=0.0):
@@ -106,7 +108,9 @@ def test_dual_cone_and_best_worst(n, kind):
             assert solution.converged, solution
             moved = solution.value - mean
             total = (np.abs(solution.value) + mean) @ np.sqrt(np.diag(g))
-            assert moved @ g @ moved <= radius**2 * (mean @ g @ mean) * (1 + 1e-9) + 1e-13 * total**2
+            assert (
+                moved @ g @ moved <= radius**2 * (mean @ g @ mean) * (1 + 1e-9) + 1e-13 * total**2
+            )
             if radius >= 1:
                 assert worst_cosine(g, solution.value) >= -1e-10
 
@@ -134,7 +138,9 @@ def test_agreement_with_cvxpy(n, kind):
         g = gram(rng, n, kind, spread)
         norms = np.sqrt(np.diag(g))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # cvxpy warns where it is inaccurate; those are the ones left out
+            warnings.simplefilter(
+                "ignore"
+            )  # cvxpy warns where it is inaccurate; those are the ones left out
             pairs = [
                 (min_norm(g), reference.min_norm(g)),
                 (project_dual_cone(g), reference.project_dual_cone(g)),
@@ -147,7 +153,9 @@ def test_agreement_with_cvxpy(n, kind):
             size = np.abs(ours.value) @ norms
             scale = size**2 if i < 2 else size * norms.min()
             assert abs(ours.objective - theirs.objective) <= 1e-6 * scale
-            if i < 2 or min_norm(g).objective > 1e-6 * size**2:  # at a stationary point CAGrad's direction is not unique
+            if (
+                i < 2 or min_norm(g).objective > 1e-6 * size**2
+            ):  # at a stationary point CAGrad's direction is not unique
                 assert close_direction(g, ours.value, theirs.value, 1e-4 if i == 2 else 1e-5)
     assert compared >= 3
 
@@ -159,7 +167,9 @@ def test_two_objectives_closed_forms():
         g = np.array([[a @ a, a @ b], [a @ b, b @ b]])
         expected = np.clip((b @ b - a @ b) / ((a - b) @ (a - b)), 0, 1)
         for method in ("auto", "active-set", "frank-wolfe"):
-            assert min_norm(g, method).value[0] == pytest.approx(expected, abs=2e-6 if method == "frank-wolfe" else 1e-9)
+            assert min_norm(g, method).value[0] == pytest.approx(
+                expected, abs=2e-6 if method == "frank-wolfe" else 1e-9
+            )
 
 
 def test_degenerate_grams():
@@ -169,17 +179,27 @@ def test_degenerate_grams():
     assert min_norm([[1.0, 0.5], [0.5, 0.0]]).value.tolist() == [0.0, 1.0]
     assert min_norm(np.ones((2, 2))).value.tolist() == [0.5, 0.5]
     assert min_norm([[1.0, -1.0], [-1.0, 1.0]]).objective == 0.0
-    assert project_dual_cone([[1.0, -1.0], [-1.0, 1.0]]).value @ [[1.0, -1.0], [-1.0, 1.0]] == pytest.approx([0, 0])
+    assert project_dual_cone([[1.0, -1.0], [-1.0, 1.0]]).value @ [
+        [1.0, -1.0],
+        [-1.0, 1.0],
+    ] == pytest.approx([0, 0])
     assert best_worst(np.zeros((2, 2)), 0.5).value.tolist() == [0.5, 0.5]
     # stationary although the mean is not zero: e₁, −e₁, e₂ + ½e₁; the mean is projected onto the cone
     rows = np.array([[1.0, 0], [-1, 0], [0.5, 1]])
     for radius in (0.6, 1.0, 3.0):
-        assert rows.T @ best_worst(rows @ rows.T, radius).value == pytest.approx([0, 1 / 3], abs=1e-9)
+        assert rows.T @ best_worst(rows @ rows.T, radius).value == pytest.approx(
+            [0, 1 / 3], abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("solve", [min_norm, project_dual_cone, lambda g: best_worst(g, 0.5)])
 def test_bad_grams_are_errors(solve):
-    for bad in (np.ones((2, 3)), np.ones(3), np.array([[1.0, 0.5], [0.0, 1.0]]), np.array([[-1.0, 0.0], [0.0, 1.0]])):
+    for bad in (
+        np.ones((2, 3)),
+        np.ones(3),
+        np.array([[1.0, 0.5], [0.0, 1.0]]),
+        np.array([[-1.0, 0.0], [0.0, 1.0]]),
+    ):
         with pytest.raises(InputError):
             solve(bad)
     for value in (np.nan, np.inf):

@@ -53,11 +53,19 @@ def test_dropped_added_and_permuted_losses():
     surgery = gs.Surgery("test-running", shared, others="ignore")
 
     def step(order):
-        return dict(zip((r := surgery.backward(pick(model.losses(), order))["encoder"]).objectives, r.weights.tolist(), strict=True))
+        return dict(
+            zip(
+                (r := surgery.backward(pick(model.losses(), order))["encoder"]).objectives,
+                r.weights.tolist(),
+                strict=True,
+            )
+        )
 
     assert step(["fused", "audio"]) == {"fused": 1, "audio": 1}
     assert step(["audio", "fused"]) == {"fused": 2, "audio": 2}
-    assert surgery.backward(pick(model.losses(), ["fused"]))["encoder"].strategy == "plain"  # alone: no problem to solve
+    assert (
+        surgery.backward(pick(model.losses(), ["fused"]))["encoder"].strategy == "plain"
+    )  # alone: no problem to solve
     assert step(["fused", "audio", "visual"]) == {"fused": 3, "audio": 3}
     state = surgery.state_dict()
     (key, saved), *_ = state["groups"]
@@ -73,7 +81,15 @@ def test_a_permuted_step_is_the_same_step():
         surgery = gs.Surgery("test-running", model)
         for order in orderings:
             record = surgery.backward(pick(model.losses(), order))
-        runs.append((grads(model), {n: dict(zip(g.objectives, g.weights.tolist(), strict=True)) for n, g in record.items()}))
+        runs.append(
+            (
+                grads(model),
+                {
+                    n: dict(zip(g.objectives, g.weights.tolist(), strict=True))
+                    for n, g in record.items()
+                },
+            )
+        )
     assert runs[0][1] == runs[1][1]
     for name, gradient in runs[0][0].items():
         assert torch.allclose(gradient, runs[1][0][name], rtol=1e-12)
@@ -91,8 +107,12 @@ def test_a_later_loss_splits_a_group_and_both_parts_start_from_a_copy(given):
     record = surgery.backward(model.losses())
     assert record["a+b"].weights.tolist() == [4, 4]
     assert record["a+b"].parameters == 2
-    assert dict(zip(record["a+b+c+d"].objectives, record["a+b+c+d"].weights.tolist(), strict=True)) == {"a": 4, "b": 4, "c": 1, "d": 1}
-    record = surgery.backward(pick(model.losses(), "ab"))  # what reaches a group is the union so far: they stay apart
+    assert dict(
+        zip(record["a+b+c+d"].objectives, record["a+b+c+d"].weights.tolist(), strict=True)
+    ) == {"a": 4, "b": 4, "c": 1, "d": 1}
+    record = surgery.backward(
+        pick(model.losses(), "ab")
+    )  # what reaches a group is the union so far: they stay apart
     assert record["a+b+c+d"].objectives == ("a", "b")
     assert record["a+b"].weights.tolist() == [5, 5]
     assert record["a+b+c+d"].weights.tolist() == [5, 5]
@@ -113,7 +133,12 @@ def test_two_groups_never_share_state():
 def test_a_checkpoint_continues_bit_for_bit(name, given):
     def make():
         model = TwoEncoders()
-        forms = {"module": model, "list": list(model.parameters()), "dict": {"e": model.audio, "v": model.visual}, "none": None}
+        forms = {
+            "module": model,
+            "list": list(model.parameters()),
+            "dict": {"e": model.audio, "v": model.visual},
+            "none": None,
+        }
         return model, gs.Surgery(name, forms[given], seed=7)
 
     model, surgery = make()
@@ -153,10 +178,17 @@ def test_rows_follow_their_parameters_through_a_split():
     model.zero_grad()
     surgery.backward(model.losses())
     expected = Tree()
-    reference = {n: torch.autograd.grad(loss, list(expected.parameters()), retain_graph=True, allow_unused=True) for n, loss in expected.losses().items()}
+    reference = {
+        n: torch.autograd.grad(
+            loss, list(expected.parameters()), retain_graph=True, allow_unused=True
+        )
+        for n, loss in expected.losses().items()
+    }
     for i, (name, p) in enumerate(model.named_parameters()):
         if name.startswith("root"):
-            found = 0.75 * (reference["a"][i] + reference["b"][i]) + 0.5 * (reference["c"][i] + reference["d"][i])
+            found = 0.75 * (reference["a"][i] + reference["b"][i]) + 0.5 * (
+                reference["c"][i] + reference["d"][i]
+            )
             assert torch.allclose(p.grad, found)
 
 
@@ -177,7 +209,15 @@ def test_a_saved_state_holds_plain_things_only():
 
 
 @pytest.mark.parametrize(
-    "bad", [None, 3, {}, {"strategy": "mgda"}, {"strategy": "mgda", "step": 1, "reach": {}, "groups": ((1, 2, 3),)}, {"strategy": "test-momentum", "step": "x"}]
+    "bad",
+    [
+        None,
+        3,
+        {},
+        {"strategy": "mgda"},
+        {"strategy": "mgda", "step": 1, "reach": {}, "groups": ((1, 2, 3),)},
+        {"strategy": "test-momentum", "step": "x"},
+    ],
 )
 def test_a_bad_checkpoint_is_an_error_and_changes_nothing(bad):
     model = TwoEncoders()
@@ -200,10 +240,20 @@ def test_one_shot_forms_refuse_state():
     state = gs.State()
     chosen = gs.get_strategy("test-running")
     assert chosen.weights([[1.0]], state=state).tolist() == [1.0]
-    assert chosen.weights([[1.0, 0.0], [0.0, 1.0]], state=state, objectives=("1", "0")).tolist() == [1.0, 2.0]
+    assert chosen.weights(
+        [[1.0, 0.0], [0.0, 1.0]], state=state, objectives=("1", "0")
+    ).tolist() == [1.0, 2.0]
     moving = gs.State()
-    assert gs.get_strategy("test-momentum")(torch.ones(2, 3), state=moving).tolist() == [1.0, 1.0, 1.0]
-    assert gs.get_strategy("test-momentum")(torch.ones(2, 3), state=moving).tolist() == [1.5, 1.5, 1.5]
+    assert gs.get_strategy("test-momentum")(torch.ones(2, 3), state=moving).tolist() == [
+        1.0,
+        1.0,
+        1.0,
+    ]
+    assert gs.get_strategy("test-momentum")(torch.ones(2, 3), state=moving).tolist() == [
+        1.5,
+        1.5,
+        1.5,
+    ]
 
 
 def test_misuse_of_state_is_said():

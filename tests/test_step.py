@@ -16,7 +16,11 @@ import gradsurgery as gs
 @pytest.mark.parametrize("start", ["none", "existing"])
 def test_sum_and_mean_are_torchs_own_bit_for_bit(dtype, start):
     for seed in range(5):
-        for name, reduce in (("sum", lambda x: sum(x)), ("mean", lambda x: sum(x) / len(x)), ("mean", lambda x: torch.stack(x).mean())):
+        for name, reduce in (
+            ("sum", lambda x: sum(x)),
+            ("mean", lambda x: sum(x) / len(x)),
+            ("mean", lambda x: torch.stack(x).mean()),
+        ):
             expected, found = TwoEncoders(seed, dtype=dtype), TwoEncoders(seed, dtype=dtype)
             if start == "existing":
                 for model in (expected, found):
@@ -30,7 +34,14 @@ def test_sum_and_mean_are_torchs_own_bit_for_bit(dtype, start):
 
 def test_convolutions_sum_bit_for_bit():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 3))
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 3),
+    )
     for memory_format in (torch.contiguous_format, torch.channels_last):
         model = model.to(memory_format=memory_format)
         x = torch.randn(4, 1, 8, 8).to(memory_format=memory_format)
@@ -72,7 +83,9 @@ def test_scaled_sum_is_gamma_on_shared_parameters_only():
     record = gs.backward(model.losses(), model, "scaled-sum", gamma=2.0)
     for name, gradient in grads(model).items():
         if gradient is not None:
-            assert torch.equal(gradient, plain[name] * (2.0 if name.startswith(("audio.", "visual.")) else 1.0))
+            assert torch.equal(
+                gradient, plain[name] * (2.0 if name.startswith(("audio.", "visual.")) else 1.0)
+            )
     assert record["audio+fused"].weights.tolist() == [2.0, 2.0]
 
 
@@ -93,7 +106,17 @@ class Counted(torch.autograd.Function):
 
 @pytest.mark.parametrize(
     ("strategy", "passes"),
-    [("sum", 1), ("mean", 1), ("random", 1), ("constant", 1), ("scaled-sum", 1), ("mgda", 3), ("pcgrad", 3), ("cagrad", 3), ("mmpareto", 3)],
+    [
+        ("sum", 1),
+        ("mean", 1),
+        ("random", 1),
+        ("constant", 1),
+        ("scaled-sum", 1),
+        ("mgda", 3),
+        ("pcgrad", 3),
+        ("cagrad", 3),
+        ("mmpareto", 3),
+    ],
 )
 def test_each_graph_is_traversed_once(strategy, passes):
     trunk, heads = nn.Linear(3, 4), nn.ModuleList(nn.Linear(4, 1) for _ in range(3))
@@ -120,7 +143,9 @@ def test_hooks_fire_once_per_parameter_after_everything_is_written():
         fired.clear()
         model.zero_grad()
         gs.backward(model.losses(), model, strategy)
-        assert sorted(map(id, fired)) == sorted(id(p) for p in model.parameters() if p.grad is not None)
+        assert sorted(map(id, fired)) == sorted(
+            id(p) for p in model.parameters() if p.grad is not None
+        )
 
 
 def test_a_hook_that_raises_propagates_and_the_step_stands():
@@ -198,14 +223,21 @@ def test_weights_apply_to_the_losses_first():
     weights = {"fused": 2.0, "audio": 0.5, "visual": 3.0}
     for strategy in ("sum", "mgda", "scaled-sum", "mmpareto"):
         model.zero_grad()
-        gs.backward({n: weights[n] * loss for n, loss in losses.items()}, model, strategy, retain_graph=True)
+        gs.backward(
+            {n: weights[n] * loss for n, loss in losses.items()}, model, strategy, retain_graph=True
+        )
         expected = grads(model)
         model.zero_grad()
         gs.backward(losses, model, strategy, weights=weights, retain_graph=True)
         for name, gradient in grads(model).items():
-            assert gradient is None or torch.allclose(gradient, expected[name], rtol=1e-10, atol=1e-14)
+            assert gradient is None or torch.allclose(
+                gradient, expected[name], rtol=1e-10, atol=1e-14
+            )
     in_order = list(losses.values())
-    assert gs.backward(in_order, model, weights=[1, 2, 3], retain_graph=True).losses == gs.inspect(in_order, model).losses
+    assert (
+        gs.backward(in_order, model, weights=[1, 2, 3], retain_graph=True).losses
+        == gs.inspect(in_order, model).losses
+    )
     for bad in ([1.0, 2.0], {"0": 1.0}, [1.0, math.nan, 1.0], ["x", 1, 2]):
         with pytest.raises(gs.InputError, match="weights"):
             gs.backward(in_order, model, weights=bad, retain_graph=True)
@@ -213,7 +245,11 @@ def test_weights_apply_to_the_losses_first():
 
 def test_forms_of_losses():
     weight = nn.Parameter(torch.ones(3))
-    forms = [lambda: list(weight.pow(2)), lambda: weight.pow(2), lambda: {str(i): x for i, x in enumerate(weight.pow(2))}]
+    forms = [
+        lambda: list(weight.pow(2)),
+        lambda: weight.pow(2),
+        lambda: {str(i): x for i, x in enumerate(weight.pow(2))},
+    ]
     found = []
     for form in forms:
         weight.grad = None
@@ -294,17 +330,25 @@ def test_autocast_does_not_touch_the_gram():
 def test_random_steps_differ_and_repeat():
     model = TwoEncoders()
     first, second = gs.Surgery("random", model, seed=3), gs.Surgery("random", model, seed=3)
-    runs = [[s.backward(model.losses())["fused"].weights.tolist() for _ in range(3)] for s in (first, second)]
+    runs = [
+        [s.backward(model.losses())["fused"].weights.tolist() for _ in range(3)]
+        for s in (first, second)
+    ]
     assert runs[0] == runs[1]
     assert runs[0][0] != runs[0][1]
-    assert gs.Surgery("random", model, seed=4).backward(model.losses())["fused"].weights.tolist() != runs[0][0]
+    assert (
+        gs.Surgery("random", model, seed=4).backward(model.losses())["fused"].weights.tolist()
+        != runs[0][0]
+    )
 
 
 def test_memory_is_freed_after_a_step():
     model = TwoEncoders()
     surgery = gs.Surgery("mgda", model)
     activations = []
-    model.audio[1].register_forward_hook(lambda module, inputs, output: activations.append(weakref.ref(output)))
+    model.audio[1].register_forward_hook(
+        lambda module, inputs, output: activations.append(weakref.ref(output))
+    )
     losses = model.losses()
     assert activations[0]() is not None
     record = surgery.backward(losses)
@@ -327,7 +371,11 @@ def test_nothing_else_changes():
 
 def test_record_reads_well():
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
-    record = gs.backward({"up": weight.sum(), "down": -2 * weight.sum(), "still": 0 * weight.sum()}, [weight], "pcgrad")
+    record = gs.backward(
+        {"up": weight.sum(), "down": -2 * weight.sum(), "still": 0 * weight.sum()},
+        [weight],
+        "pcgrad",
+    )
     group = record["down+still+up"]
     assert group.objectives == ("up", "down", "still")
     assert group.conflicts == (("up", "down"),)
@@ -339,7 +387,9 @@ def test_record_reads_well():
     assert list(record) == ["down+still+up"]
     with pytest.raises(KeyError, match="the groups are"):
         record["nope"]
-    gap = gs.backward({"a": weight.sum(), "b": weight[0] ** 2, "c": weight[1] ** 2}, [weight], "mgda")["a+b+c"]
+    gap = gs.backward(
+        {"a": weight.sum(), "b": weight[0] ** 2, "c": weight[1] ** 2}, [weight], "mgda"
+    )["a+b+c"]
     assert gap.gap <= 1e-10
     assert gap.converged
     assert not gap.stationary
@@ -357,4 +407,8 @@ def test_stationary_is_zero_and_recorded(dtype, strategy):
     record = gs.backward({"up": loss, "down": -0.25 * loss}, model, strategy)
     assert record["down+up"].stationary
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
-    assert not gs.backward({"up": model(torch.ones(50).to(dtype)).sum(), "other": model.weight.pow(2).sum()}, model, strategy)["other+up"].stationary
+    assert not gs.backward(
+        {"up": model(torch.ones(50).to(dtype)).sum(), "other": model.weight.pow(2).sum()},
+        model,
+        strategy,
+    )["other+up"].stationary

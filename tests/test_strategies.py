@@ -11,7 +11,14 @@ from zoo import direction as run
 import gradsurgery as gs
 from gradsurgery.testing import KINDS, make_sample
 
-HOMOGENEOUS = [n for n in SHIPPED if any(c.name == "homogeneous" and c.degree_under(ready(n).options) == 1 and not c.condition for c in ready(n).claims)]
+HOMOGENEOUS = [
+    n
+    for n in SHIPPED
+    if any(
+        c.name == "homogeneous" and c.degree_under(ready(n).options) == 1 and not c.condition
+        for c in ready(n).claims
+    )
+]
 
 
 def jacobian(rng, n, kind, spread=0.0):
@@ -25,13 +32,20 @@ def direction(name, rows, **options):
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_list_and_matrix_and_dtype(name, dtype):
-    rows = torch.randn(3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    rows = torch.randn(3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
+        dtype
+    )
     matrix = run(ready(name), rows)
     assert matrix.dtype == dtype
     assert matrix.shape == (7,)
     assert torch.equal(matrix, run(ready(name), list(rows)))
     exact = run(ready(name), rows.double())
-    assert torch.allclose(matrix.double(), exact, rtol=8 * torch.finfo(dtype).eps, atol=8 * torch.finfo(dtype).eps * max(1.0, float(exact.abs().max())))
+    assert torch.allclose(
+        matrix.double(),
+        exact,
+        rtol=8 * torch.finfo(dtype).eps,
+        atol=8 * torch.finfo(dtype).eps * max(1.0, float(exact.abs().max())),
+    )
 
 
 @pytest.mark.parametrize("name", HOMOGENEOUS)
@@ -46,7 +60,9 @@ def test_scale_does_not_matter(name, dtype):
         for scale in (1e-20, 1e-8, 1.0, 1e8, 1e20):
             scaled = run(ready(name), rows * scale)
             unit = scaled.double() / scale
-            assert (unit - reference).norm() <= 1e-6 * max(reference.norm(), 1e-1 * rows.double().norm(dim=1).sum()), (kind, scale)
+            assert (unit - reference).norm() <= 1e-6 * max(
+                reference.norm(), 1e-1 * rows.double().norm(dim=1).sum()
+            ), (kind, scale)
 
 
 @pytest.mark.parametrize("name", HOMOGENEOUS)
@@ -63,7 +79,9 @@ def test_float32_rows_with_large_and_tiny_norms_together():
     # the large row loses its part along the small one, and the small one its part along the large one
     assert torch.allclose(gs.get_strategy("pcgrad")(rows), torch.tensor([0.0, 1e20]))
     found = gs.get_strategy("mgda")(rows).double()
-    assert torch.allclose(found, torch.tensor([0.8e-20, 0.4e-20], dtype=torch.float64), rtol=1e-6, atol=0)
+    assert torch.allclose(
+        found, torch.tensor([0.8e-20, 0.4e-20], dtype=torch.float64), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -173,9 +191,14 @@ def test_pcgrad_is_the_papers_loop_for_every_order():
 
 def test_pcgrad_draws_a_fresh_order_for_each_and_each_step():
     rows = jacobian(np.random.default_rng(0), 6, "pulling apart")
-    found = {tuple(gs.get_strategy("pcgrad").weights(rows @ rows.T, step=s).round(9)) for s in range(20)}
+    found = {
+        tuple(gs.get_strategy("pcgrad").weights(rows @ rows.T, step=s).round(9)) for s in range(20)
+    }
     assert len(found) > 5
-    assert gs.get_strategy("pcgrad").weights(rows @ rows.T, step=3).tolist() == gs.get_strategy("pcgrad").weights(rows @ rows.T, step=3).tolist()
+    assert (
+        gs.get_strategy("pcgrad").weights(rows @ rows.T, step=3).tolist()
+        == gs.get_strategy("pcgrad").weights(rows @ rows.T, step=3).tolist()
+    )
 
 
 @pytest.mark.parametrize("normalize", ["none", "l2", "loss", "loss+"])
@@ -184,17 +207,28 @@ def test_mgda_combines_the_gradients_it_solved_on(normalize):
     for _ in range(50):
         rows = rng.normal(size=(3, 4)) * 10.0 ** rng.uniform(-2, 2, (3, 1))
         losses = rng.uniform(0.1, 5, 3)
-        divisor = {"none": 1, "l2": np.linalg.norm(rows, axis=1), "loss": losses, "loss+": losses * np.linalg.norm(rows, axis=1)}[normalize]
+        divisor = {
+            "none": 1,
+            "l2": np.linalg.norm(rows, axis=1),
+            "loss": losses,
+            "loss+": losses * np.linalg.norm(rows, axis=1),
+        }[normalize]
         scaled = rows / np.reshape(divisor, (-1, 1))
-        found = gs.get_strategy("mgda", normalize=normalize)(torch.as_tensor(rows), losses=losses).numpy()
+        found = gs.get_strategy("mgda", normalize=normalize)(
+            torch.as_tensor(rows), losses=losses
+        ).numpy()
         # the min-norm point p of the scaled hull: ⟨ĝᵢ, p⟩ >= ‖p‖² for all i
-        assert (scaled @ found >= found @ found - 1e-9 * np.linalg.norm(scaled, axis=1).max() ** 2).all()
+        assert (
+            scaled @ found >= found @ found - 1e-9 * np.linalg.norm(scaled, axis=1).max() ** 2
+        ).all()
         assert (rows @ found > -1e-9).all()
 
 
 def test_mgda_names_a_loss_that_is_not_positive():
     with pytest.raises(gs.InputError, match=r"'style'.*-0\.5"):
-        gs.get_strategy("mgda", normalize="loss").weights(np.eye(2), losses=[1.0, -0.5], objectives=("content", "style"))
+        gs.get_strategy("mgda", normalize="loss").weights(
+            np.eye(2), losses=[1.0, -0.5], objectives=("content", "style")
+        )
     with pytest.raises(gs.StrategyError, match="losses"):
         gs.get_strategy("mgda", normalize="loss").weights(np.eye(2))
 
@@ -210,7 +244,10 @@ def test_random_weights_are_a_softmax_of_normals():
 def test_constant_by_name_and_in_order():
     by_name = gs.get_strategy("constant", preference={"b": 2.0, "a": 1.0})
     assert by_name.weights(np.eye(2), objectives=("a", "b")).tolist() == [1.0, 2.0]
-    assert gs.get_strategy("constant", preference=[1.0, 3.0]).weights(np.eye(2)).tolist() == [1.0, 3.0]
+    assert gs.get_strategy("constant", preference=[1.0, 3.0]).weights(np.eye(2)).tolist() == [
+        1.0,
+        3.0,
+    ]
     with pytest.raises(gs.InputError, match="'c'"):
         by_name.weights(np.eye(2), objectives=("a", "c"))
 
@@ -222,7 +259,9 @@ def test_mmpareto_counterexample():
     """Two scalar tensors: the official per-tensor length bends the direction into the unimodal objective; one factor does not."""
     blocks = np.array([[[4.0, -2.0], [-2.0, 1.0]], [[1.0, -1.0], [-1.0, 1.0]]])
     rows = np.array([[-2.0, -1.0], [1.0, 1.0]])
-    tensor = gs.get_strategy("mmpareto", rescale="tensor", gamma=1.5).weights(blocks.sum(0), block_grams=blocks)
+    tensor = gs.get_strategy("mmpareto", rescale="tensor", gamma=1.5).weights(
+        blocks.sum(0), block_grams=blocks
+    )
     bent = np.einsum("kn,nk->k", tensor, rows)
     assert bent == pytest.approx([-1.5, 9 / 13])
     assert bent @ rows[1] == pytest.approx(-1.5 + 9 / 13)  # -0.81: it hurts the unimodal objective
@@ -232,13 +271,21 @@ def test_mmpareto_counterexample():
 
 def test_mmpareto_cases():
     plain = gs.get_strategy("mmpareto")
-    assert plain.weights([[1.0, 0.0], [0.0, 1.0]]).tolist() == [1.5, 1.5]  # orthogonal is no conflict
-    assert gs.get_strategy("mmpareto", gamma_on="conflict").weights(np.eye(2)).tolist() == [1.0, 1.0]
+    assert plain.weights([[1.0, 0.0], [0.0, 1.0]]).tolist() == [
+        1.5,
+        1.5,
+    ]  # orthogonal is no conflict
+    assert gs.get_strategy("mmpareto", gamma_on="conflict").weights(np.eye(2)).tolist() == [
+        1.0,
+        1.0,
+    ]
     assert direction("mmpareto", [[1.0, 2.0], [0.0, 0.0]], gamma=1.0).tolist() == [1.0, 2.0]
     assert direction("mmpareto", [[0.0, 0.0], [0.0, 0.0]]).tolist() == [0.0, 0.0]
     assert direction("mmpareto", [[1.0, 2.0], [-1.0, -2.0]]).tolist() == [0.0, 0.0]
     # a zero row leaves the others their problem
-    three = direction("mmpareto", torch.tensor([[1.0, 0.2], [0.0, 0.0], [-1.0, 0.3]], dtype=torch.float64))
+    three = direction(
+        "mmpareto", torch.tensor([[1.0, 0.2], [0.0, 0.0], [-1.0, 0.3]], dtype=torch.float64)
+    )
     two = direction("mmpareto", torch.tensor([[1.0, 0.2], [-1.0, 0.3]], dtype=torch.float64))
     assert torch.allclose(three, two)
     # the length is that of the sum, never shrunk, and capped
@@ -259,7 +306,11 @@ def test_mmpareto_group_never_conflicts(kind, n):
         for _ in range(100):
             rows = jacobian(rng, n, kind, spread)
             found = direction("mmpareto", rows).numpy()
-            allowed = 1e-9 * np.linalg.norm(rows, axis=1) * max(np.linalg.norm(rows, axis=1).sum() * 150, 1e-300)
+            allowed = (
+                1e-9
+                * np.linalg.norm(rows, axis=1)
+                * max(np.linalg.norm(rows, axis=1).sum() * 150, 1e-300)
+            )
             assert (rows @ found >= -allowed).all()
 
 
@@ -293,7 +344,12 @@ def test_options_written_behind_the_name():
     assert gs.get_strategy("cagrad(c=0.4, rescale=1)").options == {"c": 0.4, "rescale": 1}
     assert gs.Surgery("mgda(normalize='l2')").strategy.options["normalize"] == "l2"
     assert gs.get_strategy("cagrad(c=0.4)", c=0.2).options["c"] == 0.2
-    for wrong, message in (("cagrad(c=0.4", "write a name"), ("cagrad(0.4)", "by name"), ("cagrad(c=x)", "c='x'"), ("cagrad(c 1)", "are not options")):
+    for wrong, message in (
+        ("cagrad(c=0.4", "write a name"),
+        ("cagrad(0.4)", "by name"),
+        ("cagrad(c=x)", "c='x'"),
+        ("cagrad(c 1)", "are not options"),
+    ):
         with pytest.raises(gs.StrategyError, match=message):
             gs.get_strategy(wrong)
 
@@ -302,9 +358,19 @@ def test_options_written_behind_the_name():
 def test_bad_gradients(name):
     chosen = ready(name)
     one, mixed = torch.ones(2), [torch.ones(2), torch.ones(2).double()]
-    for bad in (torch.ones(3), [], [one, torch.ones(3)], mixed, [[1.0, 2.0]], torch.ones(2, 2).int()):
+    for bad in (
+        torch.ones(3),
+        [],
+        [one, torch.ones(3)],
+        mixed,
+        [[1.0, 2.0]],
+        torch.ones(2, 2).int(),
+    ):
         with pytest.raises(gs.InputError, match="gradients"):
-            chosen([bad] * 3 if "cross" in chosen.inputs else bad, **({"state": gs.State()} if "state" in chosen.inputs else {}))
+            chosen(
+                [bad] * 3 if "cross" in chosen.inputs else bad,
+                **({"state": gs.State()} if "state" in chosen.inputs else {}),
+            )
     for value in (float("nan"), float("inf")):
         with pytest.raises(gs.NonFiniteError, match="'1'"):
             run(chosen, torch.tensor([[1.0, 1.0], [1.0, value], [1.0, 1.0]]))

@@ -40,8 +40,13 @@ def transfers(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("settings", [{}, {"nonfinite": "ignore"}, {"method": "taps"}, {"method": "gradients"}], ids=str)
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in LEAST and "cross" not in ready(name, "fused").inputs])
+@pytest.mark.parametrize(
+    "settings", [{}, {"nonfinite": "ignore"}, {"method": "taps"}, {"method": "gradients"}], ids=str
+)
+@pytest.mark.parametrize(
+    "name",
+    [name for name in SHIPPED if name not in LEAST and "cross" not in ready(name, "fused").inputs],
+)
 def test_one_transfer_and_no_number_besides(name, settings, monkeypatch):
     model = TwoEncoders()
     surgery = gs.Surgery(ready(name, "fused"), model, **settings)
@@ -53,7 +58,9 @@ def test_one_transfer_and_no_number_besides(name, settings, monkeypatch):
         step(surgery, losses)
     assert reads.found == []
     # the values of the losses come before the weights that are made of them; a direction made on the device is checked there
-    second = (not surgery.strategy.needs_gradients and "losses" in surgery.strategy.inputs) or "rows" in surgery.strategy.inputs
+    second = (
+        not surgery.strategy.needs_gradients and "losses" in surgery.strategy.inputs
+    ) or "rows" in surgery.strategy.inputs
     assert len(found) <= (2 if second else 1)
 
 
@@ -71,11 +78,17 @@ def test_nothing_is_asked_for_where_nothing_is_looked_at(name, monkeypatch):
 
 
 @pytest.mark.parametrize("memory", ["auto", "low"])
-def test_features_and_low_memory_take_a_second_transfer_for_what_they_compute_last(memory, monkeypatch):
+def test_features_and_low_memory_take_a_second_transfer_for_what_they_compute_last(
+    memory, monkeypatch
+):
     model = TwoEncoders()
     x, y = torch.randn(8, 4, dtype=torch.float64), torch.randn(8, 5, dtype=torch.float64)
     a, v = model.audio(x), model.visual(y)
-    losses = {"fused": model.fusion(torch.cat([a, v], 1)).pow(2).mean(), "audio": model.audio_head(a).mean(), "visual": model.visual_head(v).mean()}
+    losses = {
+        "fused": model.fusion(torch.cat([a, v], 1)).pow(2).mean(),
+        "audio": model.audio_head(a).mean(),
+        "visual": model.visual_head(v).mean(),
+    }
     found = transfers(monkeypatch)
     with Reads() as reads:
         gs.backward(losses, model, "mgda", features=[a, v], memory=memory, method="gradients")
@@ -86,12 +99,21 @@ def test_features_and_low_memory_take_a_second_transfer_for_what_they_compute_la
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(
-    ("name", "nonfinite", "times"), [("mgda", "error", 1), ("upgrad", "error", 1), ("scaled-sum", "error", 1), ("sum", "error", 1), ("sum", "ignore", 0)]
+    ("name", "nonfinite", "times"),
+    [
+        ("mgda", "error", 1),
+        ("upgrad", "error", 1),
+        ("scaled-sum", "error", 1),
+        ("sum", "error", 1),
+        ("sum", "ignore", 0),
+    ],
 )
 def test_the_device_is_waited_for_once(name, nonfinite, times):
     import warnings
 
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4)).cuda()
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4)
+    ).cuda()
     surgery = gs.Surgery(name, model, nonfinite=nonfinite)
     for _ in range(2):
         out = model(torch.randn(32, 64, device="cuda"))

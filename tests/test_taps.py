@@ -27,7 +27,11 @@ class Net(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.variant = variant
-        self.first, self.middle, self.last = nn.Linear(5, width), nn.Linear(width, width, bias=variant != "no bias"), nn.Linear(width, width)
+        self.first, self.middle, self.last = (
+            nn.Linear(5, width),
+            nn.Linear(width, width, bias=variant != "no bias"),
+            nn.Linear(width, width),
+        )
         self.heads = nn.ModuleDict({name: nn.Linear(width, 1) for name in "abc"})
         if variant == "tied":
             self.last.weight = self.middle.weight
@@ -55,9 +59,18 @@ class Net(nn.Module):
 
     def losses(self, rows=7):
         generator = torch.Generator().manual_seed(1)
-        x = torch.randn(rows, 5, generator=generator, dtype=torch.float64).to(self.first.weight.dtype)
-        h = self.last(self.body(self.first(x).tanh()).relu() if self.variant != "linear" else self.body(self.first(x)))
-        found = {name: (head(h.tanh()).squeeze(-1) - i).pow(2).mean() for i, (name, head) in enumerate(self.heads.items())}
+        x = torch.randn(rows, 5, generator=generator, dtype=torch.float64).to(
+            self.first.weight.dtype
+        )
+        h = self.last(
+            self.body(self.first(x).tanh()).relu()
+            if self.variant != "linear"
+            else self.body(self.first(x))
+        )
+        found = {
+            name: (head(h.tanh()).squeeze(-1) - i).pow(2).mean()
+            for i, (name, head) in enumerate(self.heads.items())
+        }
         if self.variant == "penalty":
             found["c"] = found["c"] + self.middle.weight.pow(2).sum()
         if self.variant == "penalty as a loss":
@@ -86,15 +99,22 @@ def test_what_is_tapped(variant, tapped):
     model = Net(variant)
     found = taps(model, model.losses())
     assert ("middle.weight" in found) == tapped
-    assert not any("heads" in name or "bias" in name for name in found)  # one objective each, and vectors
+    assert not any(
+        "heads" in name or "bias" in name for name in found
+    )  # one objective each, and vectors
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("strategy", ["mgda", "sum", "mmpareto(rescale='tensor')", "cagrad", "imtl-g", "pcgrad"])
+@pytest.mark.parametrize(
+    "strategy", ["mgda", "sum", "mmpareto(rescale='tensor')", "cagrad", "imtl-g", "pcgrad"]
+)
 @pytest.mark.parametrize("variant", [*VARIANTS, "checkpoint"])
 def test_taps_equal_gradients(variant, strategy, dtype):
     models = Net(variant, dtype), Net(variant, dtype)
-    records = [gs.backward(m.losses(), m, strategy, method=method) for m, method in zip(models, ("taps", "gradients"), strict=True)]
+    records = [
+        gs.backward(m.losses(), m, strategy, method=method)
+        for m, method in zip(models, ("taps", "gradients"), strict=True)
+    ]
     tolerance = 1e-5 if dtype == torch.float32 else 1e-10
     for first, second in both(*models):
         assert float((first - second).norm()) <= tolerance * float(second.norm()) + 1e-12
@@ -126,9 +146,16 @@ def test_hooks():
             if place == "weight":
                 model.middle.weight.register_hook(lambda g: g.clamp(-0.01, 0.01))
             elif place == "output":
-                model.middle.register_forward_hook(lambda module, given, out: (out.register_hook(lambda g: g.clamp(-0.01, 0.01)), out)[1])
+                model.middle.register_forward_hook(
+                    lambda module, given, out: (
+                        out.register_hook(lambda g: g.clamp(-0.01, 0.01)),
+                        out,
+                    )[1]
+                )
             else:
-                model.middle.register_full_backward_pre_hook(lambda module, grad: (grad[0].clamp(-0.01, 0.01),))
+                model.middle.register_full_backward_pre_hook(
+                    lambda module, grad: (grad[0].clamp(-0.01, 0.01),)
+                )
             losses = model.losses()
             assert ("middle.weight" in taps(model, losses)) == (place != "weight")
             gs.backward(losses, model, "mgda", method=method)
@@ -143,13 +170,23 @@ def test_modes_with_taps():
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
         for names in ("abc", "abc", "ab", "ab", "abc"):
             losses = model.losses()
-            surgery.backward({n: losses[n] for n in names}, scaler=scaler, weights=dict(zip(names, (1.0, 3.0, 0.0), strict=False)))
+            surgery.backward(
+                {n: losses[n] for n in names},
+                scaler=scaler,
+                weights=dict(zip(names, (1.0, 3.0, 0.0), strict=False)),
+            )
     assert all(torch.allclose(a, b, rtol=1e-8, atol=1e-12) for a, b in both(*models))
     models = Net(dtype=torch.float64), Net(dtype=torch.float64)
     for model, method in zip(models, ("taps", "gradients"), strict=True):
         z = model.last(model.middle(model.first(torch.ones(3, 5, dtype=torch.float64))))
         shared = model.heads["a"](z).exp()
-        gs.backward({"a": shared.mean(), "b": -shared.sum() + model.heads["b"](z).pow(2).mean()}, model, "mgda", method=method, features=z)
+        gs.backward(
+            {"a": shared.mean(), "b": -shared.sum() + model.heads["b"](z).pow(2).mean()},
+            model,
+            "mgda",
+            method=method,
+            features=z,
+        )
     assert all(torch.allclose(a, b, rtol=1e-9) for a, b in both(*models))
 
 
@@ -182,11 +219,18 @@ def test_any_scale_and_gradients_far_shorter_than_their_factors(scale):
     for method in ("taps", "gradients"):
         weight.grad = None
         out = F.linear(x, weight)
-        record = gs.backward({n: scale * (out * t).sum() for n, t in zip("ab", targets, strict=True)}, [weight], "mgda", method=method)
+        record = gs.backward(
+            {n: scale * (out * t).sum() for n, t in zip("ab", targets, strict=True)},
+            [weight],
+            "mgda",
+            method=method,
+        )
         found.append((record["a+b"].weights, record["a+b"].gram, weight.grad))
     exact = torch.stack([(t.double().T @ x.double()).flatten() for t in targets]) * scale
     gram = (exact @ exact.T).numpy()
-    assert np.abs(found[0][1] - gram).max() <= 1e-4 * gram.max()  # the rounding of the output gradients themselves
+    assert (
+        np.abs(found[0][1] - gram).max() <= 1e-4 * gram.max()
+    )  # the rounding of the output gradients themselves
     assert np.allclose(found[0][0], found[1][0], atol=1e-4)
 
 

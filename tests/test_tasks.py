@@ -13,20 +13,31 @@ from gradsurgery.tasks.digits import load_digits
 
 def test_default_digits_are_split_by_class_and_no_digit_is_in_two_splits():
     digits = load_digits()
-    assert [len(labels) for _, labels in (digits.train, digits.validation, digits.test)] == [3500, 500, 1000]
+    assert [len(labels) for _, labels in (digits.train, digits.validation, digits.test)] == [
+        3500,
+        500,
+        1000,
+    ]
     for part, each in ((digits.train, 350), (digits.validation, 50), (digits.test, 100)):
         images, labels = part
         assert images.shape == (len(labels), 28, 28)
         assert 0 <= images.min() < images.max() <= 1
         assert labels.bincount().tolist() == [each] * 10
-    seen = [{image.numpy().tobytes() for image in images} for images, _ in (digits.train, digits.validation, digits.test)]
+    seen = [
+        {image.numpy().tobytes() for image in images}
+        for images, _ in (digits.train, digits.validation, digits.test)
+    ]
     assert not seen[0] & seen[1]
     assert not seen[0] & seen[2]
     assert not seen[1] & seen[2]
 
 
 def write_idx(path, array):
-    data = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+    data = (
+        bytes([0, 0, 8, array.ndim])
+        + b"".join(n.to_bytes(4, "big") for n in array.shape)
+        + array.tobytes()
+    )
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
@@ -37,14 +48,19 @@ def root(tmp_path):
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for part, count, end in (("train", 80, ".gz"), ("t10k", 20, "")):
-        write_idx(raw / f"{part}-images-idx3-ubyte{end}", rng.integers(0, 256, (count, 28, 28)).astype(np.uint8))
+        write_idx(
+            raw / f"{part}-images-idx3-ubyte{end}",
+            rng.integers(0, 256, (count, 28, 28)).astype(np.uint8),
+        )
         write_idx(raw / f"{part}-labels-idx1-ubyte{end}", (np.arange(count) % 10).astype(np.uint8))
     return tmp_path
 
 
 def test_torchvision_layout(root):
     digits = load_digits(root)
-    raw = np.frombuffer((root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8)
+    raw = np.frombuffer(
+        (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8
+    )
     assert (digits.test[0] * 255).round().byte().numpy().reshape(-1).tolist() == raw.tolist()
     assert digits.test[1].tolist() == list(range(10)) * 2
     assert (len(digits.train[1]), len(digits.validation[1])) == (70, 10)
@@ -57,10 +73,22 @@ def test_torchvision_layout(root):
     ("break_it", "message"),
     [
         (lambda raw: (raw / "train-images-idx3-ubyte.gz").unlink(), r"no train-images.*under"),
-        (lambda raw: (raw / "t10k-images-idx3-ubyte").write_bytes(b"not images"), "is not an IDX file"),
-        (lambda raw: (raw / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip"), "cannot be read"),
-        (lambda raw: write_idx(raw / "t10k-labels-idx1-ubyte", np.zeros(3, np.uint8)), "3 t10k labels do not fit"),
-        (lambda raw: write_idx(raw / "t10k-images-idx3-ubyte", np.zeros((20, 8, 8), np.uint8)), r"expected \[n, 28, 28\]"),
+        (
+            lambda raw: (raw / "t10k-images-idx3-ubyte").write_bytes(b"not images"),
+            "is not an IDX file",
+        ),
+        (
+            lambda raw: (raw / "train-images-idx3-ubyte.gz").write_bytes(b"not gzip"),
+            "cannot be read",
+        ),
+        (
+            lambda raw: write_idx(raw / "t10k-labels-idx1-ubyte", np.zeros(3, np.uint8)),
+            "3 t10k labels do not fit",
+        ),
+        (
+            lambda raw: write_idx(raw / "t10k-images-idx3-ubyte", np.zeros((20, 8, 8), np.uint8)),
+            r"expected \[n, 28, 28\]",
+        ),
     ],
 )
 def test_files_that_are_not_digits(root, break_it, message):
@@ -121,11 +149,17 @@ def test_a_task_is_what_its_interface_says(name):
 
 
 def test_groups_are_trunk_encoders_and_heads():
-    shapes = {"multimnist": {"left+right", "left", "right"}, "cg-mnist": {"fused+gray", "colour+fused", "fused", "gray", "colour"}}
+    shapes = {
+        "multimnist": {"left+right", "left", "right"},
+        "cg-mnist": {"fused+gray", "colour+fused", "fused", "gray", "colour"},
+    }
     for name, groups in shapes.items():
         problem = get_task(name).load(None)
         model = problem.model()
-        assert set(gs.inspect(problem.losses(model, tuple(t[:8] for t in problem.train)), model)) == groups
+        assert (
+            set(gs.inspect(problem.losses(model, tuple(t[:8] for t in problem.train)), model))
+            == groups
+        )
 
 
 def test_registering_and_asking():

@@ -29,12 +29,20 @@ def cosine(rows):
 
 
 def d(name, rows, **options):
-    inputs = {k: options.pop(k) for k in ("losses", "state", "observed", "scores", "step") if k in options}
-    return direction(gs.get_strategy(name, **options), torch.as_tensor(np.asarray(rows, dtype=np.float64)), **inputs).numpy()
+    inputs = {
+        k: options.pop(k) for k in ("losses", "state", "observed", "scores", "step") if k in options
+    }
+    return direction(
+        gs.get_strategy(name, **options),
+        torch.as_tensor(np.asarray(rows, dtype=np.float64)),
+        **inputs,
+    ).numpy()
 
 
 def close(found, expected, tolerance=1e-8):
-    return np.linalg.norm(found - expected) <= tolerance * max(np.linalg.norm(expected), np.linalg.norm(found))
+    return np.linalg.norm(found - expected) <= tolerance * max(
+        np.linalg.norm(expected), np.linalg.norm(found)
+    )
 
 
 # ---- closed forms for two objectives
@@ -55,7 +63,11 @@ def test_closed_forms_for_two_objectives():
         assert close(d("config", rows), (rows @ target).sum() * target)
         mean = rows.mean(0)
         hurt = [i for i in (0, 1) if rows[i] @ mean < 0]
-        expected = mean if not hurt else mean - (rows[hurt[0]] @ mean) / norms[hurt[0]] ** 2 * rows[hurt[0]]
+        expected = (
+            mean
+            if not hurt
+            else mean - (rows[hurt[0]] @ mean) / norms[hurt[0]] ** 2 * rows[hurt[0]]
+        )
         assert close(d("dualproj", rows), expected, 1e-7)
         other = rows[1] - min(0.0, rows[0] @ rows[1]) / norms[0] ** 2 * rows[0]
         assert close(d("a-gem", rows, objective="0"), other)
@@ -71,9 +83,17 @@ def test_aligned_mtl_has_equal_singular_values_whatever_the_norms():
     for spread in (0, 2, 4, 6):
         for _ in range(10):
             rows = rng.normal(size=(4, 9)) * 10.0 ** rng.uniform(0, spread, (4, 1))
-            columns = np.stack([gs.get_strategy("aligned-mtl", preference=row.tolist()).weights(rows @ rows.T) for row in np.eye(4)], 1)
+            columns = np.stack(
+                [
+                    gs.get_strategy("aligned-mtl", preference=row.tolist()).weights(rows @ rows.T)
+                    for row in np.eye(4)
+                ],
+                1,
+            )
             values = np.linalg.svd(rows.T @ columns)[1]
-            assert values == pytest.approx(np.full(4, values.mean()), rel=1e-6)  # the balanced matrix is perfectly conditioned
+            assert values == pytest.approx(
+                np.full(4, values.mean()), rel=1e-6
+            )  # the balanced matrix is perfectly conditioned
             assert values.mean() == pytest.approx(np.linalg.svd(rows)[1].min(), rel=1e-6)
 
 
@@ -88,7 +108,9 @@ def gradvac_by_definition(rows, order, target, beta):
             length, norm = np.linalg.norm(g), np.linalg.norm(rows[j])
             rho = g @ rows[j] / length / norm
             if rho < target[i, j]:
-                g = g + rows[j] * length * (target[i, j] * np.sqrt(1 - rho**2) - rho * np.sqrt(1 - target[i, j] ** 2)) / (norm * np.sqrt(1 - target[i, j] ** 2))
+                g = g + rows[j] * length * (
+                    target[i, j] * np.sqrt(1 - rho**2) - rho * np.sqrt(1 - target[i, j] ** 2)
+                ) / (norm * np.sqrt(1 - target[i, j] ** 2))
                 assert cosine(np.stack([g, rows[j]])) == pytest.approx(target[i, j])
             target[i, j] = (1 - beta) * target[i, j] + beta * rho
         total += g
@@ -112,7 +134,9 @@ def test_gradvac_is_its_algorithm_over_several_steps():
         rows = rng.normal(size=(4, 5)) + 0.3
         order = [rng.permutation([j for j in range(4) if j != i]).tolist() for i in range(4)]
         expected = gradvac_by_definition(rows, order, target, 0.3)
-        weights = gs.get_strategy("gradvac", beta=0.3).weights(rows @ rows.T, state=state, rng=Ordered(order))
+        weights = gs.get_strategy("gradvac", beta=0.3).weights(
+            rows @ rows.T, state=state, rng=Ordered(order)
+        )
         assert close(rows.T @ weights, expected)
 
 
@@ -131,9 +155,15 @@ def test_upgrad_and_dualproj_preferences():
     for _ in range(20):
         rows, preference = rng.normal(size=(3, 3)), rng.uniform(0.1, 1, 3)
         gram = rows @ rows.T
-        expected = sum(gs.solvers.project_dual_cone(gram, p * e).value for p, e in zip(preference, np.eye(3), strict=True))
+        expected = sum(
+            gs.solvers.project_dual_cone(gram, p * e).value
+            for p, e in zip(preference, np.eye(3), strict=True)
+        )
         assert close(d("upgrad", rows, preference=preference.tolist()), rows.T @ expected)
-        assert close(d("dualproj", rows, preference=preference.tolist()), rows.T @ gs.solvers.project_dual_cone(gram, preference).value)
+        assert close(
+            d("dualproj", rows, preference=preference.tolist()),
+            rows.T @ gs.solvers.project_dual_cone(gram, preference).value,
+        )
     with pytest.raises(gs.InputError, match="preference is positive"):
         d("upgrad", np.eye(2), preference=[1.0, 0.0])
 
@@ -169,7 +199,9 @@ def test_pcd_meets_its_constraints_and_keeps_the_primary_length():
         found = d("pcd", rows, tau=0.05)
         units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(rows[0]), rel=1e-6)
-        solution = gs.solvers.nearest_above(units @ units.T, [1.0, 0, 0, 0], [-np.inf, 0.05, 0.05, 0.05])
+        solution = gs.solvers.nearest_above(
+            units @ units.T, [1.0, 0, 0, 0], [-np.inf, 0.05, 0.05, 0.05]
+        )
         if not solution.converged:
             assert close(found, rows[0])
             continue
@@ -179,7 +211,10 @@ def test_pcd_meets_its_constraints_and_keeps_the_primary_length():
         assert close(found, before / np.linalg.norm(before) * np.linalg.norm(rows[0]))
     assert met > 40
     assert close(d("pcd", [[1.0, 0], [0, 1], [0, -1]]), np.array([1.0, 0]))  # contradictory
-    assert d("pcd", np.eye(2), primary="elsewhere").tolist() == [1.0, 1.0]  # on a group that the primary objective does not reach
+    assert d("pcd", np.eye(2), primary="elsewhere").tolist() == [
+        1.0,
+        1.0,
+    ]  # on a group that the primary objective does not reach
 
 
 def test_excess_mtl_over_several_steps():
@@ -200,7 +235,9 @@ def test_moco_over_several_steps():
     state, y, lam = gs.State(), np.zeros((3, 4)), np.full(3, 1 / 3)
     for k in range(1, 5):
         rows, losses = rng.normal(size=(3, 4)), rng.uniform(0.5, 2, 3)
-        y = y - 0.5 / k**0.5 * (y - losses[:, None] * rows / np.linalg.norm(rows, axis=1, keepdims=True))
+        y = y - 0.5 / k**0.5 * (
+            y - losses[:, None] * rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        )
         lam = gs.solvers.project_simplex(lam - 0.1 / k**0.5 * (y @ y.T @ lam + 0.2 * lam))
         assert close(d("moco", rows, losses=losses, state=state, rho=0.2), y.T @ lam)
 
@@ -213,7 +250,10 @@ def test_db_mtl_over_several_steps():
         beta = 0.9 / k**0.5
         y = beta * y + (1 - beta) * rows / losses[:, None]
         norms = np.linalg.norm(y, axis=1)
-        assert close(d("db-mtl", rows, losses=losses, state=state, beta_decay=0.5), (y * (norms.max() / norms)[:, None]).sum(0))
+        assert close(
+            d("db-mtl", rows, losses=losses, state=state, beta_decay=0.5),
+            (y * (norms.max() / norms)[:, None]).sum(0),
+        )
 
 
 def test_gradnorm_learns_by_torchs_adam():
@@ -225,7 +265,9 @@ def test_gradnorm_learns_by_torchs_adam():
     for _ in range(6):
         rows, losses = rng.normal(size=(3, 4)), rng.uniform(0.5, 2, 3)
         first = losses if first is None else first
-        assert close(d("gradnorm", rows, losses=losses, state=state), rows.T @ weights.detach().numpy())
+        assert close(
+            d("gradnorm", rows, losses=losses, state=state), rows.T @ weights.detach().numpy()
+        )
         norms = torch.as_tensor(np.linalg.norm(rows, axis=1))
         rate = torch.as_tensor(losses / first / (losses / first).mean())
         mean = (weights * norms).mean().detach()
@@ -240,7 +282,14 @@ def test_gradnorm_learns_by_torchs_adam():
 
 def test_cr_mogm_averages_and_forwards():
     rng = np.random.default_rng(11)
-    for base in ("mgda", "pcgrad", "nash-mtl", "gradvac", "mgda(normalize='loss')", gs.get_strategy("cagrad", c=0.9)):
+    for base in (
+        "mgda",
+        "pcgrad",
+        "nash-mtl",
+        "gradvac",
+        "mgda(normalize='loss')",
+        gs.get_strategy("cagrad", c=0.9),
+    ):
         state, inner, average = gs.State(), gs.State(), None
         wrapped = gs.get_strategy(base)
         for k in range(4):
@@ -248,7 +297,9 @@ def test_cr_mogm_averages_and_forwards():
             extra = {"state": inner} if "state" in wrapped.inputs else {}
             newest = wrapped.weights(rows @ rows.T, step=k, losses=[1.0, 2.0, 3.0], **extra)
             average = newest if average is None else 0.7 * average + 0.3 * newest
-            found = gs.get_strategy("cr-mogm", base=base, alpha=0.7).weights(rows @ rows.T, step=k, losses=[1.0, 2.0, 3.0], state=state)
+            found = gs.get_strategy("cr-mogm", base=base, alpha=0.7).weights(
+                rows @ rows.T, step=k, losses=[1.0, 2.0, 3.0], state=state
+            )
             assert found == pytest.approx(average)
     for base in ("graddrop", "cr-mogm"):
         with pytest.raises(gs.StrategyError, match="cannot wrap"):
@@ -261,7 +312,11 @@ def test_coordinate_wise_definitions():
     rows[:, :10] = 0
     ordered = np.sort(rows, axis=0)
     for trim in (0, 1, 2):
-        assert np.allclose(direction(gs.get_strategy("trimmed-mean", trim=trim), torch.as_tensor(rows)).numpy(), ordered[trim : 5 - trim].mean(0), atol=1e-6)
+        assert np.allclose(
+            direction(gs.get_strategy("trimmed-mean", trim=trim), torch.as_tensor(rows)).numpy(),
+            ordered[trim : 5 - trim].mean(0),
+            atol=1e-6,
+        )
     with pytest.raises(gs.InputError, match="more than 2 objectives; got 2"):
         d("trimmed-mean", np.eye(2))
     leak = [0.0, 0.1, 0.2, 0.3, 0.4]
@@ -269,10 +324,14 @@ def test_coordinate_wise_definitions():
     for given, shares in ((0.0, np.zeros(5)), (leak, np.array(leak))):
         total = np.zeros(rows.shape[1])
         for k in range(40):
-            found = direction(gs.get_strategy("graddrop", leak=given), torch.as_tensor(rows), step=k).numpy()
+            found = direction(
+                gs.get_strategy("graddrop", leak=given), torch.as_tensor(rows), step=k
+            ).numpy()
             positive = np.where(rows > 0, rows, shares[:, None] * rows).sum(0)
             negative = np.where(rows < 0, rows, shares[:, None] * rows).sum(0)
-            assert (np.isclose(found, positive, atol=1e-5) | np.isclose(found, negative, atol=1e-5)).all()
+            assert (
+                np.isclose(found, positive, atol=1e-5) | np.isclose(found, negative, atol=1e-5)
+            ).all()
             total += found
         expected = chance * positive + (1 - chance) * negative
         error = (total / 40 - expected) / (np.abs(positive - negative) + 1e-6)
@@ -307,7 +366,9 @@ def test_weights_are_the_gradient_of_the_scalarisation(name):
         expected = torch.autograd.grad(scalar(losses), losses)[0].numpy()
         chosen = gs.get_strategy(name)
         extra = {"state": gs.State()} if "state" in chosen.inputs else {}
-        assert chosen.weights(np.eye(3), losses=losses.tolist(), **extra) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert chosen.weights(np.eye(3), losses=losses.tolist(), **extra) == pytest.approx(
+            expected, rel=1e-6, abs=1e-9
+        )
 
 
 def test_learned_scales_follow_their_losses():
@@ -325,7 +386,9 @@ def test_learned_scales_follow_their_losses():
                 loss = scalar(logs, x)
                 own.zero_grad()
                 loss.backward()
-                assert chosen.weights(np.eye(3), losses=x.tolist(), state=state) == pytest.approx(x.grad.numpy(), rel=1e-9)
+                assert chosen.weights(np.eye(3), losses=x.tolist(), state=state) == pytest.approx(
+                    x.grad.numpy(), rel=1e-9
+                )
                 own.step()
 
 
@@ -336,7 +399,12 @@ def test_dwa_and_stch_windows():
     for k, losses in enumerate(seen):
         weights = chosen.weights(np.eye(3), losses=losses, state=state)
         block = k // 5
-        rate = np.ones(3) if block < 2 else seen[5 * block - 5 : 5 * block].mean(0) / seen[5 * block - 10 : 5 * block - 5].mean(0)
+        rate = (
+            np.ones(3)
+            if block < 2
+            else seen[5 * block - 5 : 5 * block].mean(0)
+            / seen[5 * block - 10 : 5 * block - 5].mean(0)
+        )
         assert weights == pytest.approx(3 * np.exp(rate / 1.5) / np.exp(rate / 1.5).sum())
     chosen, state = gs.get_strategy("stch", window=4, mu=0.7), gs.State()
     for k, losses in enumerate(seen):
@@ -348,7 +416,20 @@ def test_dwa_and_stch_windows():
             assert weights == pytest.approx(3 * powers / powers.sum() / losses)
 
 
-@pytest.mark.parametrize("name", ["gls", "mgda(normalize='loss')", "mgda(normalize='loss+')", "stch", "dwa", "db-mtl", "moco", "famo", "gradnorm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gls",
+        "mgda(normalize='loss')",
+        "mgda(normalize='loss+')",
+        "stch",
+        "dwa",
+        "db-mtl",
+        "moco",
+        "famo",
+        "gradnorm",
+    ],
+)
 def test_losses_that_have_to_be_positive(name):
     model = TwoEncoders()
     losses = model.losses()
@@ -361,7 +442,20 @@ def test_losses_that_have_to_be_positive(name):
 # ---- the claims under fire
 
 
-@pytest.mark.parametrize("name", ["mgda", "upgrad", "dualproj", "nash-mtl", "fairgrad", "cagrad(c=1)", "mmpareto", "config", "mgda(normalize='l2')"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mgda",
+        "upgrad",
+        "dualproj",
+        "nash-mtl",
+        "fairgrad",
+        "cagrad(c=1)",
+        "mmpareto",
+        "config",
+        "mgda(normalize='l2')",
+    ],
+)
 @pytest.mark.parametrize("sigma", [0.5, 1, 2, 3])
 def test_no_conflict_on_rows_in_conflict_with_log_normal_norms(name, sigma):
     """60 draws: six rows that pull against each other in ten dimensions, with log-normal lengths; in both precisions."""
@@ -422,12 +516,18 @@ def test_saved_at_step_ten_and_resumed_in_a_new_process_it_goes_on_bit_for_bit(n
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for k in range(14):
         if k == 10:
-            torch.save({"model": model.state_dict(), "surgery": surgery.state_dict()}, tmp_path / "saved.pt")
+            torch.save(
+                {"model": model.state_dict(), "surgery": surgery.state_dict()},
+                tmp_path / "saved.pt",
+            )
         optimizer.zero_grad()
         step(surgery, losses_of(model, k), lambda k=k: losses_of(model, k + 100))
         optimizer.step()
     script = LOSSES + RESUME.format(tests=str(pathlib.Path(__file__).parent))
-    subprocess.run([sys.executable, "-c", script, name, str(tmp_path / "saved.pt"), str(tmp_path / "out.pt")], check=True)
+    subprocess.run(
+        [sys.executable, "-c", script, name, str(tmp_path / "saved.pt"), str(tmp_path / "out.pt")],
+        check=True,
+    )
     weights, state = torch.load(tmp_path / "out.pt", weights_only=True)
     assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
     assert plain(state) == plain(surgery.state_dict())
@@ -439,7 +539,9 @@ def test_two_groups_never_share_state(name):
     outcomes = []
     for groups in (("audio",), ("audio", "visual")):
         model = TwoEncoders()
-        surgery = gs.Surgery(ready(name, "fused"), {g: getattr(model, g) for g in groups}, others="ignore")
+        surgery = gs.Surgery(
+            ready(name, "fused"), {g: getattr(model, g) for g in groups}, others="ignore"
+        )
         for k in range(3):
             model.zero_grad()
             step(surgery, model.losses(k), lambda k=k, model=model: model.losses(k + 50))

@@ -6,7 +6,10 @@ import gradsurgery as gs
 from gradsurgery.contract.registry import registered
 
 SHIPPED = [name for name in gs.strategy_names() if registered(name).shipped]
-SMALL = {"krum": {"byzantine": 0}, "trimmed-mean": {"trim": 0}}  # so that three objectives, or one, are enough
+SMALL = {
+    "krum": {"byzantine": 0},
+    "trimmed-mean": {"trim": 0},
+}  # so that three objectives, or one, are enough
 LEAST = {"krum": 3}  # how many objectives a strategy needs then
 
 
@@ -22,7 +25,11 @@ def direction(strategy, rows, **inputs):
         batches = rows.expand(3, *rows.shape) if "cross" in strategy.inputs else rows
     else:
         batches = [rows] * 3 if "cross" in strategy.inputs else rows
-    given = {"losses": [1.0 + 0.5 * i for i in range(len(rows))], "scores": {"all": 2.0, "other": 1.0}, **inputs}
+    given = {
+        "losses": [1.0 + 0.5 * i for i in range(len(rows))],
+        "scores": {"all": 2.0, "other": 1.0},
+        **inputs,
+    }
     if "state" in strategy.inputs:
         given.setdefault("state", gs.State())
     return strategy(batches, **given)
@@ -33,7 +40,11 @@ def step(surgery, losses, again=None, **arguments):
     if "cross" in surgery.strategy.inputs:
         fresh = again or (lambda: losses)
         return surgery.backward([losses, fresh(), fresh()], **arguments)
-    return surgery.backward(losses, scores={"audio": 2.0, "visual": 1.0, "audio+fused": 2.0, "fused+visual": 1.0, "a+b": 1.5}, **arguments)
+    return surgery.backward(
+        losses,
+        scores={"audio": 2.0, "visual": 1.0, "audio+fused": 2.0, "fused+visual": 1.0, "a+b": 1.5},
+        **arguments,
+    )
 
 
 def plain(state):

@@ -4,7 +4,15 @@ rich and matplotlib are imported where they are used: `pip install 'gradsurgery[
 """
 
 from gradsurgery.compare.comparison import Listener, compare
-from gradsurgery.compare.plan import BASELINE, Plan, Run, parse_rates, parse_seeds, parse_strategy, split_list
+from gradsurgery.compare.plan import (
+    BASELINE,
+    Plan,
+    Run,
+    parse_rates,
+    parse_seeds,
+    parse_strategy,
+    split_list,
+)
 from gradsurgery.compare.plot import plot, plot_into
 from gradsurgery.compare.report import remarks, table
 from gradsurgery.compare.results import Results, Row, read_results, summarise

@@ -28,7 +28,10 @@ def best_rate(by_lr: Mapping[float, list[Line]]) -> float:
     worth: dict[float, list[float]] = {lr: [] for lr in rates}
     for objective, word in better.items():
         sign = 1 if word == "higher" else -1
-        means = [sign * statistics.fmean(line["validation"][objective] for line in done[lr]) for lr in rates]
+        means = [
+            sign * statistics.fmean(line["validation"][objective] for line in done[lr])
+            for lr in rates
+        ]
         if len(set(better.values())) > 1:
             means = [-sum(other > mean for other in means) for mean in means]
         for lr, mean in zip(rates, means, strict=True):

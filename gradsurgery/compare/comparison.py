@@ -53,7 +53,12 @@ class Silence:
         """Nothing."""
 
 
-def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_open: Callable[[Results], None] | None = None) -> Results:
+def compare(
+    plan: Plan,
+    out: Path | str,
+    listener: Listener | None = None,
+    on_open: Callable[[Results], None] | None = None,
+) -> Results:
     """Run a comparison. A run that fails is written down as such, and the others go on.
 
     Args:
@@ -76,7 +81,9 @@ def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_op
     """
     if not isinstance(plan, Plan):
         got = type(plan).__name__
-        raise InputError(f"compare: expected a Plan, then the folder; got {got}. Plan.of(...) makes one.")
+        raise InputError(
+            f"compare: expected a Plan, then the folder; got {got}. Plan.of(...) makes one."
+        )
     listener = Silence() if listener is None else listener
     folder = as_path("compare", out)
     problems = {task.name: _loaded(task, plan) for task in plan.tasks}
@@ -87,7 +94,13 @@ def compare(plan: Plan, out: Path | str, listener: Listener | None = None, on_op
         for task in plan.tasks:
             listener.timing(task.name, WARM_UP + ROUNDS)
             timed = {BASELINE: get_strategy(BASELINE), **plan.strategies}
-            times = step_times(problems[task.name], timed, lr=(plan.lrs or (task.lr,))[0], batch=task.batch, on_round=listener.timed)
+            times = step_times(
+                problems[task.name],
+                timed,
+                lr=(plan.lrs or (task.lr,))[0],
+                batch=task.batch,
+                on_round=listener.timed,
+            )
             results.add({"kind": "timing", "task": task.name, "baseline": BASELINE, "times": times})
         names: dict[str, Collection[str]] = {}
         for run in plan.runs():
@@ -111,7 +124,9 @@ def _loaded(task: Task, plan: Plan) -> Problem:
     return problem
 
 
-def _line(plan: Plan, run: Run, problem: Problem, listener: Listener, names: Collection[str]) -> dict[str, Any]:
+def _line(
+    plan: Plan, run: Run, problem: Problem, listener: Listener, names: Collection[str]
+) -> dict[str, Any]:
     """Train one run: its figures, or why there are none."""
     batch = {task.name: task.batch for task in plan.tasks}[run.task]
     line: dict[str, Any] = {"kind": "run", **vars(run)}

@@ -88,7 +88,9 @@ class Plan:
         if epochs is not None and epochs < 1:
             raise InputError(f"epochs: expected 1 or more; got {epochs}.")
         if any(seed < 0 for seed in seeds) or any(not 0 < lr < float("inf") for lr in lrs):
-            raise InputError(f"seeds are 0 or more and learning rates positive; got {list(seeds)} and {list(lrs)}.")
+            raise InputError(
+                f"seeds are 0 or more and learning rates positive; got {list(seeds)} and {list(lrs)}."
+            )
         if threads < 1:
             raise InputError(f"threads: expected 1 or more; got {threads}.")
         root = None if data_root is None else Path(data_root)
@@ -107,7 +109,9 @@ class Plan:
         ]
 
 
-def _listed(what: str, given: Any, kind: Any, example: str, alone: Any = (str, Strategy)) -> tuple[Any, ...]:
+def _listed(
+    what: str, given: Any, kind: Any, example: str, alone: Any = (str, Strategy)
+) -> tuple[Any, ...]:
     """What was given as a list; a name alone is a list of one.
 
     Raises:
@@ -166,12 +170,16 @@ def parse_seeds(values: Sequence[str]) -> list[int]:
     """
     pieces = split_list(values)
     if not pieces or not all(re.fullmatch(r"\d+", piece) for piece in pieces):
-        raise InputError(f"seeds: give how many, as in 3, or which, as in 0,7; got {', '.join(values) or 'nothing'}.")
+        raise InputError(
+            f"seeds: give how many, as in 3, or which, as in 0,7; got {', '.join(values) or 'nothing'}."
+        )
     numbers = [int(piece) for piece in pieces]
     if len(numbers) > 1 or "," in values[0]:
         return numbers
     if numbers[0] == 0:
-        raise InputError("seeds: 0 seeds is no comparison; give how many, as in 3, or which, as in 0,7 (only the seed 0: 0,).")
+        raise InputError(
+            "seeds: 0 seeds is no comparison; give how many, as in 3, or which, as in 0,7 (only the seed 0: 0,)."
+        )
     return list(range(numbers[0]))
 
 
@@ -189,7 +197,9 @@ def parse_rates(values: Sequence[str]) -> list[float]:
     try:
         rates = [float(piece) for piece in split_list(values)]
     except ValueError as error:
-        raise InputError(f"lr: give learning rates as in 0.1,0.01; got {', '.join(values)}.") from error
+        raise InputError(
+            f"lr: give learning rates as in 0.1,0.01; got {', '.join(values)}."
+        ) from error
     if not all(0 < rate < float("inf") for rate in rates):
         raise InputError(f"lr: learning rates are positive; got {', '.join(values)}.")
     return rates

@@ -64,22 +64,40 @@ def _draw(summary: Mapping[str, Sequence[Row]]) -> "Figure":
     with extra("compare", "the plot"):
         from matplotlib.figure import Figure
     tallest = max((len(rows) for rows in summary.values()), default=1)
-    figure = Figure(figsize=(5.4 * max(len(summary), 1), 1.9 + 0.42 * tallest), layout="constrained")
+    figure = Figure(
+        figsize=(5.4 * max(len(summary), 1), 1.9 + 0.42 * tallest), layout="constrained"
+    )
     panels = figure.subplots(1, max(len(summary), 1), squeeze=False)[0]
     for panel, (task, rows) in zip(panels, summary.items(), strict=True):
         objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies))
         for k, objective in enumerate(objectives):
             shift = 0.22 * (k - (len(objectives) - 1) / 2)
-            shown = [(len(rows) - 1 - i - shift, row) for i, row in enumerate(rows) if objective in row.accuracies]
+            shown = [
+                (len(rows) - 1 - i - shift, row)
+                for i, row in enumerate(rows)
+                if objective in row.accuracies
+            ]
             colour = f"C{k}"
             heights = [y for y, _ in shown]
             panel.errorbar(
                 [row.mean(objective) for _, row in shown], heights, xerr=[row.std(objective) or 0.0 for _, row in shown],
                 fmt="osD^v"[k % 5], color=colour, markersize=6, capsize=3, label=objective,
             )  # fmt: skip
-            dots = [(value, y) for y, row in shown for value in row.accuracies[objective] if len(row.seeds) > 1]
+            dots = [
+                (value, y)
+                for y, row in shown
+                for value in row.accuracies[objective]
+                if len(row.seeds) > 1
+            ]
             if dots:
-                panel.scatter(*zip(*dots, strict=True), facecolors="white", edgecolors=colour, s=16, linewidths=1.0, zorder=4)
+                panel.scatter(
+                    *zip(*dots, strict=True),
+                    facecolors="white",
+                    edgecolors=colour,
+                    s=16,
+                    linewidths=1.0,
+                    zorder=4,
+                )
         panel.set_yticks(range(len(rows)), [row.strategy for row in reversed(rows)])
         panel.set_ylim(-0.6, len(rows) - 0.4)
         panel.set_title(task)
@@ -87,7 +105,14 @@ def _draw(summary: Mapping[str, Sequence[Row]]) -> "Figure":
         panel.grid(axis="x", alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
         if objectives:
-            panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(objectives), frameon=False)
+            panel.legend(
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.16),
+                ncols=len(objectives),
+                frameon=False,
+            )
         else:
-            panel.text(0.5, 0.5, "every run failed", ha="center", va="center", transform=panel.transAxes)
+            panel.text(
+                0.5, 0.5, "every run failed", ha="center", va="center", transform=panel.transAxes
+            )
     return figure

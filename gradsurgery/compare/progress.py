@@ -21,9 +21,22 @@ class Bars:
     def __init__(self, plan: Plan) -> None:
         with extra("compare", "the progress bars"):
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
-        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=Console(stderr=True, highlight=False))
         self._all = self._progress.add_task("runs", total=len(plan.runs()))
         self._one = self._progress.add_task("", visible=False)
@@ -51,7 +64,12 @@ class Bars:
         if self._stop:
             raise KeyboardInterrupt
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
         self._progress.update(self._one, visible=False)
@@ -64,7 +82,9 @@ class Bars:
 
     def timing(self, task: str, rounds: int) -> None:
         """Show the rounds in which the step times are taken."""
-        self._progress.reset(self._one, total=rounds, description=f"{task}: step times", visible=True)
+        self._progress.reset(
+            self._one, total=rounds, description=f"{task}: step times", visible=True
+        )
 
     def timed(self) -> None:
         """One round further."""
@@ -81,15 +101,23 @@ class Bars:
         """One step further."""
         self._check()
         self.step = (step, steps)
-        self._progress.update(self._one, total=steps, completed=step, description=f"{self.title}, loss {loss:.3f}")
+        self._progress.update(
+            self._one, total=steps, completed=step, description=f"{self.title}, loss {loss:.3f}"
+        )
 
     def finished(self, run: Run, line: dict[str, Any]) -> None:
         """Say how it ended."""
-        said = line.get("error") or ", ".join(f"{name} {value:.1f}" for name, value in line["test"].items())
+        said = line.get("error") or ", ".join(
+            f"{name} {value:.1f}" for name, value in line["test"].items()
+        )
         seconds = f" ({line['seconds']:.0f} s)" if "seconds" in line else ""
-        self._progress.console.print(f"{self._title(run)}: {said}{seconds}", markup=False, soft_wrap=True)
+        self._progress.console.print(
+            f"{self._title(run)}: {said}{seconds}", markup=False, soft_wrap=True
+        )
         self._progress.advance(self._all)
         self.current = None
 
     def _title(self, run: Run) -> str:
-        return f"{run.task}, {run.strategy}, seed {run.seed}" + (f", lr {run.lr:g}" if self._tuned else "")
+        return f"{run.task}, {run.strategy}, seed {run.seed}" + (
+            f", lr {run.lr:g}" if self._tuned else ""
+        )

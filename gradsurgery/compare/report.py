@@ -26,8 +26,17 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
     figure = next((row.figure for row in rows if row.seeds), FAILED)
     seeds = max((len(row.seeds) for row in rows), default=0)
     over = f"mean ± std over {seeds} seeds" if seeds > 1 else "one seed"
-    made = Table(title=f"{task}: test {figure}, {over}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    made.add_column("strategy", overflow="fold", min_width=min(20, max(map(len, [row.strategy for row in rows]), default=0)))
+    made = Table(
+        title=f"{task}: test {figure}, {over}",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
+    made.add_column(
+        "strategy",
+        overflow="fold",
+        min_width=min(20, max(map(len, [row.strategy for row in rows]), default=0)),
+    )
     for objective in objectives:
         down = " (lower is better)" if better.get(objective) == "lower" else ""
         made.add_column(objective + down, justify="right", no_wrap=not down)
@@ -41,7 +50,9 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
         conflict = "-" if row.conflict_rate is None else f"{row.conflict_rate:.1f} %"
         cosine = "-" if row.mean_cosine is None else f"{row.mean_cosine:+.2f}"
         time = "-" if row.step_time is None else f"{row.step_time:.2f} x"
-        made.add_row(row.strategy, *cells, conflict, cosine, time, *([f"{row.lr:g}"] if tuned else []))
+        made.add_row(
+            row.strategy, *cells, conflict, cosine, time, *([f"{row.lr:g}"] if tuned else [])
+        )
     return made
 
 
@@ -67,9 +78,15 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
         f"step time: median of alternating training steps without inspection, relative to {BASELINE}.",
     ]
     if 1 < seeds < 5:
-        notes.append(f"± is the sample standard deviation over {seeds} seeds: differences of that size mean nothing yet.")
+        notes.append(
+            f"± is the sample standard deviation over {seeds} seeds: differences of that size mean nothing yet."
+        )
     shown = {row.strategy for rows in summary.values() for row in rows if row.seeds}
-    others = [f"{label} ({strategy.scale})" for label, strategy in plan.strategies.items() if strategy.scale in OTHER_SCALES and label in shown]
+    others = [
+        f"{label} ({strategy.scale})"
+        for label, strategy in plan.strategies.items()
+        if strategy.scale in OTHER_SCALES and label in shown
+    ]
     if others and len(plan.lrs) < 2:
         notes.append(
             f"scale: each strategy keeps its paper's; steps of {', '.join(others)} have another length than a sum's at the same learning rate, "
@@ -85,6 +102,8 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
             if len(row.seeds) < seeds:
                 notes.append(f"{task}, {row.strategy}: {len(row.seeds)} of {seeds} seeds.")
             if row.at_chance:
-                notes.append(f"! {task}, {row.strategy}: no better than guessing in {', '.join(row.at_chance)}.")
+                notes.append(
+                    f"! {task}, {row.strategy}: no better than guessing in {', '.join(row.at_chance)}."
+                )
             notes += [f"failed: {task}, {row.strategy}, {error}" for error in row.errors]
     return notes

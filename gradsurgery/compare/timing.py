@@ -16,7 +16,14 @@ WARM_UP = 3
 ROUNDS = 24
 
 
-def step_times(problem: Problem, strategies: Mapping[str, Strategy], *, lr: float, batch: int, on_round: Callable[[], None]) -> dict[str, dict[str, Any]]:
+def step_times(
+    problem: Problem,
+    strategies: Mapping[str, Strategy],
+    *,
+    lr: float,
+    batch: int,
+    on_round: Callable[[], None],
+) -> dict[str, dict[str, Any]]:
     """Median seconds of a training step (forward, losses, surgery, optimizer) per strategy; nothing is inspected.
 
     Args:
@@ -36,9 +43,17 @@ def step_times(problem: Problem, strategies: Mapping[str, Strategy], *, lr: floa
         for label, strategy in strategies.items():
             torch.manual_seed(0)
             model = problem.model()
-            loops[label] = model, problem.optimizer(model.parameters(), lr), Surgery(strategy, model)
-        for turn, examples in zip(range(WARM_UP + ROUNDS), batches(problem.train, batch, 0), strict=False):
-            for label in random.Random(turn).sample(sorted(loops), len(loops)):  # another order each round
+            loops[label] = (
+                model,
+                problem.optimizer(model.parameters(), lr),
+                Surgery(strategy, model),
+            )
+        for turn, examples in zip(
+            range(WARM_UP + ROUNDS), batches(problem.train, batch, 0), strict=False
+        ):
+            for label in random.Random(turn).sample(
+                sorted(loops), len(loops)
+            ):  # another order each round
                 model, optimizer, surgery = loops[label]
                 begin = time.perf_counter()
                 try:
@@ -53,7 +68,10 @@ def step_times(problem: Problem, strategies: Mapping[str, Strategy], *, lr: floa
                 if turn >= WARM_UP:
                     times[label].append(time.perf_counter() - begin)
             on_round()
-    return {label: {"error": errors[label]} if label in errors else _quartiles(times[label]) for label in strategies}
+    return {
+        label: {"error": errors[label]} if label in errors else _quartiles(times[label])
+        for label in strategies
+    }
 
 
 def _quartiles(seconds: list[float]) -> dict[str, Any]:

@@ -100,7 +100,9 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str, names: Collection[str] = ()) -> dict[str, float]:
+def evaluate(
+    problem: Problem, model: nn.Module, examples: Batch, part: str, names: Collection[str] = ()
+) -> dict[str, float]:
     """The metrics over all examples, in one call.
 
     Where the task says how many at once, as a mean over parts. The model is left in training mode.
@@ -130,10 +132,14 @@ def evaluate(problem: Problem, model: nn.Module, examples: Batch, part: str, nam
 
 def _check_names(figures: Any, before: Collection[str], part: str) -> None:
     if not isinstance(figures, Mapping) or not figures:
-        raise InputError(f"metrics gave {figures!r} on the {part} data: return a figure by name for every objective.")
+        raise InputError(
+            f"metrics gave {figures!r} on the {part} data: return a figure by name for every objective."
+        )
     if before and set(figures) != set(before):
         now, then = (", ".join(map(repr, names)) for names in (figures, before))
-        raise InputError(f"metrics gave the figures of {now} on the {part} data, and of {then} before: return the same names in every call.")
+        raise InputError(
+            f"metrics gave the figures of {now} on the {part} data, and of {then} before: return the same names in every call."
+        )
 
 
 def _total(problem: Problem, model: nn.Module) -> float | None:

@@ -23,13 +23,29 @@ def overview(strategies: Iterable[Strategy]) -> "Table":
         from rich.table import Table
         from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, leading=1)
-    for heading, width in (("name", 12), ("inputs", 12), ("acts on", 6), ("scale", 6), ("claims", 24)):
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, leading=1
+    )
+    for heading, width in (
+        ("name", 12),
+        ("inputs", 12),
+        ("acts on", 6),
+        ("scale", 6),
+        ("claims", 24),
+    ):
         table.add_column(heading, width=width)
     table.add_column("paper", max_width=40, overflow="fold")
     for strategy in strategies:
-        claims = dict.fromkeys(f"{_bare(claim)}*" if claim.condition else str(claim) for claim in strategy.claims)
-        cells = ("\n".join(_declared(strategy)), strategy.acts_on, strategy.scale, "\n".join(claims), strategy.paper.replace("arXiv:", ""))
+        claims = dict.fromkeys(
+            f"{_bare(claim)}*" if claim.condition else str(claim) for claim in strategy.claims
+        )
+        cells = (
+            "\n".join(_declared(strategy)),
+            strategy.acts_on,
+            strategy.scale,
+            "\n".join(claims),
+            strategy.paper.replace("arXiv:", ""),
+        )
         table.add_row(Text(strategy.name, style="bold"), *map(Text, cells))
     return table
 
@@ -45,7 +61,11 @@ def _declared(strategy: Strategy) -> list[str]:
 
 
 def _declared_inputs(strategy: Strategy) -> list[str]:
-    return [n for n, p in inspect.signature(strategy.function).parameters.items() if p.kind is not p.KEYWORD_ONLY]
+    return [
+        n
+        for n, p in inspect.signature(strategy.function).parameters.items()
+        if p.kind is not p.KEYWORD_ONLY
+    ]
 
 
 def _bare(claim: object) -> str:
@@ -56,7 +76,10 @@ def describe(strategy: Strategy, width: int = 80) -> str:
     """One strategy in full, as text of at most `width` columns: facts, docstring, options with their defaults."""
     facts = {
         "inputs": ", ".join(_declared(strategy)),
-        "acts on": {"group": "each parameter group", "losses": "the losses: one weighted backward pass"}[strategy.acts_on],
+        "acts on": {
+            "group": "each parameter group",
+            "losses": "the losses: one weighted backward pass",
+        }[strategy.acts_on],
         "scale": strategy.scale,
         "paper": strategy.paper,
         "claims": "\n".join(map(str, strategy.claims)) or "none",
@@ -68,7 +91,13 @@ def describe(strategy: Strategy, width: int = 80) -> str:
     lines = [strategy.name, "=" * len(strategy.name), ""]
     for label, value in facts.items():
         for i, part in enumerate(value.split("\n")):
-            lines += textwrap.wrap(part, width, initial_indent=f"{label if i == 0 else '':<10}", subsequent_indent=" " * 10, break_on_hyphens=False)
+            lines += textwrap.wrap(
+                part,
+                width,
+                initial_indent=f"{label if i == 0 else '':<10}",
+                subsequent_indent=" " * 10,
+                break_on_hyphens=False,
+            )
     lines += ["", *_reflowed(_without_args(strategy.description), width)]
     explained = explanations(strategy.description)
     if strategy.defaults:
@@ -76,8 +105,19 @@ def describe(strategy: Strategy, width: int = 80) -> str:
         for name, default in strategy.defaults.items():
             shown = "required" if default is inspect.Parameter.empty else f"default {default!r}"
             kind = _kind(strategy, name)
-            lines += textwrap.wrap(f"{name} ({kind + '; ' if kind else ''}{shown})", width, initial_indent="  ", subsequent_indent="      ")
-            lines += textwrap.wrap(explained.get(name, ""), width, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
+            lines += textwrap.wrap(
+                f"{name} ({kind + '; ' if kind else ''}{shown})",
+                width,
+                initial_indent="  ",
+                subsequent_indent="      ",
+            )
+            lines += textwrap.wrap(
+                explained.get(name, ""),
+                width,
+                initial_indent="      ",
+                subsequent_indent="      ",
+                break_on_hyphens=False,
+            )
     return "\n".join(lines)
 
 
@@ -120,7 +160,13 @@ def _reflowed(text: str, width: int) -> list[str]:
         if paragraph.startswith("\0"):
             lines.append(indent + paragraph[1:])
         else:
-            lines += textwrap.wrap(paragraph, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False) or [""]
+            lines += textwrap.wrap(
+                paragraph,
+                width,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+            ) or [""]
     return lines
 
 

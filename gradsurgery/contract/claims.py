@@ -43,10 +43,16 @@ class Claim:
         if self.predicate is None:
             return True
         case = {"n": n, "rank": rank, "options": options}
-        return bool(self.predicate(**{name: case[name] for name in inspect.signature(self.predicate).parameters}))
+        return bool(
+            self.predicate(
+                **{name: case[name] for name in inspect.signature(self.predicate).parameters}
+            )
+        )
 
     def __str__(self) -> str:
-        degree = self.formula or ("" if self.degree is None or callable(self.degree) else f"{self.degree:g}")
+        degree = self.formula or (
+            "" if self.degree is None or callable(self.degree) else f"{self.degree:g}"
+        )
         text = f"{self.name}({degree})" if degree else self.name
         return f"{text} when {self.condition}" if self.condition else text
 
@@ -66,7 +72,9 @@ def homogeneous(degree: float | Callable[[Mapping[str, Any]], float], formula: s
     return Claim("homogeneous", degree=degree, formula=formula or ("k" if callable(degree) else ""))
 
 
-def when(condition: str, predicate: Callable[..., bool], *claims: "str | Claim") -> tuple[Claim, ...]:
+def when(
+    condition: str, predicate: Callable[..., bool], *claims: "str | Claim"
+) -> tuple[Claim, ...]:
     """Claims that hold under a condition.
 
     Args:
@@ -81,10 +89,16 @@ def when(condition: str, predicate: Callable[..., bool], *claims: "str | Claim")
     """
     unknown = [p for p in inspect.signature(predicate).parameters if p not in CASE]
     if unknown:
-        raise StrategyError(f"when({condition!r}): the predicate takes {', '.join(CASE)}; got {', '.join(unknown)}.")
+        raise StrategyError(
+            f"when({condition!r}): the predicate takes {', '.join(CASE)}; got {', '.join(unknown)}."
+        )
     if not claims:
-        raise StrategyError(f"when({condition!r}): name the claims that hold then, as in when({condition!r}, predicate, 'strict').")
-    return tuple(replace(claim, condition=condition, predicate=predicate) for claim in as_claims(claims))
+        raise StrategyError(
+            f"when({condition!r}): name the claims that hold then, as in when({condition!r}, predicate, 'strict')."
+        )
+    return tuple(
+        replace(claim, condition=condition, predicate=predicate) for claim in as_claims(claims)
+    )
 
 
 def forwarded(condition: str, base: Callable[[Mapping[str, Any]], Any]) -> tuple[Claim, ...]:
@@ -98,17 +112,27 @@ def forwarded(condition: str, base: Callable[[Mapping[str, Any]], Any]) -> tuple
     def made_by(name: str) -> Callable[..., bool]:
         def predicate(n: int, rank: int, options: Mapping[str, Any]) -> bool:
             wrapped = base(options)
-            return any(claim.name == name and claim.holds(n, rank, wrapped.options) for claim in wrapped.claims)
+            return any(
+                claim.name == name and claim.holds(n, rank, wrapped.options)
+                for claim in wrapped.claims
+            )
 
         return predicate
 
     def degree(options: Mapping[str, Any]) -> float:
         wrapped = base(options)
-        found = [c.degree_under(wrapped.options) for c in wrapped.claims if c.name == "homogeneous" and c.holds(2, 2, wrapped.options)]
+        found = [
+            c.degree_under(wrapped.options)
+            for c in wrapped.claims
+            if c.name == "homogeneous" and c.holds(2, 2, wrapped.options)
+        ]
         return float(found[0] or 0.0) if found else 0.0
 
     plain = [name for name in NAMES if name != "homogeneous"]
-    return tuple(replace(claim, condition=condition, predicate=made_by(claim.name)) for claim in (*map(Claim, plain), homogeneous(degree, "as wrapped")))
+    return tuple(
+        replace(claim, condition=condition, predicate=made_by(claim.name))
+        for claim in (*map(Claim, plain), homogeneous(degree, "as wrapped"))
+    )
 
 
 def as_claims(claims: "tuple[str | Claim | tuple[Claim, ...], ...]") -> tuple[Claim, ...]:
@@ -119,10 +143,14 @@ def as_claims(claims: "tuple[str | Claim | tuple[Claim, ...], ...]") -> tuple[Cl
             found.extend(claim)
         elif isinstance(claim, Claim):
             found.append(claim)
-        elif isinstance(claim, str) and (written := re.fullmatch(r"homogeneous\((-?\d+(?:\.\d+)?)\)", claim)):
+        elif isinstance(claim, str) and (
+            written := re.fullmatch(r"homogeneous\((-?\d+(?:\.\d+)?)\)", claim)
+        ):
             found.append(homogeneous(float(written[1])))
         elif claim == "homogeneous":
-            raise StrategyError('claim "homogeneous" needs its degree k, as in "homogeneous(1)" or gradsurgery.homogeneous(1): J → sJ gives d → sᵏd.')
+            raise StrategyError(
+                'claim "homogeneous" needs its degree k, as in "homogeneous(1)" or gradsurgery.homogeneous(1): J → sJ gives d → sᵏd.'
+            )
         elif claim in NAMES:
             found.append(Claim(claim))
         else:

@@ -93,7 +93,9 @@ class Strategy:
     @cached_property
     def required(self) -> tuple[str, ...]:
         """The options that have no default."""
-        return tuple(n for n, default in self.defaults.items() if default is inspect.Parameter.empty)
+        return tuple(
+            n for n, default in self.defaults.items() if default is inspect.Parameter.empty
+        )
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -103,14 +105,20 @@ class Strategy:
             return named
         wanted = frozenset(self.narrow(dict(self.options)))
         if not wanted <= named:
-            raise StrategyError(f"strategy {self.name!r}: `inputs` named {sorted(wanted - named)}, which its signature does not have.")
+            raise StrategyError(
+                f"strategy {self.name!r}: `inputs` named {sorted(wanted - named)}, which its signature does not have."
+            )
         return wanted
 
     @cached_property
     def _absent(self) -> list[str]:
         """Inputs narrowed away that have no default."""
         empty = inspect.Parameter.empty
-        return [n for n, p in self._signature.items() if n not in self.inputs and p.kind is not p.KEYWORD_ONLY and p.default is empty]
+        return [
+            n
+            for n, p in self._signature.items()
+            if n not in self.inputs and p.kind is not p.KEYWORD_ONLY and p.default is empty
+        ]
 
     @cached_property
     def needs_gradients(self) -> bool:
@@ -120,7 +128,11 @@ class Strategy:
     @cached_property
     def named_objectives(self) -> dict[str, str]:
         """The options that name an objective, with the name."""
-        return {name: value for name, value in self.options.items() if isinstance(value, str) and names_objective(self.annotations.get(name))}
+        return {
+            name: value
+            for name, value in self.options.items()
+            if isinstance(value, str) and names_objective(self.annotations.get(name))
+        }
 
     @property
     def shipped(self) -> bool:
@@ -136,11 +148,15 @@ class Strategy:
         """The same strategy with options changed; an unknown one is an error with the nearest match."""
         for name in options:
             if name not in self.defaults:
-                raise UnknownNameError(f"strategy {self.name!r}: " + one_of("option", name, self.defaults))
+                raise UnknownNameError(
+                    f"strategy {self.name!r}: " + one_of("option", name, self.defaults)
+                )
         bound = {**dict(self.given), **options}
         missing = [n for n in self.required if n not in bound]
         if missing:
-            raise StrategyError(f"strategy {self.name!r} needs the option {missing[0]!r}: get_strategy({self.name!r}, {missing[0]}=...).")
+            raise StrategyError(
+                f"strategy {self.name!r} needs the option {missing[0]!r}: get_strategy({self.name!r}, {missing[0]}=...)."
+            )
         for name, value in options.items():
             check_option(f"strategy {self.name!r}", name, value, self.annotations.get(name, Any))
         return replace(self, given=tuple(sorted(bound.items(), key=lambda i: i[0])))
@@ -155,27 +171,41 @@ class Strategy:
             if given.get(name) is not None:
                 arguments[name] = given[name]
             elif self._signature[name].default is inspect.Parameter.empty:
-                raise StrategyError(f"strategy {self.name!r} needs the input {name!r}, which is not given here: pass {name}=.")
+                raise StrategyError(
+                    f"strategy {self.name!r} needs the input {name!r}, which is not given here: pass {name}=."
+                )
         result = self.function(**arguments, **self.options)
         if "rows" in self.inputs:
             if not isinstance(result, Tensor) or result.shape != (given["rows"].shape[1],):
-                raise StrategyError(f"strategy {self.name!r} takes `rows`, so it returns a direction [d]; got {_shape(result)}.")
+                raise StrategyError(
+                    f"strategy {self.name!r} takes `rows`, so it returns a direction [d]; got {_shape(result)}."
+                )
             return Outcome(None, result)
-        gap, converged = (result.gap, result.converged) if isinstance(result, Solution) else (None, None)
+        gap, converged = (
+            (result.gap, result.converged) if isinstance(result, Solution) else (None, None)
+        )
         try:
-            weights = np.array(result.value if isinstance(result, Solution) else result, dtype=np.float64)
+            weights = np.array(
+                result.value if isinstance(result, Solution) else result, dtype=np.float64
+            )
             if result is None:
                 raise TypeError
         except (TypeError, ValueError) as error:
-            raise StrategyError(f"strategy {self.name!r} returned {type(result).__name__}; expected weights [{n}].") from error
+            raise StrategyError(
+                f"strategy {self.name!r} returned {type(result).__name__}; expected weights [{n}]."
+            ) from error
         if "cross" in self.inputs:
             shapes: list[tuple[int, ...]] = [(len(given["cross"]), n)]
         else:
             shapes = [(n,)] if blocks is None else [(n,), (blocks, n)]
         if weights.shape not in shapes:
-            raise StrategyError(f"strategy {self.name!r} returned weights of shape {list(weights.shape)}; expected {list(shapes[0])}.")
+            raise StrategyError(
+                f"strategy {self.name!r} returned weights of shape {list(weights.shape)}; expected {list(shapes[0])}."
+            )
         if not (math.isfinite(weights.sum()) or np.isfinite(weights).all()):
-            raise NonFiniteError(f"strategy {self.name!r} returned weights that are not finite: {weights.tolist()}.")
+            raise NonFiniteError(
+                f"strategy {self.name!r} returned weights that are not finite: {weights.tolist()}."
+            )
         return Outcome(weights, None, gap, converged)
 
     def weights(self, gram: Any, *, step: int = 0, **inputs: Any) -> Array:
@@ -190,15 +220,25 @@ class Strategy:
             StrategyError: when the strategy needs gradients, or an input that is missing.
         """
         if "rows" in self.inputs:
-            raise StrategyError(f"strategy {self.name!r} works on the gradients' coordinates: call it on the gradients.")
+            raise StrategyError(
+                f"strategy {self.name!r} works on the gradients' coordinates: call it on the gradients."
+            )
         single = getattr(gram, "dtype", None) in (torch.float32, np.dtype(np.float32))
-        array = as_gram(np.array(gram.detach().cpu().numpy() if isinstance(gram, Tensor) else gram, dtype=np.float64))
+        array = as_gram(
+            np.array(
+                gram.detach().cpu().numpy() if isinstance(gram, Tensor) else gram, dtype=np.float64
+            )
+        )
         inputs.setdefault("eps", 1e-6 if single else DEFAULT_EPS)
-        outcome = self._alone({"gram": array, "block_grams": array[None], **inputs}, len(array), step)
+        outcome = self._alone(
+            {"gram": array, "block_grams": array[None], **inputs}, len(array), step
+        )
         assert outcome.weights is not None
         return outcome.weights
 
-    def __call__(self, gradients: Sequence[Tensor] | Tensor, *, step: int = 0, **inputs: Any) -> Tensor:
+    def __call__(
+        self, gradients: Sequence[Tensor] | Tensor, *, step: int = 0, **inputs: Any
+    ) -> Tensor:
         """The direction [d] for n gradients, flattened: a list of [d] tensors, or one [n, d] tensor.
 
         Strategies that take `cross` are given m independent batches of them: a list of m such, or one [m, n, d] tensor.
@@ -217,14 +257,18 @@ class Strategy:
             parts = [_as_rows(part) for part in gradients]
             batches = len(parts)
             if any(len(part) != len(parts[0]) for part in parts):
-                raise InputError(f"gradients: every batch has the same objectives; got {[len(part) for part in parts]} gradients.")
+                raise InputError(
+                    f"gradients: every batch has the same objectives; got {[len(part) for part in parts]} gradients."
+                )
             rows = _as_rows([row for part in parts for row in part])
         else:
             rows = _as_rows(gradients)
         n = len(rows) // batches
         sizes = list(inputs.get("splits") or [len(rows[0])])
         if sum(sizes) != len(rows[0]):
-            raise InputError(f"splits: {sizes} do not sum to the {len(rows[0])} coordinates of the gradients.")
+            raise InputError(
+                f"splits: {sizes} do not sum to the {len(rows[0])} coordinates of the gradients."
+            )
         objectives = Objectives([torch.split(row, sizes) for row in rows], batches=batches)
         if isinstance(gradients, Tensor) and "rows" in self.inputs:
             objectives.take_rows(gradients.detach())
@@ -232,7 +276,9 @@ class Strategy:
         with without_autocast(rows[0].device):
             bad = [names[i % n] for i in objectives.not_finite()]
         if bad:
-            raise NonFiniteError(f"the gradient of objective {', '.join(map(repr, bad))} has NaN or inf entries, or its square overflows float64.")
+            raise NonFiniteError(
+                f"the gradient of objective {', '.join(map(repr, bad))} has NaN or inf entries, or its square overflows float64."
+            )
         with without_autocast(rows[0].device):
             given = gradient_inputs(self, objectives)
             outcome = self._alone({**given, **inputs}, n, step, objectives)
@@ -242,7 +288,9 @@ class Strategy:
             pieces = [piece for piece in objectives.combine(outcome.weights) if piece is not None]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def _alone(self, given: dict[str, Any], n: int, step: int, objectives: Objectives | None = None) -> Outcome:
+    def _alone(
+        self, given: dict[str, Any], n: int, step: int, objectives: Objectives | None = None
+    ) -> Outcome:
         """One call outside a training loop: default names, a generator, and the state adopted at the end."""
         for name in given:
             if name not in INPUTS:
@@ -259,7 +307,11 @@ class Strategy:
         for name in ("losses", "observed"):
             if given.get(name) is not None:
                 values = given[name]
-                values = [values[o] for o in given["objectives"]] if isinstance(values, Mapping) else values
+                values = (
+                    [values[o] for o in given["objectives"]]
+                    if isinstance(values, Mapping)
+                    else values
+                )
                 given[name] = np.array([float(x) for x in values])
                 if given[name].shape != (n,):
                     raise InputError(f"{name}: expected {n} numbers; got {len(given[name])}.")
@@ -267,10 +319,14 @@ class Strategy:
         state = given.get("state")
         if state is None:
             if "state" in self.inputs:
-                raise StrategyError(f"strategy {self.name!r} remembers between steps: pass state=gradsurgery.State(), the same one each time.")
+                raise StrategyError(
+                    f"strategy {self.name!r} remembers between steps: pass state=gradsurgery.State(), the same one each time."
+                )
             return self.solve(given, n, blocks)
         like = objectives.like if objectives is not None else ()
-        given["state"] = step_state = state.bind(given["objectives"], tuple(map(str, range(len(like)))), like)
+        given["state"] = step_state = state.bind(
+            given["objectives"], tuple(map(str, range(len(like)))), like
+        )
         outcome = self.solve(given, n, blocks)
         state.adopt(step_state)
         return outcome
@@ -307,20 +363,35 @@ def generator_for(seed: int, step: int, group: str, device: torch.device) -> tor
 
 def _as_rows(gradients: Sequence[Tensor] | Tensor) -> list[Tensor]:
     if isinstance(gradients, Tensor) and gradients.ndim != 2:
-        raise InputError(f"gradients: expected one [n, d] tensor or a list of [d] tensors; got a tensor of shape {list(gradients.shape)}.")
+        raise InputError(
+            f"gradients: expected one [n, d] tensor or a list of [d] tensors; got a tensor of shape {list(gradients.shape)}."
+        )
     rows = [g.detach() if isinstance(g, Tensor) else g for g in gradients]
     if not rows:
         raise InputError("gradients: at least one is needed; got none.")
     for i, row in enumerate(rows):
         if not isinstance(row, Tensor):
             raise InputError(f"gradients[{i}]: expected a tensor; got {type(row).__name__}.")
-        if row.ndim != 1 or row.shape != rows[0].shape or row.device != rows[0].device or row.dtype != rows[0].dtype:
-            raise InputError(f"gradients: expected [d] vectors alike in length, dtype and device; got {_shape(rows[0])} and {_shape(row)}.")
+        if (
+            row.ndim != 1
+            or row.shape != rows[0].shape
+            or row.device != rows[0].device
+            or row.dtype != rows[0].dtype
+        ):
+            raise InputError(
+                f"gradients: expected [d] vectors alike in length, dtype and device; got {_shape(rows[0])} and {_shape(row)}."
+            )
         if not row.is_floating_point() or row.layout != torch.strided:
-            raise InputError(f"gradients[{i}]: expected dense floating point numbers; got {row.dtype}, {row.layout}.")
+            raise InputError(
+                f"gradients[{i}]: expected dense floating point numbers; got {row.dtype}, {row.layout}."
+            )
     return rows
 
 
 def _shape(value: Any) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    return f"{type(value).__name__}" if shape is None else f"{dtype} {list(shape)} on {getattr(value, 'device', 'cpu')}"
+    return (
+        f"{type(value).__name__}"
+        if shape is None
+        else f"{dtype} {list(shape)} on {getattr(value, 'device', 'cpu')}"
+    )

@@ -43,7 +43,9 @@ def descend(
     slope = slope + weight_decay * value
     if optimizer == "sgd":
         return np.asarray(value - _bounded(lr * slope, longest))
-    first, second, count = (state.vector(f"{name}/{part}", 0.0) for part in ("first moment", "second moment", "steps"))
+    first, second, count = (
+        state.vector(f"{name}/{part}", 0.0) for part in ("first moment", "second moment", "steps")
+    )
     count += 1
     first[:] = BETAS[0] * first + (1 - BETAS[0]) * slope
     second[:] = BETAS[1] * second + (1 - BETAS[1]) * slope**2

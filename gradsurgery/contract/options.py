@@ -99,7 +99,12 @@ def check_option(where: str, option: str, value: Any, annotation: Any) -> None:
     """
     problem = _problem(value, annotation)
     if problem is not None:
-        literals = [str(v) for part in _parts(annotation) if get_origin(part) is Literal for v in get_args(part)]
+        literals = [
+            str(v)
+            for part in _parts(annotation)
+            if get_origin(part) is Literal
+            for v in get_args(part)
+        ]
         if literals and isinstance(value, str):
             raise StrategyError(f"{where}: " + one_of(option, value, literals))
         raise StrategyError(f"{where}: {option} is {problem}; got {value!r}.")
@@ -107,7 +112,10 @@ def check_option(where: str, option: str, value: Any, annotation: Any) -> None:
 
 def names_objective(annotation: Any) -> bool:
     """Whether an option is the name of an objective (`ObjectiveName`)."""
-    return any(get_origin(part) is Annotated and OBJECTIVE in get_args(part)[1:] for part in _parts(annotation))
+    return any(
+        get_origin(part) is Annotated and OBJECTIVE in get_args(part)[1:]
+        for part in _parts(annotation)
+    )
 
 
 def describe_annotation(annotation: Any) -> str:
@@ -134,7 +142,9 @@ def _words(annotation: Any) -> str:
         return "None"
     if annotation is Any:
         return "a number"
-    return {float: "a number", int: "a whole number", bool: "True or False", str: "a name"}.get(annotation, "")
+    return {float: "a number", int: "a whole number", bool: "True or False", str: "a name"}.get(
+        annotation, ""
+    )
 
 
 def _problem(value: Any, annotation: Any) -> str | None:
@@ -149,7 +159,10 @@ def _mismatch(value: Any, annotation: Any) -> str | None:
     """What the value should have been, or None where it is that (or nothing is known)."""
     origin = get_origin(annotation)
     if origin is Literal:
-        fits = any(value is known or (type(value) is type(known) and value == known) for known in get_args(annotation))
+        fits = any(
+            value is known or (type(value) is type(known) and value == known)
+            for known in get_args(annotation)
+        )
     elif origin is Annotated:
         base, *marks = get_args(annotation)
         ranges = [mark for mark in marks if isinstance(mark, (Range, PerObjective))]
@@ -159,7 +172,12 @@ def _mismatch(value: Any, annotation: Any) -> str | None:
     elif annotation is bool:
         fits = isinstance(value, bool)
     elif annotation in (int, float):
-        fits = isinstance(value, Real) and (annotation is float or isinstance(value, Integral)) and not isinstance(value, bool) and math.isfinite(value)
+        fits = (
+            isinstance(value, Real)
+            and (annotation is float or isinstance(value, Integral))
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        )
     elif annotation is str:
         fits = isinstance(value, str)
     else:
@@ -181,7 +199,9 @@ class ObjectiveNames(tuple[str, ...]):
         return ObjectiveNames, (tuple(self), self.every)
 
 
-def by_objective(what: str, values: Any, objectives: Sequence[str], default: float | None = None) -> NDArray[np.float64]:
+def by_objective(
+    what: str, values: Any, objectives: Sequence[str], default: float | None = None
+) -> NDArray[np.float64]:
     """Numbers [n] in the order of `objectives`: one for all, a dict by name, or a sequence in the order of the losses.
 
     When the losses were given as a sequence their names are their positions, so that a group which only some of them
@@ -191,18 +211,28 @@ def by_objective(what: str, values: Any, objectives: Sequence[str], default: flo
         if default is None:
             raise InputError(f"{what}: give one number per objective ({', '.join(objectives)}).")
         return np.full(len(objectives), float(default))
-    each = values.values() if isinstance(values, Mapping) else values if isinstance(values, list | tuple) else (values,)
+    each = (
+        values.values()
+        if isinstance(values, Mapping)
+        else values
+        if isinstance(values, list | tuple)
+        else (values,)
+    )
     if any(getattr(value, "requires_grad", False) for value in each):
         raise InputError(
             f"{what}: numbers are needed, and a tensor that requires grad would get no gradient from here. "
             "To learn a weight, multiply it into the loss: losses={'a': weight * loss, ...}; else give weight.detach()."
         )
-    if (isinstance(values, Real) and not isinstance(values, bool)) or getattr(values, "ndim", None) == 0:
+    if (isinstance(values, Real) and not isinstance(values, bool)) or getattr(
+        values, "ndim", None
+    ) == 0:
         numbers: list[Any] = [values] * len(objectives)
     elif isinstance(values, Mapping):
         missing = [o for o in objectives if o not in values]
         if missing and default is None:
-            raise InputError(f"{what}: nothing given for {', '.join(map(repr, missing))}; given: {', '.join(map(repr, values))}.")
+            raise InputError(
+                f"{what}: nothing given for {', '.join(map(repr, missing))}; given: {', '.join(map(repr, values))}."
+            )
         numbers = [values.get(o, default) for o in objectives]
     else:
         numbers = _in_order(what, values, objectives)
@@ -211,7 +241,9 @@ def by_objective(what: str, values: Any, objectives: Sequence[str], default: flo
     except (TypeError, ValueError) as error:
         raise InputError(f"{what}: expected numbers; got {numbers!r}.") from error
     if not np.isfinite(array).all():
-        raise InputError(f"{what}: expected finite numbers; got {dict(zip(objectives, array.tolist(), strict=True))}.")
+        raise InputError(
+            f"{what}: expected finite numbers; got {dict(zip(objectives, array.tolist(), strict=True))}."
+        )
     return array
 
 
@@ -221,15 +253,21 @@ def _in_order(what: str, values: Any, objectives: Sequence[str]) -> list[Any]:
     Where all losses of the step are known there is one number for each of them; elsewhere the names have to rise.
     """
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | set | frozenset):
-        raise InputError(f"{what}: expected a number, a dict by name, or numbers in the order of the losses; got {values!r}.")
+        raise InputError(
+            f"{what}: expected a number, a dict by name, or numbers in the order of the losses; got {values!r}."
+        )
     given = values.tolist() if hasattr(values, "tolist") else list(values)
     every = getattr(objectives, "every", None)
     if every is not None:
         fits = every == tuple(map(str, range(len(given))))
     else:
         places = [int(o) if o.isascii() and o.isdecimal() else -1 for o in objectives]
-        fits = list(map(str, places)) == list(objectives) and all(a < b for a, b in zip(places, [*places[1:], len(given)], strict=True))
+        fits = list(map(str, places)) == list(objectives) and all(
+            a < b for a, b in zip(places, [*places[1:], len(given)], strict=True)
+        )
     if not fits:
         names = ", ".join(map(repr, every or objectives))
-        raise InputError(f"{what}: {len(given)} numbers in order do not fit the objectives {names}; give a dict by name.")
+        raise InputError(
+            f"{what}: {len(given)} numbers in order do not fit the objectives {names}; give a dict by name."
+        )
     return [given[int(o)] for o in objectives]

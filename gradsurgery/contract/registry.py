@@ -13,7 +13,15 @@ import numpy as np
 from gradsurgery.contract.claims import Claim, as_claims, forwarded, homogeneous, when
 from gradsurgery.contract.definition import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
 from gradsurgery.contract.helpers import Optimizer, descend, warn_of_underflow
-from gradsurgery.contract.options import NON_NEGATIVE, POSITIVE, SHARE, ObjectiveName, PerObjective, Range, by_objective
+from gradsurgery.contract.options import (
+    NON_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    ObjectiveName,
+    PerObjective,
+    Range,
+    by_objective,
+)
 from gradsurgery.contract.plugins import load_plugins, turn
 from gradsurgery.contract.state import State
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
@@ -35,7 +43,9 @@ _registry: dict[str, Strategy] = {}
 _discovered = False  # set when all of them are there, and not before
 
 
-def positive_losses(where: str, losses: Array | None, objectives: Sequence[str] | None, above: float = 0.0) -> Array:
+def positive_losses(
+    where: str, losses: Array | None, objectives: Sequence[str] | None, above: float = 0.0
+) -> Array:
     """The losses, which a formula needs to be positive (or above a bound).
 
     Raises:
@@ -47,12 +57,18 @@ def positive_losses(where: str, losses: Array | None, objectives: Sequence[str] 
     if not (losses > above).all():
         i = int(np.argmin(losses > above))
         name = objectives[i] if objectives is not None else str(i)
-        raise InputError(f"{where} needs losses above {above:g}; {name!r} is {losses[i]:.4g}: leave it out of losses in that step.")
+        raise InputError(
+            f"{where} needs losses above {above:g}; {name!r} is {losses[i]:.4g}: leave it out of losses in that step."
+        )
     return losses
 
 
 def modality_score(
-    name: str, scores: Mapping[str, float] | None, group: str, modality: Mapping[str, str] | None, positive: bool = True
+    name: str,
+    scores: Mapping[str, float] | None,
+    group: str,
+    modality: Mapping[str, str] | None,
+    positive: bool = True,
 ) -> tuple[float | None, list[float]]:
     """The score of a group's modality and those of the others; None where the group has no modality among the scores.
 
@@ -60,14 +76,22 @@ def modality_score(
         InputError: when there are no scores, fewer than two, or one that cannot be used, or when `modality` names one without a score.
     """
     if scores is None:
-        raise InputError(f"strategy {name!r} needs a score per modality: surgery.backward(losses, scores={{modality: number, ...}}).")
+        raise InputError(
+            f"strategy {name!r} needs a score per modality: surgery.backward(losses, scores={{modality: number, ...}})."
+        )
     numbers = dict(scores)
-    if len(numbers) < 2 or not all(np.isfinite(x) and (x > 0 or not positive) for x in numbers.values()):
-        raise InputError(f"strategy {name!r}: expected {'positive' if positive else 'finite'} scores of two or more modalities; got {numbers}.")
+    if len(numbers) < 2 or not all(
+        np.isfinite(x) and (x > 0 or not positive) for x in numbers.values()
+    ):
+        raise InputError(
+            f"strategy {name!r}: expected {'positive' if positive else 'finite'} scores of two or more modalities; got {numbers}."
+        )
     own = (modality or {}).get(group, group)
     if own not in numbers:
         if group in (modality or {}):
-            raise InputError(f"strategy {name!r}: group {group!r} has the " + one_of("modality", own, numbers))
+            raise InputError(
+                f"strategy {name!r}: group {group!r} has the " + one_of("modality", own, numbers)
+            )
         return None, []
     return numbers[own], [value for key, value in numbers.items() if key != own]
 
@@ -148,21 +172,30 @@ def strategy(
         )
         for variant in new.variants:
             if unknown := [option for option in variant if option not in new.defaults]:
-                raise StrategyError(f"strategy {name!r}: its variants name an " + one_of("option", unknown[0], new.defaults))
+                raise StrategyError(
+                    f"strategy {name!r}: its variants name an "
+                    + one_of("option", unknown[0], new.defaults)
+                )
         _add(new)
         return function
 
     return register
 
 
-def _checked(name: str, function: Callable[..., Any], scale: str, claims: Sequence[Any], acts_on: str) -> tuple[Claim, ...]:
+def _checked(
+    name: str, function: Callable[..., Any], scale: str, claims: Sequence[Any], acts_on: str
+) -> tuple[Claim, ...]:
     where = f"strategy {name!r}: "
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise StrategyError(f"{where}its parameters are a contract, so *args and **kwargs are not allowed.")
+            raise StrategyError(
+                f"{where}its parameters are a contract, so *args and **kwargs are not allowed."
+            )
         if parameter.kind is parameter.KEYWORD_ONLY:
             if parameter.name in RESERVED:
-                raise StrategyError(f"{where}the option {parameter.name!r} is named like an argument of Surgery or an input; choose another name.")
+                raise StrategyError(
+                    f"{where}the option {parameter.name!r} is named like an argument of Surgery or an input; choose another name."
+                )
         elif parameter.name not in INPUTS:
             raise StrategyError(where + one_of("input", parameter.name, INPUTS))
     if scale not in SCALES:
@@ -170,7 +203,9 @@ def _checked(name: str, function: Callable[..., Any], scale: str, claims: Sequen
     if acts_on not in ("group", "losses"):
         raise StrategyError(where + one_of("acts_on", acts_on, ("group", "losses")))
     if acts_on == "losses" and FROM_GRADIENTS & set(inspect.signature(function).parameters):
-        raise StrategyError(f"{where}it acts on losses, so it cannot take inputs made of gradients.")
+        raise StrategyError(
+            f"{where}it acts on losses, so it cannot take inputs made of gradients."
+        )
     try:
         return as_claims(tuple(claims))
     except StrategyError as error:
@@ -184,7 +219,9 @@ def _add(new: Strategy) -> None:
         _discover(besides=new.function.__module__ or "")
     old = _registry.get(new.name)
     if old is not None and _home(old.function) != _home(new.function):
-        raise StrategyError(f"strategy {new.name!r} is already registered by {_home(old.function)}: choose another name.")
+        raise StrategyError(
+            f"strategy {new.name!r} is already registered by {_home(old.function)}: choose another name."
+        )
     _registry[new.name] = new
 
 
@@ -215,7 +252,9 @@ def of_function(function: Callable[..., Any]) -> Strategy | None:
     _discover()
     found = [s for s in list(_registry.values()) if s.function is function]
     if len(found) > 1:
-        raise InputError(f"this function is registered as {', '.join(repr(s.name) for s in found)}: give one of the names.")
+        raise InputError(
+            f"this function is registered as {', '.join(repr(s.name) for s in found)}: give one of the names."
+        )
     return found[0] if found else None
 
 
@@ -261,24 +300,34 @@ def read_call(text: str) -> tuple[str, dict[str, Any]]:
     """
     match = re.fullmatch(r"\s*([^()\s]*)\s*(?:\((.*)\))?\s*", text, re.S)
     if match is None:
-        raise StrategyError(f"strategy {text!r}: write a name, or a name with options as in cagrad(c=1.0).")
+        raise StrategyError(
+            f"strategy {text!r}: write a name, or a name with options as in cagrad(c=1.0)."
+        )
     try:
         call = ast.parse(f"f({match[2] or ''})", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise SyntaxError("brackets that end before the text does")
         if call.args or any(k.arg is None for k in call.keywords):
-            raise StrategyError(f"strategy {text!r}: every option is given by name, as in cagrad(c=1.0).")
+            raise StrategyError(
+                f"strategy {text!r}: every option is given by name, as in cagrad(c=1.0)."
+            )
         options = {}
         for keyword in call.keywords:
             if keyword.arg in options:
-                raise StrategyError(f"strategy {text!r}: the option {keyword.arg!r} is given twice.")
+                raise StrategyError(
+                    f"strategy {text!r}: the option {keyword.arg!r} is given twice."
+                )
             try:
                 options[str(keyword.arg)] = ast.literal_eval(keyword.value)
             except (ValueError, TypeError) as error:
                 value = ast.unparse(keyword.value)
-                raise StrategyError(f"strategy {text!r}: {value} is no value; write a number or a quoted string, {keyword.arg}={value!r}.") from error
+                raise StrategyError(
+                    f"strategy {text!r}: {value} is no value; write a number or a quoted string, {keyword.arg}={value!r}."
+                ) from error
     except SyntaxError as error:
-        raise StrategyError(f"strategy {text!r}: {match[2]!r} are not options; write name=value, separated by commas.") from error
+        raise StrategyError(
+            f"strategy {text!r}: {match[2]!r} are not options; write name=value, separated by commas."
+        ) from error
     return match[1], options
 
 

@@ -28,7 +28,10 @@ class _Kept(NamedTuple):
         if other is None or (other.objectives == self.objectives and self.seen is None):
             return self
         objectives = tuple(dict.fromkeys(self.objectives + other.objectives))
-        values, seen = np.zeros((len(objectives),) * ndim), np.zeros((len(objectives),) * ndim, dtype=np.bool_)
+        values, seen = (
+            np.zeros((len(objectives),) * ndim),
+            np.zeros((len(objectives),) * ndim, dtype=np.bool_),
+        )
         for kept in (other, self):
             places = np.ix_(*[[objectives.index(o) for o in kept.objectives]] * ndim)
             known = np.ones(kept.values.shape, dtype=np.bool_) if kept.seen is None else kept.seen
@@ -42,12 +45,22 @@ class _Kept(NamedTuple):
         if len(places) == len(self.objectives):
             return self
         index = np.ix_(*[places] * self.values.ndim)
-        return _Kept(tuple(self.objectives[i] for i in places), self.values[index], None if self.seen is None else self.seen[index])
+        return _Kept(
+            tuple(self.objectives[i] for i in places),
+            self.values[index],
+            None if self.seen is None else self.seen[index],
+        )
 
     def entries(self) -> Iterable[tuple[tuple[str, ...], float]]:
         """(key, value), with an objective in the key for each dimension."""
-        for key, at in zip(product(self.objectives, repeat=self.values.ndim), np.ndindex(self.values.shape), strict=True):
-            if (self.seen is None or self.seen[at]) and not np.isnan(self.values[at]):  # NaN: no number yet
+        for key, at in zip(
+            product(self.objectives, repeat=self.values.ndim),
+            np.ndindex(self.values.shape),
+            strict=True,
+        ):
+            if (self.seen is None or self.seen[at]) and not np.isnan(
+                self.values[at]
+            ):  # NaN: no number yet
                 yield key, float(self.values[at])
 
     def at(self, objectives: tuple[str, ...], init: Any) -> Array:
@@ -55,7 +68,9 @@ class _Kept(NamedTuple):
         if self.objectives == objectives and self.seen is None:
             return self.values.copy()
         known = self.over(_Kept(objectives, _filled(objectives, self.values.ndim, init)))
-        return known.values[np.ix_(*[[known.objectives.index(o) for o in objectives]] * self.values.ndim)]
+        return known.values[
+            np.ix_(*[[known.objectives.index(o) for o in objectives]] * self.values.ndim)
+        ]
 
 
 class State:
@@ -76,7 +91,9 @@ class State:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[str, int], _Kept] = {}  # by name and kind: one number, [n] or [n, n]
+        self._numbers: dict[
+            tuple[str, int], _Kept
+        ] = {}  # by name and kind: one number, [n] or [n, n]
         self._tensors: dict[str, dict[tuple[str, str], Tensor]] = {}
         self._objectives: tuple[str, ...] | None = None
         self._parameters: tuple[str, ...] = ()
@@ -84,10 +101,16 @@ class State:
         self._arrays: dict[str, Array] = {}
         self._rows: dict[str, Tensor] = {}
 
-    def bind(self, objectives: Sequence[str], parameters: Sequence[str] = (), like: Sequence[Tensor] = ()) -> "State":
+    def bind(
+        self, objectives: Sequence[str], parameters: Sequence[str] = (), like: Sequence[Tensor] = ()
+    ) -> "State":
         """A working copy for one step, in this order of objectives and parameter tensors."""
         bound = self.copy()
-        bound._objectives, bound._parameters, bound._like = tuple(objectives), tuple(parameters), like
+        bound._objectives, bound._parameters, bound._like = (
+            tuple(objectives),
+            tuple(parameters),
+            like,
+        )
         return bound
 
     @property
@@ -111,7 +134,9 @@ class State:
         """[n, d] on the parameters' device, zeros for what is new; kept per objective and parameter tensor."""
         if name not in self._rows:
             if not self._like:
-                raise StrategyError(f"state.rows({name!r}): there are no parameter tensors here; call the strategy on gradients.")
+                raise StrategyError(
+                    f"state.rows({name!r}): there are no parameter tensors here; call the strategy on gradients."
+                )
             saved = self._tensors.get(name, {})
             for (_, p), tensor in saved.items():
                 for q, t in self._pieces():
@@ -121,7 +146,14 @@ class State:
                             "it belongs to another model (a Surgery made with parameters=model knows parameters by name)."
                         )
             rows = [
-                torch.cat([saved[o, p].reshape(-1).to(t) if (o, p) in saved else torch.zeros_like(t).reshape(-1) for p, t in self._pieces()])
+                torch.cat(
+                    [
+                        saved[o, p].reshape(-1).to(t)
+                        if (o, p) in saved
+                        else torch.zeros_like(t).reshape(-1)
+                        for p, t in self._pieces()
+                    ]
+                )
                 for o in self._order()
             ]
             self._rows[name] = torch.stack(rows)
@@ -133,10 +165,14 @@ class State:
         elif name in self._arrays:
             new = np.asarray(value, dtype=np.float64)
             if new.shape != self._arrays[name].shape:
-                raise StrategyError(f"state[{name!r}] has shape {self._arrays[name].shape}; got {new.shape}.")
+                raise StrategyError(
+                    f"state[{name!r}] has shape {self._arrays[name].shape}; got {new.shape}."
+                )
             self._arrays[name][...] = new
         else:
-            raise StrategyError(f"state[{name!r}]: read it first with vector, pairs, scalar or rows, which gives it its kind.")
+            raise StrategyError(
+                f"state[{name!r}]: read it first with vector, pairs, scalar or rows, which gives it its kind."
+            )
 
     def adopt(self, step: "State") -> None:
         """Keep what a working copy ended with."""
@@ -149,7 +185,9 @@ class State:
             new = {
                 (o, p): piece.reshape(t.shape).clone()
                 for o, row in zip(order, rows.detach(), strict=True)
-                for (p, t), piece in zip(step._pieces(), row.split([t.numel() for t in step._like]), strict=True)
+                for (p, t), piece in zip(
+                    step._pieces(), row.split([t.numel() for t in step._like]), strict=True
+                )
             }
             tensors[name] = {**tensors.get(name, {}), **new}
         self._numbers, self._tensors = numbers, tensors
@@ -159,20 +197,32 @@ class State:
         new = State()
         new._numbers = dict(self._numbers)
         keep = None if parameters is None else set(parameters)
-        new._tensors = {n: {k: t for k, t in v.items() if keep is None or k[1] in keep} for n, v in self._tensors.items()}
+        new._tensors = {
+            n: {k: t for k, t in v.items() if keep is None or k[1] in keep}
+            for n, v in self._tensors.items()
+        }
         return new
 
     def without(self, objectives: Collection[str]) -> "State":
         """A copy without anything of these objectives."""
         new = State()
         new._numbers = {key: kept.without(objectives) for key, kept in self._numbers.items()}
-        new._tensors = {n: {k: t for k, t in v.items() if k[0] not in objectives} for n, v in self._tensors.items()}
+        new._tensors = {
+            n: {k: t for k, t in v.items() if k[0] not in objectives}
+            for n, v in self._tensors.items()
+        }
         return new
 
     def absorb(self, other: "State") -> None:
         """Take from another state what this one does not have."""
-        self._numbers = {**other._numbers, **{name: kept.over(other._numbers.get(name)) for name, kept in self._numbers.items()}}
-        self._tensors = {n: {**other._tensors.get(n, {}), **self._tensors.get(n, {})} for n in {**other._tensors, **self._tensors}}
+        self._numbers = {
+            **other._numbers,
+            **{name: kept.over(other._numbers.get(name)) for name, kept in self._numbers.items()},
+        }
+        self._tensors = {
+            n: {**other._tensors.get(n, {}), **self._tensors.get(n, {})}
+            for n in {**other._tensors, **self._tensors}
+        }
 
     @property
     def has_rows(self) -> bool:
@@ -183,14 +233,24 @@ class State:
         """Tensors, strings, numbers and tuples only: it loads with `weights_only=True`."""
         return {
             "numbers": {
-                name: tuple(entry for (other, _), kept in self._numbers.items() if other == name for entry in kept.entries())
+                name: tuple(
+                    entry
+                    for (other, _), kept in self._numbers.items()
+                    if other == name
+                    for entry in kept.entries()
+                )
                 for name in dict.fromkeys(name for name, _ in self._numbers)
             },
-            "tensors": {name: tuple((key, value.clone()) for key, value in values.items()) for name, values in self._tensors.items()},
+            "tensors": {
+                name: tuple((key, value.clone()) for key, value in values.items())
+                for name, values in self._tensors.items()
+            },
         }
 
     @classmethod
-    def from_state_dict(cls, saved: Mapping[str, Any], whole: bool = False, finite: bool = False) -> "State":
+    def from_state_dict(
+        cls, saved: Mapping[str, Any], whole: bool = False, finite: bool = False
+    ) -> "State":
         """The inverse of `state_dict`.
 
         Args:
@@ -207,16 +267,29 @@ class State:
                 by_kind: dict[int, list[tuple[tuple[str, ...], float]]] = {}
                 for key, value in entries:
                     number = as_number(name, value, whole, finite)
-                    by_kind.setdefault(len(key), []).append((as_names(key), as_count(name, number) if finite else number))
-                new._numbers.update({(as_name(name), ndim): _loaded(ndim, found) for ndim, found in by_kind.items()})
+                    by_kind.setdefault(len(key), []).append(
+                        (as_names(key), as_count(name, number) if finite else number)
+                    )
+                new._numbers.update(
+                    {(as_name(name), ndim): _loaded(ndim, found) for ndim, found in by_kind.items()}
+                )
             for name, pieces in saved["tensors"].items():
                 kept = {(as_name(k[0]), as_name(k[1])): as_gradient(name, x) for k, x in pieces}
                 if len(kept) < len(pieces) or any(len(k) != 2 for k, _ in pieces):
-                    raise InputError(f"this is not a saved strategy state: the keys of {name!r} are not pairs that differ.")
+                    raise InputError(
+                        f"this is not a saved strategy state: the keys of {name!r} are not pairs that differ."
+                    )
                 new._tensors[as_name(name)] = kept
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            IndexError,
+            OverflowError,
+        ) as error:
             raise InputError(f"this is not a saved strategy state: {error!r}.") from error
         return new
 
@@ -229,12 +302,17 @@ class State:
     def renamed(self, names: Mapping[str, str]) -> "State":
         """A copy with the rows of parameters that have a new name here."""
         new = self.copy()
-        new._tensors = {n: {(o, names[p]): t for (o, p), t in kept.items() if p in names} for n, kept in self._tensors.items()}
+        new._tensors = {
+            n: {(o, names[p]): t for (o, p), t in kept.items() if p in names}
+            for n, kept in self._tensors.items()
+        }
         return new
 
     def _order(self) -> tuple[str, ...]:
         if self._objectives is None:
-            raise StrategyError("this State is not bound to a step; strategies get a bound one as their input `state`.")
+            raise StrategyError(
+                "this State is not bound to a step; strategies get a bound one as their input `state`."
+            )
         return self._objectives
 
     def _pieces(self) -> list[tuple[str, Tensor]]:
@@ -246,7 +324,9 @@ class State:
             raise StrategyError(f"state {name!r} was read as another kind before.")
         if name not in self._arrays:
             kept = self._numbers.get((name, ndim))
-            self._arrays[name] = _filled(order, ndim, init) if kept is None else kept.at(order, init)
+            self._arrays[name] = (
+                _filled(order, ndim, init) if kept is None else kept.at(order, init)
+            )
         return self._arrays[name]
 
 
@@ -257,7 +337,10 @@ def _filled(objectives: tuple[str, ...], ndim: int, init: Any) -> Array:
 def _loaded(ndim: int, entries: Sequence[tuple[tuple[str, ...], float]]) -> _Kept:
     """Numbers as they are saved: (key, value), with `ndim` objectives a key."""
     objectives = tuple(dict.fromkeys(o for key, _ in entries for o in key))
-    values, seen = np.zeros((len(objectives),) * ndim), np.zeros((len(objectives),) * ndim, dtype=np.bool_)
+    values, seen = (
+        np.zeros((len(objectives),) * ndim),
+        np.zeros((len(objectives),) * ndim, dtype=np.bool_),
+    )
     for key, value in entries:
         at = tuple(map(objectives.index, key))
         values[at], seen[at] = value, True

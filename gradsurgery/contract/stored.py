@@ -18,7 +18,9 @@ def as_name(saved: Any) -> str:
         InputError: for anything else.
     """
     if not isinstance(saved, str):
-        raise InputError(f"load_state_dict: expected what state_dict() returned; {saved!r} is no name.")
+        raise InputError(
+            f"load_state_dict: expected what state_dict() returned; {saved!r} is no name."
+        )
     return saved
 
 
@@ -29,7 +31,9 @@ def as_names(saved: Any) -> tuple[str, ...]:
         InputError: for anything else.
     """
     if not isinstance(saved, list | tuple):
-        raise InputError(f"load_state_dict: expected what state_dict() returned; {saved!r} are no names.")
+        raise InputError(
+            f"load_state_dict: expected what state_dict() returned; {saved!r} are no names."
+        )
     return tuple(map(as_name, saved))
 
 
@@ -45,7 +49,9 @@ def as_numbers(saved: Mapping[Any, Any]) -> dict[str, float]:
 def as_number(name: str, value: Any, whole: bool, finite: bool) -> float:
     """A saved number."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise InputError(f"this is not a saved strategy state: {name!r} has {value!r}, which is no number.")
+        raise InputError(
+            f"this is not a saved strategy state: {name!r} has {value!r}, which is no number."
+        )
     number = float(value)
     if (whole and np.isnan(number)) or (finite and np.isinf(number)):
         raise InputError(f"this is not a saved strategy state: {name!r} has {number}.")
@@ -60,8 +66,16 @@ def as_count(name: str, number: float) -> float:
 
 
 def as_gradient(name: str, saved: Any) -> Tensor:
-    if not isinstance(saved, Tensor) or not saved.is_floating_point() or saved.layout != torch.strided:
-        raise InputError(f"this is not a saved strategy state: {name!r} has {type(saved).__name__}, where it keeps dense tensors of real numbers.")
+    if (
+        not isinstance(saved, Tensor)
+        or not saved.is_floating_point()
+        or saved.layout != torch.strided
+    ):
+        raise InputError(
+            f"this is not a saved strategy state: {name!r} has {type(saved).__name__}, where it keeps dense tensors of real numbers."
+        )
     if not bool(torch.isfinite(saved).all()):
-        raise InputError(f"this is not a saved strategy state: {name!r} has a tensor with NaN or inf.")
+        raise InputError(
+            f"this is not a saved strategy state: {name!r} has a tensor with NaN or inf."
+        )
     return saved.detach().clone()

@@ -40,7 +40,13 @@ def spread(outcome: Outcome, places: Places, n: int) -> Outcome:
 
 
 def warn_if_stopped(
-    step: Step, strategy: Strategy, values: dict[str, float], group: Group, names: tuple[str, ...], objectives: Objectives, outcome: Outcome
+    step: Step,
+    strategy: Strategy,
+    values: dict[str, float],
+    group: Group,
+    names: tuple[str, ...],
+    objectives: Objectives,
+    outcome: Outcome,
 ) -> None:
     """Warn, once per Surgery, where a gradient of zero leaves no direction and others would.
 
@@ -60,7 +66,9 @@ def warn_if_stopped(
     if not stopped and remembers and "fresh" not in step.plan.told:
         step.plan.told.add("fresh")  # asked once
         fresh = replace(step, memory=replace(step.memory, states={}, waiting={}, step=0))
-        with contextlib.suppress(GradSurgeryError):  # a first step may refuse what this one does not
+        with contextlib.suppress(
+            GradSurgeryError
+        ):  # a first step may refuse what this one does not
             first, _ = solve(fresh, strategy, values, group, names, objectives)
             stopped = _is_none(first, objectives, least)
     if stopped:

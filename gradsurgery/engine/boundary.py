@@ -20,13 +20,22 @@ class Cut:
     trunk: list[Tensor]
     others: list[Tensor]
 
-    def through(self, directions: Mapping[str, Tensor], sums: Mapping[str, Tensor], retain_graph: bool) -> list[tuple[Tensor, Tensor]]:
+    def through(
+        self, directions: Mapping[str, Tensor], sums: Mapping[str, Tensor], retain_graph: bool
+    ) -> list[tuple[Tensor, Tensor]]:
         """The gradients behind the features: of `directions` for the trunk, of the plain `sums` for the others."""
         found = _pass(self.features, sums, self.others, True) if self.others else []
-        return found + (_pass(self.features, directions, self.trunk, retain_graph) if self.trunk else [])
+        return found + (
+            _pass(self.features, directions, self.trunk, retain_graph) if self.trunk else []
+        )
 
 
-def _pass(features: Mapping[str, Tensor], roots: Mapping[str, Tensor], wanted: Sequence[Tensor], retain_graph: bool) -> list[tuple[Tensor, Tensor]]:
+def _pass(
+    features: Mapping[str, Tensor],
+    roots: Mapping[str, Tensor],
+    wanted: Sequence[Tensor],
+    retain_graph: bool,
+) -> list[tuple[Tensor, Tensor]]:
     used = [name for name in features if name in roots]
     with several_passes():
         gradients = torch.autograd.grad(
@@ -44,7 +53,9 @@ class Cutting:
 
     def __init__(self, features: dict[str, Tensor]) -> None:
         self.features = features
-        self.places: dict[Output, int] = {(z.grad_fn, z.output_nr): i for i, z in enumerate(features.values())}
+        self.places: dict[Output, int] = {
+            (z.grad_fn, z.output_nr): i for i, z in enumerate(features.values())
+        }
 
     def behind(self, graph: Graph) -> tuple[dict[int, Tensor], bool]:
         """The leaves behind the features, by id, and whether a compiled region among them allows one backward pass only.
@@ -60,9 +71,13 @@ class Cutting:
                     f"{name[1:]} reaches no loss: give the tensor that the losses were computed from. (If torch.compile made one region of trunk and "
                     "heads, the features are an output of it beside the losses: compile the trunk and the heads apart.)"
                 )
-            found = walk([feature], [name], {place: j for place, j in self.places.items() if j != i})
+            found = walk(
+                [feature], [name], {place: j for place, j in self.places.items() if j != i}
+            )
             if found.cuts:
-                raise InputError(f"{name[1:]} depends on {list(self.features)[min(found.cuts)][1:]}: give features that do not depend on one another.")
+                raise InputError(
+                    f"{name[1:]} depends on {list(self.features)[min(found.cuts)][1:]}: give features that do not depend on one another."
+                )
             leaves.update((key, found.tensor(key)) for key in found.leaves)
             once = once or found.once
         return leaves, once
@@ -94,9 +109,13 @@ def parse_features(features: Any) -> dict[str, Tensor]:
     elif isinstance(features, Sequence) and not isinstance(features, str | bytes):
         named = {f".features[{i}]": z for i, z in enumerate(features)}
     else:
-        raise InputError(f"features: expected a tensor, or a sequence or dict of tensors; got {type(features).__name__}.")
+        raise InputError(
+            f"features: expected a tensor, or a sequence or dict of tensors; got {type(features).__name__}."
+        )
     if len(named) < len(features if isinstance(features, Mapping) else named):
-        raise InputError(f"features: two of them have the same name; got {', '.join(map(repr, features))}.")
+        raise InputError(
+            f"features: two of them have the same name; got {', '.join(map(repr, features))}."
+        )
     if not named:
         raise InputError("features: at least one tensor is needed; got none.")
     unique: dict[int, str] = {}
@@ -105,9 +124,13 @@ def parse_features(features: Any) -> dict[str, Tensor]:
         if not isinstance(z, Tensor):
             raise InputError(f"{name}: expected a tensor; got {type(z).__name__}.")
         if z.grad_fn is None:
-            raise InputError(f"{name} has no graph behind it (a leaf, or detached): give the tensor that the trunk computed.")
+            raise InputError(
+                f"{name} has no graph behind it (a leaf, or detached): give the tensor that the trunk computed."
+            )
         if not z.is_floating_point() or z.layout != torch.strided:
-            raise InputError(f"{name}: expected dense real floating point numbers; got {z.dtype}, {z.layout}.")
+            raise InputError(
+                f"{name}: expected dense real floating point numbers; got {z.dtype}, {z.layout}."
+            )
         if z._backward_hooks or z.retains_grad:
             raise InputError(
                 f"{name} has a hook or retain_grad(), which would act twice, at the end of the heads and at the beginning of the trunk: "

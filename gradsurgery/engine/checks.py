@@ -32,21 +32,34 @@ def values_later(losses: Losses) -> Callable[[], dict[str, float]]:
     """`values_of` for whoever asks: from copies, since losses may be changed in place, and without their graph."""
     plain = [loss.detach() for loss in losses.tensors]
     alike = all(loss.dtype == plain[0].dtype and loss.ndim == 0 for loss in plain)
-    copies = torch.stack(plain) if alike else torch.stack([loss.reshape(()).double() for loss in plain])
+    copies = (
+        torch.stack(plain) if alike else torch.stack([loss.reshape(()).double() for loss in plain])
+    )
     names, batches = losses.names, losses.batches
     return lambda: named_values(names, batches, copies.tolist())
 
 
-def check_finite(values: dict[str, float], squares: list[tuple[str, tuple[str, ...], Array]]) -> None:
+def check_finite(
+    values: dict[str, float], squares: list[tuple[str, tuple[str, ...], Array]]
+) -> None:
     """The losses, and per group the squared norm of each objective's gradient [n]."""
     for objective, value in values.items():
         if not math.isfinite(value):
             where = ", ".join(repr(g) for g, names, _ in squares if objective in names)
-            raise NonFiniteError(f"loss {objective!r} is {value}; it reaches the group {where}. Nothing was changed.")
-    bad = [(group, o) for group, names, found in squares for o, square in zip(names, found, strict=True) if not np.isfinite(square)]
+            raise NonFiniteError(
+                f"loss {objective!r} is {value}; it reaches the group {where}. Nothing was changed."
+            )
+    bad = [
+        (group, o)
+        for group, names, found in squares
+        for o, square in zip(names, found, strict=True)
+        if not np.isfinite(square)
+    ]
     if bad:
         text = "; ".join(f"objective {o!r} in group {group!r}" for group, o in bad)
-        raise NonFiniteError(f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed.")
+        raise NonFiniteError(
+            f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed."
+        )
 
 
 def read_finite(losses: Losses, gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
@@ -101,7 +114,11 @@ def suspects(bad: list[str], grouping: Grouping, losses: Losses) -> str:
     where = [g.name for g in grouping.groups if any(name in g.parameters for name in bad)]
     common = [o for o in losses.names if all(o in reached[name] for name in bad)]
     common = common or [o for o in losses.names if any(o in reached[name] for name in bad)]
-    one = f"objective {common[0]!r}" if len(common) == 1 else "one of the objectives " + ", ".join(map(repr, common))
+    one = (
+        f"objective {common[0]!r}"
+        if len(common) == 1
+        else "one of the objectives " + ", ".join(map(repr, common))
+    )
     return f"the gradient of {one} in group {', '.join(map(repr, where))} has NaN or inf. Nothing was changed."
 
 
@@ -113,7 +130,9 @@ def check_form(strategy: Strategy | None, losses: Losses) -> None:
     """
     if strategy is not None and ("cross" in strategy.inputs) != (losses.batches > 1):
         if losses.batches > 1:
-            raise StrategyError(f"strategy {strategy.name!r} takes the losses of one batch, a dict; got a list of {losses.batches} dicts.")
+            raise StrategyError(
+                f"strategy {strategy.name!r} takes the losses of one batch, a dict; got a list of {losses.batches} dicts."
+            )
         raise StrategyError(
             f"strategy {strategy.name!r} takes losses of independent batches: surgery.backward([losses_1, losses_2, losses_3]), one dict of all losses each."
         )
@@ -129,7 +148,9 @@ def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
         return
     if nearest(name, losses) is not None:
         raise InputError(f"{what}: " + one_of("objective", name, losses))
-    warn(f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is.")
+    warn(
+        f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is."
+    )
 
 
 def may_overflow(objectives: Objectives, outcome: Outcome) -> bool:
@@ -138,7 +159,10 @@ def may_overflow(objectives: Objectives, outcome: Outcome) -> bool:
         return True
     weights = np.reshape(outcome.weights, -1) if objectives.batches > 1 else outcome.weights
     size = objectives.bound(weights)
-    return not (size <= LEAST_RANGE or all(size <= torch.finfo(dtype).max / 2 for dtype in {t.dtype for t in objectives.like}))
+    return not (
+        size <= LEAST_RANGE
+        or all(size <= torch.finfo(dtype).max / 2 for dtype in {t.dtype for t in objectives.like})
+    )
 
 
 def check_directions(directions: Sequence[tuple[str, str, Tensor]]) -> None:
@@ -149,7 +173,9 @@ def check_directions(directions: Sequence[tuple[str, str, Tensor]]) -> None:
     """
     if odd := not_finite([d for _, _, d in directions]) if directions else []:
         strategy, group, _ = directions[odd[0]]
-        raise OutOfRangeError(f"the direction of strategy {strategy!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed.")
+        raise OutOfRangeError(
+            f"the direction of strategy {strategy!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed."
+        )
 
 
 def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterable[str]) -> None:
@@ -171,11 +197,15 @@ def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterab
         )
 
 
-def check_no_rows(strategy: Strategy, group: Group, features: Mapping[str, Tensor], state: State) -> None:
+def check_no_rows(
+    strategy: Strategy, group: Group, features: Mapping[str, Tensor], state: State
+) -> None:
     """Gradients at the features belong to the examples of one batch.
 
     Raises:
         InputError: for a strategy that keeps gradients from step to step.
     """
     if state.has_rows and not features.keys().isdisjoint(group.parameters):
-        raise InputError(f"features: strategy {strategy.name!r} keeps gradients between steps, and those at the features are of other examples each time.")
+        raise InputError(
+            f"features: strategy {strategy.name!r} keeps gradients between steps, and those at the features are of other examples each time."
+        )

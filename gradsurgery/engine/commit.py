@@ -66,7 +66,10 @@ def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes:
     calls: list[partial[Any]] = [partial(torch._foreach_add_, old, added)] if old else []
     if fresh:
         calls.append(partial(deque, map(SET_GRAD, parameters, fresh), 0))
-    calls += partial(vars(owner).update, attributes), partial(done.append, True)  # what cannot fail comes last
+    calls += (
+        partial(vars(owner).update, attributes),
+        partial(done.append, True),
+    )  # what cannot fail comes last
     try:
         at_once(calls)
     except BaseException:
@@ -76,8 +79,12 @@ def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes:
 
 
 def _check_takes(grad: Tensor, direction: Tensor) -> None:
-    if grad.layout == torch.strided and any(step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)):
-        raise InputError(f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first.")
+    if grad.layout == torch.strided and any(
+        step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)
+    ):
+        raise InputError(
+            f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first."
+        )
     fits = grad.device == direction.device and grad.shape == direction.shape
     if not fits or not _takes(grad, direction) or grad.is_inference():
         raise InputError(

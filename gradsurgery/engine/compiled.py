@@ -55,7 +55,11 @@ def allow_several_passes() -> None:
 
 def allows_one_pass(node: Any) -> bool:
     """Whether a compiled region was made for one backward pass: its buffers are then overwritten, whatever the setting is by now."""
-    return bool(getattr(getattr(getattr(node, "_forward_cls", None), "metadata", None), "bw_donated_idxs", None))
+    return bool(
+        getattr(
+            getattr(getattr(node, "_forward_cls", None), "metadata", None), "bw_donated_idxs", None
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -85,9 +89,13 @@ def several_passes() -> Iterator[None]:
             what = "keep the parameter in a wider dtype, and convert it in forward."
             raise InputError(f"torch cannot add gradients in float8: {what} ({error})") from error
         if "under selective activation checkpoint" in str(error):
-            raise InputError(ONE_RECOMPUTATION.format("a context_fn that selects what is recomputed")) from error
+            raise InputError(
+                ONE_RECOMPUTATION.format("a context_fn that selects what is recomputed")
+            ) from error
         raise
     except AttributeError as error:
-        if "_GeneratorContextManager" in str(error) and "'args'" in str(error):  # torch's own log of a recomputation, begun again
+        if "_GeneratorContextManager" in str(error) and "'args'" in str(
+            error
+        ):  # torch's own log of a recomputation, begun again
             raise InputError(ONE_RECOMPUTATION.format("debug=True")) from error
         raise

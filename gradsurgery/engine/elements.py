@@ -82,7 +82,9 @@ ALONE = {
 def shape_of(node: Any, output: int) -> tuple[int, ...] | None:
     """The shape of an output; None where it is not known, or too large to follow."""
     try:
-        found = node.variable.shape if hasattr(node, "variable") else node._input_metadata[output].shape
+        found = (
+            node.variable.shape if hasattr(node, "variable") else node._input_metadata[output].shape
+        )
         shape = tuple(map(int, found))
     except (AttributeError, IndexError, RuntimeError, TypeError):
         return None
@@ -100,8 +102,14 @@ def origins(node: Any, output: int, at: Positions) -> list[tuple[int, Positions]
     None if that cannot be told.
     """
     kind, shape = kind_of(node), shape_of(node, output)
-    edges = [(k, after, number) for k, (after, number) in enumerate(node.next_functions) if after is not None]
-    if shape is None or isinstance(node, torch._C._FunctionBase):  # one written in Python may have any name
+    edges = [
+        (k, after, number)
+        for k, (after, number) in enumerate(node.next_functions)
+        if after is not None
+    ]
+    if shape is None or isinstance(
+        node, torch._C._FunctionBase
+    ):  # one written in Python may have any name
         return None
     if kind in JOINING:
         return JOINING[kind](node, shape, at)
@@ -111,7 +119,10 @@ def origins(node: Any, output: int, at: Positions) -> list[tuple[int, Positions]
     known = [s for s in shapes if s is not None]
     try:
         if kind in ALONE:
-            return [(k, np.unique(np.broadcast_to(_table(s), shape).reshape(-1)[at])) for (k, _, _), s in zip(edges, known, strict=True)]
+            return [
+                (k, np.unique(np.broadcast_to(_table(s), shape).reshape(-1)[at]))
+                for (k, _, _), s in zip(edges, known, strict=True)
+            ]
         if len(known) != 1:
             return None
         if kind in IN_ORDER:
@@ -120,7 +131,11 @@ def origins(node: Any, output: int, at: Positions) -> list[tuple[int, Positions]
             return [(edges[0][0], _reduced(node, known[0], at))]
         if kind in MOVING:
             moved = MOVING[kind](node, _table(known[0]), output, shape)
-            return [(edges[0][0], np.unique(moved.reshape(-1)[at]))] if moved is not None and moved.size == math.prod(shape) else None
+            return (
+                [(edges[0][0], np.unique(moved.reshape(-1)[at]))]
+                if moved is not None and moved.size == math.prod(shape)
+                else None
+            )
     except (
         AttributeError,
         IndexError,
@@ -144,7 +159,10 @@ def _signed(number: int) -> int:
 def _kept(node: Any, name: str) -> Any:
     """Saved index tensors, on the host; where they were handed to hooks, nothing is read."""
     raw = getattr(node, f"_raw_saved_{name}", None)
-    if any(getattr(part, "unpack_hook", None) is not None for part in (raw if isinstance(raw, tuple | list) else (raw,))):
+    if any(
+        getattr(part, "unpack_hook", None) is not None
+        for part in (raw if isinstance(raw, tuple | list) else (raw,))
+    ):
         raise RuntimeError("not read")
     return getattr(node, f"_saved_{name}")
 
@@ -155,7 +173,10 @@ def _host(index: torch.Tensor) -> NDArray[Any]:
 
 def _reduced(node: Any, shape: tuple[int, ...], at: Positions) -> Positions:
     dims = getattr(node, "_saved_dim", None)
-    axes = tuple(_signed(d) % max(len(shape), 1) for d in ((dims,) if isinstance(dims, int) else dims or range(len(shape))))
+    axes = tuple(
+        _signed(d) % max(len(shape), 1)
+        for d in ((dims,) if isinstance(dims, int) else dims or range(len(shape)))
+    )
     left = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     return np.flatnonzero(np.isin(np.broadcast_to(_table(left), shape).reshape(-1), at))
 
@@ -167,18 +188,24 @@ def _split(node: Any, table: Positions, output: int, _: tuple[int, ...]) -> Posi
 
 def _split_sizes(node: Any, table: Positions, output: int, _: tuple[int, ...]) -> Positions:
     sizes = [int(size) for size in node._saved_split_sizes]
-    return np.take(table, range(sum(sizes[:output]), sum(sizes[: output + 1])), _signed(node._saved_dim))
+    return np.take(
+        table, range(sum(sizes[:output]), sum(sizes[: output + 1])), _signed(node._saved_dim)
+    )
 
 
 def _slice(node: Any, table: Positions, _: int, __: tuple[int, ...]) -> Positions:
-    start, end = (None if bound is None else _signed(bound) for bound in (node._saved_start, node._saved_end))
+    start, end = (
+        None if bound is None else _signed(bound) for bound in (node._saved_start, node._saved_end)
+    )
     where = [slice(None)] * table.ndim
     where[_signed(node._saved_dim)] = slice(start, end, node._saved_step)
     return table[tuple(where)]
 
 
 def _indexed(node: Any, table: Positions, _: int, __: tuple[int, ...]) -> Positions:
-    return table[tuple(slice(None) if index is None else _host(index) for index in _kept(node, "indices"))]
+    return table[
+        tuple(slice(None) if index is None else _host(index) for index in _kept(node, "indices"))
+    ]
 
 
 def _gathered(node: Any, table: Positions, _: int, __: tuple[int, ...]) -> Positions | None:
@@ -204,7 +231,9 @@ def _stacked(node: Any, shape: tuple[int, ...], at: Positions) -> list[tuple[int
     return [(int(k), np.unique(flat[parts == k])) for k in np.unique(parts)]
 
 
-def _concatenated(node: Any, shape: tuple[int, ...], at: Positions) -> list[tuple[int, Positions]] | None:
+def _concatenated(
+    node: Any, shape: tuple[int, ...], at: Positions
+) -> list[tuple[int, Positions]] | None:
     axis = _signed(node._saved_dim) % len(shape)
     sizes: list[int | None] = []
     for after, number in node.next_functions:
@@ -231,7 +260,9 @@ def _concatenated(node: Any, shape: tuple[int, ...], at: Positions) -> list[tupl
         found.append(
             (
                 int(k),
-                np.unique(np.ravel_multi_index(tuple(inner), (*shape[:axis], size, *shape[axis + 1 :]))),
+                np.unique(
+                    np.ravel_multi_index(tuple(inner), (*shape[:axis], size, *shape[axis + 1 :]))
+                ),
             )
         )
     return found
@@ -239,26 +270,36 @@ def _concatenated(node: Any, shape: tuple[int, ...], at: Positions) -> list[tupl
 
 Moved = Callable[[Any, Positions, int, tuple[int, ...]], Positions | None]
 MOVING: dict[str, Moved] = {
-    "Select": lambda node, table, _, __: np.take(table, _signed(node._saved_index), _signed(node._saved_dim)),
+    "Select": lambda node, table, _, __: np.take(
+        table, _signed(node._saved_index), _signed(node._saved_dim)
+    ),
     "Unbind": lambda node, table, output, _: np.take(table, output, _signed(node._saved_dim)),
     "Split": _split,
     "SplitWithSizes": _split_sizes,
     "Slice": _slice,
     "T": lambda node, table, _, __: table.T,
-    "Transpose": lambda node, table, _, __: table.swapaxes(_signed(node._saved_dim0), _signed(node._saved_dim1)),
+    "Transpose": lambda node, table, _, __: table.swapaxes(
+        _signed(node._saved_dim0), _signed(node._saved_dim1)
+    ),
     "Permute": lambda node, table, _, __: table.transpose([_signed(d) for d in node._saved_dims]),
     "Expand": lambda node, table, _, shape: np.broadcast_to(table, shape),
     "Repeat": lambda node, table, _, __: np.tile(table, tuple(map(int, node._saved_repeats))),
     "Flip": lambda node, table, _, __: np.flip(table, tuple(_signed(d) for d in node._saved_dims)),
     "Roll": _rolled,
-    "Diagonal": lambda node, table, _, __: np.diagonal(table, _signed(node._saved_offset), _signed(node._saved_dim1), _signed(node._saved_dim2)),
+    "Diagonal": lambda node, table, _, __: np.diagonal(
+        table, _signed(node._saved_offset), _signed(node._saved_dim1), _signed(node._saved_dim2)
+    ),
     "Index": _indexed,
-    "IndexSelect": lambda node, table, _, __: np.take(table, _host(_kept(node, "index")), _signed(node._saved_dim)),
+    "IndexSelect": lambda node, table, _, __: np.take(
+        table, _host(_kept(node, "index")), _signed(node._saved_dim)
+    ),
     "Gather": _gathered,
     "Take": lambda node, table, _, __: table.reshape(-1)[_host(_kept(node, "index"))],
     "MaskedSelect": _chosen,
 }
-JOINING: dict[str, Callable[[Any, tuple[int, ...], Positions], list[tuple[int, Positions]] | None]] = {"Stack": _stacked, "Cat": _concatenated}
+JOINING: dict[
+    str, Callable[[Any, tuple[int, ...], Positions], list[tuple[int, Positions]] | None]
+] = {"Stack": _stacked, "Cat": _concatenated}
 REDUCING = {"Sum", "Mean"}
 
 

@@ -49,7 +49,9 @@ def _version(grad: Tensor | None) -> int:
     return -1 if grad is None or grad.is_inference() else grad._version
 
 
-def _check(watched: Iterable[tuple[str, Tensor, Tensor | None, int]], error: BaseException | None) -> None:
+def _check(
+    watched: Iterable[tuple[str, Tensor, Tensor | None, int]], error: BaseException | None
+) -> None:
     filled, added = [], []
     for name, tensor, before, version in watched:
         if tensor.grad is not before:
@@ -60,7 +62,11 @@ def _check(watched: Iterable[tuple[str, Tensor, Tensor | None, int]], error: Bas
     if not filled and not added:
         return
     names = ", ".join(dict.fromkeys([*filled, *added]))
-    lost = f" What it added to the .grad of {', '.join(added)} cannot be undone: zero the gradients." if added else ""
+    lost = (
+        f" What it added to the .grad of {', '.join(added)} cannot be undone: zero the gradients."
+        if added
+        else ""
+    )
     raise InputError(
         f"a function in the losses' graph fills .grad within its own backward pass (a reversible block, a home-made checkpoint): "
         f"{names}. Gradients of single losses do not reach these parameters. Use torch.utils.checkpoint(..., use_reentrant=False), or have "

@@ -42,7 +42,9 @@ def without(memory: Memory, names: Collection[str]) -> Memory:
     )
 
 
-def _joined(states: Mapping[GroupKey, State], gone: frozenset[str], reach: Reach | None) -> dict[GroupKey, State]:
+def _joined(
+    states: Mapping[GroupKey, State], gone: frozenset[str], reach: Reach | None
+) -> dict[GroupKey, State]:
     def later(item: tuple[GroupKey, State]) -> bool:
         """Groups that these never reached go first: where two have a number, its number stays."""
         return isinstance(item[0], frozenset) and bool(item[0] & gone)

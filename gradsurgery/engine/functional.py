@@ -78,8 +78,18 @@ def backward(
     surgery._plan = replace(surgery._plan, once=True)
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name
-        raise StrategyError(f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) once and call surgery.backward(losses).")
-    return surgery.backward(losses, features=features, scaler=scaler, scores=scores, weights=weights, retain_graph=retain_graph, create_graph=create_graph)
+        raise StrategyError(
+            f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) once and call surgery.backward(losses)."
+        )
+    return surgery.backward(
+        losses,
+        features=features,
+        scaler=scaler,
+        scores=scores,
+        weights=weights,
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+    )
 
 
 @eager
@@ -104,7 +114,14 @@ def inspect(
     """
     _in_order(losses, "inspect(losses, model)")
     check_setting(process_group)
-    plan = Plan(None, Parameters(parameters), check=False, include_others=others == "sum", process_group=process_group, once=True)
+    plan = Plan(
+        None,
+        Parameters(parameters),
+        check=False,
+        include_others=others == "sum",
+        process_group=process_group,
+        once=True,
+    )
     return decide(plan, parse_losses(losses, weights), Memory(), Call(retain_graph=True)).record
 
 

@@ -11,7 +11,7 @@ from gradsurgery.engine import commit
 from gradsurgery.engine.checks import read_finite
 from gradsurgery.engine.compiled import ONE_PASS
 from gradsurgery.engine.converted import Kind, kind_of
-from gradsurgery.engine.groups import Reach, called
+from gradsurgery.engine.groups import Reach
 from gradsurgery.engine.lean import Formed, form, portions
 from gradsurgery.engine.losses import Losses, root_gradients
 from gradsurgery.engine.retained import drop_batched
@@ -19,7 +19,7 @@ from gradsurgery.engine.scene import Scene
 from gradsurgery.engine.source import gather, gather_batched
 from gradsurgery.engine.taps import Tap
 from gradsurgery.errors import InputError, NonFiniteError
-from gradsurgery.gradients.coordinates import entries, gradient_dtype, unusual
+from gradsurgery.gradients.coordinates import called, entries, gradient_dtype, unusual
 from gradsurgery.gradients.matrix import to_host
 
 
@@ -68,11 +68,23 @@ def harvest(
     if scene.once and sum(map(bool, scene.wanted)) > 1:
         raise InputError(ONE_PASS)
     if batched and scene.unsure:
-        raise InputError("method='batched': a region that torch.compile made cannot be batched; use method='gradients'.")
+        raise InputError(
+            "method='batched': a region that torch.compile made cannot be batched; use method='gradients'."
+        )
     taps = {} if taps is None else taps
     formed = form(losses, scene, scale, portions(scene, taps)) if lean else Formed()
-    wanted = [{name: t for name, t in found.items() if name not in formed.grams} for found in scene.wanted] if formed.grams else scene.wanted
-    roots, retain = root_gradients(losses, losses.weights.tolist(), scale), retain_graph or bool(formed.grams)
+    wanted = (
+        [
+            {name: t for name, t in found.items() if name not in formed.grams}
+            for found in scene.wanted
+        ]
+        if formed.grams
+        else scene.wanted
+    )
+    roots, retain = (
+        root_gradients(losses, losses.weights.tolist(), scale),
+        retain_graph or bool(formed.grams),
+    )
     if batched:
         try:
             gradients = gather_batched(losses.tensors, roots, wanted, retain)
@@ -110,12 +122,19 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
         return keep(new), [], []
     check_still_given("accumulate", before.scene, {**new.scene.trained, **new.scene.others})
     if (before.scale is None) != (new.scale is None):
-        raise InputError("accumulate: give the scaler for all micro-batches of a step, or for none.")
+        raise InputError(
+            "accumulate: give the scaler for all micro-batches of a step, or for none."
+        )
     weights = dict(zip(before.losses.names, before.losses.weights.tolist(), strict=True))
     for name, weight in zip(new.losses.names, new.losses.weights.tolist(), strict=True):
         if weights.setdefault(name, weight) != weight:
-            raise InputError(f"accumulate: the weight of loss {name!r} was {weights[name]} and is {weight} now; it is one number a step.")
-    names = (*before.losses.names, *(name for name in new.losses.names if name not in before.losses.names))
+            raise InputError(
+                f"accumulate: the weight of loss {name!r} was {weights[name]} and is {weight} now; it is one number a step."
+            )
+    names = (
+        *before.losses.names,
+        *(name for name in new.losses.names if name not in before.losses.names),
+    )
     values = dict(zip(before.losses.names, before.losses.tensors, strict=True))
     for name, value in zip(new.losses.names, new.losses.tensors, strict=True):
         values[name] = values[name] + value if name in values else value
@@ -133,12 +152,26 @@ def add(before: Gathered | None, new: Gathered) -> tuple[Gathered, list[Tensor],
                 terms.append(gradient)
             else:
                 row[parameter] = gradient
-    losses = Losses(names, tuple(values[name] for name in names), np.array([weights[name] for name in names]))
+    losses = Losses(
+        names, tuple(values[name] for name in names), np.array([weights[name] for name in names])
+    )
     scene = before.scene.joined(before.losses.names, new.scene, new.losses.names)
     gradients = [rows[name] for name in names]
     odd, sparse = unusual(gradients, {**scene.trained, **scene.others})
     scale = _both_scales(before, new)
-    return Gathered(losses, scene, gradients, scale, odd=odd, sparse=sparse, kinds={**before.kinds, **new.kinds}), totals, terms
+    return (
+        Gathered(
+            losses,
+            scene,
+            gradients,
+            scale,
+            odd=odd,
+            sparse=sparse,
+            kinds={**before.kinds, **new.kinds},
+        ),
+        totals,
+        terms,
+    )
 
 
 def _alike(total: Tensor, term: Tensor) -> bool:
@@ -176,7 +209,11 @@ def check_gathered(gathered: Gathered) -> None:
         NonFiniteError: naming the loss, and the parameter whose gradient is not.
     """
     losses = gathered.losses
-    places = [(loss, name, g) for loss, found in zip(losses.names, gathered.gradients, strict=True) for name, g in found.items()]
+    places = [
+        (loss, name, g)
+        for loss, found in zip(losses.names, gathered.gradients, strict=True)
+        for name, g in found.items()
+    ]
     values, bad = read_finite(losses, [g for _, _, g in places])
     for name, value in zip(losses.names, values, strict=True):
         if not np.isfinite(value):
@@ -203,7 +240,12 @@ def sift(gathered: Gathered, reach: Reach) -> tuple[list[dict[str, Tensor]], dic
     if not scene.unsure:
         return gathered.gradients, {}
     names = losses.names * losses.batches
-    places = [(i, name) for i, found in enumerate(gathered.gradients) for name, g in found.items() if scene.unsure.get(name, 0) >> i & 1 and g.numel() > 0]
+    places = [
+        (i, name)
+        for i, found in enumerate(gathered.gradients)
+        for name, g in found.items()
+        if scene.unsure.get(name, 0) >> i & 1 and g.numel() > 0
+    ]
     if not places:
         return gathered.gradients, {}
     found = [entries(gathered.gradients[i][name]) for i, name in places]

@@ -15,7 +15,9 @@ WRITTEN_IN_PYTHON = torch._C._FunctionBase
 JOINS = frozenset(joins())
 WITHOUT_CLASS = "CppFunction"  # nodes that C++ code has added, without a class for each kind
 SCRIPTED = "DifferentiableGraph"  # a region that TorchScript made; it gives zeros, too, to what a loss does not reach
-ORDINARY: set[type] = set()  # torch's own kinds of nodes, as they are met: nothing is special about them
+ORDINARY: set[type] = (
+    set()
+)  # torch's own kinds of nodes, as they are met: nothing is special about them
 Output = tuple[Any, int]  # a node and which of its outputs
 PICKS, STACK = ("UnbindBackward0", "SelectBackward0"), "StackBackward0"
 
@@ -77,7 +79,10 @@ class Graph:
 
 
 def walk(
-    losses: Sequence[Tensor], names: Sequence[str], cuts: Mapping[Output, int] | None = None, places: Mapping[int, Sequence[Output]] | None = None
+    losses: Sequence[Tensor],
+    names: Sequence[str],
+    cuts: Mapping[Output, int] | None = None,
+    places: Mapping[int, Sequence[Output]] | None = None,
 ) -> Graph:
     """Visit each node of the losses' graph once, without going on beyond `cuts`.
 

@@ -63,7 +63,12 @@ class Named:
         tensors: all that were met, trainable or not.
     """
 
-    def __init__(self, found: dict[int, tuple[str, Tensor, str]], modules: list[nn.Module] | None, tensors: list[Tensor]) -> None:
+    def __init__(
+        self,
+        found: dict[int, tuple[str, Tensor, str]],
+        modules: list[nn.Module] | None,
+        tensors: list[Tensor],
+    ) -> None:
         self.found = found
         self._modules = modules
         self._tensors = tensors
@@ -83,14 +88,21 @@ class Named:
         own = [m.__dict__ for m in modules]  # fetched anew, since it may have been swapped
         parts = [part for d in own for part in (d["_parameters"], d["_modules"]) if part]
         values += chain.from_iterable([part.values() for part in parts])
-        return [*map(type, modules)], [*map(tuple, parts)], [*map(id, values)], [t.requires_grad for t in self._tensors]
+        return (
+            [*map(type, modules)],
+            [*map(tuple, parts)],
+            [*map(id, values)],
+            [t.requires_grad for t in self._tensors],
+        )
 
     @property
     def holds(self) -> bool:
         """Whether the same modules hold the same tensors under the same names, and the same of them are trainable."""
         if self._before is None:
             return False
-        methods = [(kind.named_parameters, kind.named_modules, kind._named_members) for kind in self._kinds]
+        methods = [
+            (kind.named_parameters, kind.named_modules, kind._named_members) for kind in self._kinds
+        ]
         if methods != self._methods:
             return False
         for m in self._modules or ():
@@ -113,10 +125,14 @@ class Parameters:
             self._parts: dict[str, Any] = {"": given}
         elif isinstance(given, Mapping):
             if not given:
-                raise InputError("parameters: an empty dict names no groups; give None for groups by reach.")
+                raise InputError(
+                    "parameters: an empty dict names no groups; give None for groups by reach."
+                )
             self._parts = {}
             for name, part in given.items():
-                self._parts[self._group(name, part)] = part if isinstance(part, nn.Module) else self._tensors(part, str(name))
+                self._parts[self._group(name, part)] = (
+                    part if isinstance(part, nn.Module) else self._tensors(part, str(name))
+                )
         else:
             self._parts = {"": self._tensors(given, "parameters")}
         self._named = self._look()  # errors belong to the constructor
@@ -133,7 +149,9 @@ class Parameters:
             InputError: for a name that is empty or comes again, or a single tensor in place of a group.
         """
         if isinstance(part, Tensor) and not part.is_leaf:
-            raise InputError(f"parameters: {name!r} is not a leaf: give the tensors that are trained. Losses? backward(losses, model) takes them first.")
+            raise InputError(
+                f"parameters: {name!r} is not a leaf: give the tensors that are trained. Losses? backward(losses, model) takes them first."
+            )
         if isinstance(part, Tensor):
             raise InputError(
                 f"parameters: {name!r} is a single tensor, where a dict has a Module or a list of tensors per group. Give the model, or "
@@ -143,7 +161,9 @@ class Parameters:
         if not text:
             raise InputError("parameters: the name of a group is a string that is not empty.")
         if text in self._parts:
-            raise InputError(f"parameters: two groups are named {text!r} (one is given as {name!r}); give them names that differ as strings.")
+            raise InputError(
+                f"parameters: two groups are named {text!r} (one is given as {name!r}); give them names that differ as strings."
+            )
         return text
 
     @staticmethod
@@ -154,13 +174,19 @@ class Parameters:
             hint = " Give the model, not its optimizer." if hasattr(given, "param_groups") else ""
             if isinstance(given, str):
                 hint = f" The strategy goes elsewhere: backward(losses, model, {given!r}) or Surgery({given!r}, model)."
-            raise InputError(f"{where}: expected a Module, tensors, or a dict of group name -> either; got {type(given).__name__}.{hint}")
+            raise InputError(
+                f"{where}: expected a Module, tensors, or a dict of group name -> either; got {type(given).__name__}.{hint}"
+            )
         if isinstance(given, Mapping):
-            raise InputError(f"{where}: expected a Module or tensors; got a {type(given).__name__}. Give its values, as a list.")
+            raise InputError(
+                f"{where}: expected a Module or tensors; got a {type(given).__name__}. Give its values, as a list."
+            )
         tensors = list(given)
         for i, tensor in enumerate(tensors):
             if not isinstance(tensor, Tensor):
-                raise InputError(f"{where}[{i}]: expected a tensor; got {type(tensor).__name__}. (named_parameters() and optimizer groups are not tensors.)")
+                raise InputError(
+                    f"{where}[{i}]: expected a tensor; got {type(tensor).__name__}. (named_parameters() and optimizer groups are not tensors.)"
+                )
         return tensors
 
     def named(self) -> dict[int, tuple[str, Tensor, str]]:
@@ -177,7 +203,11 @@ class Parameters:
             if isinstance(part, nn.Module):
                 own = modules_of(part)
                 named = named_parameters(own) if own is not None else part.named_parameters()
-                modules = None if own is None or modules is None else modules + [module for _, module in own]
+                modules = (
+                    None
+                    if own is None or modules is None
+                    else modules + [module for _, module in own]
+                )
             else:
                 named = ((str(i), t) for i, t in enumerate(part or ()))
             for name, tensor in _plainly(part, named):
@@ -192,12 +222,16 @@ class Parameters:
                     raise InputError(f"parameter {name!r}{where} is not a leaf{hint}")
                 before = found.setdefault(id(tensor), (joined(group, name), tensor, group))
                 if before[2] != group:
-                    raise InputError(f"parameter {name!r} is in two groups, {before[2]!r} and {group!r}; put it in one.")
+                    raise InputError(
+                        f"parameter {name!r} is in two groups, {before[2]!r} and {group!r}; put it in one."
+                    )
         names = {name for name, _, _ in found.values()}
         if len(names) < len(found):
             for name, _, _ in found.values():
                 if name not in names:
-                    raise InputError(f"two parameters are named {name!r} by named_parameters(): give them names of their own.")
+                    raise InputError(
+                        f"two parameters are named {name!r} by named_parameters(): give them names of their own."
+                    )
                 names.remove(name)
         return Named(found, modules, met)
 
@@ -206,7 +240,11 @@ class Parameters:
         found: dict[str, Tensor] = {}
         seen: set[int] = set()
         for group, part in self._parts.items():
-            named = part.named_parameters() if isinstance(part, nn.Module) else ((str(i), t) for i, t in enumerate(part or ()))
+            named = (
+                part.named_parameters()
+                if isinstance(part, nn.Module)
+                else ((str(i), t) for i, t in enumerate(part or ()))
+            )
             for name, tensor in _plainly(part, named):
                 if id(tensor) not in seen:
                     found[joined(group, name)] = tensor
@@ -224,7 +262,9 @@ def _plainly(part: Any, named: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[s
     if not isinstance(part, nn.Module):
         return named
     pairs = list(named)
-    return zip(plain_names(part, [name for name, _ in pairs]), [tensor for _, tensor in pairs], strict=True)
+    return zip(
+        plain_names(part, [name for name, _ in pairs]), [tensor for _, tensor in pairs], strict=True
+    )
 
 
 def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
@@ -240,11 +280,18 @@ def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
         own = owner.__dict__
         if asks_itself(type(owner)) or not own.keys().isdisjoint(NAMED_ON_INSTANCE):
             return None
-        if type(own.get("_parameters")) not in PLAIN_DICTS or type(own.get("_modules")) not in PLAIN_DICTS:
+        if (
+            type(own.get("_parameters")) not in PLAIN_DICTS
+            or type(own.get("_modules")) not in PLAIN_DICTS
+        ):
             return None  # a scripted module keeps them elsewhere
         found.append((prefix, owner))
         if owner._modules:
-            stack.extend((f"{prefix}{name}.", child) for name, child in reversed(owner._modules.items()) if child is not None)
+            stack.extend(
+                (f"{prefix}{name}.", child)
+                for name, child in reversed(owner._modules.items())
+                if child is not None
+            )
     return found
 
 
@@ -264,7 +311,10 @@ def named_parameters(modules: Iterable[tuple[str, nn.Module]]) -> Iterable[tuple
 
 
 def make_groups(
-    parameters: dict[str, Tensor], explicit: Mapping[str, str] | None, reached: Mapping[str, tuple[str, ...]], reach: Reach
+    parameters: dict[str, Tensor],
+    explicit: Mapping[str, str] | None,
+    reached: Mapping[str, tuple[str, ...]],
+    reach: Reach,
 ) -> tuple[list[Group], Reach]:
     """Explicit groups, or one group for each set of objectives that has reached some parameter so far.
 
@@ -307,17 +357,15 @@ def _titles(explicit: Mapping[str, str] | None, reach: Reach) -> dict[frozenset[
     known = list(dict.fromkeys(reach.values()))
     if explicit is None and not any("+" in o for key in known for o in key):
         return {}
-    return dict(zip(known, apart(["+".join(sorted(key)) for key in known], set((explicit or {}).values())), strict=True))
+    return dict(
+        zip(
+            known,
+            apart(["+".join(sorted(key)) for key in known], set((explicit or {}).values())),
+            strict=True,
+        )
+    )
 
 
 def is_parameter(tensor: Tensor) -> bool:
     """Whether a leaf is a model parameter, as opposed to an input that requires grad."""
     return isinstance(tensor, nn.Parameter)
-
-
-def called(name: str, parameter: Tensor) -> str:
-    """How messages name a parameter: by its name, or by its shape where it was found without one."""
-    prefix, numbered, _ = name.partition("#")
-    if numbered and prefix in ("", "others"):
-        return f"a parameter of shape {list(parameter.shape)}"
-    return f"parameter {name!r}"

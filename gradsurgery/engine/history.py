@@ -50,14 +50,22 @@ class Memory:
             return self.states[group.key].copy()
         if group.key in self.waiting:
             return self.waiting[group.key].copy()
-        ancestors = list(dict.fromkeys(self.reach[n] for n in names if self.reach.get(n) in self.states))
+        ancestors = list(
+            dict.fromkeys(self.reach[n] for n in names if self.reach.get(n) in self.states)
+        )
         if ancestors:
             state = self.states[ancestors[0]].copy(names)
             for ancestor in ancestors[1:]:  # groups that a new loss made one
                 state.absorb(self.states[ancestor].copy(names))
             return state
-        wider = [k for k in self.waiting if isinstance(k, frozenset) and isinstance(group.key, frozenset) and k > group.key]
-        return self.waiting[min(wider, key=lambda k: (len(k), sorted(k)))].copy() if wider else State()
+        wider = [
+            k
+            for k in self.waiting
+            if isinstance(k, frozenset) and isinstance(group.key, frozenset) and k > group.key
+        ]
+        return (
+            self.waiting[min(wider, key=lambda k: (len(k), sorted(k)))].copy() if wider else State()
+        )
 
     def check_resumable(self, objectives: Sequence[str]) -> None:
         """Without given parameters, loaded rows find theirs by number, which the first step counts: it needs every loss.
@@ -71,7 +79,10 @@ class Memory:
                     "the saved gradients are of parameters that were first reached in different steps, in an order that cannot be known again: "
                     "make the Surgery with parameters=model, before and after saving."
                 )
-            missing = sorted(frozenset().union(*(k for k in self.waiting if isinstance(k, frozenset))) - frozenset(objectives))
+            missing = sorted(
+                frozenset().union(*(k for k in self.waiting if isinstance(k, frozenset)))
+                - frozenset(objectives)
+            )
             if missing:
                 raise InputError(
                     f"the first step after load_state_dict lacks the losses {', '.join(map(repr, missing))}, by which the saved gradients find "
@@ -79,7 +90,11 @@ class Memory:
                 )
 
     def after(
-        self, reach: Reach, states: Mapping[GroupKey, State], weights: Mapping[str, float], replay: Mapping[GroupKey, dict[str, float]] | None = None
+        self,
+        reach: Reach,
+        states: Mapping[GroupKey, State],
+        weights: Mapping[str, float],
+        replay: Mapping[GroupKey, dict[str, float]] | None = None,
     ) -> "Memory":
         """The memory once a step stands: groups that no parameter belongs to any more are forgotten.
 
@@ -90,24 +105,45 @@ class Memory:
             replay: the weights solved in this step, if they are to be used again; None where earlier ones were used.
         """
         alive = set(reach.values())
-        kept = {k: s for k, s in {**self.states, **states}.items() if not isinstance(k, frozenset) or k in alive}
+        kept = {
+            k: s
+            for k, s in {**self.states, **states}.items()
+            if not isinstance(k, frozenset) or k in alive
+        }
         waiting = {k: s for k, s in self.waiting.items() if k not in kept}
         solved, again = (self.solved, self.replay) if replay is None else (self.step, dict(replay))
-        return Memory(self.step + 1, reach, kept, waiting, self.known, {}, dict(weights), solved, again, self.numbered)
+        return Memory(
+            self.step + 1,
+            reach,
+            kept,
+            waiting,
+            self.known,
+            {},
+            dict(weights),
+            solved,
+            again,
+            self.numbered,
+        )
 
     def state_dict(self, named: bool) -> dict[str, Any]:
         """Strings, numbers, tuples and tensors only."""
         return {
             "step": self.step,
-            "reach": {name: tuple(sorted(objectives)) for name, objectives in self.reach.items()} if named else {},
+            "reach": {name: tuple(sorted(objectives)) for name, objectives in self.reach.items()}
+            if named
+            else {},
             "groups": tuple(
-                (key if isinstance(key, str) else tuple(sorted(key)), state.state_dict()) for key, state in {**self.waiting, **self.states}.items()
+                (key if isinstance(key, str) else tuple(sorted(key)), state.state_dict())
+                for key, state in {**self.waiting, **self.states}.items()
             ),
             "observed": dict(self.observed),
             "weights": dict(self.weights),
             "solved": self.solved,
             "numbered": self.numbered,
-            "replay": tuple((key if isinstance(key, str) else tuple(sorted(key)), dict(weights)) for key, weights in self.replay.items()),
+            "replay": tuple(
+                (key if isinstance(key, str) else tuple(sorted(key)), dict(weights))
+                for key, weights in self.replay.items()
+            ),
         }
 
     @property
@@ -118,10 +154,18 @@ class Memory:
     @property
     def parameters(self) -> list[str]:
         """The names of the parameters whose gradients are kept."""
-        return list(dict.fromkeys(name for state in (*self.states.values(), *self.waiting.values()) for name, _ in state.shapes()))
+        return list(
+            dict.fromkeys(
+                name
+                for state in (*self.states.values(), *self.waiting.values())
+                for name, _ in state.shapes()
+            )
+        )
 
     @classmethod
-    def from_state_dict(cls, saved: Mapping[str, Any], whole: bool = False, finite: bool = False) -> "Memory":
+    def from_state_dict(
+        cls, saved: Mapping[str, Any], whole: bool = False, finite: bool = False
+    ) -> "Memory":
         """The inverse of `state_dict`.
 
         Args:
@@ -133,22 +177,48 @@ class Memory:
             step, solved, numbered = saved["step"], saved.get("solved", 0), saved.get("numbered", 0)
             for name, count in (("step", step), ("solved", solved), ("numbered", numbered)):
                 if type(count) is not int or not 0 <= count < 1 << 62:
-                    raise InputError(f"load_state_dict: {name} is a whole number that is not negative; got {count!r}.")
+                    raise InputError(
+                        f"load_state_dict: {name} is a whole number that is not negative; got {count!r}."
+                    )
             if solved > step:
-                raise InputError(f"load_state_dict: the weights are of step {solved}, after step {step}.")
-            reach = {as_name(name): frozenset(as_names(objectives)) for name, objectives in saved["reach"].items()}
-            groups = {_key(key): State.from_state_dict(state, whole, finite) for key, state in saved["groups"]}
+                raise InputError(
+                    f"load_state_dict: the weights are of step {solved}, after step {step}."
+                )
+            reach = {
+                as_name(name): frozenset(as_names(objectives))
+                for name, objectives in saved["reach"].items()
+            }
+            groups = {
+                _key(key): State.from_state_dict(state, whole, finite)
+                for key, state in saved["groups"]
+            }
             replay = {_key(key): as_numbers(found) for key, found in saved.get("replay", ())}
             if len(groups) < len(saved["groups"]) or len(replay) < len(saved.get("replay", ())):
                 raise InputError("load_state_dict: a group comes twice.")
-            observed, weights = as_numbers(saved.get("observed", {})), as_numbers(saved.get("weights", {}))
+            observed, weights = (
+                as_numbers(saved.get("observed", {})),
+                as_numbers(saved.get("weights", {})),
+            )
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"load_state_dict: expected what state_dict() returned; {error!r}.") from error
+            raise InputError(
+                f"load_state_dict: expected what state_dict() returned; {error!r}."
+            ) from error
         known = set(reach.values())
         here = {k: s for k, s in groups.items() if isinstance(k, str) or k in known}
-        return cls(step, reach, here, {k: s for k, s in groups.items() if k not in here}, {}, observed, weights, solved, replay, numbered)
+        return cls(
+            step,
+            reach,
+            here,
+            {k: s for k, s in groups.items() if k not in here},
+            {},
+            observed,
+            weights,
+            solved,
+            replay,
+            numbered,
+        )
 
 
 def _key(saved: str | Sequence[str]) -> GroupKey:

@@ -29,7 +29,9 @@ class Joined:
         warning: what to say where losses cannot be told apart; empty otherwise.
     """
 
-    def __init__(self, losses: Sequence[Tensor], names: Sequence[str], graph: Graph, cuts: Iterable[Output]) -> None:
+    def __init__(
+        self, losses: Sequence[Tensor], names: Sequence[str], graph: Graph, cuts: Iterable[Output]
+    ) -> None:
         self._graph, self._cuts = graph, frozenset(cuts)
         self._stops: dict[Any, dict[int, tuple[int, bytes]]] = {}
         found = [self._of(i, loss) for i, loss in enumerate(losses)]
@@ -40,7 +42,9 @@ class Joined:
         """The outputs that one loss depends on, when it takes part of something that was joined."""
         found: dict[Output, None] = {}
         narrowed = False
-        queue: deque[tuple[Any, int, Positions]] = deque([(loss.grad_fn, loss.output_nr, np.zeros(1, np.int64))])
+        queue: deque[tuple[Any, int, Positions]] = deque(
+            [(loss.grad_fn, loss.output_nr, np.zeros(1, np.int64))]
+        )
         seen: set[tuple[Any, int, bytes]] = set()
         while queue:
             node, output, at = queue.popleft()
@@ -53,14 +57,20 @@ class Joined:
                 found[node, output] = None
                 self._stops.setdefault(node, {})[i] = output, at.tobytes()
                 continue
-            narrowed = narrowed or (kind_of(node) in JOINING and len(before) < len(node.next_functions))
+            narrowed = narrowed or (
+                kind_of(node) in JOINING and len(before) < len(node.next_functions)
+            )
             queue.extend((*node.next_functions[k], positions) for k, positions in before)
         return list(found) if narrowed else None
 
     def _warning(self, names: Sequence[str]) -> str:
         for node, by_loss in self._stops.items():
-            if len(set(by_loss.values())) > 1 and any(self._differ(join) for join in self._below(node)):
-                return WARNING.format(", ".join(repr(name) for name in dict.fromkeys(names[i] for i in by_loss)))
+            if len(set(by_loss.values())) > 1 and any(
+                self._differ(join) for join in self._below(node)
+            ):
+                return WARNING.format(
+                    ", ".join(repr(name) for name in dict.fromkeys(names[i] for i in by_loss))
+                )
         return ""
 
     def _below(self, start: Any) -> list[Any]:
@@ -111,7 +121,10 @@ def _may_join_losses(node: Any) -> bool:
     parts = [edge for edge in node.next_functions if edge[0] is not None]
     shapes = [shape_of(*edge) for edge in parts]
     pairs = zip(parts, shapes, strict=True)
-    return all(shape is not None and (len(shape) <= 1 or np.prod(shape) == 1 or kind_of(part) in JOINING) for (part, _), shape in pairs)
+    return all(
+        shape is not None and (len(shape) <= 1 or np.prod(shape) == 1 or kind_of(part) in JOINING)
+        for (part, _), shape in pairs
+    )
 
 
 def _entries(node: Any, output: int) -> int:

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from gradsurgery.engine import commit
 from gradsurgery.engine.checks import Array, OutOfRangeError, not_finite
-from gradsurgery.engine.groups import called
 from gradsurgery.engine.losses import Losses, root_gradients
 from gradsurgery.engine.on_losses import weighted_pass
 from gradsurgery.engine.scene import Scene, met_by
 from gradsurgery.engine.solve import Step
 from gradsurgery.engine.source import gather
 from gradsurgery.engine.taps import Tap
-from gradsurgery.gradients.coordinates import in_coordinates, unusual
+from gradsurgery.gradients.coordinates import called, in_coordinates, unusual
 from gradsurgery.gradients.matrix import grams_by_tensor, without_autocast
 
 
@@ -50,10 +49,20 @@ def portions(scene: Scene, taps: Mapping[str, Tap]) -> list[list[str]]:
     pass finds its way to a tapped layer are kept.
     """
     ways = {id(tap.bias) for tap in taps.values() if tap.bias is not None}
-    tensors = {name: t for name, t in {**scene.trained, **scene.others}.items() if name not in scene.cut.features}
+    tensors = {
+        name: t
+        for name, t in {**scene.trained, **scene.others}.items()
+        if name not in scene.cut.features
+    }
     room = {name: t.numel() * t.element_size() for name, t in tensors.items()}
-    kept = {name for name, t in tensors.items() if id(t) in ways} | taps.keys() | scene.unsure.keys()
-    needed = {name: size * count for name, size in room.items() if name not in kept and (count := scene.met.get(name, 0).bit_count()) > 1}
+    kept = (
+        {name for name, t in tensors.items() if id(t) in ways} | taps.keys() | scene.unsure.keys()
+    )
+    needed = {
+        name: size * count
+        for name, size in room.items()
+        if name not in kept and (count := scene.met.get(name, 0).bit_count()) > 1
+    }
     allowed = max([sum(room.values()), *needed.values()])
     if sum(needed.values()) <= allowed:
         return []
@@ -68,7 +77,9 @@ def portions(scene: Scene, taps: Mapping[str, Tap]) -> list[list[str]]:
     return found
 
 
-def form(losses: Losses, scene: Scene, scale: Tensor | None, parts: Sequence[Sequence[str]]) -> Formed:
+def form(
+    losses: Losses, scene: Scene, scale: Tensor | None, parts: Sequence[Sequence[str]]
+) -> Formed:
     """The Gram matrices of tensors whose gradients are not kept, by a pass per loss for each portion; the graph stays."""
     formed = Formed()
     roots = root_gradients(losses, losses.weights.tolist(), scale)
@@ -107,7 +118,11 @@ def directions_of(step: Step, formed: Formed, weights: Mapping[str, Array]) -> d
         found |= weighted_pass(step, np.array(row), wanted, retain or i + 1 < len(alike))
     names, gradients = list(found), list(found.values())
     found.clear()
-    odd = [i for i in not_finite(gradients) if names[i] not in step.scene.unchecked] if step.plan.check else []
+    odd = (
+        [i for i in not_finite(gradients) if names[i] not in step.scene.unchecked]
+        if step.plan.check
+        else []
+    )
     if odd:
         where = called(names[odd[0]], step.scene.parameter(names[odd[0]]))
         what = f"the direction for {where} is not finite in its dtype"

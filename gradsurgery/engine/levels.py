@@ -24,14 +24,24 @@ def by_index(shape: tuple[int, ...], weights: Any) -> Any:
     Raises:
         InputError: for numbers of another shape.
     """
-    if weights is None or isinstance(weights, Mapping | int | float) or getattr(weights, "ndim", None) == 0:
+    if (
+        weights is None
+        or isinstance(weights, Mapping | int | float)
+        or getattr(weights, "ndim", None) == 0
+    ):
         return weights
     try:
-        given = np.asarray(weights.detach().cpu() if isinstance(weights, Tensor) else weights, dtype=np.float64)
+        given = np.asarray(
+            weights.detach().cpu() if isinstance(weights, Tensor) else weights, dtype=np.float64
+        )
     except (TypeError, ValueError) as error:
-        raise InputError(f"weights: expected numbers of the losses' shape {list(shape)}; got {weights!r}.") from error
+        raise InputError(
+            f"weights: expected numbers of the losses' shape {list(shape)}; got {weights!r}."
+        ) from error
     if given.shape != tuple(shape):
-        raise InputError(f"weights: expected numbers of the losses' shape {list(shape)}; got {list(given.shape)}.")
+        raise InputError(
+            f"weights: expected numbers of the losses' shape {list(shape)}; got {list(given.shape)}."
+        )
     return {",".join(map(str, index)): given[index] for index in np.ndindex(*given.shape)}
 
 
@@ -47,7 +57,9 @@ def in_order(what: str, losses: Iterable[Any], known: Iterable[str]) -> dict[str
         given = {str(i): loss for i, loss in enumerate(losses)}
     names = list(known)
     if set(given) == set(names) and list(given) != names:
-        raise InputError(f"{what}: the losses are {', '.join(map(repr, names))}, which are no positions in order; give a dict by name.")
+        raise InputError(
+            f"{what}: the losses are {', '.join(map(repr, names))}, which are no positions in order; give a dict by name."
+        )
     return given
 
 

@@ -15,8 +15,14 @@ from gradsurgery.errors import InputError, NonFiniteError, one_of
 
 LossesLike = Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Sequence[Mapping[str, Tensor]]
 T = TypeVar("T")
-DICTS, LISTS = (dict, Mapping), (list, tuple, Sequence)  # the usual types first: asking an abstract one takes longer
-FINFO = {dtype: torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+DICTS, LISTS = (
+    (dict, Mapping),
+    (list, tuple, Sequence),
+)  # the usual types first: asking an abstract one takes longer
+FINFO = {
+    dtype: torch.finfo(dtype).max
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,14 @@ def named_values(names: Sequence[str], batches: int, numbers: Sequence[float]) -
     """name -> value of each loss, the mean over the batches, which lie one after the other."""
     if batches == 1:
         return dict(zip(names, numbers, strict=True))
-    return dict(zip(names, np.reshape(numbers, (batches, len(names))).mean(0).tolist(), strict=True))
+    return dict(
+        zip(names, np.reshape(numbers, (batches, len(names))).mean(0).tolist(), strict=True)
+    )
 
 
-def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], Iterable[str]] = tuple) -> Losses:
+def parse_losses(
+    losses: LossesLike, weights: Any = None, earlier: Callable[[], Iterable[str]] = tuple
+) -> Losses:
     """Check the losses and bring them into one form.
 
     Args:
@@ -65,7 +75,12 @@ def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], 
             on different devices, or weights that do not fit; the message names the loss.
     """
     names: tuple[str, ...]
-    if isinstance(losses, LISTS) and len(losses) > 0 and not isinstance(losses[0], Tensor) and all(isinstance(part, DICTS) for part in losses):
+    if (
+        isinstance(losses, LISTS)
+        and len(losses) > 0
+        and not isinstance(losses[0], Tensor)
+        and all(isinstance(part, DICTS) for part in losses)
+    ):
         return _independent([parse_losses(part, weights, earlier) for part in losses])
     if isinstance(losses, DICTS):
         wrong = [k for k in losses if not isinstance(k, str)]
@@ -74,12 +89,17 @@ def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], 
         names, tensors = tuple(losses), tuple(losses.values())
     elif isinstance(losses, Tensor):
         if losses.ndim == 0:
-            raise InputError("losses: a tensor of losses has at least one dimension; got shape []. A single loss goes in a list or dict.")
+            raise InputError(
+                "losses: a tensor of losses has at least one dimension; got shape []. A single loss goes in a list or dict."
+            )
         if losses.ndim == 1:
             names, tensors = tuple(map(str, range(len(losses)))), tuple(losses.unbind())
         else:
             weights = by_index(losses.shape, weights)
-            names, tensors = tuple(",".join(map(str, index)) for index in np.ndindex(*losses.shape)), tuple(elements(losses))
+            names, tensors = (
+                tuple(",".join(map(str, index)) for index in np.ndindex(*losses.shape)),
+                tuple(elements(losses)),
+            )
     elif isinstance(losses, LISTS) and not isinstance(losses, str | bytes):
         names, tensors = tuple(map(str, range(len(losses)))), tuple(losses)  # type: ignore[arg-type]  # each is checked below
     else:
@@ -89,7 +109,11 @@ def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], 
         raise InputError("losses: at least one is needed; got none.")
     for name, loss in zip(names, tensors, strict=True):
         if not isinstance(loss, Tensor):
-            several = " For independent batches give one dict of losses per batch." if all(isinstance(part, list | tuple) for part in tensors) else ""
+            several = (
+                " For independent batches give one dict of losses per batch."
+                if all(isinstance(part, list | tuple) for part in tensors)
+                else ""
+            )
             raise InputError(f"loss {name!r}: " + not_a_tensor(loss) + several)
         if loss.numel() != 1:
             raise InputError(f"loss {name!r}: " + several_elements(loss))
@@ -100,13 +124,21 @@ def parse_losses(losses: LossesLike, weights: Any = None, earlier: Callable[[], 
             wanted = "expected real floating point of 16 bits or more"
             raise InputError(f"loss {name!r}: {wanted}; got {loss.dtype}.{hint}")
         if not loss.requires_grad:
-            raise InputError(f"loss {name!r} does not require grad: nothing trainable reaches it (detached, or computed under no_grad?). Leave it out.")
+            raise InputError(
+                f"loss {name!r} does not require grad: nothing trainable reaches it (detached, or computed under no_grad?). Leave it out."
+            )
         if loss.device != tensors[0].device:
-            raise InputError(f"loss {name!r} is on {loss.device}, {names[0]!r} on {tensors[0].device}: move them to one device first.")
+            raise InputError(
+                f"loss {name!r} is on {loss.device}, {names[0]!r} on {tensors[0].device}: move them to one device first."
+            )
     if isinstance(weights, Mapping) and any(name not in names for name in weights):
         known = {*names, *earlier()}
         if unknown := [name for name in weights if name not in known]:
-            raise InputError("weights: " + one_of("loss", str(unknown[0]), names) + " Give the weights of this step's losses.")
+            raise InputError(
+                "weights: "
+                + one_of("loss", str(unknown[0]), names)
+                + " Give the weights of this step's losses."
+            )
     if weights is None:
         return Losses(names, tensors, np.ones(len(names)))
     return Losses(names, tensors, by_objective("weights", weights, ObjectiveNames(names, names)))
@@ -117,14 +149,22 @@ def _independent(parts: list[Losses]) -> Losses:
     names = parts[0].names
     for i, part in enumerate(parts):
         if set(part.names) != set(names):
-            raise InputError(f"losses: every batch has the same objectives; batch 0 has {', '.join(names)}, batch {i} {', '.join(part.names)}.")
+            raise InputError(
+                f"losses: every batch has the same objectives; batch 0 has {', '.join(names)}, batch {i} {', '.join(part.names)}."
+            )
     order = [[part.names.index(name) for name in names] for part in parts]
-    tensors = tuple(part.tensors[i] for part, indices in zip(parts, order, strict=True) for i in indices)
-    weights = np.concatenate([part.weights[indices] for part, indices in zip(parts, order, strict=True)])
+    tensors = tuple(
+        part.tensors[i] for part, indices in zip(parts, order, strict=True) for i in indices
+    )
+    weights = np.concatenate(
+        [part.weights[indices] for part, indices in zip(parts, order, strict=True)]
+    )
     return Losses(names, tensors, weights, len(parts))
 
 
-def root_gradients(losses: Losses, weights: Sequence[float], scale: Tensor | None = None) -> list[Tensor]:
+def root_gradients(
+    losses: Losses, weights: Sequence[float], scale: Tensor | None = None
+) -> list[Tensor]:
     """The gradient each loss starts its backward pass with: its weight, times a GradScaler's factor, in the loss's dtype.
 
     Raises:
@@ -132,6 +172,8 @@ def root_gradients(losses: Losses, weights: Sequence[float], scale: Tensor | Non
     """
     for name, t, w in zip(losses.names * losses.batches, losses.tensors, weights, strict=True):
         if abs(w) > FINFO[t.dtype]:
-            raise NonFiniteError(f"the weight of loss {name!r}, {w:.3g}, is beyond the range of its dtype {t.dtype}, in which a backward pass starts from it.")
+            raise NonFiniteError(
+                f"the weight of loss {name!r}, {w:.3g}, is beyond the range of its dtype {t.dtype}, in which a backward pass starts from it."
+            )
     roots = [torch.full_like(t, w) for t, w in zip(losses.tensors, weights, strict=True)]
     return roots if scale is None else [(root * scale).to(root.dtype) for root in roots]

@@ -14,7 +14,9 @@ from gradsurgery.record import GroupRecord, Record
 
 def is_due(plan: Plan, memory: Memory) -> bool:
     """Whether this step is one of those that the user wants measured."""
-    return plan.strategy is not None and plan.measure is not None and memory.step % plan.measure == 0
+    return (
+        plan.strategy is not None and plan.measure is not None and memory.step % plan.measure == 0
+    )
 
 
 def measured(step: Step, decision: Decision, gathered: Gathered) -> Decision:
@@ -25,7 +27,9 @@ def measured(step: Step, decision: Decision, gathered: Gathered) -> Decision:
     if step.plan.required.acts_on == "losses":
         groups = _by_objective(before, inspected)
     else:
-        groups = {name: _with_gram(g, inspected.groups.get(name)) for name, g in before.groups.items()}
+        groups = {
+            name: _with_gram(g, inspected.groups.get(name)) for name, g in before.groups.items()
+        }
     return replace(decision, record=Record(before.strategy, inspected.losses, groups, before.step))
 
 

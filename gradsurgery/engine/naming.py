@@ -7,9 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 
 # what torch.compile, FSDP, activation checkpointing, Lightning's Fabric and Opacus put into the names of what they wrap
-PRIVATE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_module")
+PRIVATE = (
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+    "_module",
+)
 OURS = re.compile(rf"(?<![^./])(?:{'|'.join(PRIVATE)})\.")
-ANY = re.compile(rf"(?<![^./])(?:{'|'.join((*PRIVATE, 'module'))})\.")  # a model of one's own may have a `module` too
+ANY = re.compile(
+    rf"(?<![^./])(?:{'|'.join((*PRIVATE, 'module'))})\."
+)  # a model of one's own may have a `module` too
 FIRST = re.compile(r"^((?:[^/]*/)?)module\.")
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -23,7 +31,11 @@ def plain_names(module: nn.Module, names: Sequence[str]) -> Sequence[str]:
     doubtful = [i for i, name in enumerate(short) if count[name] > 1]
     if not doubtful:
         return short
-    wrappers = {prefix for prefix, part in module.named_modules(remove_duplicate=False) if isinstance(part, PARALLEL)}
+    wrappers = {
+        prefix
+        for prefix, part in module.named_modules(remove_duplicate=False)
+        if isinstance(part, PARALLEL)
+    }
     sure = {i: _without(names[i], wrappers) for i in doubtful}
     count = Counter(sure.values())
     for i, name in sure.items():
@@ -48,7 +60,9 @@ def joined(group: str, name: str) -> str:
     return f"{escaped}/{name}" if group else name
 
 
-def found_again(saved: Iterable[str], own: Mapping[str, Tensor], groups: Iterable[str]) -> dict[str, str]:
+def found_again(
+    saved: Iterable[str], own: Mapping[str, Tensor], groups: Iterable[str]
+) -> dict[str, str]:
     """The names of a saved state -> those of the parameters here, as far as they are known under any way of writing.
 
     States saved by earlier versions have the names of wrappers in them, and slashes of groups as they are.
@@ -80,7 +94,11 @@ def apart(titles: Sequence[str], taken: Iterable[str]) -> list[str]:
     out = []
     for title in titles:
         if title in used:
-            title = next(t for k in range(2, len(natural) + len(titles) + 2) if (t := f"{title} ({k})") not in natural and t not in used)
+            title = next(
+                t
+                for k in range(2, len(natural) + len(titles) + 2)
+                if (t := f"{title} ({k})") not in natural and t not in used
+            )
         used.add(title)
         out.append(title)
     return out

@@ -13,7 +13,15 @@ from gradsurgery.contract.definition import Outcome, Strategy
 from gradsurgery.contract.state import State
 from gradsurgery.engine import commit
 from gradsurgery.engine.behind import behind_features
-from gradsurgery.engine.checks import Array, OutOfRangeError, check_losses, read_finite, suspects, values_later, values_of
+from gradsurgery.engine.checks import (
+    Array,
+    OutOfRangeError,
+    check_losses,
+    read_finite,
+    suspects,
+    values_later,
+    values_of,
+)
 from gradsurgery.engine.groups import Group, Grouping, GroupKey
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.losses import root_gradients
@@ -52,12 +60,18 @@ def on_losses(step: Step, strategy: Strategy) -> Decision:
     states = {everything.key: state} if state is not None else {}
     if scene.unsure:  # what a compiled region reaches, only gradients tell
         grouping = replace(grouping, reach=memory.reach)
-    solved: dict[GroupKey, dict[str, float]] | None = None if replaying else {LOSSES: weights} if step.plan.every > 1 else {}
+    solved: dict[GroupKey, dict[str, float]] | None = (
+        None if replaying else {LOSSES: weights} if step.plan.every > 1 else {}
+    )
     return finish(step, strategy, grouping, gradients, values, states, records, solved)
 
 
 def _records(
-    groups: Sequence[tuple[str, tuple[str, ...], int]], weights: Mapping[str, float], strategy: str, outcome: Outcome, replaying: bool
+    groups: Sequence[tuple[str, tuple[str, ...], int]],
+    weights: Mapping[str, float],
+    strategy: str,
+    outcome: Outcome,
+    replaying: bool,
 ) -> dict[str, GroupRecord]:
     return {
         name: GroupRecord(
@@ -100,13 +114,23 @@ def before_gradients(step: Step, strategy: Strategy) -> Decision | None:
             solved[group.key] = dict(zip(names, row.tolist(), strict=True))
         factors.update(dict.fromkeys(group.parameters, float(row[0])))
         records[group.name] = GroupRecord(
-            group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=row, gap=outcome.gap, converged=outcome.converged
+            group.name,
+            names,
+            strategy.name if applied else "plain",
+            len(group.parameters),
+            weights=row,
+            gap=outcome.gap,
+            converged=outcome.converged,
         )
     gradients = weighted_pass(step, np.ones(len(losses.names)), grouping.tensors, step.retain_graph)
-    return finish(step, strategy, grouping, gradients, values, states, lambda: records, solved, factors)
+    return finish(
+        step, strategy, grouping, gradients, values, states, lambda: records, solved, factors
+    )
 
 
-def weighted_pass(step: Step, weights: Array, wanted: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:
+def weighted_pass(
+    step: Step, weights: Array, wanted: dict[str, Tensor], retain_graph: bool
+) -> dict[str, Tensor]:
     """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass."""
     losses = step.losses
     roots = [w * own for w, own in zip(weights.tolist(), losses.weights.tolist(), strict=True)]
@@ -127,7 +151,12 @@ def skipped(
     `sparse` are the names whose gradients are sparse.
     """
     name = None if strategy is None else strategy.name
-    records = {group.name: GroupRecord(group.name, group.objectives, name or "plain", len(group.parameters)) for group in groups}
+    records = {
+        group.name: GroupRecord(
+            group.name, group.objectives, name or "plain", len(group.parameters)
+        )
+        for group in groups
+    }
     infinite = overflow(scene.written, {id(scene.parameter(name)) for name in sparse})
     return Decision(infinite, memory, Record(name, values, records, memory.step, overflow=True))
 
@@ -165,17 +194,27 @@ def finish(
         sparse = [name for name, gradient in found.items() if gradient.layout != torch.strided]
     if step.plan.check:
         numbers, odd = read_finite(losses, list(found.values()))
-        values, bad = losses.values(numbers), [names[i] for i in odd if names[i] not in scene.unchecked]
+        values, bad = (
+            losses.values(numbers),
+            [names[i] for i in odd if names[i] not in scene.unchecked],
+        )
         if step.scale is not None and (bad or not all(map(math.isfinite, values.values()))):
             return skipped(scene, strategy, values, memory, grouping.groups, sparse)
         check_losses(values, grouping.groups)
         if bad:
             raise NonFiniteError(suspects(bad, grouping, losses))
     read = (lambda: values) if values else values_later(losses)
-    features = {name: found.pop(name) for name in names if name in scene.cut.features} if scene.cut.features else {}
+    features = (
+        {name: found.pop(name) for name in names if name in scene.cut.features}
+        if scene.cut.features
+        else {}
+    )
     factors = factors or {}
     parameters = [scene.parameter(name) for name in found]
-    gradients, scales = list(found.values()), [factors.get(name, 1.0) for name in found] if factors else []
+    gradients, scales = (
+        list(found.values()),
+        [factors.get(name, 1.0) for name in found] if factors else [],
+    )
     found.clear()
     directions = commit.owned(gradients, parameters)
     for direction, scale in zip(directions, scales, strict=False):
@@ -185,9 +224,19 @@ def finish(
     if features:
         roots = {name: g * factors.get(name, 1.0) for name, g in features.items()}
         try:
-            results += behind_features(scene, roots, [features if sums is None else sums], step.retain_graph, step.plan.check)
+            results += behind_features(
+                scene,
+                roots,
+                [features if sums is None else sums],
+                step.retain_graph,
+                step.plan.check,
+            )
         except OutOfRangeError:
             if step.scale is None:
                 raise
             return skipped(scene, strategy, values, memory, grouping.groups, sparse)
-    return Decision(results, memory.after(grouping.reach, states, step.weights, solved), later(strategy.name, read, records, memory.step))
+    return Decision(
+        results,
+        memory.after(grouping.reach, states, step.weights, solved),
+        later(strategy.name, read, records, memory.step),
+    )

@@ -20,7 +20,9 @@ def check_setting(process_group: Any) -> None:
     Raises:
         InputError: for something else.
     """
-    if process_group is not None and not (isinstance(process_group, str) and process_group == "auto"):
+    if process_group is not None and not (
+        isinstance(process_group, str) and process_group == "auto"
+    ):
         raise InputError(
             f"process_group: expected 'auto' (refuse where other processes would have to be asked) or None (this process alone); got {process_group!r}."
         )
@@ -54,7 +56,8 @@ def check_alone(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> None
                 where = f" (module {name!r})" if name else ""
                 raise InputError(
                     f"parameters: a model under {kind}{where}. {kind} reduces gradients in its own backward pass, "
-                    "which per-loss gradients do not go through: ranks would drift apart or stay untrained." + ALONE
+                    "which per-loss gradients do not go through: ranks would drift apart or stay untrained."
+                    + ALONE
                 )
     for tensor in tensors:
         if _is_distributed(tensor):
@@ -86,9 +89,20 @@ WRAPPERS = {  # class -> what users call it; by name, since importing these modu
 
 def gathered_by_fsdp() -> list[Tensor]:
     """The whole parameters that fully_shard has gathered for a while; losses reach them in place of the shards."""
-    states = getattr(sys.modules.get("torch.distributed._composable_state"), "_module_state_mapping", {})
-    groups = [group for ref in states.values() for group in getattr(ref(), "_fsdp_param_groups", None) or [getattr(ref(), "_fsdp_param_group", None)]]
-    found = [getattr(part, "_unsharded_param", None) for group in groups for part in getattr(group, "fsdp_params", ())]
+    states = getattr(
+        sys.modules.get("torch.distributed._composable_state"), "_module_state_mapping", {}
+    )
+    groups = [
+        group
+        for ref in states.values()
+        for group in getattr(ref(), "_fsdp_param_groups", None)
+        or [getattr(ref(), "_fsdp_param_group", None)]
+    ]
+    found = [
+        getattr(part, "_unsharded_param", None)
+        for group in groups
+        for part in getattr(group, "fsdp_params", ())
+    ]
     return [tensor for tensor in found if isinstance(tensor, Tensor)]
 
 

@@ -12,7 +12,9 @@ REDUCED = 1e-3  # the rounding of float32 products where a device may make them 
 
 
 @torch.no_grad()
-def compared(deltas: Mapping[str, Tensor], given: Mapping[str, Tensor], taps: Mapping[str, Tap]) -> tuple[list[str], list[str]]:
+def compared(
+    deltas: Mapping[str, Tensor], given: Mapping[str, Tensor], taps: Mapping[str, Tap]
+) -> tuple[list[str], list[str]]:
     """The weights for which Δ [rows, out] does not make the gradient that autograd gave [out, in], and those for which it does.
 
     What is zero or not finite decides nothing. The taps' `proved` remembers the first.
@@ -22,7 +24,9 @@ def compared(deltas: Mapping[str, Tensor], given: Mapping[str, Tensor], taps: Ma
     agreeing = []
     by_device: dict[torch.device, list[Tensor]] = {}
     for name in both:
-        by_device.setdefault(given[name].device, []).append(_difference(deltas[name], taps[name].inputs, given[name]))
+        by_device.setdefault(given[name].device, []).append(
+            _difference(deltas[name], taps[name].inputs, given[name])
+        )
     arrived = {device: iter(torch.stack(found).tolist()) for device, found in by_device.items()}
     for name in both:
         difference, bound = next(arrived[given[name].device])
@@ -42,7 +46,9 @@ def _difference(delta: Tensor, inputs: Tensor, gradient: Tensor) -> Tensor:
     """
     wide = torch.float32 if gradient.device.type == "mps" else torch.float64
     generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(2, inputs.shape[1:], generator=generator).mul_(2).sub_(1).to(gradient.device)
+    signs = (
+        torch.randint(2, inputs.shape[1:], generator=generator).mul_(2).sub_(1).to(gradient.device)
+    )
     own = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
     d, x = delta.to(wide), inputs.to(wide)
     difference = (own @ signs.to(own.dtype)).to(wide) - d.T @ (x @ signs.to(wide))
@@ -52,5 +58,7 @@ def _difference(delta: Tensor, inputs: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _rounding(gradient: Tensor) -> float:
-    exact = gradient.dtype != torch.float32 or (gradient.device.type == "cpu" and products_are_whole())
+    exact = gradient.dtype != torch.float32 or (
+        gradient.device.type == "cpu" and products_are_whole()
+    )
     return torch.finfo(gradient.dtype).eps if exact else REDUCED

@@ -16,10 +16,16 @@ from gradsurgery.errors import InputError, StrategyError
 from gradsurgery.record import GroupRecord
 
 
-def weights_again(replay: Mapping[GroupKey, Mapping[str, float]], group: Group, names: Sequence[str]) -> NDArray[np.float64] | None:
+def weights_again(
+    replay: Mapping[GroupKey, Mapping[str, float]], group: Group, names: Sequence[str]
+) -> NDArray[np.float64] | None:
     """The group's weights [n] of an earlier step; None where it then had other objectives."""
     found = replay.get(group.key)
-    return np.array([found[name] for name in names]) if found is not None and set(found) == set(names) else None
+    return (
+        np.array([found[name] for name in names])
+        if found is not None and set(found) == set(names)
+        else None
+    )
 
 
 def weights_to_keep(strategy: Strategy, names: Sequence[str], outcome: Outcome) -> dict[str, float]:
@@ -29,7 +35,9 @@ def weights_to_keep(strategy: Strategy, names: Sequence[str], outcome: Outcome) 
         StrategyError: for weights that are not one number per objective.
     """
     if outcome.weights is None or outcome.weights.ndim != 1:
-        raise StrategyError(f"every: strategy {strategy.name!r} gives no single weight per objective that could be used again; leave every=1.")
+        raise StrategyError(
+            f"every: strategy {strategy.name!r} gives no single weight per objective that could be used again; leave every=1."
+        )
     return dict(zip(names, outcome.weights.tolist(), strict=True))
 
 
@@ -52,10 +60,19 @@ def replayed(step: Step, strategy: Strategy) -> Decision | None:
             return None
         if applied:
             row = dict(zip(names, weights.tolist(), strict=True))
-            passes.append((np.array([row.get(name, 0.0) for name in losses.names]), dict(group.parameters)))
+            passes.append(
+                (np.array([row.get(name, 0.0) for name in losses.names]), dict(group.parameters))
+            )
         else:
             plain.update(group.parameters)
-        records[group.name] = GroupRecord(group.name, names, strategy.name if applied else "plain", len(group.parameters), weights=weights, replayed=applied)
+        records[group.name] = GroupRecord(
+            group.name,
+            names,
+            strategy.name if applied else "plain",
+            len(group.parameters),
+            weights=weights,
+            replayed=applied,
+        )
     plain |= {name: scene.parameter(name) for name in scene.met if not grouping.reached[name]}
     if plain:
         passes.append((np.ones(len(losses.names)), plain))

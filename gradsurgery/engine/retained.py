@@ -15,11 +15,19 @@ def drop_batched(everywhere: bool) -> bool:
     torch keeps no list of such activations. Those that were made lately are found in any case, older ones where the search is
     `everywhere`, which takes some tens of milliseconds in a large program.
     """
-    is_batched = getattr(torch._C._functorch, "is_legacy_batchedtensor", None) if hasattr(torch._C, "_functorch") else None
+    is_batched = (
+        getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
+        if hasattr(torch._C, "_functorch")
+        else None
+    )
     if is_batched is None:
         return False
     found = False
-    objects: list[Any] = gc.get_objects() if everywhere else [o for generation in YOUNG for o in gc.get_objects(generation)]
+    objects: list[Any] = (
+        gc.get_objects()
+        if everywhere
+        else [o for generation in YOUNG for o in gc.get_objects(generation)]
+    )
     for thing in objects:
         if type(thing) is Tensor and not thing.is_leaf and thing.retains_grad:
             gradient = thing.grad

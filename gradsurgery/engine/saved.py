@@ -41,9 +41,13 @@ def resumed(state: Any, strategy: Strategy, parameters: Parameters, strict: bool
         InputError: when it is no saved state, or belongs to another strategy; under `strict` also to other options, groups or parameters.
     """
     if not isinstance(state, Mapping) or "strategy" not in state:
-        raise InputError(f"load_state_dict: expected what state_dict() returned; got {type(state).__name__} without a strategy.")
+        raise InputError(
+            f"load_state_dict: expected what state_dict() returned; got {type(state).__name__} without a strategy."
+        )
     if not isinstance(state["strategy"], str) or state["strategy"] != strategy.name:
-        raise InputError(f"load_state_dict: this state belongs to strategy {state['strategy']!r}, not to {strategy.name!r}.")
+        raise InputError(
+            f"load_state_dict: this state belongs to strategy {state['strategy']!r}, not to {strategy.name!r}."
+        )
     if strict and "options" in state:
         _check_options(strategy, state["options"])
     # A number that is not one yet is not saved any more; states without options are older, and have it.
@@ -51,7 +55,11 @@ def resumed(state: Any, strategy: Strategy, parameters: Parameters, strict: bool
     groups = _explicit_of(state, memory, strategy)
     if strict:
         _check_groups(groups, memory, parameters)
-    return _unnamed(memory, groups, strict) if parameters.discover else _named(memory, parameters, strict)
+    return (
+        _unnamed(memory, groups, strict)
+        if parameters.discover
+        else _named(memory, parameters, strict)
+    )
 
 
 def written(value: Any) -> str:
@@ -61,7 +69,11 @@ def written(value: Any) -> str:
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return written(value.tolist())
     if isinstance(value, Mapping):
-        return "{" + ", ".join(sorted(f"{key!r}: {written(item)}" for key, item in value.items())) + "}"
+        return (
+            "{"
+            + ", ".join(sorted(f"{key!r}: {written(item)}" for key, item in value.items()))
+            + "}"
+        )
     if isinstance(value, set | frozenset):
         return "{" + ", ".join(sorted(map(written, value))) + "}"
     if isinstance(value, list | tuple):
@@ -103,13 +115,19 @@ def _call(strategy: Strategy) -> str:
 
 
 def _check_options(strategy: Strategy, saved: Any) -> None:
-    if not isinstance(saved, Mapping) or not all(isinstance(x, str) for pair in saved.items() for x in pair):
-        raise InputError(f"load_state_dict: expected what state_dict() returned; its options are {saved!r}.")
+    if not isinstance(saved, Mapping) or not all(
+        isinstance(x, str) for pair in saved.items() for x in pair
+    ):
+        raise InputError(
+            f"load_state_dict: expected what state_dict() returned; its options are {saved!r}."
+        )
     own = _options(strategy)
     other = [name for name in saved if saved[name] != own.get(name)]
     if other := [name for name in other if saved[name] not in _older(strategy, name)]:
         before = ", ".join(f"{name}={saved[name]}" for name in other)
-        now = ", ".join(f"{name}={own[name]}" if name in own else f"no option {name}" for name in other)
+        now = ", ".join(
+            f"{name}={own[name]}" if name in own else f"no option {name}" for name in other
+        )
         raise InputError(
             f"load_state_dict: this state was saved with {strategy.name}({before}); this Surgery has {strategy.name}({now}). "
             "Give the same options; strict=False goes on with other ones."
@@ -120,8 +138,12 @@ def _explicit_of(state: Mapping[str, Any], memory: Memory, strategy: Strategy) -
     """The explicit groups of a saved state; an older one tells of those that have a state."""
     groups = state.get("explicit", ())
     if not isinstance(groups, list | tuple) or not all(isinstance(name, str) for name in groups):
-        raise InputError(f"load_state_dict: expected what state_dict() returned; its explicit groups are {groups!r}.")
-    found = [key for key in (*memory.states, *memory.waiting, *memory.replay) if isinstance(key, str)]
+        raise InputError(
+            f"load_state_dict: expected what state_dict() returned; its explicit groups are {groups!r}."
+        )
+    found = [
+        key for key in (*memory.states, *memory.waiting, *memory.replay) if isinstance(key, str)
+    ]
     own = () if strategy.acts_on == "group" else (LOSSES,)
     return tuple(dict.fromkeys((*groups, *(key for key in found if key not in own))))
 
@@ -130,10 +152,14 @@ def _check_groups(saved: tuple[str, ...], memory: Memory, parameters: Parameters
     """Every group that has a state here is one there."""
     own = parameters.groups
     by_reach = any(isinstance(key, frozenset) for key in memory.waiting)
-    by_reach = by_reach or any("/" not in name for name in memory.reach if not FEATURES.fullmatch(name))
+    by_reach = by_reach or any(
+        "/" not in name for name in memory.reach if not FEATURES.fullmatch(name)
+    )
     if (parameters.explicit and by_reach) or not set(saved) <= set(own):
         before, now = _layout(saved), _layout(own)
-        raise InputError(f"load_state_dict: this state was saved with {before}; this Surgery has {now}. Give parameters= in the same groups. {LOOSE}")
+        raise InputError(
+            f"load_state_dict: this state was saved with {before}; this Surgery has {now}. Give parameters= in the same groups. {LOOSE}"
+        )
 
 
 def _layout(groups: tuple[str, ...]) -> str:
@@ -142,7 +168,9 @@ def _layout(groups: tuple[str, ...]) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     shown = list(names)
-    return ", ".join(map(repr, shown[:4])) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
+    return ", ".join(map(repr, shown[:4])) + (
+        f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+    )
 
 
 def _unnamed(memory: Memory, groups: tuple[str, ...], strict: bool) -> Memory:
@@ -153,18 +181,26 @@ def _unnamed(memory: Memory, groups: tuple[str, ...], strict: bool) -> Memory:
             f"load_state_dict: the saved gradients are of parameters that are known by name ({_listed(odd)}), which parameters=None "
             f"does not know: make the Surgery with parameters=, as before saving. {LOOSE}"
         )
-    states = {key: state for key, state in {**memory.waiting, **memory.states}.items() if key not in groups}
+    states = {
+        key: state
+        for key, state in {**memory.waiting, **memory.states}.items()
+        if key not in groups
+    }
     if odd:
         states = {key: state.copy(()) for key, state in states.items()}
     by_name = {key for key in states if isinstance(key, str)}
     here, waiting = _without(states, set(states) - by_name), _without(states, by_name)
-    return replace(memory, reach={}, states=here, waiting=waiting, replay=_without(memory.replay, groups))
+    return replace(
+        memory, reach={}, states=here, waiting=waiting, replay=_without(memory.replay, groups)
+    )
 
 
 def _named(memory: Memory, parameters: Parameters, strict: bool) -> Memory:
     """With given parameters: each name of the state is one of theirs, and each saved gradient has its parameter's shape."""
     own = parameters.everything()
-    saved = dict.fromkeys((*(name for name in memory.reach if not FEATURES.fullmatch(name)), *memory.parameters))
+    saved = dict.fromkeys(
+        (*(name for name in memory.reach if not FEATURES.fullmatch(name)), *memory.parameters)
+    )
     names = found_again(saved, own, parameters.groups)
     if strict and (unknown := [name for name in saved if name not in names]):
         raise InputError(
@@ -175,7 +211,11 @@ def _named(memory: Memory, parameters: Parameters, strict: bool) -> Memory:
     waiting = {key: state.renamed(names) for key, state in memory.waiting.items()}
     for state in (*states.values(), *waiting.values()):
         _check_shapes(state, own)
-    reach = {names.get(name, name): objectives for name, objectives in memory.reach.items() if name in names or FEATURES.fullmatch(name)}
+    reach = {
+        names.get(name, name): objectives
+        for name, objectives in memory.reach.items()
+        if name in names or FEATURES.fullmatch(name)
+    }
     groups = set(parameters.groups) | {LOSSES}
     reached = set(reach.values())
     every = (*states, *waiting, *memory.replay)

@@ -18,7 +18,9 @@ def scale_of(scaler: Any, like: Tensor) -> Tensor | None:
     """
     if scaler is None:
         return None
-    if not callable(getattr(scaler, "scale", None)) or not callable(getattr(scaler, "is_enabled", None)):
+    if not callable(getattr(scaler, "scale", None)) or not callable(
+        getattr(scaler, "is_enabled", None)
+    ):
         raise InputError(f"scaler: expected a torch.amp.GradScaler; got {type(scaler).__name__}.")
     if not scaler.is_enabled():
         return None
@@ -62,5 +64,7 @@ def one_scale(scales: Sequence[float]) -> float:
     """
     if len(set(scales)) > 1:
         numbers = ", ".join(f"{scale:g}" for scale in scales)
-        raise InputError(f"the scaler's factor changed between micro-batches ({numbers}): call scaler.update() once a step, after combine() and scaler.step().")
+        raise InputError(
+            f"the scaler's factor changed between micro-batches ({numbers}): call scaler.update() once a step, after combine() and scaler.step()."
+        )
     return scales[0]

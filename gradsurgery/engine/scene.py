@@ -16,7 +16,13 @@ from gradsurgery.engine.groups import Group, Grouping, Parameters, Reach, is_par
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.joined import Joined, may_be_joined
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.processes import SHARDED, ProcessGroup, check_alone, gathered_by_fsdp, started
+from gradsurgery.engine.processes import (
+    SHARDED,
+    ProcessGroup,
+    check_alone,
+    gathered_by_fsdp,
+    started,
+)
 from gradsurgery.errors import InputError, warn
 from gradsurgery.gradients.coordinates import check_layout
 
@@ -87,7 +93,9 @@ class Scene:
     once: bool = False
     unreached: dict[str, Tensor] = field(default_factory=dict)
     retained: list[bool] = field(default_factory=list, compare=False, repr=False)
-    grouped: list[tuple[Mapping[str, int], Reach, Grouping]] = field(default_factory=list, compare=False, repr=False)
+    grouped: list[tuple[Mapping[str, int], Reach, Grouping]] = field(
+        default_factory=list, compare=False, repr=False
+    )
     proved: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def parameter(self, name: str) -> Tensor:
@@ -114,12 +122,19 @@ class Scene:
     def wanted(self) -> list[dict[str, Tensor]]:
         """For each loss the parameters (and features) that its graph reaches."""
         pairs = [(name, self.parameter(name), losses) for name, losses in self.met.items()]
-        return [{name: tensor for name, tensor, losses in pairs if losses >> i & 1} for i in range(self.count)]
+        return [
+            {name: tensor for name, tensor, losses in pairs if losses >> i & 1}
+            for i in range(self.count)
+        ]
 
     @property
     def written(self) -> list[Tensor]:
         """Every parameter that gets a gradient."""
-        return [t for name, t in {**self.trained, **self.others}.items() if name not in self.cut.features] + [*self.cut.trunk, *self.cut.others]
+        return [
+            t
+            for name, t in {**self.trained, **self.others}.items()
+            if name not in self.cut.features
+        ] + [*self.cut.trunk, *self.cut.others]
 
     def likely(self, losses: Losses, reach: Reach) -> dict[str, int] | None:
         """What each loss reaches as far as it is known before gradients: what it has reached before. None where the graph shows more than that.
@@ -128,7 +143,11 @@ class Scene:
         """
         known = {}
         for name, met in self.met.items():
-            before = met if name in self.others else sum(1 << i for i, o in enumerate(losses.names) if o in reach.get(name, ()))
+            before = (
+                met
+                if name in self.others
+                else sum(1 << i for i, o in enumerate(losses.names) if o in reach.get(name, ()))
+            )
             if met & ~before & ~(self.unsure.get(name, 0) if name in reach else 0):
                 return None
             known[name] = met & before
@@ -143,9 +162,18 @@ class Scene:
         for scene, names in ((self, mine), (new, theirs)):
             for name, losses in scene.met.items():
                 both = [bits[o] for i, o in enumerate(names) if losses >> i & 1]
-                sure = [bits[o] for i, o in enumerate(names) if (losses & ~scene.unsure.get(name, 0)) >> i & 1]
-                met[name], surely[name] = met.get(name, 0) | sum(both), surely.get(name, 0) | sum(sure)
-        unsure = {name: losses & ~surely[name] for name, losses in met.items() if losses & ~surely[name]}
+                sure = [
+                    bits[o]
+                    for i, o in enumerate(names)
+                    if (losses & ~scene.unsure.get(name, 0)) >> i & 1
+                ]
+                met[name], surely[name] = (
+                    met.get(name, 0) | sum(both),
+                    surely.get(name, 0) | sum(sure),
+                )
+        unsure = {
+            name: losses & ~surely[name] for name, losses in met.items() if losses & ~surely[name]
+        }
         explicit = None if self.explicit is None else {**self.explicit, **(new.explicit or {})}
         merged = {**self.trained, **new.trained}, {**self.others, **new.others}
         return Scene(*merged, explicit, len(order), met, unsure, self.cut, self.once or new.once)
@@ -163,11 +191,19 @@ class Seen:
     joins: int = 0
 
     def again(self, given: Given, known: Given, losses: Losses, graph: Graph) -> bool:
-        same = given is self.given and known is self.known and losses.names == self.names and len(losses.tensors) == self.scene.count
+        same = (
+            given is self.given
+            and known is self.known
+            and losses.names == self.names
+            and len(losses.tensors) == self.scene.count
+        )
         if not same or len(graph.leaves) != len(self.leaves) or len(graph.joins) != self.joins:
             return False
         pairs = zip(graph.leaves.values(), self.leaves, strict=True)
-        return all(visit.leaf is leaf and visit.losses == visit.surely == bits for visit, (leaf, bits) in pairs)
+        return all(
+            visit.leaf is leaf and visit.losses == visit.surely == bits
+            for visit, (leaf, bits) in pairs
+        )
 
 
 def check_processes(process_group: ProcessGroup, parameters: Parameters) -> None:
@@ -180,7 +216,9 @@ def check_processes(process_group: ProcessGroup, parameters: Parameters) -> None
         check_alone(parameters.modules, [tensor for _, tensor, _ in parameters.named().values()])
 
 
-def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor] | None = None) -> tuple[Scene, Memory, Graph]:
+def look(
+    plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor] | None = None
+) -> tuple[Scene, Memory, Graph]:
     """The scene of a step, what is known of the parameters now, and the graph; the last step's scene where nothing has changed."""
     cut = Cutting(features or {})
     graph = walk(losses.tensors, losses.names * losses.batches, cut.places)
@@ -195,9 +233,15 @@ def look(plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor]
     graph = _told_apart(plan, losses, cut, graph)
     scene, memory = _look(plan, losses, memory, cut, graph, given)
     plan.seen.clear()
-    leaves = [(v.leaf, v.losses) for v in graph.leaves.values() if v.leaf is not None and v.losses == v.surely]
+    leaves = [
+        (v.leaf, v.losses)
+        for v in graph.leaves.values()
+        if v.leaf is not None and v.losses == v.surely
+    ]
     known_again = len(leaves) == len(graph.leaves) == len(scene.met) and not features
-    if known_again and all(map(is_parameter, scene.others.values())):  # so that no inputs or features are held on to
+    if known_again and all(
+        map(is_parameter, scene.others.values())
+    ):  # so that no inputs or features are held on to
         plan.seen.append(Seen(scene, given, memory.known, losses.names, leaves, len(graph.joins)))
     return scene, memory, graph
 
@@ -216,35 +260,65 @@ def _told_apart(plan: Plan, losses: Losses, cut: Cutting, graph: Graph) -> Graph
         warn(joined.warning)
     if joined.starts:
         apart = walk(losses.tensors, names, cut.places, joined.starts)
-        if apart.leaves.keys() == graph.leaves.keys():  # a part that no loss takes gets zeros from torch, not nothing
+        if (
+            apart.leaves.keys() == graph.leaves.keys()
+        ):  # a part that no loss takes gets zeros from torch, not nothing
             return apart
     plan.apart[:] = [key]
     return graph
 
 
-def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph, given: Given) -> tuple[Scene, Memory]:
+def _look(
+    plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph, given: Given
+) -> tuple[Scene, Memory]:
     features = cut.features
     around = graph.leaves
     behind, behind_once = cut.behind(graph)
     if plan.parameters.discover:
         memory.check_resumable(losses.names)
         new = [key for key in around if key not in memory.known and is_parameter(graph.tensor(key))]
-        known = {**memory.known, **{key: (f"#{len(memory.known) + i}", graph.tensor(key)) for i, key in enumerate(new)}} if new else memory.known
-        memory = replace(memory, known=known, numbered=memory.numbered + 1 if memory.known else 1) if new else memory
+        known = (
+            {
+                **memory.known,
+                **{
+                    key: (f"#{len(memory.known) + i}", graph.tensor(key))
+                    for i, key in enumerate(new)
+                },
+            }
+            if new
+            else memory.known
+        )
+        memory = (
+            replace(memory, known=known, numbered=memory.numbered + 1 if memory.known else 1)
+            if new
+            else memory
+        )
         names = {key: known[key][0] for key in around if key in known}
         trunk = [leaf for leaf in behind.values() if is_parameter(leaf)]
         if not names and not trunk:
-            raise InputError(f"the losses reach no nn.Parameter (they reach {len(around)} other leaf tensors): give the tensors to train as parameters=.")
+            raise InputError(
+                f"the losses reach no nn.Parameter (they reach {len(around)} other leaf tensors): give the tensors to train as parameters=."
+            )
     else:
         names = {key: name for key, (name, _, _) in given.items() if key in around}
         trunk = [leaf for key, leaf in behind.items() if key in given]
         if not names and not trunk:
-            raise InputError(f"the losses reach none of the {len(given)} trainable parameters given.")
+            raise InputError(
+                f"the losses reach none of the {len(given)} trainable parameters given."
+            )
     outside, unknown = {}, []
     if plan.include_others:
         # Leaves of every kind, as in torch: a coefficient in the optimizer need not be an nn.Parameter.
-        outside = {key: f"{OTHERS}#{key:x}" for key in around if key not in names and _is_taken(plan, graph.tensor(key))}
-        unknown = [leaf for leaf in behind.values() if not any(leaf is t for t in trunk) and _is_taken(plan, leaf)]
+        outside = {
+            key: f"{OTHERS}#{key:x}"
+            for key in around
+            if key not in names and _is_taken(plan, graph.tensor(key))
+        }
+        unknown = [
+            leaf
+            for leaf in behind.values()
+            if not any(leaf is t for t in trunk) and _is_taken(plan, leaf)
+        ]
     both = {**names, **outside}
     tensors = {name: graph.tensor(key) for key, name in both.items()}
     for name, leaf in tensors.items():
@@ -256,15 +330,24 @@ def _look(plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph
     if features:
         leaves = {**{key: graph.tensor(key) for key in around}, **behind}
         cut.check_apart(leaves, {id(leaf) for leaf in (*trunk, *unknown)} & set(both))
-    explicit = {name: group for name, _, group in given.values()} if plan.parameters.explicit else None
-    visits = {**{name: graph.cuts[i] for i, name in enumerate(cut.features)}, **{name: around[key] for key, name in both.items()}}
+    explicit = (
+        {name: group for name, _, group in given.values()} if plan.parameters.explicit else None
+    )
+    visits = {
+        **{name: graph.cuts[i] for i, name in enumerate(cut.features)},
+        **{name: around[key] for key, name in both.items()},
+    }
     scene = Scene(
         {**cut.features, **{name: tensors[name] for name in names.values()}},
         {name: tensors[name] for name in outside.values()},
         explicit,
         len(losses.tensors),
         {name: visit.losses for name, visit in visits.items()},
-        {name: unsure for name, visit in visits.items() if (unsure := visit.losses & ~visit.surely)},
+        {
+            name: unsure
+            for name, visit in visits.items()
+            if (unsure := visit.losses & ~visit.surely)
+        },
         Cut(cut.features, trunk, unknown),
         graph.once,
         {name: t for key, (name, t, _) in given.items() if key not in around and key not in behind},
@@ -280,7 +363,9 @@ def _is_taken(plan: Plan, leaf: Tensor) -> bool:
     text = f"a leaf of shape {'?' if leaf.is_nested else list(leaf.shape)} that requires grad is {form}: it gets no gradient here."
     if text not in plan.told:
         plan.told.add(text)
-        warn(f"{text} Where none is wanted make it without requires_grad, or give others='ignore'. Said once.")
+        warn(
+            f"{text} Where none is wanted make it without requires_grad, or give others='ignore'. Said once."
+        )
     return False
 
 
@@ -317,11 +402,23 @@ def _groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, i
         reached[name] = tuples[bits]
     trained = {name: t for name, t in scene.trained.items() if reached[name]}
     groups, reach = make_groups(trained, scene.explicit, reached, memory.reach)
-    parameters = {name: t for name, t in scene.others.items() if reached[name] and name not in scene.unchecked}
-    leaves = {name: t for name, t in scene.others.items() if reached[name] and name in scene.unchecked}
+    parameters = {
+        name: t for name, t in scene.others.items() if reached[name] and name not in scene.unchecked
+    }
+    leaves = {
+        name: t for name, t in scene.others.items() if reached[name] and name in scene.unchecked
+    }
     for others in filter(None, (parameters, leaves)):
-        taken = {g.name for g in groups} | set((scene.explicit or {}).values()) | ({OTHERS} if frozenset({OTHERS}) in reach.values() else set())
-        title = next(t for t in (OTHERS, *(f"{OTHERS} ({i})" for i in range(2, len(taken) + 3))) if t not in taken)
+        taken = (
+            {g.name for g in groups}
+            | set((scene.explicit or {}).values())
+            | ({OTHERS} if frozenset({OTHERS}) in reach.values() else set())
+        )
+        title = next(
+            t
+            for t in (OTHERS, *(f"{OTHERS} ({i})" for i in range(2, len(taken) + 3)))
+            if t not in taken
+        )
         groups.append(Group(title, title, others, plain=True, unchecked=others is leaves))
     for group in groups:
         present = set().union(*{reached[name] for name in group.parameters})

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.definition import Outcome, Strategy, generator_for, gradient_inputs, rng_for
+from gradsurgery.contract.definition import (
+    Outcome,
+    Strategy,
+    generator_for,
+    gradient_inputs,
+    rng_for,
+)
 from gradsurgery.contract.options import ObjectiveNames
 from gradsurgery.contract.state import State
 from gradsurgery.engine.groups import Group, GroupKey
@@ -60,7 +66,12 @@ class Decision:
 
 
 def solve(
-    step: Step, strategy: Strategy, values: dict[str, float], group: Group, names: tuple[str, ...], objectives: Objectives | None
+    step: Step,
+    strategy: Strategy,
+    values: dict[str, float],
+    group: Group,
+    names: tuple[str, ...],
+    objectives: Objectives | None,
 ) -> tuple[Outcome, State | None]:
     """Ask the strategy; its state comes back changed, as a copy that is kept only if the step stands."""
     memory, wanted = step.memory, strategy.inputs
@@ -76,7 +87,9 @@ def solve(
     if "rng" in wanted:
         given["rng"] = rng_for(step.plan.seed, memory.step, group.name)
     if "generator" in wanted:
-        given["generator"] = generator_for(step.plan.seed, memory.step, group.name, next(iter(group.parameters.values())).device)
+        given["generator"] = generator_for(
+            step.plan.seed, memory.step, group.name, next(iter(group.parameters.values())).device
+        )
     state = bound = None
     if "state" in wanted:
         state = memory.state_of(group)
@@ -85,7 +98,9 @@ def solve(
     try:
         outcome = strategy.solve(given, len(names), len(group.parameters))
     except (InputError, NonFiniteError, StrategyError) as error:
-        raise type(error)(f"group {group.name!r} ({', '.join(names)}): {error}{_absent(step, names, objectives)}") from error
+        raise type(error)(
+            f"group {group.name!r} ({', '.join(names)}): {error}{_absent(step, names, objectives)}"
+        ) from error
     if state is not None and bound is not None:
         state.adopt(bound)
     return outcome, state
@@ -105,8 +120,16 @@ def protected(outcome: Outcome, objectives: Objectives, index: int) -> Outcome:
     """The outcome without its harm to one objective."""
     if outcome.weights is not None:
         grams = objectives.gram if outcome.weights.ndim == 1 else objectives.block_grams
-        return Outcome(without_harm(outcome.weights, grams, index), None, outcome.gap, outcome.converged)
+        return Outcome(
+            without_harm(outcome.weights, grams, index), None, outcome.gap, outcome.converged
+        )
     assert outcome.direction is not None
     gradient = objectives.rows[index]
-    along, square = (float(torch.dot(a.double(), gradient.double())) for a in (outcome.direction, gradient))
-    return outcome if along >= 0 or square == 0 else Outcome(None, outcome.direction - (along / square) * gradient)
+    along, square = (
+        float(torch.dot(a.double(), gradient.double())) for a in (outcome.direction, gradient)
+    )
+    return (
+        outcome
+        if along >= 0 or square == 0
+        else Outcome(None, outcome.direction - (along / square) * gradient)
+    )

@@ -13,7 +13,11 @@ from gradsurgery.errors import InputError
 
 
 def gather(
-    losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool, taps: MutableMapping[str, Tap] | None = None
+    losses: Sequence[Tensor],
+    roots: Sequence[Tensor],
+    wanted: Sequence[dict[str, Tensor]],
+    retain_graph: bool,
+    taps: MutableMapping[str, Tap] | None = None,
 ) -> list[dict[str, Tensor]]:
     """The gradients of each loss with respect to its own wanted parameters, by name; those that autograd calls None are left out.
 
@@ -29,21 +33,37 @@ def gather(
     gradients: list[dict[str, Tensor]] = [{} for _ in losses]
     together = passes(wanted)
     taps = {} if taps is None else taps
-    seen: dict[str, list[tuple[int, bool]]] = {}  # per compared weight the losses so far, and whether they told anything
+    seen: dict[
+        str, list[tuple[int, bool]]
+    ] = {}  # per compared weight the losses so far, and whether they told anything
     for members in together:
         by = {name: i for i in members for name in wanted[i]}
         tapped = {name: tap for name, tap in taps.items() if name in by} if taps else {}
-        doubtful = {name: tap for name, tap in tapped.items() if tap.compare and name not in tap.proved}
+        doubtful = {
+            name: tap for name, tap in tapped.items() if tap.compare and name not in tap.proved
+        }
         formed = [name for name in by if name not in tapped or name in doubtful]
-        ways = [tap.through for name, tap in tapped.items() if tap.through is not None and name not in doubtful]
+        ways = [
+            tap.through
+            for name, tap in tapped.items()
+            if tap.through is not None and name not in doubtful
+        ]
         asked: list[Any] = [*(wanted[by[name]][name] for name in formed), *ways]
         starts, from_there = [losses[i] for i in members], [roots[i] for i in members]
         with several_passes(), listening(tapped) as heard:
-            found = torch.autograd.grad(starts, asked, from_there, retain_graph=retain_graph or members is not together[-1], allow_unused=True)
+            found = torch.autograd.grad(
+                starts,
+                asked,
+                from_there,
+                retain_graph=retain_graph or members is not together[-1],
+                allow_unused=True,
+            )
         given = {name: g for name, g in zip(formed, found, strict=False) if g is not None}
         del found
         if doubtful:
-            odd, agreeing = compared(heard, {name: given[name] for name in doubtful if name in given}, doubtful)
+            odd, agreeing = compared(
+                heard, {name: given[name] for name in doubtful if name in given}, doubtful
+            )
             for name in odd:
                 del taps[name], doubtful[name]
                 heard.pop(name, None)
@@ -65,7 +85,9 @@ def gather(
     return gradients
 
 
-def _formed(loss: Tensor, root: Tensor, name: str, weight: Tensor, real: bool, gone: bool) -> dict[str, Tensor]:
+def _formed(
+    loss: Tensor, root: Tensor, name: str, weight: Tensor, real: bool, gone: bool
+) -> dict[str, Tensor]:
     """A weight's gradient after all, where the comparison held in this loss's pass and not in a later one.
 
     Raises:
@@ -79,7 +101,9 @@ def _formed(loss: Tensor, root: Tensor, name: str, weight: Tensor, real: bool, g
             "its layer cannot be tapped: give method='gradients'. Nothing was changed."
         )
     with several_passes():
-        (found,) = torch.autograd.grad([loss], [weight], [root], retain_graph=True, allow_unused=True)
+        (found,) = torch.autograd.grad(
+            [loss], [weight], [root], retain_graph=True, allow_unused=True
+        )
     return {} if found is None else {name: found}
 
 
@@ -99,7 +123,12 @@ def passes(wanted: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
     return [members for members, _ in together]
 
 
-def gather_batched(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Sequence[dict[str, Tensor]], retain_graph: bool) -> list[dict[str, Tensor]]:
+def gather_batched(
+    losses: Sequence[Tensor],
+    roots: Sequence[Tensor],
+    wanted: Sequence[dict[str, Tensor]],
+    retain_graph: bool,
+) -> list[dict[str, Tensor]]:
     """What `gather` gives, in two passes: one batched over the losses (vmap) for what several of them reach, one for what a loss alone reaches.
 
     Raises:
@@ -126,20 +155,40 @@ def gather_batched(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: Se
     asked = [tensors[name] for name in shared]
     try:
         with several_passes():
-            found = torch.autograd.grad(list(losses), asked, batched, retain_graph=retain_graph, allow_unused=True, is_grads_batched=True)
+            found = torch.autograd.grad(
+                list(losses),
+                asked,
+                batched,
+                retain_graph=retain_graph,
+                allow_unused=True,
+                is_grads_batched=True,
+            )
     except (RuntimeError, NotImplementedError) as error:
-        raise InputError(f"method='batched': the batched backward pass failed; use method='gradients'. ({error})") from error
+        raise InputError(
+            f"method='batched': the batched backward pass failed; use method='gradients'. ({error})"
+        ) from error
     for name, rows in zip(shared, found, strict=True):
         if rows is not None:
             for i in by[name]:
                 gradients[i][name] = rows[i]
-    return [{name: found[name] for name in inputs if name in found} for inputs, found in zip(wanted, gradients, strict=True)]
+    return [
+        {name: found[name] for name in inputs if name in found}
+        for inputs, found in zip(wanted, gradients, strict=True)
+    ]
 
 
-def gather_sum(losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:
+def gather_sum(
+    losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: dict[str, Tensor], retain_graph: bool
+) -> dict[str, Tensor]:
     """The gradient of the weighted sum of all losses, in one pass."""
     if not wanted:
         return {}
     with several_passes():
-        found = torch.autograd.grad(list(losses), list(wanted.values()), list(roots), retain_graph=retain_graph, allow_unused=True)
+        found = torch.autograd.grad(
+            list(losses),
+            list(wanted.values()),
+            list(roots),
+            retain_graph=retain_graph,
+            allow_unused=True,
+        )
     return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}

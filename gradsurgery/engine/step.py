@@ -24,16 +24,31 @@ def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
     """Everything a step decides. Nothing outside is changed but the graph, which is freed unless retained."""
     _check(plan, losses, memory)
     if call.features is not None and losses.batches > 1:
-        raise InputError("features: losses of several batches have features of several batches; leave features out.")
+        raise InputError(
+            "features: losses of several batches have features of several batches; leave features out."
+        )
     scene, memory, graph = look(plan, losses, memory, call.features)
-    step = Step(plan, losses, scene, memory, call.scores, call.retain_graph, scale_of(call.scaler, losses.tensors[0]))
+    step = Step(
+        plan,
+        losses,
+        scene,
+        memory,
+        call.scores,
+        call.retain_graph,
+        scale_of(call.scaler, losses.tensors[0]),
+    )
     if graph.written:
         with nothing_filled(scene.watched, graph.written):
             decision = _decide(step, graph)
     else:
         decision = _decide(step, graph)
     strategy = plan.strategy
-    if memory.step == 0 and strategy is not None and "scores" in strategy.inputs and call.scores is not None:
+    if (
+        memory.step == 0
+        and strategy is not None
+        and "scores" in strategy.inputs
+        and call.scores is not None
+    ):
         check_scores(strategy, call.scores, list(decision.record.groups))
     return decision
 
@@ -44,28 +59,54 @@ def _decide(step: Step, graph: Graph) -> Decision:
     due = is_due(plan, step.memory)
     light = replace(step, retain_graph=True) if due else step  # the graph is passed again
     if strategy is not None and step.memory.replays(plan.every):
-        step, light = replace(step, replay=step.memory.replay), replace(light, replay=step.memory.replay)
+        step, light = (
+            replace(step, replay=step.memory.replay),
+            replace(light, replay=step.memory.replay),
+        )
         if strategy.acts_on == "group":
             decision = replayed(light, strategy)
             step, light = replace(step, replay=None), replace(light, replay=None)
     # what weights of losses do to a protected objective, only gradients tell
-    if decision is None and strategy is not None and not strategy.needs_gradients and plan.protect is None:
-        decision = on_losses(light, strategy) if strategy.acts_on == "losses" else before_gradients(light, strategy)
+    if (
+        decision is None
+        and strategy is not None
+        and not strategy.needs_gradients
+        and plan.protect is None
+    ):
+        decision = (
+            on_losses(light, strategy)
+            if strategy.acts_on == "losses"
+            else before_gradients(light, strategy)
+        )
     if due and decision is not None and not decision.record.overflow:
         decision = measured(step, decision, harvest_of(step, graph))
     decision = decision or settle(step, strategy, harvest_of(step, graph), True)
     scene = step.scene
     if strategy is not None and (scene.cut.features or len(decision.results) < len(scene.met)):
         written = {id(tensor) for tensor, _ in decision.results}
-        check_attached(graph, [(name, t) for name, t in scene.tensors.items() if id(t) not in written])
+        check_attached(
+            graph, [(name, t) for name, t in scene.tensors.items() if id(t) not in written]
+        )
     return decision
 
 
 def harvest_of(step: Step, graph: Graph) -> Gathered:
     """The gradients of every loss of a step."""
     strategy, plan = step.plan.strategy, step.plan
-    taps = {} if strategy is not None and "rows" in strategy.inputs else find_taps(graph, step.losses, step.scene, plan.method, plan.lean, plan.once)
-    return harvest(step.losses, step.scene, step.retain_graph, step.scale, taps, plan.lean, plan.method == "batched")
+    taps = (
+        {}
+        if strategy is not None and "rows" in strategy.inputs
+        else find_taps(graph, step.losses, step.scene, plan.method, plan.lean, plan.once)
+    )
+    return harvest(
+        step.losses,
+        step.scene,
+        step.retain_graph,
+        step.scale,
+        taps,
+        plan.lean,
+        plan.method == "batched",
+    )
 
 
 def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:
@@ -82,7 +123,16 @@ def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple
 
 def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) -> Decision:
     """Everything a step decides whose gradients were gathered before."""
-    step = Step(plan, gathered.losses, gathered.scene, memory, call.scores, False, gathered.scale, memory.replay if memory.replays(plan.every) else None)
+    step = Step(
+        plan,
+        gathered.losses,
+        gathered.scene,
+        memory,
+        call.scores,
+        False,
+        gathered.scale,
+        memory.replay if memory.replays(plan.every) else None,
+    )
     return settle(step, plan.strategy, gathered)
 
 
@@ -90,5 +140,8 @@ def _check(plan: Plan, losses: Losses, memory: Memory) -> None:
     check_form(plan.strategy, losses)
     if memory.step == 0:
         named = plan.strategy.named_objectives if plan.strategy is not None else {}
-        for what, name in {**named, **({"protect": plan.protect} if plan.protect is not None else {})}.items():
+        for what, name in {
+            **named,
+            **({"protect": plan.protect} if plan.protect is not None else {}),
+        }.items():
             check_named(what, name, losses.names)

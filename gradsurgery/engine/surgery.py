@@ -170,7 +170,9 @@ class Surgery:
         post-accumulate hook raises propagates, and the step stands.
         """
         if self._gathered is not None:
-            raise InputError("backward: gradients were accumulated before; call combine(), or discard() to drop them.")
+            raise InputError(
+                "backward: gradients were accumulated before; call combine(), or discard() to drop them."
+            )
         if create_graph:
             raise InputError(
                 "create_graph: the direction of a surgery is not differentiable. A penalty on a loss's gradient is a loss of its own: "
@@ -178,10 +180,21 @@ class Surgery:
             )
         cut = None if features is None else parse_features(features)
         parsed = parse_losses(losses, weights, self._earlier)
-        return self._write(decide(self._plan, parsed, self._memory, Call(_scores(scores), retain_graph, scaler, cut)))
+        return self._write(
+            decide(
+                self._plan, parsed, self._memory, Call(_scores(scores), retain_graph, scaler, cut)
+            )
+        )
 
     @eager
-    def accumulate(self, losses: LossesLike, *, scaler: Any = None, weights: Any = None, retain_graph: bool = False) -> None:
+    def accumulate(
+        self,
+        losses: LossesLike,
+        *,
+        scaler: Any = None,
+        weights: Any = None,
+        retain_graph: bool = False,
+    ) -> None:
         """Gather the gradients of one micro-batch's losses and add them, loss by loss, to those gathered before; `.grad` stays as it is.
 
         As with torch, the sum is meant: for the mean over k micro-batches divide each loss by k. Losses may be missing from some
@@ -210,18 +223,29 @@ class Surgery:
         """
         parsed = parse_losses(losses, weights, self._earlier)
         if self._plan.lean:
-            raise InputError("accumulate keeps the gradient of every loss until combine(): leave memory='auto'.")
+            raise InputError(
+                "accumulate keeps the gradient of every loss until combine(): leave memory='auto'."
+            )
         if parsed.batches > 1:
-            raise InputError(f"accumulate: strategy {self.strategy.name!r} takes losses of several batches at once; give them to backward.")
+            raise InputError(
+                f"accumulate: strategy {self.strategy.name!r} takes losses of several batches at once; give them to backward."
+            )
         if self._gathered is not None:
             check_kinds("accumulate", self._gathered.scene.tensors, self._gathered.kinds)
-        new, memory = gather_more(self._plan, parsed, self._memory, Call(None, retain_graph, scaler))
+        new, memory = gather_more(
+            self._plan, parsed, self._memory, Call(None, retain_graph, scaler)
+        )
         if self._plan.check and new.scale is None:
             check_gathered(new)
         total, sums, terms = add(self._gathered, new)
         calls: list[partial[Any]] = [partial(torch._foreach_add_, sums, terms)] if sums else []
-        calls += [partial(setattr, self, "_gathered", total), partial(setattr, self, "_memory", memory)]
-        commit.at_once(calls)  # so that an interrupted micro-batch is in the sum and remembered, or in neither
+        calls += [
+            partial(setattr, self, "_gathered", total),
+            partial(setattr, self, "_memory", memory),
+        ]
+        commit.at_once(
+            calls
+        )  # so that an interrupted micro-batch is in the sum and remembered, or in neither
 
     @eager
     def combine(self, *, scores: Mapping[str, float] | None = None) -> Record:
@@ -242,10 +266,19 @@ class Surgery:
         After an exception what was gathered is still there: call it again, or `discard()`.
         """
         if self._gathered is None:
-            raise InputError("combine: nothing was gathered; call accumulate(losses) for each micro-batch first.")
-        check_still_given("combine", self._gathered.scene, {name: t for name, t, _ in self._plan.parameters.named().values()})
+            raise InputError(
+                "combine: nothing was gathered; call accumulate(losses) for each micro-batch first."
+            )
+        check_still_given(
+            "combine",
+            self._gathered.scene,
+            {name: t for name, t, _ in self._plan.parameters.named().values()},
+        )
         check_kinds("combine", self._gathered.scene.tensors, self._gathered.kinds)
-        return self._write(decide_gathered(self._plan, self._gathered, self._memory, Call(_scores(scores))), drop=True)
+        return self._write(
+            decide_gathered(self._plan, self._gathered, self._memory, Call(_scores(scores))),
+            drop=True,
+        )
 
     def discard(self) -> None:
         """Drop the gradients gathered by `accumulate`."""
@@ -253,7 +286,9 @@ class Surgery:
 
     def _earlier(self) -> set[str]:
         """The names of losses of earlier steps and micro-batches."""
-        return self._memory.objectives.union(() if self._gathered is None else self._gathered.losses.names)
+        return self._memory.objectives.union(
+            () if self._gathered is None else self._gathered.losses.names
+        )
 
     def forget(self, *objectives: str) -> None:
         """Forget which parameters these objectives have reached, and their state.
@@ -281,7 +316,9 @@ class Surgery:
             ['first+second']
         """
         if self._gathered is not None:
-            raise InputError("forget: gradients were accumulated before; call combine(), or discard() to drop them.")
+            raise InputError(
+                "forget: gradients were accumulated before; call combine(), or discard() to drop them."
+            )
         self._memory = without(self._memory, objectives)
 
     def _write(self, decision: Decision, drop: bool = False) -> Record:
@@ -317,7 +354,9 @@ class Surgery:
         """
         known = self._memory.weights
         if not known:
-            raise InputError("observe: there was no step yet; call it after backward and the optimizer's step.")
+            raise InputError(
+                "observe: there was no step yet; call it after backward and the optimizer's step."
+            )
         if isinstance(losses, Iterable) and not isinstance(losses, Mapping):
             losses = in_order("observe", losses, known)
         values = _numbers("observe", losses)
@@ -327,8 +366,12 @@ class Surgery:
             if not math.isfinite(value):
                 raise InputError(f"observe: loss {name!r} is {value}.")
         if missing := [name for name in known if name not in values]:
-            raise InputError(f"observe: {', '.join(map(repr, missing))} of the last step's losses are missing; give all of them.")
-        self._memory = replace(self._memory, observed={name: value * known[name] for name, value in values.items()})
+            raise InputError(
+                f"observe: {', '.join(map(repr, missing))} of the last step's losses are missing; give all of them."
+            )
+        self._memory = replace(
+            self._memory, observed={name: value * known[name] for name, value in values.items()}
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What to save: the step, which objectives have reached which parameter, and the strategy's state by group.
@@ -337,9 +380,14 @@ class Surgery:
         `accumulate` and not yet combined are not in it, and a warning says so.
         """
         if self._gathered is not None:
-            warn("state_dict: gradients gathered by accumulate are not saved; the step begins anew after loading.")
+            warn(
+                "state_dict: gradients gathered by accumulate are not saved; the step begins anew after loading."
+            )
         parameters = self._plan.parameters
-        return {**described(self.strategy, parameters), **self._memory.state_dict(named=not parameters.discover)}
+        return {
+            **described(self.strategy, parameters),
+            **self._memory.state_dict(named=not parameters.discover),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Continue from what `state_dict` gave.
@@ -356,7 +404,10 @@ class Surgery:
             InputError: when it is not such a dict, belongs to another strategy, or to parameters of other shapes; under `strict`
                 also when it has parameters or explicit groups that are not given here, or other options. Nothing is changed then.
         """
-        self._memory, self._gathered = resumed(state, self.strategy, self._plan.parameters, strict), None
+        self._memory, self._gathered = (
+            resumed(state, self.strategy, self._plan.parameters, strict),
+            None,
+        )
 
     def __repr__(self) -> str:
         return f"Surgery({self.strategy!r}, step={self._memory.step})"
@@ -369,8 +420,15 @@ def _scores(scores: Mapping[str, float] | None) -> dict[str, float] | None:
 def _numbers(what: str, given: Any) -> dict[str, float]:
     """A dict from name to number, from numbers or scalar tensors."""
     if isinstance(given, Mapping) and len(set(map(str, given))) < len(given):
-        raise InputError(f"{what}: two names are the same as strings; got {', '.join(map(repr, given))}.")
+        raise InputError(
+            f"{what}: two names are the same as strings; got {', '.join(map(repr, given))}."
+        )
     try:
-        return {str(name): float(value.detach() if isinstance(value, Tensor) else value) for name, value in given.items()}
+        return {
+            str(name): float(value.detach() if isinstance(value, Tensor) else value)
+            for name, value in given.items()
+        }
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what}: expected a number for each name, as in {{'a': 0.5, 'b': 1.0}}; got {given!r}.") from error
+        raise InputError(
+            f"{what}: expected a number for each name, as in {{'a': 0.5, 'b': 1.0}}; got {given!r}."
+        ) from error

@@ -58,7 +58,9 @@ def listening(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
         yield heard
 
 
-def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: bool = False, once: bool = False) -> dict[str, Tap]:
+def find_taps(
+    graph: Graph, losses: Losses, scene: Scene, method: str, lean: bool = False, once: bool = False
+) -> dict[str, Tap]:
     """The weights, by name, whose gradients need not be formed.
 
     A weight counts when its only use in the graphs of all losses is one product with an input, so that its gradient is Δᵀx; a weight
@@ -75,7 +77,11 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
         once: whether this is the only step, in which comparing would cost what taps save: it is then
             done only where hooks cannot all be listed.
     """
-    names = {id(t): name for name, t in scene.trained.items() if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)}
+    names = {
+        id(t): name
+        for name, t in scene.trained.items()
+        if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)
+    }
     names = {key: name for key, name in names.items() if not scene.trained[name].is_complex()}
     if method in ("gradients", "batched") or losses.batches > 1 or not names:
         return {}
@@ -84,11 +90,23 @@ def find_taps(graph: Graph, losses: Losses, scene: Scene, method: str, lean: boo
         if type(node).__name__ not in ("AddmmBackward0", "MmBackward0"):
             continue
         weight = _weight(node, graph.nodes)
-        if weight is None or id(weight) not in names or scene.proved.get(names[id(weight)]) is False:
+        if (
+            weight is None
+            or id(weight) not in names
+            or scene.proved.get(names[id(weight)]) is False
+        ):
             continue
         name, rows = names[id(weight)], _rows(node)
         n = scene.met[name].bit_count()
-        if n < 2 or name in scene.unsure or not (method == "taps" or (lean and 2 * rows <= len(weight.T)) or _pays(n, rows, *weight.shape)):
+        if (
+            n < 2
+            or name in scene.unsure
+            or not (
+                method == "taps"
+                or (lean and 2 * rows <= len(weight.T))
+                or _pays(n, rows, *weight.shape)
+            )
+        ):
             continue
         through, bias = _way_to(node, scene)
         hooked = _is_hooked(node, method)
@@ -116,12 +134,21 @@ def _weight(node: Any, nodes: Mapping[Any, Visit]) -> Tensor | None:
     if transposed is None or transposed not in nodes or nodes[transposed].uses != 1:
         return None
     leaf = transposed.next_functions[0][0]
-    if leaf is None or type(leaf).__name__ != "AccumulateGrad" or leaf not in nodes or nodes[leaf].uses != 1:
+    if (
+        leaf is None
+        or type(leaf).__name__ != "AccumulateGrad"
+        or leaf not in nodes
+        or nodes[leaf].uses != 1
+    ):
         return None
     weight: Tensor = leaf.variable
-    if type(weight).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # a kind of tensor with products of its own
+    if (
+        type(weight).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    ):  # a kind of tensor with products of its own
         return None
-    if weight._backward_hooks or (_is_addmm(node) and (node._saved_alpha != 1 or node._saved_beta != 1)):
+    if weight._backward_hooks or (
+        _is_addmm(node) and (node._saved_alpha != 1 or node._saved_beta != 1)
+    ):
         return None
     return weight
 
@@ -134,7 +161,12 @@ def _rows(node: Any) -> int:
 def _inputs(node: Any, weight: Tensor, method: str) -> Tensor | None:
     """x, when it can be had as it is."""
     found = _saved(node, "mat1" if _is_addmm(node) else "self", method)
-    if found is None or found.ndim != 2 or found.dtype != weight.dtype or found.layout != torch.strided:
+    if (
+        found is None
+        or found.ndim != 2
+        or found.dtype != weight.dtype
+        or found.layout != torch.strided
+    ):
         return None
     return found.detach()
 
@@ -142,7 +174,9 @@ def _inputs(node: Any, weight: Tensor, method: str) -> Tensor | None:
 def _saved(node: Any, name: str, method: str) -> Tensor | None:
     """What a node has saved; None where it was freed or changed in place, as the pass will say."""
     raw = getattr(node, f"_raw_saved_{name}")
-    if method != "taps" and getattr(raw, "unpack_hook", None) is not None:  # torch < 2.7 does not tell
+    if (
+        method != "taps" and getattr(raw, "unpack_hook", None) is not None
+    ):  # torch < 2.7 does not tell
         return None
     try:
         saved: Tensor | None = getattr(node, f"_saved_{name}")
@@ -158,7 +192,10 @@ def _is_hooked(node: Any, method: str) -> bool | None:
     known where the node keeps it, which it does for x with a graph.
     """
     transposed = _transposed(node)
-    if any(_has_hooks(register) for register in (node.register_hook, transposed.register_hook, transposed.register_prehook)):
+    if any(
+        _has_hooks(register)
+        for register in (node.register_hook, transposed.register_hook, transposed.register_prehook)
+    ):
         return True
     kept = _saved(node, "mat2", method)
     return None if kept is None else bool(kept._backward_hooks)
@@ -180,7 +217,9 @@ def _way_to(node: Any, scene: Scene) -> tuple[GradientEdge | None, Tensor | None
     """What has to be asked for so that a pass visits the node without forming the weight's gradient: an edge before it, or the bias; None if nothing is."""
     addmm = _is_addmm(node)
     bias = getattr(node.next_functions[0][0], "variable", None) if addmm else None
-    if bias is not None and any(bias is t for t in (*scene.trained.values(), *scene.others.values())):
+    if bias is not None and any(
+        bias is t for t in (*scene.trained.values(), *scene.others.values())
+    ):
         return None, bias
     before, output = node.next_functions[1 if addmm else 0]
     return None if before is None else GradientEdge(before, output), None

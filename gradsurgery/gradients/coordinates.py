@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gradsurgery.engine.groups import called
 from gradsurgery.errors import InputError
 
 Rows = list[list[Tensor | None]]
@@ -38,7 +37,9 @@ def unusual(
     dtypes = {g.dtype for found in gradients for g in found.values()}
     layouts = {g.layout for found in gradients for g in found.values()}
     odd = {n for n in tapped if gradient_dtype(parameters[n]) != parameters[n].dtype}
-    ordinary = len(dtypes) < 2 and dtypes <= REAL and {p.dtype for p in parameters.values()} == dtypes
+    ordinary = (
+        len(dtypes) < 2 and dtypes <= REAL and {p.dtype for p in parameters.values()} == dtypes
+    )
     if ordinary and layouts <= {torch.strided}:  # what nearly every step is, known at little cost
         return frozenset(odd), frozenset()
     sparse = set()
@@ -190,3 +191,11 @@ def _empty(parameter: Tensor, dtype: torch.dtype, buffers: Buffers, room: int) -
     if key not in buffers:
         buffers[key] = torch.empty(room, dtype=dtype, device=seen.device)
     return buffers[key].as_strided(seen.shape, seen.stride())
+
+
+def called(name: str, parameter: Tensor) -> str:
+    """How messages name a parameter: by its name, or by its shape where it was found without one."""
+    prefix, numbered, _ = name.partition("#")
+    if numbered and prefix in ("", "others"):
+        return f"a parameter of shape {list(parameter.shape)}"
+    return f"parameter {name!r}"

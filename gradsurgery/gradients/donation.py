@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 # none of them part of torch's interface
-COUNTS = hasattr(torch.Tensor, "_use_count") and hasattr(torch._C, "_storage_Use_Count") and hasattr(torch._C, "_is_cached_tensor")
+COUNTS = (
+    hasattr(torch.Tensor, "_use_count")
+    and hasattr(torch._C, "_storage_Use_Count")
+    and hasattr(torch._C, "_is_cached_tensor")
+)
 
 
 def exclusive(held: Sequence[Tensor | None], place: int, like: Tensor) -> Tensor | None:
@@ -23,9 +27,19 @@ def exclusive(held: Sequence[Tensor | None], place: int, like: Tensor) -> Tensor
     tensor = held[place]
     assert tensor is not None
     storage = tensor.untyped_storage()
-    fits = storage.nbytes() == tensor.nbytes and tensor.dtype == like.dtype and tensor.stride() == like.stride()
+    fits = (
+        storage.nbytes() == tensor.nbytes
+        and tensor.dtype == like.dtype
+        and tensor.stride() == like.stride()
+    )
     # Storage that cannot grow has an owner that no count shows: NumPy, DLPack, a buffer, a file, a process.
-    if not fits or not storage.resizable() or tensor.requires_grad or type(tensor) is not Tensor or _is_cached(tensor):
+    if (
+        not fits
+        or not storage.resizable()
+        or tensor.requires_grad
+        or type(tensor) is not Tensor
+        or _is_cached(tensor)
+    ):
         return None
     if tensor.is_cpu and storage.is_shared():
         return None
@@ -50,7 +64,11 @@ def _holders(held: Sequence[Any], place: int) -> tuple[int, ...]:
         sys.getrefcount(held[place].untyped_storage()),
         torch._C._storage_Use_Count(held[place].untyped_storage()._cdata),
     )
-    return counts if held[place]._base is None else (*counts, sys.getrefcount(held[place]._base), held[place]._base._use_count())
+    return (
+        counts
+        if held[place]._base is None
+        else (*counts, sys.getrefcount(held[place]._base), held[place]._base._use_count())
+    )
 
 
 def _alone() -> set[tuple[int, ...]]:
@@ -60,8 +78,16 @@ def _alone() -> set[tuple[int, ...]]:
     """
     if not COUNTS:
         return set()
-    makers: tuple[Callable[[], Tensor], ...] = (lambda: torch.zeros(2), lambda: torch.zeros(1, 2).t())
-    others: tuple[Callable[[Tensor], Any], ...] = (lambda t: t, lambda t: t.view(-1), Tensor.untyped_storage, lambda t: t._base)
+    makers: tuple[Callable[[], Tensor], ...] = (
+        lambda: torch.zeros(2),
+        lambda: torch.zeros(1, 2).t(),
+    )
+    others: tuple[Callable[[Tensor], Any], ...] = (
+        lambda t: t,
+        lambda t: t.view(-1),
+        Tensor.untyped_storage,
+        lambda t: t._base,
+    )
     alone = {_holders([make()], 0) for make in makers}
     for make in makers:
         for other in others:

@@ -14,7 +14,9 @@ def in_pieces(left: Tensor, right: Tensor) -> Tensor:
     whole = d // COLUMNS * COLUMNS
     product = torch.zeros(n, n, dtype=torch.float64, device=left.device)
     if whole:
-        first, second = (rows[:, :whole].reshape(n, -1, COLUMNS).transpose(0, 1) for rows in (left, right))
+        first, second = (
+            rows[:, :whole].reshape(n, -1, COLUMNS).transpose(0, 1) for rows in (left, right)
+        )
         product += torch.bmm(first, second.transpose(1, 2)).sum(0, dtype=torch.float64)
     if whole < d:
         product += (left[:, whole:] @ right[:, whole:].T).double()
@@ -22,7 +24,9 @@ def in_pieces(left: Tensor, right: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def gram_tapped(deltas: Sequence[Tensor | None], inputs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def gram_tapped(
+    deltas: Sequence[Tensor | None], inputs: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """⟨Wᵢ, Wⱼ⟩ = ⟨(xxᵀ)Δᵢ, Δⱼ⟩ [n, n] in float64, and ‖x‖²‖Δᵢ‖² [n], which the error of float32 products is relative to.
 
     Args:
@@ -33,7 +37,12 @@ def gram_tapped(deltas: Sequence[Tensor | None], inputs: Tensor, dtype: torch.dt
     some = next(delta for delta in deltas if delta is not None)
     x = inputs.to(dtype)
     between = x @ x.T
-    stacked = torch.stack([torch.zeros_like(some, dtype=dtype) if delta is None else delta.to(dtype) for delta in deltas])  # [n, rows, out]
+    stacked = torch.stack(
+        [
+            torch.zeros_like(some, dtype=dtype) if delta is None else delta.to(dtype)
+            for delta in deltas
+        ]
+    )  # [n, rows, out]
     flat = stacked.flatten(1)
     images = torch.empty_like(stacked)
     for delta, image in zip(stacked, images, strict=True):
@@ -43,7 +52,13 @@ def gram_tapped(deltas: Sequence[Tensor | None], inputs: Tensor, dtype: torch.dt
 
 
 @torch.no_grad()
-def combine_tapped(deltas: Sequence[Tensor | None], weights: Sequence[float], like: Tensor, inputs: Tensor, precise: bool) -> Tensor | None:
+def combine_tapped(
+    deltas: Sequence[Tensor | None],
+    weights: Sequence[float],
+    like: Tensor,
+    inputs: Tensor,
+    precise: bool,
+) -> Tensor | None:
     """Σ wᵢ Δᵢᵀx by one product; None where no objective reaches the layer.
 
     Args:
@@ -56,7 +71,11 @@ def combine_tapped(deltas: Sequence[Tensor | None], weights: Sequence[float], li
     terms = [(w, delta) for w, delta in zip(weights, deltas, strict=True) if delta is not None]
     if not terms:
         return None
-    dtype = torch.float64 if precise or not all(w == 0 or 1e-30 < abs(w) < 1e30 for w, _ in terms) else torch.promote_types(like.dtype, torch.float32)
+    dtype = (
+        torch.float64
+        if precise or not all(w == 0 or 1e-30 < abs(w) < 1e30 for w, _ in terms)
+        else torch.promote_types(like.dtype, torch.float32)
+    )
     total = torch.zeros_like(terms[0][1], dtype=dtype)
     for weight, delta in terms:
         if weight != 0:

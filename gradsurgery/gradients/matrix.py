@@ -16,7 +16,9 @@ from gradsurgery.gradients.factored import combine_tapped, gram_tapped, in_piece
 from gradsurgery.gradients.sparse import combine_sparse, gram_sparse
 
 Array = NDArray[np.float64]
-_flatten: Callable[[Sequence[Tensor]], Tensor] = torch._utils._flatten_dense_tensors  # one vector, in one call
+_flatten: Callable[[Sequence[Tensor]], Tensor] = (
+    torch._utils._flatten_dense_tensors
+)  # one vector, in one call
 CPU = torch.device("cpu")
 # Entries of the work buffer: large enough for one matrix product to pay, small beside the gradients.
 BUFFER = {"cpu": 1 << 19, "other": 1 << 24}
@@ -28,7 +30,9 @@ LARGE = 1 << 19  # gradients with fewer entries than this are worth no shortcut
 SQUARES = (1e-24, 1e30)  # squared norms whose terms float32 holds
 IN_RANGE = (1e-30, 1e30)  # weights that float32 holds: a gradient of 1e-20 may need others
 LOST = 2e3  # ‖x‖²‖Δᵢ‖² beside a squared norm, up to which float32 products of taps are accurate to 1e-6 (measured: 5e-10 times that)
-ALONE = 1 << 15  # gradients with more entries than this are handled one by one, smaller ones together
+ALONE = (
+    1 << 15
+)  # gradients with more entries than this are handled one by one, smaller ones together
 RUN = 1 << 17  # entries that are copied at a time where small gradients are read together
 INDEPENDENT = 1e-2  # least eigenvalue of the cosines down to which an accuracy of 1e-6 is plenty
 
@@ -66,7 +70,10 @@ class Objectives:
     ) -> None:
         self.gradients = [list(row) for row in gradients]
         if like is None:
-            like = [next(g for g in column if g is not None) for column in zip(*self.gradients, strict=True)]
+            like = [
+                next(g for g in column if g is not None)
+                for column in zip(*self.gradients, strict=True)
+            ]
         self.like = list(like)
         self.blocks = blocks
         self.batches = batches
@@ -94,13 +101,19 @@ class Objectives:
     def gram(self) -> Array:
         """G = JJᵀ [n, n], float64 on the host."""
         blocks = self._host()
-        return blocks[0].copy() if len(blocks) == 1 and self.scale == 1 else np.asarray(blocks.sum(0) / self.scale**2)
+        return (
+            blocks[0].copy()
+            if len(blocks) == 1 and self.scale == 1
+            else np.asarray(blocks.sum(0) / self.scale**2)
+        )
 
     @property
     def finite(self) -> bool:
         """Whether every squared norm is finite."""
         blocks, square = self._host(), self.scale**2
-        return math.isfinite(float(blocks.sum()) / square) or bool(np.isfinite(np.diagonal(blocks.sum(0)) / square).all())
+        return math.isfinite(float(blocks.sum()) / square) or bool(
+            np.isfinite(np.diagonal(blocks.sum(0)) / square).all()
+        )
 
     def bound(self, weights: Array) -> float:
         """Σ |wᵢ| ‖gᵢ‖, times `scale`, which no entry of d exceeds in size; for weights [k, n] the largest over the tensors."""
@@ -114,7 +127,12 @@ class Objectives:
     def block_grams(self) -> Array:
         """[k, n, n], one Gram matrix per parameter tensor; they sum to `gram`."""
         if not self.blocks:
-            self.blocks, self._pending, self._blocks, self._single = True, None, None, self._may_be_single()
+            self.blocks, self._pending, self._blocks, self._single = (
+                True,
+                None,
+                None,
+                self._may_be_single(),
+            )
         return self._host() / self.scale**2 if self.scale != 1 else self._host()
 
     @property
@@ -131,20 +149,28 @@ class Objectives:
         """
         blocks = self._host()
         zero: NDArray[np.bool_] = np.diagonal(blocks[0] if len(blocks) == 1 else blocks.sum(0)) == 0
-        wide = [t for t, tensor in enumerate(self.like) if tensor.dtype == torch.float64] if zero.any() else []
+        wide = (
+            [t for t, tensor in enumerate(self.like) if tensor.dtype == torch.float64]
+            if zero.any()
+            else []
+        )
         places, found = [], []
         for i in np.flatnonzero(zero).tolist() if wide else ():
             for t in wide:
                 if (gradient := self.gradients[i][t]) is not None and gradient.numel():
                     places.append(i)
                     found.append(gradient.T @ self.inputs[t] if t in self.inputs else gradient)
-        for i, size in zip(places, to_host((), torch._foreach_norm(found, torch.inf)) if found else (), strict=True):
+        for i, size in zip(
+            places, to_host((), torch._foreach_norm(found, torch.inf)) if found else (), strict=True
+        ):
             zero[i] &= size == 0
         return np.asarray(zero.reshape(self.batches, -1).all(axis=0))
 
     def only(self, rows: Sequence[int]) -> "Objectives":
         """Those of these rows, with their part of the Gram matrix: nothing is formed again."""
-        part = Objectives([self.gradients[i] for i in rows], self.like, self.blocks, self.batches, self.inputs)
+        part = Objectives(
+            [self.gradients[i] for i in rows], self.like, self.blocks, self.batches, self.inputs
+        )
         part._single, part.scale = self._single, self.scale
         part._blocks = self._host()[:, rows][:, :, rows]
         return part
@@ -152,8 +178,18 @@ class Objectives:
     def not_finite(self) -> list[int]:
         """The gradients that hold a NaN or an infinity, or whose square overflows float64."""
         if self._rows is not None:  # nobody asked for a Gram matrix
-            odd = ~torch.isfinite(self._rows.sum(1))  # a sum is the cheapest read that they survive; it may overflow by itself
-            return [i for i in odd.nonzero()[:, 0].tolist() if not bool(torch.isfinite(self._rows[i]).all())] if bool(odd.any()) else []
+            odd = ~torch.isfinite(
+                self._rows.sum(1)
+            )  # a sum is the cheapest read that they survive; it may overflow by itself
+            return (
+                [
+                    i
+                    for i in odd.nonzero()[:, 0].tolist()
+                    if not bool(torch.isfinite(self._rows[i]).all())
+                ]
+                if bool(odd.any())
+                else []
+            )
         return [int(i) for i in np.flatnonzero(~np.isfinite(np.diagonal(self.gram)))]
 
     def take_rows(self, rows: Tensor) -> None:
@@ -179,9 +215,13 @@ class Objectives:
         device = self.like[0].device
         rows = torch.zeros(self.count, sum(self.splits), dtype=dtype, device=device)
         for i, row in enumerate(self.gradients):
-            for t, (piece, gradient) in enumerate(zip(torch.split(rows[i], self.splits), row, strict=True)):
+            for t, (piece, gradient) in enumerate(
+                zip(torch.split(rows[i], self.splits), row, strict=True)
+            ):
                 if gradient is not None:
-                    piece.copy_((gradient.T @ self.inputs[t] if t in self.inputs else gradient).reshape(-1))
+                    piece.copy_(
+                        (gradient.T @ self.inputs[t] if t in self.inputs else gradient).reshape(-1)
+                    )
         return rows if self.scale == 1 else rows.div_(self.scale)
 
     def combine(self, weights: Array, reuse: bool = False) -> list[Tensor | None]:
@@ -196,11 +236,19 @@ class Objectives:
         rows = weights.tolist() if weights.ndim > 1 else [weights.tolist()] * len(self.like)
         precise = self._cancels(weights)
         out: list[Tensor | None] = [None] * len(self.like)
-        plain = not precise and weights.ndim == 1 and all(w == 0 or IN_RANGE[0] < abs(w) < IN_RANGE[1] for w in weights.tolist())
+        plain = (
+            not precise
+            and weights.ndim == 1
+            and all(w == 0 or IN_RANGE[0] < abs(w) < IN_RANGE[1] for w in weights.tolist())
+        )
         together = self._alike() if plain else []
         for run in together:
             first = self._first(run[0], rows[0])
-            own = [exclusive(self.gradients[first], t, self.like[t]) for t in run] if reuse and first is not None else [None]
+            own = (
+                [exclusive(self.gradients[first], t, self.like[t]) for t in run]
+                if reuse and first is not None
+                else [None]
+            )
             terms = [[row[t] for t in run] for row in self.gradients]
             mine = [g for g in own if g is not None]
             for t, found in zip(run, _combine_run(terms, rows[0], mine), strict=True):
@@ -224,14 +272,23 @@ class Objectives:
 
     def _first(self, t: int, weights: Sequence[float]) -> int | None:
         """The first objective that has a part in tensor t."""
-        return next((i for i, weight in enumerate(weights) if weight != 0 and self.gradients[i][t] is not None), None)
+        return next(
+            (
+                i
+                for i, weight in enumerate(weights)
+                if weight != 0 and self.gradients[i][t] is not None
+            ),
+            None,
+        )
 
     def _alike(self) -> list[list[int]]:
         """Small tensors that the same objectives reach, some of them each, in runs of one dtype that needs no wider one."""
         return [
             run
             for run in self._runs
-            if len(run) > 1 and self.like[run[0]].dtype in (torch.float32, torch.float64) and any(row[run[0]] is not None for row in self.gradients)
+            if len(run) > 1
+            and self.like[run[0]].dtype in (torch.float32, torch.float64)
+            and any(row[run[0]] is not None for row in self.gradients)
         ]
 
     @cached_property
@@ -255,7 +312,11 @@ class Objectives:
 
     def _cancels(self, weights: Array) -> bool:
         """Whether d is much shorter than its terms, so that single precision would leave little of what it promises."""
-        if self._blocks is None or self.count == 1 or all(t.dtype == torch.float64 for t in self.like):
+        if (
+            self._blocks is None
+            or self.count == 1
+            or all(t.dtype == torch.float64 for t in self.like)
+        ):
             return False
         grams = self._blocks
         if weights.ndim == 1 and len(grams) == 1:
@@ -269,25 +330,39 @@ class Objectives:
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
         pieces = torch.split(direction if self.scale == 1 else direction * self.scale, self.splits)
-        return [torch.empty_like(t).copy_(p.reshape(t.shape)) for p, t in zip(pieces, self.like, strict=True)]
+        return [
+            torch.empty_like(t).copy_(p.reshape(t.shape))
+            for p, t in zip(pieces, self.like, strict=True)
+        ]
 
     def start(self) -> None:
         """Form the Gram matrices on the gradients' devices, without waiting for them."""
         if self._pending is None and self._blocks is None:
             small = not (self.blocks or self.formed or self.inputs) and sum(self.splits) <= RUN
             small = small and not self.sparse
-            if self.count == 1 and small and len(self._runs) == 1 and self.like[0].device.type != "mps":
+            if (
+                self.count == 1
+                and small
+                and len(self._runs) == 1
+                and self.like[0].device.type != "mps"
+            ):
                 found = [g for g in self.gradients[0] if g is not None]
-                flat = _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)  # a head: one small square
+                flat = (
+                    _flat(found).double() if found else torch.zeros(1, dtype=torch.float64)
+                )  # a head: one small square
                 self._pending = [(0, torch.dot(flat, flat))]
                 return
             dtype = torch.float32 if self._single else torch.float64
             plain = [[t] for t in range(len(self.like))] if self.blocks else self._runs
             apart = {*self.inputs, *self.sparse}
             plain = [run for run in plain if run[0] not in apart] if apart else plain
-            self._pending = _products(self.gradients, self.like, plain, self.blocks, dtype) if plain else []
+            self._pending = (
+                _products(self.gradients, self.like, plain, self.blocks, dtype) if plain else []
+            )
             for t, inputs in self.inputs.items():
-                product, self._lost[t] = gram_tapped([row[t] for row in self.gradients], inputs, dtype)
+                product, self._lost[t] = gram_tapped(
+                    [row[t] for row in self.gradients], inputs, dtype
+                )
                 self._pending.append((t if self.blocks else 0, product))
             for t in self.sparse:
                 if any(row[t] is not None for row in self.gradients):
@@ -299,12 +374,18 @@ class Objectives:
         """Whether float32 sums are worth trying: many entries on the CPU, none in float64, and products that are not rounded to fewer bits."""
         used = [g for row in self.gradients for g in row if g is not None]
         many = bool(self.inputs) or sum(g.numel() for g in used) >= LARGE
-        return many and all(g.device.type == "cpu" and g.dtype != torch.float64 for g in used) and products_are_whole()
+        return (
+            many
+            and all(g.device.type == "cpu" and g.dtype != torch.float64 for g in used)
+            and products_are_whole()
+        )
 
     def _has_lost(self, blocks: Array) -> bool:
         """Whether the gradients of some layer are so much shorter than ‖x‖‖Δᵢ‖ that its products, made in float32, have lost too much."""
         total = np.diagonal(blocks.sum(0)) if self._lost else 0.0
-        return any(bool((bound.cpu().numpy() > LOST * total).any()) for bound in self._lost.values())
+        return any(
+            bool((bound.cpu().numpy() > LOST * total).any()) for bound in self._lost.values()
+        )
 
     def _again(self) -> bool:
         """Whether the sums made in float32 are not good enough here; then the Gram is forgotten."""
@@ -313,12 +394,25 @@ class Objectives:
         blocks = self._blocks
         squares = np.diagonal(blocks, axis1=1, axis2=2)
         if self.blocks:
-            squares = squares[np.array([[row[t] is not None for row in self.gradients] for t in range(len(self.like))])]
-        if squares.size and squares.min() > SQUARES[0] and squares.max() < SQUARES[1] and not self._has_lost(blocks):
+            squares = squares[
+                np.array(
+                    [[row[t] is not None for row in self.gradients] for t in range(len(self.like))]
+                )
+            ]
+        if (
+            squares.size
+            and squares.min() > SQUARES[0]
+            and squares.max() < SQUARES[1]
+            and not self._has_lost(blocks)
+        ):
             gram = blocks[0] if len(blocks) == 1 else blocks.sum(0)
             shrunk = 1 / np.sqrt(np.diagonal(gram))
             # by Gershgorin's circles, and where they do not tell, exactly
-            if self.count == 1 or (np.abs(gram) @ shrunk * shrunk).max() < 2 - INDEPENDENT or _least(gram * shrunk * shrunk[:, None]) > INDEPENDENT:
+            if (
+                self.count == 1
+                or (np.abs(gram) @ shrunk * shrunk).max() < 2 - INDEPENDENT
+                or _least(gram * shrunk * shrunk[:, None]) > INDEPENDENT
+            ):
                 return False
         self._single, self._blocks = False, None
         return True
@@ -345,7 +439,12 @@ def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list
     """Move the Gram matrices of all groups, and some scalars, to the host: one transfer per device."""
     groups = list(groups)
     if not groups and len({(value.device, value.dtype) for value in values}) == 1:
-        return [float(number) for number in torch.stack([value if value.ndim == 0 else value.reshape(()) for value in values]).tolist()]
+        return [
+            float(number)
+            for number in torch.stack(
+                [value if value.ndim == 0 else value.reshape(()) for value in values]
+            ).tolist()
+        ]
     for group in groups:
         group.start()
     parcels: dict[torch.device, list[Tensor]] = {}
@@ -356,15 +455,26 @@ def to_host(groups: Iterable[Objectives], values: Sequence[Tensor] = ()) -> list
     for i, value in enumerate(values):
         alike.setdefault((value.device, value.dtype), []).append(i)
     for (device, _), places in alike.items():
-        parcels.setdefault(device, []).append(_widen(torch.stack([values[i] if values[i].ndim == 0 else values[i].reshape(()) for i in places])))
+        parcels.setdefault(device, []).append(
+            _widen(
+                torch.stack(
+                    [values[i] if values[i].ndim == 0 else values[i].reshape(()) for i in places]
+                )
+            )
+        )
     arrived = {device: iter(_unpack(parts)) for device, parts in parcels.items()}
     for group in groups:
         if group._pending is not None:
             n = group.count
             blocks = np.zeros((len(group.like) if group.blocks else 1, n, n))
-            within: list[list[int] | None] = [*[None] * (len(group._pending) - len(group.formed)), *(list(index) for _, index in group.formed)]
+            within: list[list[int] | None] = [
+                *[None] * (len(group._pending) - len(group.formed)),
+                *(list(index) for _, index in group.formed),
+            ]
             for (t, product), index in zip(group._pending, within, strict=True):
-                block = next(arrived[product.device]).reshape(product.shape if product.ndim == 2 else (n, n))
+                block = next(arrived[product.device]).reshape(
+                    product.shape if product.ndim == 2 else (n, n)
+                )
                 blocks[t] += block if index is None else block[index][:, index]
             group._blocks, group._pending = blocks, None
     if again := [group for group in groups if group._again()]:
@@ -382,12 +492,25 @@ def _least(matrix: Array) -> float:
 
 def products_are_whole() -> bool:
     """Whether the CPU multiplies float32 matrices in float32, and not in the fewer bits that a user may have allowed."""
-    found = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", None)  # torch >= 2.9; the older question fails beside it
-    return found in ("none", "ieee") if found is not None else torch.get_float32_matmul_precision() == "highest"
+    found = getattr(
+        getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", None
+    )  # torch >= 2.9; the older question fails beside it
+    return (
+        found in ("none", "ieee")
+        if found is not None
+        else torch.get_float32_matmul_precision() == "highest"
+    )
 
 
 def _unpack(parts: list[Tensor]) -> list[Array]:
-    flat = torch.cat([p if p.dtype == torch.float64 or p.device.type != "cpu" else p.double() for p in parts]).cpu().double().numpy()
+    flat = (
+        torch.cat(
+            [p if p.dtype == torch.float64 or p.device.type != "cpu" else p.double() for p in parts]
+        )
+        .cpu()
+        .double()
+        .numpy()
+    )
     ends = list(itertools.accumulate(p.numel() for p in parts))
     return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -409,11 +532,22 @@ def grams_by_tensor(
     dense = [[t] for t in range(len(like)) if t not in sparse]
     products = dict(_products(gradients, like, dense, True, torch.float64)) if dense else {}
     products |= {t: gram_sparse([row[t] for row in gradients]) for t in sparse}
-    return [products[t] if t in products else torch.zeros(len(gradients), len(gradients), dtype=torch.float64) for t in range(len(like))]
+    return [
+        products[t]
+        if t in products
+        else torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
+        for t in range(len(like))
+    ]
 
 
 @torch.no_grad()
-def _products(gradients: list[list[Tensor | None]], like: list[Tensor], runs: list[list[int]], blocks: bool, dtype: torch.dtype) -> list[tuple[int, Tensor]]:
+def _products(
+    gradients: list[list[Tensor | None]],
+    like: list[Tensor],
+    runs: list[list[int]],
+    blocks: bool,
+    dtype: torch.dtype,
+) -> list[tuple[int, Tensor]]:
     """(block, G [n, n] float64) per block and device, of the tensors in `runs`; dtype is that of the first sums."""
     n = len(gradients)
     sums: dict[tuple[int, torch.device], Tensor] = {}
@@ -434,7 +568,9 @@ def _products(gradients: list[list[Tensor | None]], like: list[Tensor], runs: li
         device = CPU if device.type == "mps" else device
         if device not in buffers:
             width = max(1024, BUFFER.get(device.type, BUFFER["other"]) // n)
-            buffers[device] = torch.empty(n, min(width, max(largest, 1)), dtype=dtype, device=device)
+            buffers[device] = torch.empty(
+                n, min(width, max(largest, 1)), dtype=dtype, device=device
+            )
             filled[device] = 0
         buffer, done, block = buffers[device], 0, run[0] if blocks else 0
         while done < length:
@@ -464,9 +600,15 @@ def _flat(gradients: Sequence[Tensor | None]) -> Tensor:
 
 
 @torch.no_grad()
-def _combine_run(rows: list[list[Tensor | None]], weights: list[float], own: list[Tensor]) -> list[Tensor]:
+def _combine_run(
+    rows: list[list[Tensor | None]], weights: list[float], own: list[Tensor]
+) -> list[Tensor]:
     """`_combine` for tensors of one dtype that the same objectives reach, in one call into torch per objective; `own` are all to write to, or some."""
-    terms = [(w, [g for g in row if g is not None]) for w, row in zip(weights, rows, strict=True) if row[0] is not None]
+    terms = [
+        (w, [g for g in row if g is not None])
+        for w, row in zip(weights, rows, strict=True)
+        if row[0] is not None
+    ]
     used = [(w, row) for w, row in terms if w != 0]
     if not used:
         return [torch.zeros_like(g) for g in terms[0][1]]
@@ -483,7 +625,13 @@ def _combine_run(rows: list[list[Tensor | None]], weights: list[float], own: lis
 
 
 @torch.no_grad()
-def _combine(column: list[Tensor | None], weights: list[float], like: Tensor, precise: bool, into: Tensor | None) -> Tensor | None:
+def _combine(
+    column: list[Tensor | None],
+    weights: list[float],
+    like: Tensor,
+    precise: bool,
+    into: Tensor | None,
+) -> Tensor | None:
     """Σ wᵢgᵢ for one tensor; `into` is the first gradient with a weight, if that may be written to."""
     terms = [(w, g) for w, g in zip(weights, column, strict=True) if g is not None]
     if not terms:

@@ -7,7 +7,16 @@ from gradsurgery.solvers.frank_wolfe import frank_wolfe
 from gradsurgery.solvers.min_norm import is_stationary, min_norm
 from gradsurgery.solvers.nearest_above import nearest_above
 from gradsurgery.solvers.orders import meetings
-from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, equalizing, factor, least_squares, principal_factor, split
+from gradsurgery.solvers.scaling import (
+    DEFAULT_EPS,
+    as_gram,
+    at_rounding_floor,
+    equalizing,
+    factor,
+    least_squares,
+    principal_factor,
+    split,
+)
 from gradsurgery.solvers.simplex import project_simplex, softmax
 from gradsurgery.solvers.solution import Solution
 from gradsurgery.solvers.without_harm import without_harm

@@ -56,7 +56,9 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     if not (np.isfinite(alpha) and alpha > 0):
         raise InputError(f"alpha: expected a finite number > 0; got {alpha!r}.")
     if alpha < SMALLEST:
-        raise InputError(f"alpha: {alpha!r} is too small to be computed; give {SMALLEST:g} or more. {LIMIT}")
+        raise InputError(
+            f"alpha: {alpha!r} is too small to be computed; give {SMALLEST:g} or more. {LIMIT}"
+        )
     cosines, norms = split(gram)
     n = len(norms)
     if (norms == 0).any():
@@ -69,7 +71,9 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     if n == 2 and alpha == 1:
         point, iterations = np.full(2, 1 / math.sqrt(max(1 + float(cosines[0, 1]), DEFAULT_EPS))), 0
     else:
-        start = None if alpha >= SMALL else norms * math.exp(-shift) * _nearly_the_limit(gram, alpha)
+        start = (
+            None if alpha >= SMALL else norms * math.exp(-shift) * _nearly_the_limit(gram, alpha)
+        )
         point, iterations = _newton(cosines, logs, power, start)
     image = cosines @ point
     if not _not_stationary(image, point, eps) and is_stationary(gram, eps):
@@ -77,7 +81,9 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     gap = float(np.abs(image - _pull(logs, point, power)).max()) / float(point.sum())
     weights = point * math.exp(shift) / norms
     if alpha < SMALL and not (gap <= FAILED and np.isfinite(weights).all()):
-        raise InputError(f"alpha: no weights were found with {alpha!r} for these gradients; give {SMALL:g} or more. {LIMIT}")
+        raise InputError(
+            f"alpha: no weights were found with {alpha!r} for these gradients; give {SMALL:g} or more. {LIMIT}"
+        )
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
 
 
@@ -107,7 +113,11 @@ def _newton(cosines: Array, logs: Array, power: float, start: Array | None) -> t
                 best, least, stalled = point, residual, 0
             elif decrease <= ENDGAME:  # quadratic convergence is over: what is left is rounding
                 stalled += 1
-            if residual <= 1e-15 or stalled >= (2 if least <= EXACT else 5) or (residual <= EXACT and np.abs(change).max() <= LAST):
+            if (
+                residual <= 1e-15
+                or stalled >= (2 if least <= EXACT else 5)
+                or (residual <= EXACT and np.abs(change).max() <= LAST)
+            ):
                 return best, iteration
         else:
             best = point
@@ -124,7 +134,9 @@ def _newton(cosines: Array, logs: Array, power: float, start: Array | None) -> t
             return best, iteration
         # near the end the objective no longer tells small coordinates apart, and each is kept in bounds by itself
         whole = decrease <= ENDGAME or (decrease < 0.01 and np.abs(change).max() < 0.3)
-        factors = _bounded(change) if whole else _search(cosines, pull * point, power, point, change)
+        factors = (
+            _bounded(change) if whole else _search(cosines, pull * point, power, point, change)
+        )
         point = point * factors
     return best, MAX_ITERATIONS
 
@@ -155,7 +167,11 @@ def _search(cosines: Array, here: Array, power: float, point: Array, change: Arr
     factors = _bounded(change)
     for tried in range(44):
         if tried:
-            factors = _bounded(change * 0.25**tried) if tried < 4 else 1 + longest * 0.5 ** (tried - 4) * change
+            factors = (
+                _bounded(change * 0.25**tried)
+                if tried < 4
+                else 1 + longest * 0.5 ** (tried - 4) * change
+            )
         move = point * (factors - 1)
         if power == 1:
             barrier = float(here @ np.log(factors))

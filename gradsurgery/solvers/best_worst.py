@@ -52,7 +52,9 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
     n = len(gram)
     mean = np.full(n, 1 / n)
     length = float(np.sqrt(max(mean @ gram @ mean, 0.0)))
-    if radius == 0 or at_rounding_floor(gram, mean):  # at an eps of 1e-6 a mean of 1e-3 may still conflict
+    if radius == 0 or at_rounding_floor(
+        gram, mean
+    ):  # at an eps of 1e-6 a mean of 1e-3 may still conflict
         return Solution(mean, 0.0, 0, True, float((gram @ mean).min()))
     cosines, norms = split(gram)
     if (norms == 0).any():
@@ -61,32 +63,62 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
     if at_rounding_floor(gram, hull.value, eps):
         return _stationary(gram, cosines, norms, mean, length, radius)
     search = _Levels(cosines, norms, norms / (n * length))
-    return _finish(gram, cosines, norms, mean, length, search.root(radius, 0.0, search.highest(radius), hull.value * norms > 0))
+    return _finish(
+        gram,
+        cosines,
+        norms,
+        mean,
+        length,
+        search.root(radius, 0.0, search.highest(radius), hull.value * norms > 0),
+    )
 
 
-def _stationary(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, radius: float) -> Solution:
+def _stationary(
+    gram: Array, cosines: Array, norms: Array, mean: Array, length: float, radius: float
+) -> Solution:
     nearest = project_dual_cone(gram, mean, RIDGE)
     moved = nearest.value - mean
     rounding = 100 * DEFAULT_EPS * float(np.abs(nearest.value) @ norms + mean @ norms) ** 2
     if float(moved @ gram @ moved) <= (radius * length) ** 2 * (1 + 1e-9) + rounding:
-        return Solution(nearest.value, nearest.gap, nearest.iterations, nearest.converged, float((gram @ nearest.value).min()))
-    live = norms > 0  # the ball ends before the cone: a zero row bounds the level by zero and is otherwise silent
-    search = _Levels(cosines[np.ix_(live, live)], norms[live], (norms / (len(norms) * length))[live])
+        return Solution(
+            nearest.value,
+            nearest.gap,
+            nearest.iterations,
+            nearest.converged,
+            float((gram @ nearest.value).min()),
+        )
+    live = (
+        norms > 0
+    )  # the ball ends before the cone: a zero row bounds the level by zero and is otherwise silent
+    search = _Levels(
+        cosines[np.ix_(live, live)], norms[live], (norms / (len(norms) * length))[live]
+    )
     found, level, rounds = search.root(radius, search.lowest(), 0.0, None)
     multipliers = np.zeros_like(norms)
     multipliers[live] = found
     return _finish(gram, cosines, norms, mean, length, (multipliers, level, rounds))
 
 
-def _finish(gram: Array, cosines: Array, norms: Array, mean: Array, length: float, found: tuple[Array, float, int]) -> Solution:
+def _finish(
+    gram: Array,
+    cosines: Array,
+    norms: Array,
+    mean: Array,
+    length: float,
+    found: tuple[Array, float, int],
+) -> Solution:
     multipliers, level, rounds = found
-    weights = mean + np.divide(multipliers * length, norms, out=np.zeros_like(norms), where=norms > 0)
+    weights = mean + np.divide(
+        multipliers * length, norms, out=np.zeros_like(norms), where=norms > 0
+    )
     # d has to reach the level on every row, and just that on the support
     live = norms > 0
     scaled = weights * norms
     missing = (level * length * norms[live].min() / norms[live]) - (cosines @ scaled)[live]
     size = float(np.abs(scaled).sum())
-    complementarity = abs(float(multipliers[live] @ missing)) / max(float(multipliers.sum()), 1e-300)
+    complementarity = abs(float(multipliers[live] @ missing)) / max(
+        float(multipliers.sum()), 1e-300
+    )
     gap = max(0.0, float(missing.max()), complementarity) / size
     return Solution(weights, gap, rounds, gap <= TOLERANCE, float((gram @ weights).min()))
 
@@ -108,7 +140,11 @@ class _Levels:
         """The multipliers x >= 0 and the distance √(xᵀCx); None where no direction reaches the level."""
         need = level * self.scale - self.start
         found = least_distance(self.root_factor, need)
-        return None if found is None else (found, math.sqrt(max(float(found @ self.cosines @ found), 0.0)))
+        return (
+            None
+            if found is None
+            else (found, math.sqrt(max(float(found @ self.cosines @ found), 0.0)))
+        )
 
     def crossing(self, support: NDArrayBool, radius: float) -> float | None:
         """The level at which the distance is `radius` as long as just this support is active."""
@@ -116,12 +152,20 @@ class _Levels:
         if len(on) == 0:
             return None
         block = self.cosines[np.ix_(on, on)]
-        rise, offset = np.linalg.lstsq(block, np.stack([self.scale[on], self.start[on]], 1), rcond=None)[0].T
-        a, b, c = float(rise @ self.scale[on]), float(rise @ self.start[on]), float(offset @ self.start[on])
+        rise, offset = np.linalg.lstsq(
+            block, np.stack([self.scale[on], self.start[on]], 1), rcond=None
+        )[0].T
+        a, b, c = (
+            float(rise @ self.scale[on]),
+            float(rise @ self.start[on]),
+            float(offset @ self.start[on]),
+        )
         inside = b * b - a * (c - radius * radius)
         return (b + math.sqrt(inside)) / a if a > 0 and inside >= 0 else None
 
-    def root(self, radius: float, low: float, high: float, guess: NDArrayBool | None) -> tuple[Array, float, int]:
+    def root(
+        self, radius: float, low: float, high: float, guess: NDArrayBool | None
+    ) -> tuple[Array, float, int]:
         """The multipliers where the distance is `radius`, between two levels that bracket it; that level; the rounds spent."""
         here = self.at(low)
         if here is not None and here[1] >= radius and low == 0.0:

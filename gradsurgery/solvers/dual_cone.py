@@ -56,9 +56,15 @@ def project_dual_cone(
     eps = accuracy(gram, eps)
     gram = as_gram(gram)
     cosines, norms = split(gram)
-    start = np.full(len(norms), 1 / len(norms)) if weights is None else np.array(weights, dtype=np.float64)
+    start = (
+        np.full(len(norms), 1 / len(norms))
+        if weights is None
+        else np.array(weights, dtype=np.float64)
+    )
     if start.shape != norms.shape or not np.isfinite(start).all():
-        raise InputError(f"weights: expected {len(norms)} finite numbers, one a gradient; got {np.asarray(weights).tolist()}.")
+        raise InputError(
+            f"weights: expected {len(norms)} finite numbers, one a gradient; got {np.asarray(weights).tolist()}."
+        )
     scaled = start * norms
     size = float(np.abs(scaled).sum())
     if size == 0:
@@ -126,7 +132,9 @@ def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> So
     n = len(norms)
     start = np.full(n, 1 / n) if weights is None else np.array(weights, dtype=np.float64)
     if start.shape != norms.shape or not np.isfinite(start).all() or (start < 0).any():
-        raise InputError(f"weights: expected {n} finite numbers >= 0, one a gradient; got {np.asarray(weights).tolist()}.")
+        raise InputError(
+            f"weights: expected {n} finite numbers >= 0, one a gradient; got {np.asarray(weights).tolist()}."
+        )
     if cosines.min() >= 0:
         return Solution(start, 0.0, 0, True, float(start @ gram @ start))
     live = np.flatnonzero(norms > 0)
@@ -144,7 +152,11 @@ def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> So
         return Solution(start, np.inf, 0, False, float(start @ gram @ start))
     image = block + added @ block
     size = 1 + added.sum(1)
-    gap = max(0.0, float((-image.min(1) / size).max()), float((np.abs(np.einsum("ij,ij->i", added, image)) / size**2).max()))
+    gap = max(
+        0.0,
+        float((-image.min(1) / size).max()),
+        float((np.abs(np.einsum("ij,ij->i", added, image)) / size**2).max()),
+    )
     value = start.copy()
     value[live] += ((start * norms)[live] @ added) / norms[live]
     close = gap <= max(TOLERANCE, ridge)

@@ -67,7 +67,9 @@ def min_norm(gram: Any, method: Method = "auto") -> Solution:
             return frank_wolfe(gram, tolerance=TOLERANCE, max_iterations=100_000)
         weights, iterations = found, int(np.count_nonzero(found))
         if hull_gap(cosines, norms, weights) > POLISH_ABOVE:
-            weights = min((weights, _polish(gram, norms, weights)), key=lambda w: hull_gap(cosines, norms, w))
+            weights = min(
+                (weights, _polish(gram, norms, weights)), key=lambda w: hull_gap(cosines, norms, w)
+            )
     gap = hull_gap(cosines, norms, weights)
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
 
@@ -114,7 +116,9 @@ def _polish(gram: Array, norms: Array, weights: Array) -> Array:
     k = len(on)
     scale = norms[on].min() / norms[on]
     wide = np.longdouble
-    cosines = gram[np.ix_(on, on)].astype(wide) / norms[on].astype(wide) / norms[on].astype(wide)[:, None]
+    cosines = (
+        gram[np.ix_(on, on)].astype(wide) / norms[on].astype(wide) / norms[on].astype(wide)[:, None]
+    )
     system = np.zeros((k + 1, k + 1))
     system[:k, :k] = cosines
     system[:k, k] = system[k, :k] = -scale

@@ -38,8 +38,15 @@ def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
     gram = as_gram(gram)
     cosines, norms = split(gram)
     start, floors = np.array(weights, dtype=np.float64), np.array(floors, dtype=np.float64)
-    if start.shape != norms.shape or floors.shape != norms.shape or not np.isfinite(start).all() or not (floors < np.inf).all():
-        raise InputError(f"weights and floors: expected {len(norms)} numbers each, none of them NaN or +inf; got {start.tolist()} and {floors.tolist()}.")
+    if (
+        start.shape != norms.shape
+        or floors.shape != norms.shape
+        or not np.isfinite(start).all()
+        or not (floors < np.inf).all()
+    ):
+        raise InputError(
+            f"weights and floors: expected {len(norms)} numbers each, none of them NaN or +inf; got {start.tolist()} and {floors.tolist()}."
+        )
     scaled = start * norms
     size = float(np.abs(scaled).sum()) or 1.0
     bound = np.flatnonzero((floors > -np.inf) & (norms > 0))

@@ -14,4 +14,6 @@ def meetings(n: int, rng: np.random.Generator) -> NDArray[np.intp]:
 @lru_cache(maxsize=128)
 def _others(n: int) -> NDArray[np.intp]:
     """[n, n − 1]: row i holds the objectives other than i in order."""
-    return np.array([[j for j in range(n) if j != i] for i in range(n)], dtype=np.intp).reshape(n, n - 1)
+    return np.array([[j for j in range(n) if j != i] for i in range(n)], dtype=np.intp).reshape(
+        n, n - 1
+    )

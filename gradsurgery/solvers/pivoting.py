@@ -33,7 +33,9 @@ def complementary(matrix: Array, starts: Array, accurate: float = ACCURATE) -> A
     found = np.zeros((m, n))
     support = base < 0
     left = np.flatnonzero(support.any(1))
-    failures = support.sum(1) + n + 1  # infeasible coordinates so far at best, and tries left before one at a time
+    failures = (
+        support.sum(1) + n + 1
+    )  # infeasible coordinates so far at best, and tries left before one at a time
     tries = np.full(m, 3)
     for _ in range(ROUNDS):
         if not len(left):
@@ -86,5 +88,7 @@ def _solve(matrix: Array, on: NDArray[np.bool_], right: Array) -> Array:
     try:
         found: Array = np.asarray(np.linalg.solve(systems, columns), dtype=np.float64)
     except np.linalg.LinAlgError:  # two gradients of one direction
-        found = np.asarray(np.linalg.solve(systems + RIDGE * np.eye(len(matrix)), columns), dtype=np.float64)
+        found = np.asarray(
+            np.linalg.solve(systems + RIDGE * np.eye(len(matrix)), columns), dtype=np.float64
+        )
     return np.asarray(found[:, :, 0])

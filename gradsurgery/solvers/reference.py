@@ -20,8 +20,16 @@ def _solve(problem: Any) -> tuple[bool, int]:
     cp = _cvxpy()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # an inaccurate solution is said by `converged`
-            problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12, max_iter=500)
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # an inaccurate solution is said by `converged`
+            problem.solve(
+                solver=cp.CLARABEL,
+                tol_gap_abs=1e-12,
+                tol_gap_rel=1e-12,
+                tol_feas=1e-12,
+                max_iter=500,
+            )
     except cp.error.SolverError:
         return False, 0
     stats = problem.solver_stats
@@ -43,7 +51,9 @@ def min_norm(gram: Any) -> Solution:
         return Solution(np.full(len(norms), 1 / len(norms)), np.inf, iterations, False)
     weights = scale * np.maximum(point.value, 0)
     weights = weights / weights.sum()
-    return Solution(weights, hull_gap(cosines, norms, weights), iterations, ok, float(weights @ gram @ weights))
+    return Solution(
+        weights, hull_gap(cosines, norms, weights), iterations, ok, float(weights @ gram @ weights)
+    )
 
 
 def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
@@ -53,7 +63,11 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
-    start = np.full(len(norms), 1 / len(norms)) if weights is None else np.asarray(weights, dtype=np.float64)
+    start = (
+        np.full(len(norms), 1 / len(norms))
+        if weights is None
+        else np.asarray(weights, dtype=np.float64)
+    )
     live = norms > 0
     size = float((np.abs(start) * norms).sum()) or 1.0
     scaled = (start * norms / size)[live]
@@ -106,8 +120,14 @@ def alpha_fair(gram: Any, alpha: float = 1.0) -> Solution:
     shift = float(logs.mean()) / (1 + power)
     targets = np.exp(logs - (1 + power) * shift)
     point = cp.Variable(len(norms), nonneg=True)
-    barrier = targets @ cp.log(point) if power == 1 else targets @ cp.power(point, 1 - power) / (1 - power)
-    ok, iterations = _solve(cp.Problem(cp.Minimize(0.5 * cp.sum_squares(factor(cosines) @ point) - barrier)))
+    barrier = (
+        targets @ cp.log(point)
+        if power == 1
+        else targets @ cp.power(point, 1 - power) / (1 - power)
+    )
+    ok, iterations = _solve(
+        cp.Problem(cp.Minimize(0.5 * cp.sum_squares(factor(cosines) @ point) - barrier))
+    )
     if point.value is None or not (point.value > 0).all():
         return Solution(np.zeros(len(norms)), np.inf, iterations, False)
     x: Array = np.asarray(point.value)
@@ -119,11 +139,20 @@ def alpha_fair(gram: Any, alpha: float = 1.0) -> Solution:
 def project_each(gram: Any, weights: Any = None) -> Solution:
     """Σᵢ of `project_dual_cone` at uᵢeᵢ, one by one."""
     gram = as_gram(gram)
-    start = np.full(len(gram), 1 / len(gram)) if weights is None else np.asarray(weights, dtype=np.float64)
-    found = [project_dual_cone(gram, u * row) for u, row in zip(start.tolist(), np.eye(len(gram)), strict=True)]
+    start = (
+        np.full(len(gram), 1 / len(gram))
+        if weights is None
+        else np.asarray(weights, dtype=np.float64)
+    )
+    found = [
+        project_dual_cone(gram, u * row)
+        for u, row in zip(start.tolist(), np.eye(len(gram)), strict=True)
+    ]
     value = np.sum([f.value for f in found], axis=0)
     gap, iterations = max(f.gap for f in found), sum(f.iterations for f in found)
-    return Solution(value, gap, iterations, all(f.converged for f in found), float(value @ gram @ value))
+    return Solution(
+        value, gap, iterations, all(f.converged for f in found), float(value @ gram @ value)
+    )
 
 
 def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
@@ -139,7 +168,9 @@ def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
     root = factor(cosines)
     point = cp.Variable(len(norms))
     limits = [(cosines @ point)[i] >= floors[i] / norms[i] / size for i in on.tolist()]
-    ok, iterations = _solve(cp.Problem(cp.Minimize(cp.sum_squares(root @ (point - scaled / size))), limits))
+    ok, iterations = _solve(
+        cp.Problem(cp.Minimize(cp.sum_squares(root @ (point - scaled / size))), limits)
+    )
     if point.value is None or not ok:
         return Solution(start, np.inf, iterations, False)
     value = np.where(norms > 0, point.value * size / safe, start)

@@ -22,15 +22,21 @@ def as_gram(gram: Any) -> Array:
     """
     array = np.asarray(gram, dtype=np.float64)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
-        raise InputError(f"a Gram matrix is square, [n, n] with n >= 1; got shape {list(array.shape)}.")
+        raise InputError(
+            f"a Gram matrix is square, [n, n] with n >= 1; got shape {list(array.shape)}."
+        )
     if math.isfinite(array.sum()) and (array == array.T).all() and array.diagonal().min() >= 0:
         return array
     if not np.isfinite(array).all():
         bad = sorted({int(i) for i in np.argwhere(~np.isfinite(array))[:, 0]})
-        raise NonFiniteError(f"the Gram matrix has NaN or inf in rows {bad}: a gradient there is not finite, or its square overflows.")
+        raise NonFiniteError(
+            f"the Gram matrix has NaN or inf in rows {bad}: a gradient there is not finite, or its square overflows."
+        )
     diagonal = np.diagonal(array)
     if (diagonal < 0).any():
-        raise InputError(f"a Gram matrix has a non-negative diagonal (squared norms); got {diagonal.min():.3g}.")
+        raise InputError(
+            f"a Gram matrix has a non-negative diagonal (squared norms); got {diagonal.min():.3g}."
+        )
     norms = np.sqrt(diagonal)
     if (abs(array - array.T) > 1e-4 * np.outer(norms, norms)).any():
         raise InputError("a Gram matrix is symmetric; the one given is not.")

@@ -35,4 +35,8 @@ def a_gem(gram: Array, objectives: tuple[str, ...], *, objective: ObjectiveName)
         [2.0, 1.0]
     """
     weights = np.array([0.0 if name == objective else 1.0 for name in objectives])
-    return without_harm(weights, gram, objectives.index(objective)) if objective in objectives else weights
+    return (
+        without_harm(weights, gram, objectives.index(objective))
+        if objective in objectives
+        else weights
+    )

@@ -16,7 +16,11 @@ SPREAD = 1e3  # of the norms, above which an ordinary eigendecomposition loses t
     paper="Senushkin et al. 2023, arXiv:2305.19000",
     scale="mean",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
-    variants=({"scale": "median"}, {"scale": "rmse", "reduction": "sum"}, {"preference": {str(i): 1.0 + i for i in range(64)}}),
+    variants=(
+        {"scale": "median"},
+        {"scale": "rmse", "reduction": "sum"},
+        {"preference": {str(i): 1.0 + i for i in range(64)}},
+    ),
 )
 def aligned_mtl(
     gram: Array,
@@ -46,7 +50,11 @@ def aligned_mtl(
         [0.25, 0.5]
     """
     n = len(gram)
-    wanted = np.full(n, 1 / n if reduction == "mean" else 1.0) if preference is None else by_objective("preference", preference, objectives)
+    wanted = (
+        np.full(n, 1 / n if reduction == "mean" else 1.0)
+        if preference is None
+        else by_objective("preference", preference, objectives)
+    )
     roots, vectors = _components(gram)
     if not len(roots):
         return wanted

@@ -21,7 +21,13 @@ from gradsurgery.solvers.solution import Array, Solution
     ),
     variants=({"c": 0.0}, {"c": 1.0}, {"c": 2.0, "rescale": 1}, {"c": 1.0, "rescale": 2}),
 )
-def cagrad(gram: Array, eps: float | None = None, *, c: Annotated[float, NON_NEGATIVE] = 0.5, rescale: Literal["none", 1, 2] = "none") -> Solution:
+def cagrad(
+    gram: Array,
+    eps: float | None = None,
+    *,
+    c: Annotated[float, NON_NEGATIVE] = 0.5,
+    rescale: Literal["none", 1, 2] = "none",
+) -> Solution:
     """max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, g₀ the mean gradient (equation 3; Algorithm 1).
 
     By the dual, d = g₀ + c‖g₀‖ g_w/‖g_w‖ with w = argmin over the simplex of ⟨g_w, g₀⟩ + c‖g₀‖‖g_w‖. Where g_w is only

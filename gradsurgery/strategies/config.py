@@ -21,7 +21,13 @@ def _full_rank(n: int, rank: int) -> bool:
         homogeneous(1),
         "permutation-equivariant",
         "deterministic",
-        when("the gradients are linearly independent", _full_rank, "non-conflicting", "strict", "scale-invariant"),
+        when(
+            "the gradients are linearly independent",
+            _full_rank,
+            "non-conflicting",
+            "strict",
+            "scale-invariant",
+        ),
     ),
 )
 def config(
@@ -53,7 +59,11 @@ def config(
         [1.5, 0.75]
     """
     cosines, norms = split(gram)
-    wanted = np.ones(len(norms)) if preference is None else by_objective("preference", preference, objectives)
+    wanted = (
+        np.ones(len(norms))
+        if preference is None
+        else by_objective("preference", preference, objectives)
+    )
     live = np.flatnonzero(norms > 0)
     weights = np.zeros(len(norms))
     if not len(live):

@@ -31,4 +31,6 @@ def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:
         >>> constant.weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
         [1.0, 0.5]
     """
-    return by_objective("preference", preference, objectives, None if preference is not None else 1.0)
+    return by_objective(
+        "preference", preference, objectives, None if preference is not None else 1.0
+    )

@@ -16,7 +16,13 @@ from gradsurgery.solvers.solution import Array
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}, "lam": 0.1},),
 )
-def cosmos(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, lam: Annotated[float, NON_NEGATIVE] = 2.0) -> Array:
+def cosmos(
+    losses: Array,
+    objectives: tuple[str, ...],
+    *,
+    preference: Any = None,
+    lam: Annotated[float, NON_NEGATIVE] = 2.0,
+) -> Array:
     """The gradient of Σᵢ rᵢLᵢ − λ cos(r, L): wᵢ = rᵢ − λ(rᵢ/(‖r‖‖L‖) − ⟨r, L⟩Lᵢ/(‖r‖‖L‖³)) (equation 6).
 
     Weights may be negative: a loss that is too small for its preference is allowed to grow. The paper also gives r to the model
@@ -36,7 +42,11 @@ def cosmos(losses: Array, objectives: tuple[str, ...], *, preference: Any = None
         [0.589, 0.232]
     """
     n = len(losses)
-    wanted = np.full(n, 1 / n) if preference is None else by_objective("preference", preference, objectives)
+    wanted = (
+        np.full(n, 1 / n)
+        if preference is None
+        else by_objective("preference", preference, objectives)
+    )
     lengths = float(np.linalg.norm(wanted)) * float(np.linalg.norm(losses))
     if lengths == 0:
         return wanted

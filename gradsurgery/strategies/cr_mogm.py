@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import SHARE, Claim, PerObjective, State, Strategy, by_objective, forwarded, get_strategy, strategy
+from gradsurgery.contract.registry import (
+    SHARE,
+    Claim,
+    PerObjective,
+    State,
+    Strategy,
+    by_objective,
+    forwarded,
+    get_strategy,
+    strategy,
+)
 from gradsurgery.errors import StrategyError
 from gradsurgery.solvers import Solution
 from gradsurgery.solvers.solution import Array
@@ -15,7 +25,9 @@ from gradsurgery.solvers.solution import Array
 def _base(options: Mapping[str, Any]) -> Strategy:
     base = get_strategy(options["base"])
     if {"rows", "cross", "block_grams"} & base.inputs or base.function is cr_mogm:
-        raise StrategyError(f"strategy 'cr-mogm' averages one weight per objective, so that it cannot wrap {base!r}.")
+        raise StrategyError(
+            f"strategy 'cr-mogm' averages one weight per objective, so that it cannot wrap {base!r}."
+        )
     return base
 
 

@@ -5,7 +5,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.registry import NON_NEGATIVE, Range, State, homogeneous, losses_from_zero, strategy
+from gradsurgery.contract.registry import (
+    NON_NEGATIVE,
+    Range,
+    State,
+    homogeneous,
+    losses_from_zero,
+    strategy,
+)
 from gradsurgery.solvers.solution import Array
 
 SMALL = 1e-8

@@ -15,7 +15,9 @@ from gradsurgery.solvers.solution import Array
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"joint": "0"}, {"joint": "1", "alpha": 0.5}),
 )
-def dgl(objectives: tuple[str, ...], *, joint: ObjectiveName, alpha: Annotated[float, POSITIVE] = 1.0) -> Array:
+def dgl(
+    objectives: tuple[str, ...], *, joint: ObjectiveName, alpha: Annotated[float, POSITIVE] = 1.0
+) -> Array:
     """d = α Σ gᵢ over the objectives other than the joint one; where only the joint one arrives, its gradient.
 
     On an encoder these are its unimodal loss and the joint loss, whose gradient is dropped; the fusion module is reached by the joint
@@ -33,4 +35,6 @@ def dgl(objectives: tuple[str, ...], *, joint: ObjectiveName, alpha: Annotated[f
     """
     if set(objectives) == {joint}:
         return np.ones(1)
-    return np.array([0.0 if name == joint else alpha if joint in objectives else 1.0 for name in objectives])
+    return np.array(
+        [0.0 if name == joint else alpha if joint in objectives else 1.0 for name in objectives]
+    )

@@ -4,7 +4,14 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import POSITIVE, Range, State, homogeneous, losses_from_zero, strategy
+from gradsurgery.contract.registry import (
+    POSITIVE,
+    Range,
+    State,
+    homogeneous,
+    losses_from_zero,
+    strategy,
+)
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
 
@@ -18,7 +25,12 @@ from gradsurgery.solvers.solution import Array
     also=("dynamic weight average",),
 )
 def dwa(
-    losses: Array, objectives: tuple[str, ...], state: State, *, temperature: Annotated[float, POSITIVE] = 2.0, window: Annotated[int, Range(1)] = 100
+    losses: Array,
+    objectives: tuple[str, ...],
+    state: State,
+    *,
+    temperature: Annotated[float, POSITIVE] = 2.0,
+    window: Annotated[int, Range(1)] = 100,
 ) -> Array:
     """w = n·softmax(r/T) with rᵢ = L̄ᵢ(t − 1)/L̄ᵢ(t − 2), L̄(t) the mean loss over the t-th window (equation 7).
 
@@ -41,7 +53,10 @@ def dwa(
         [1.124, 0.876]
     """
     losses = losses_from_zero("strategy 'dwa'", losses, objectives)
-    count, total, last, before = (state.vector(name, start) for name, start in (("steps", 0.0), ("total", 0.0), ("last", np.nan), ("before", np.nan)))
+    count, total, last, before = (
+        state.vector(name, start)
+        for name, start in (("steps", 0.0), ("total", 0.0), ("last", np.nan), ("before", np.nan))
+    )
     full = count >= window
     before[full], last[full] = last[full], (total / np.maximum(count, 1.0))[full]
     count[full] = total[full] = 0.0

@@ -51,8 +51,12 @@ def excess_mtl(
         tensor([1., 2.])
     """
     size, length = rows.abs(), state.rows("root of the squares")
-    torch.hypot(length, rows, out=length)  # whose squares may leave the range of the gradients' dtype
-    ratio = torch.where(length > 0, size * (size / length), torch.zeros((), dtype=rows.dtype, device=rows.device))
+    torch.hypot(
+        length, rows, out=length
+    )  # whose squares may leave the range of the gradients' dtype
+    ratio = torch.where(
+        length > 0, size * (size / length), torch.zeros((), dtype=rows.dtype, device=rows.device)
+    )
     excess = ratio.sum(1, dtype=torch.float64).cpu().numpy()
     start = state.vector("start", np.nan)
     begun = start > 0
@@ -68,7 +72,9 @@ def excess_mtl(
     start[:] = np.where(~waiting & ~(start > 0) & (excess > 0), excess, start)
     relative = np.divide(excess, start, out=np.ones_like(excess), where=start > 0)
     logs = state.vector("logs", 0.0)
-    logs += eta * (relative - relative.mean())  # what all have in common would count against those that are absent
+    logs += eta * (
+        relative - relative.mean()
+    )  # what all have in common would count against those that are absent
     np.maximum(logs, logs.max() + LEAST, out=logs)
     weights = len(rows) * softmax(logs)
     return torch.as_tensor(weights, dtype=rows.dtype, device=rows.device) @ rows

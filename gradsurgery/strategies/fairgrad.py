@@ -17,7 +17,9 @@ from gradsurgery.solvers.solution import Array, Solution
         "permutation-equivariant",
         "deterministic",
         when("alpha > 0", lambda options: options["alpha"] > 0, "non-conflicting", "strict"),
-        homogeneous(lambda options: (1 - options["alpha"]) / (1 + options["alpha"]), "(1 − α)/(1 + α)"),
+        homogeneous(
+            lambda options: (1 - options["alpha"]) / (1 + options["alpha"]), "(1 − α)/(1 + α)"
+        ),
         when("alpha = 1", lambda options: options["alpha"] == 1, "scale-invariant"),
     ),
     variants=({"alpha": 1.0}, {"alpha": 0.5}, {"alpha": 0.0}),

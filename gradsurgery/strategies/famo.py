@@ -4,7 +4,16 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import NON_NEGATIVE, POSITIVE, State, by_objective, descend, homogeneous, losses_from_zero, strategy
+from gradsurgery.contract.registry import (
+    NON_NEGATIVE,
+    POSITIVE,
+    State,
+    by_objective,
+    descend,
+    homogeneous,
+    losses_from_zero,
+    strategy,
+)
 from gradsurgery.errors import warn
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
@@ -63,7 +72,11 @@ def famo(
     logits, last = state.vector("xi", 0.0), state.vector("last", np.nan)
     seen = ~np.isnan(last)
     if seen.any():
-        after = above if observed is None else np.where(np.isnan(observed), above, np.maximum(observed - least, 0.0) + SMALL)
+        after = (
+            above
+            if observed is None
+            else np.where(np.isnan(observed), above, np.maximum(observed - least, 0.0) + SMALL)
+        )
         change = np.where(seen, np.log(np.where(seen, last, 1.0)) - np.log(after), 0.0)
         shares = softmax(logits)
         slope = shares * (change - float(shares @ change))

@@ -15,7 +15,9 @@ from gradsurgery.contract.registry import by_objective, homogeneous, strategy
     claims=(homogeneous(1), "permutation-equivariant"),
     variants=({"leak": {str(i): i / 64 for i in range(64)}},),
 )
-def graddrop(rows: Tensor, generator: torch.Generator, objectives: tuple[str, ...], *, leak: Any = 0.0) -> Tensor:
+def graddrop(
+    rows: Tensor, generator: torch.Generator, objectives: tuple[str, ...], *, leak: Any = 0.0
+) -> Tensor:
     """Per coordinate P = ½(1 + Σg/Σ|g|) and U ~ U(0, 1): gᵢ > 0 is kept where P > U, gᵢ < 0 where P < U (Algorithm 1).
 
     d = Σᵢ (ℓᵢ + (1 − ℓᵢ)Mᵢ) gᵢ with Mᵢ in {0, 1} whether it was kept. One pass over the gradients; U follows
@@ -39,7 +41,9 @@ def graddrop(rows: Tensor, generator: torch.Generator, objectives: tuple[str, ..
     shares = by_objective("leak", leak, objectives).tolist()
     chance = torch.rand(rows.shape[1], generator=generator, dtype=torch.float32, device=rows.device)
     # the sums of the positive and of the negative entries; every row is read once, and nothing of the size of all rows is made
-    positive, negative, part = (torch.zeros(rows.shape[1], dtype=rows.dtype, device=rows.device) for _ in range(3))
+    positive, negative, part = (
+        torch.zeros(rows.shape[1], dtype=rows.dtype, device=rows.device) for _ in range(3)
+    )
     leaked = torch.zeros_like(positive) if any(shares) else None
     for row, share in zip(rows, shares, strict=True):
         for total, kept in ((positive, {"min": 0}), (negative, {"max": 0})):

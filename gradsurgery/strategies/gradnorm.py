@@ -4,7 +4,16 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import NON_NEGATIVE, POSITIVE, Optimizer, State, descend, homogeneous, losses_from_zero, strategy
+from gradsurgery.contract.registry import (
+    NON_NEGATIVE,
+    POSITIVE,
+    Optimizer,
+    State,
+    descend,
+    homogeneous,
+    losses_from_zero,
+    strategy,
+)
 from gradsurgery.errors import InputError
 from gradsurgery.solvers.solution import Array
 

@@ -21,7 +21,9 @@ FLOOR = 1e-12  # of 1 − ρ̂²: a target of 1 asks for a multiple without boun
         when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "deterministic"),
     ),
 )
-def gradvac(gram: Array, state: State, rng: np.random.Generator, *, beta: Annotated[float, SHARE] = 0.01) -> Array:
+def gradvac(
+    gram: Array, state: State, rng: np.random.Generator, *, beta: Annotated[float, SHARE] = 0.01
+) -> Array:
     """d = Σᵢ g̃ᵢ; for each i over the other j in random order, where ρ = cos(g̃ᵢ, gⱼ) is below the target ρ̂ᵢⱼ:
 
     g̃ᵢ ← g̃ᵢ + ‖g̃ᵢ‖ (ρ̂√(1 − ρ²) − ρ√(1 − ρ̂²)) / (nⱼ√(1 − ρ̂²)) · gⱼ, which brings the cosine to ρ̂ (equation 4), and always
@@ -42,7 +44,9 @@ def gradvac(gram: Array, state: State, rng: np.random.Generator, *, beta: Annota
     target = state.pairs("target", 0.0)
     each = np.arange(n)
     order = meetings(n, rng)
-    wanted = target[each, order]  # [n − 1, n]; each pair is met once, so that all of this is known before
+    wanted = target[
+        each, order
+    ]  # [n − 1, n]; each pair is met once, so that all of this is known before
     slant = wanted / np.sqrt(np.maximum(1 - wanted * wanted, FLOOR))
     real = (norms > 0)[order]
     slant[~real] = 0.0
@@ -51,14 +55,20 @@ def gradvac(gram: Array, state: State, rng: np.random.Generator, *, beta: Annota
     along, squares, pulls = [], [], []
     for slope, others, place in zip(slant, order, order + n * each, strict=True):
         here = image.take(place)
-        pull = np.maximum(slope * np.sqrt(np.maximum(square - here * here, 0.0)) - here, 0.0)  # > 0 where ρ < ρ̂
+        pull = np.maximum(
+            slope * np.sqrt(np.maximum(square - here * here, 0.0)) - here, 0.0
+        )  # > 0 where ρ < ρ̂
         along.append(here)
         squares.append(square)
         pulls.append(pull)
         image += pull[:, None] * cosines[others]
         square = square + pull * (pull + here + here)
     length = np.sqrt(np.maximum(squares, 0.0)).reshape(order.shape)
-    rho = np.divide(np.reshape(along, order.shape), length, out=np.zeros(order.shape), where=real & (length > 0))
+    rho = np.divide(
+        np.reshape(along, order.shape), length, out=np.zeros(order.shape), where=real & (length > 0)
+    )
     target[each, order] = (1 - beta) * wanted + beta * np.minimum(np.maximum(rho, -1.0), 1.0)
-    coefficients = norms + np.bincount(order.ravel(), np.ravel(pulls), n)  # of the unit rows, in the sum of all g̃ᵢ
+    coefficients = norms + np.bincount(
+        order.ravel(), np.ravel(pulls), n
+    )  # of the unit rows, in the sum of all g̃ᵢ
     return np.asarray(np.divide(coefficients, norms, out=np.ones(n), where=norms > 0))

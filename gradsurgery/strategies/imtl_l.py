@@ -5,7 +5,15 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy, warn_of_underflow
+from gradsurgery.contract.registry import (
+    POSITIVE,
+    Optimizer,
+    State,
+    descend,
+    homogeneous,
+    strategy,
+    warn_of_underflow,
+)
 from gradsurgery.solvers.solution import Array
 
 
@@ -16,7 +24,13 @@ from gradsurgery.solvers.solution import Array
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
 )
-def imtl_l(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 1e-3, optimizer: Optimizer = "sgd") -> Array:
+def imtl_l(
+    losses: Array,
+    state: State,
+    *,
+    lr: Annotated[float, POSITIVE] = 1e-3,
+    optimizer: Optimizer = "sgd",
+) -> Array:
     """The gradient of Σᵢ e^(sᵢ) Lᵢ − sᵢ, s learned: at the optimum every scaled loss e^(sᵢ) Lᵢ is 1 (equation 8).
 
     wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is the sum.

@@ -16,7 +16,9 @@ from gradsurgery.solvers.solution import Array
     claims=(homogeneous(1), "deterministic", "sums-to-one"),
     variants=({"byzantine": 0}, {"byzantine": 2, "selected": 3}),
 )
-def krum(gram: Array, *, byzantine: Annotated[int, Range(0)] = 1, selected: Annotated[int, Range(1)] = 1) -> Array:
+def krum(
+    gram: Array, *, byzantine: Annotated[int, Range(0)] = 1, selected: Annotated[int, Range(1)] = 1
+) -> Array:
     """The mean of the `selected` gradients whose n − f − 2 nearest neighbours have the least sum of squared distances (section 4).
 
     f gradients may be anything without steering d. Of gradients with the same score the first is chosen, as in the paper; with
@@ -38,7 +40,9 @@ def krum(gram: Array, *, byzantine: Annotated[int, Range(0)] = 1, selected: Anno
     """
     n = len(gram)
     if n < max(byzantine + 3, selected):
-        needed = f"byzantine + 3 = {byzantine + 3}" if n < byzantine + 3 else f"selected = {selected}"
+        needed = (
+            f"byzantine + 3 = {byzantine + 3}" if n < byzantine + 3 else f"selected = {selected}"
+        )
         raise InputError(f"strategy 'krum' needs {needed} objectives or more; got {n}.")
     squares = np.diagonal(gram)
     distances = np.maximum(squares + squares[:, None] - 2 * gram, 0.0)

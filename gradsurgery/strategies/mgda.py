@@ -26,12 +26,30 @@ def _unit(options: dict[str, Any]) -> bool:
     claims=(
         "deterministic",
         when("the solver is exact", _exact, "non-conflicting", "strict", "permutation-equivariant"),
-        when("normalize is none or loss and the solver is exact", lambda options: not _unit(options) and _exact(options), homogeneous(1)),
-        when("normalize is l2 or loss+ and the solver is exact", lambda options: _unit(options) and _exact(options), homogeneous(0), "scale-invariant"),
+        when(
+            "normalize is none or loss and the solver is exact",
+            lambda options: not _unit(options) and _exact(options),
+            homogeneous(1),
+        ),
+        when(
+            "normalize is l2 or loss+ and the solver is exact",
+            lambda options: _unit(options) and _exact(options),
+            homogeneous(0),
+            "scale-invariant",
+        ),
         when("normalize is none", lambda options: options["normalize"] == "none", "sums-to-one"),
     ),
-    inputs=lambda options: {"gram", "eps"} | ({"losses", "objectives"} if options["normalize"] in ("loss", "loss+") else set()),
-    variants=({"normalize": "l2"}, {"normalize": "loss"}, {"normalize": "loss+"}, {"solver": "active-set"}, {"solver": "frank-wolfe"}),
+    inputs=lambda options: (
+        {"gram", "eps"}
+        | ({"losses", "objectives"} if options["normalize"] in ("loss", "loss+") else set())
+    ),
+    variants=(
+        {"normalize": "l2"},
+        {"normalize": "loss"},
+        {"normalize": "loss+"},
+        {"solver": "active-set"},
+        {"solver": "frank-wolfe"},
+    ),
     also=("min-norm", "MGDA-UB", "multiple gradient descent"),
 )
 def mgda(
@@ -65,7 +83,9 @@ def mgda(
     """
     divisor: Array | float = 1.0
     if normalize in ("loss", "loss+"):
-        divisor = divisor * positive_losses(f"strategy 'mgda' with normalize={normalize!r}", losses, objectives)
+        divisor = divisor * positive_losses(
+            f"strategy 'mgda' with normalize={normalize!r}", losses, objectives
+        )
     if normalize in ("l2", "loss+"):
         norms = np.sqrt(np.diagonal(gram))
         divisor = divisor * np.where(norms > 0, norms, 1.0)

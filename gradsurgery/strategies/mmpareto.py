@@ -26,10 +26,22 @@ def _one_factor(options: dict[str, Any]) -> bool:
     claims=(
         "deterministic",
         when("the solver is exact", _exact, homogeneous(1), "permutation-equivariant"),
-        when("rescale is group or none and the solver is exact", _one_factor, "non-conflicting", "strict"),
+        when(
+            "rescale is group or none and the solver is exact",
+            _one_factor,
+            "non-conflicting",
+            "strict",
+        ),
     ),
-    inputs=lambda options: {"gram", "eps"} | ({"block_grams"} if options["rescale"] == "tensor" else set()),
-    variants=({"rescale": "none", "gamma": 1.0}, {"rescale": "tensor"}, {"gamma_on": "conflict", "max_rescale": 5.0}, {"solver": "frank-wolfe"}),
+    inputs=lambda options: (
+        {"gram", "eps"} | ({"block_grams"} if options["rescale"] == "tensor" else set())
+    ),
+    variants=(
+        {"rescale": "none", "gamma": 1.0},
+        {"rescale": "tensor"},
+        {"gamma_on": "conflict", "max_rescale": 5.0},
+        {"solver": "frank-wolfe"},
+    ),
 )
 def mmpareto(
     gram: Array,

@@ -5,7 +5,15 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.registry import NON_NEGATIVE, POSITIVE, Range, State, homogeneous, losses_from_zero, strategy
+from gradsurgery.contract.registry import (
+    NON_NEGATIVE,
+    POSITIVE,
+    Range,
+    State,
+    homogeneous,
+    losses_from_zero,
+    strategy,
+)
 from gradsurgery.solvers import project_simplex
 from gradsurgery.solvers.solution import Array
 
@@ -56,13 +64,20 @@ def moco(
     count = state.scalar("steps", 0.0) + 1
     state["steps"] = count
     norms = _norms(rows)
-    scale = torch.where(norms > 0, torch.as_tensor(sizes, dtype=norms.dtype, device=norms.device) / torch.where(norms > 0, norms, 1.0), 0.0)
+    scale = torch.where(
+        norms > 0,
+        torch.as_tensor(sizes, dtype=norms.dtype, device=norms.device)
+        / torch.where(norms > 0, norms, 1.0),
+        0.0,
+    )
     running = state.rows("running")
     share = beta / count**beta_decay
     running.mul_(1 - share).add_((rows.to(scale.dtype) * (share * scale)[:, None]).to(rows.dtype))
     gram = _gram(running)
     weights = state.vector("lambda", 1 / len(rows))
-    weights[:] = project_simplex(weights - gamma / count**gamma_decay * (gram @ weights + rho * weights))
+    weights[:] = project_simplex(
+        weights - gamma / count**gamma_decay * (gram @ weights + rho * weights)
+    )
     return torch.as_tensor(weights, dtype=rows.dtype, device=rows.device) @ running
 
 

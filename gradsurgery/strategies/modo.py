@@ -16,7 +16,13 @@ from gradsurgery.solvers.solution import Array
     scale="convex",
     claims=("permutation-equivariant", "deterministic", "sums-to-one"),
 )
-def modo(cross: Array, state: State, *, gamma: Annotated[float, POSITIVE] = 1e-3, rho: Annotated[float, NON_NEGATIVE] = 0.1) -> Array:
+def modo(
+    cross: Array,
+    state: State,
+    *,
+    gamma: Annotated[float, POSITIVE] = 1e-3,
+    rho: Annotated[float, NON_NEGATIVE] = 0.1,
+) -> Array:
     """d = J₃ᵀλ with λ ← Π(λ − γ(J₁J₂ᵀλ + ρλ)) onto the simplex, J₁, J₂, J₃ from three independent batches (Algorithm 1).
 
     λ starts at 1/n. γ is absolute, as in the paper: what it does depends on the size of the gradients.
@@ -37,7 +43,9 @@ def modo(cross: Array, state: State, *, gamma: Annotated[float, POSITIVE] = 1e-3
         [[0.0, 0.0], [0.0, 0.0], [0.55, 0.45]]
     """
     if len(cross) != 3:
-        raise InputError(f"strategy 'modo' takes three independent batches: surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}.")
+        raise InputError(
+            f"strategy 'modo' takes three independent batches: surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}."
+        )
     n = cross.shape[-1]
     weights = state.vector("lambda", 1 / n)
     weights[:] = project_simplex(weights - gamma * (cross[0, 1] @ weights + rho * weights))

@@ -24,7 +24,9 @@ from gradsurgery.solvers.solution import Array, Solution
     ),
     variants=({"max_norm": 1.0},),
 )
-def nash_mtl(gram: Array, eps: float | None = None, *, max_norm: Annotated[float, POSITIVE] | None = None) -> Solution:
+def nash_mtl(
+    gram: Array, eps: float | None = None, *, max_norm: Annotated[float, POSITIVE] | None = None
+) -> Solution:
     """d = Jᵀα with (Gα)ᵢ = 1/αᵢ, α > 0 (equation 2 and claim 3.1), so that every objective improves and ‖d‖² = n exactly.
 
     α is the minimum of ½αᵀGα − Σ log αᵢ, found by damped Newton steps on the cosines. The length of d says nothing about the

@@ -15,8 +15,15 @@ from gradsurgery.solvers.solution import Array
     "ogm-ge",
     paper="Peng et al. 2022, arXiv:2203.15332",
     scale="own",
-    claims=(homogeneous(1), "permutation-equivariant", when("noise is off", lambda options: not options["noise"], "deterministic")),
-    inputs=lambda options: {"scores", "group", "objectives"} | ({"rows", "splits", "generator"} if options["noise"] else set()),
+    claims=(
+        homogeneous(1),
+        "permutation-equivariant",
+        when("noise is off", lambda options: not options["noise"], "deterministic"),
+    ),
+    inputs=lambda options: (
+        {"scores", "group", "objectives"}
+        | ({"rows", "splits", "generator"} if options["noise"] else set())
+    ),
     variants=({"noise": False},),
 )
 def ogm_ge(
@@ -63,8 +70,12 @@ def ogm_ge(
         return np.full(len(objectives), factor)
     direction = rows.sum(0) * factor
     if own is not None:
-        draws = torch.randn(direction.shape, generator=generator, dtype=torch.float32, device=direction.device).to(direction.dtype)
-        for piece, drawn in zip(torch.split(direction, list(splits)), torch.split(draws, list(splits)), strict=True):
+        draws = torch.randn(
+            direction.shape, generator=generator, dtype=torch.float32, device=direction.device
+        ).to(direction.dtype)
+        for piece, drawn in zip(
+            torch.split(direction, list(splits)), torch.split(draws, list(splits)), strict=True
+        ):
             if piece.numel() > 1:
                 piece.add_(drawn * piece.std())
     return direction

@@ -19,7 +19,14 @@ ROUNDING = 2.0**-23  # of losses in float32
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}, "theta": 1.0},),
 )
-def pbi(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, theta: Annotated[float, NON_NEGATIVE] = 5.0, ideal: Any = 0.0) -> Array:
+def pbi(
+    losses: Array,
+    objectives: tuple[str, ...],
+    *,
+    preference: Any = None,
+    theta: Annotated[float, NON_NEGATIVE] = 5.0,
+    ideal: Any = 0.0,
+) -> Array:
     """The gradient of d₁ + θd₂, d₁ = ⟨L − z, ŵ⟩ and d₂ = ‖(L − z) − d₁ŵ‖: ŵ + θ((L − z) − d₁ŵ)/d₂ (section III.A).
 
     Where the losses lie on the preferred direction (d₂ is only the rounding of losses in float32)
@@ -40,10 +47,14 @@ def pbi(losses: Array, objectives: tuple[str, ...], *, preference: Any = None, t
         [0.0, 1.414]
     """
     n = len(losses)
-    wanted = np.ones(n) if preference is None else by_objective("preference", preference, objectives)
+    wanted = (
+        np.ones(n) if preference is None else by_objective("preference", preference, objectives)
+    )
     length = float(np.linalg.norm(wanted))
     if length == 0:
-        raise InputError("strategy 'pbi': the preference is zero; give at least one positive number.")
+        raise InputError(
+            "strategy 'pbi': the preference is zero; give at least one positive number."
+        )
     unit = wanted / length
     point = by_objective("ideal", ideal, objectives)
     shifted = losses - point

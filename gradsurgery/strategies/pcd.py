@@ -5,7 +5,17 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import SHARE, ObjectiveName, PerObjective, Range, State, by_objective, homogeneous, strategy, when
+from gradsurgery.contract.registry import (
+    SHARE,
+    ObjectiveName,
+    PerObjective,
+    Range,
+    State,
+    by_objective,
+    homogeneous,
+    strategy,
+    when,
+)
 from gradsurgery.solvers import at_rounding_floor, nearest_above
 from gradsurgery.solvers.solution import Array
 
@@ -18,7 +28,11 @@ from gradsurgery.solvers.solution import Array
         homogeneous(1),
         "scale-invariant",
         "deterministic",
-        when("the primary objective is named", lambda options: options["primary"] is not None, "permutation-equivariant"),
+        when(
+            "the primary objective is named",
+            lambda options: options["primary"] is not None,
+            "permutation-equivariant",
+        ),
     ),
     variants=({"primary": "0"}, {"primary": "0", "tau": {str(i): i / 64 for i in range(64)}}),
 )

@@ -21,7 +21,9 @@ from gradsurgery.solvers.solution import Array
     variants=({"reduction": "mean"},),
     also=("gradient surgery",),
 )
-def pcgrad(gram: Array, rng: np.random.Generator, *, reduction: Literal["sum", "mean"] = "sum") -> Array:
+def pcgrad(
+    gram: Array, rng: np.random.Generator, *, reduction: Literal["sum", "mean"] = "sum"
+) -> Array:
     """d = Σᵢ g̃ᵢ with, for each i over the other j in random order: if ⟨g̃ᵢ, gⱼ⟩ < 0, g̃ᵢ ← g̃ᵢ − (⟨g̃ᵢ, gⱼ⟩/nⱼ²) gⱼ.
 
     Algorithm 1 of the paper, with a fresh order for each i, on the Gram matrix alone: g̃ᵢ is kept as coefficients

@@ -4,7 +4,16 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import NON_NEGATIVE, POSITIVE, PerObjective, Range, State, by_objective, strategy, when
+from gradsurgery.contract.registry import (
+    NON_NEGATIVE,
+    POSITIVE,
+    PerObjective,
+    Range,
+    State,
+    by_objective,
+    strategy,
+    when,
+)
 from gradsurgery.errors import InputError
 from gradsurgery.solvers import project_simplex
 from gradsurgery.solvers.solution import Array
@@ -65,7 +74,9 @@ def sdmgrad(
         [0.5, 0.5]
     """
     if len(cross) != 3:
-        raise InputError(f"strategy 'sdmgrad' takes three independent batches: surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}.")
+        raise InputError(
+            f"strategy 'sdmgrad' takes three independent batches: surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}."
+        )
     n = cross.shape[-1]
     mean = np.full(n, 1 / n)
     if preference is not None:

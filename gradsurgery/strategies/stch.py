@@ -4,7 +4,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import POSITIVE, Range, State, by_objective, homogeneous, losses_from_zero, strategy
+from gradsurgery.contract.registry import (
+    POSITIVE,
+    Range,
+    State,
+    by_objective,
+    homogeneous,
+    losses_from_zero,
+    strategy,
+)
 from gradsurgery.errors import InputError
 from gradsurgery.solvers import softmax
 from gradsurgery.solvers.solution import Array
@@ -57,11 +65,17 @@ def stch(
     """
     n = len(losses)
     if window == 0:
-        shares = np.full(n, 1 / n) if preference is None else by_objective("preference", preference, objectives)
+        shares = (
+            np.full(n, 1 / n)
+            if preference is None
+            else by_objective("preference", preference, objectives)
+        )
         point = by_objective("ideal", ideal, objectives)
         return np.asarray(shares * softmax(shares * (losses - point) / mu))
     if preference is not None or ideal != 0.0:
-        raise InputError("strategy 'stch': preference and ideal belong to the plain formula: give window=0 too.")
+        raise InputError(
+            "strategy 'stch': preference and ideal belong to the plain formula: give window=0 too."
+        )
     losses = losses_from_zero("strategy 'stch' with a window", losses, objectives, SMALL)
     count, total = state.vector("steps", 0.0), state.vector("total", 0.0)
     warm = count < window

@@ -36,7 +36,9 @@ def trimmed_mean(rows: Tensor, *, trim: Annotated[int, Range(0)] = 1) -> Tensor:
     """
     n = len(rows)
     if n <= 2 * trim:
-        raise InputError(f"strategy 'trimmed-mean' with trim = {trim} needs more than {2 * trim} objectives; got {n}.")
+        raise InputError(
+            f"strategy 'trimmed-mean' with trim = {trim} needs more than {2 * trim} objectives; got {n}."
+        )
     out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     for start in range(0, rows.shape[1], CHUNK):
         piece = slice(start, start + CHUNK)

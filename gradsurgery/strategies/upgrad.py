@@ -14,7 +14,13 @@ from gradsurgery.solvers.solution import Array, Solution
     "upgrad",
     paper="Quinton & Rey 2024, arXiv:2406.16232",
     scale="mean",
-    claims=("non-conflicting", "strict", homogeneous(1), "permutation-equivariant", "deterministic"),
+    claims=(
+        "non-conflicting",
+        "strict",
+        homogeneous(1),
+        "permutation-equivariant",
+        "deterministic",
+    ),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}},),
 )
 def upgrad(
@@ -44,5 +50,7 @@ def upgrad(
         return project_each(gram, eps=eps)
     wanted = by_objective("preference", preference, objectives)
     if not (wanted > 0).all():
-        raise InputError(f"strategy 'upgrad': preference is positive; got {dict(zip(objectives, wanted.tolist(), strict=True))}.")
+        raise InputError(
+            f"strategy 'upgrad': preference is positive; got {dict(zip(objectives, wanted.tolist(), strict=True))}."
+        )
     return project_each(gram, np.asarray(wanted), eps)

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import POSITIVE, Optimizer, State, descend, homogeneous, strategy, warn_of_underflow
+from gradsurgery.contract.registry import (
+    POSITIVE,
+    Optimizer,
+    State,
+    descend,
+    homogeneous,
+    strategy,
+    warn_of_underflow,
+)
 from gradsurgery.solvers.solution import Array
 
 
@@ -17,7 +25,13 @@ from gradsurgery.solvers.solution import Array
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     also=("uncertainty", "uncertainty weighting", "homoscedastic", "Kendall"),
 )
-def uw(losses: Array, state: State, *, lr: Annotated[float, POSITIVE] = 2.5e-3, optimizer: Optimizer = "sgd") -> Array:
+def uw(
+    losses: Array,
+    state: State,
+    *,
+    lr: Annotated[float, POSITIVE] = 2.5e-3,
+    optimizer: Optimizer = "sgd",
+) -> Array:
     """The gradient of Σᵢ ½(e^(−sᵢ) Lᵢ + sᵢ), s = log σ² learned (equation 7 of the paper, with its log variance).
 
     wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½.

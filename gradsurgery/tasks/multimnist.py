@@ -21,7 +21,9 @@ class MultiDigitNet(nn.Module):
             nn.Conv2d(1, 10, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU(),
             nn.Flatten(), nn.Linear(320, 50), nn.ReLU(),
         )  # fmt: skip
-        self.heads = nn.ModuleDict({side: nn.Sequential(nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 10)) for side in SIDES})
+        self.heads = nn.ModuleDict(
+            {side: nn.Sequential(nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 10)) for side in SIDES}
+        )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits [n, 10] of each digit from images [n, 1, 28, 28]."""
@@ -29,7 +31,13 @@ class MultiDigitNet(nn.Module):
         return {side: head(features) for side, head in self.heads.items()}
 
 
-@task("multimnist", epochs=6, batch=64, lr=2e-3, paper="Sabour et al. 2017, arXiv:1710.09829; Sener & Koltun 2018, arXiv:1810.04650")
+@task(
+    "multimnist",
+    epochs=6,
+    batch=64,
+    lr=2e-3,
+    paper="Sabour et al. 2017, arXiv:1710.09829; Sener & Koltun 2018, arXiv:1810.04650",
+)
 def multimnist(data_root: Path | None = None) -> Problem:
     """Two overlapping digits, left and right, to be read from one image.
 
@@ -67,9 +75,15 @@ def _pairs(examples: Examples, copies: int, seed: int) -> Batch:
 
 def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     images, labels = batch
-    return {side: cross_entropy(logits, labels[:, SIDES.index(side)]) for side, logits in model(images).items()}
+    return {
+        side: cross_entropy(logits, labels[:, SIDES.index(side)])
+        for side, logits in model(images).items()
+    }
 
 
 def _metrics(model: nn.Module, examples: Batch) -> dict[str, float]:
     images, labels = examples
-    return {side: 100 * (logits.argmax(1) == labels[:, SIDES.index(side)]).float().mean().item() for side, logits in model(images).items()}
+    return {
+        side: 100 * (logits.argmax(1) == labels[:, SIDES.index(side)]).float().mean().item()
+        for side, logits in model(images).items()
+    }

@@ -110,7 +110,9 @@ class Task:
         return inspect.getdoc(self.load) or ""
 
 
-def task(name: str, *, epochs: int, batch: int, lr: float, paper: str) -> Callable[[Callable[[Path | None], Problem]], Callable[[Path | None], Problem]]:
+def task(
+    name: str, *, epochs: int, batch: int, lr: float, paper: str
+) -> Callable[[Callable[[Path | None], Problem]], Callable[[Path | None], Problem]]:
     """Register a function `(data_root) -> Problem` as a task.
 
     Args:
@@ -126,9 +128,13 @@ def task(name: str, *, epochs: int, batch: int, lr: float, paper: str) -> Callab
 
     def register(function: Callable[[Path | None], Problem]) -> Callable[[Path | None], Problem]:
         if name in _tasks and _tasks[name].load.__module__ != function.__module__:
-            raise InputError(f"task {name!r} is already registered by {_tasks[name].load.__module__}.")
+            raise InputError(
+                f"task {name!r} is already registered by {_tasks[name].load.__module__}."
+            )
         if epochs < 1 or batch < 1 or not lr > 0:
-            raise InputError(f"task {name!r}: epochs and batch are at least 1 and lr is positive; got {epochs}, {batch}, {lr}.")
+            raise InputError(
+                f"task {name!r}: epochs and batch are at least 1 and lr is positive; got {epochs}, {batch}, {lr}."
+            )
         _tasks[name] = Task(name, function, epochs, batch, lr, paper)
         return function
 

@@ -13,7 +13,46 @@ from gradsurgery.errors import InputError, one_of
 Array = NDArray[np.float64]
 Builder = Callable[[np.random.Generator, int], Array]
 # every number up to 20 and two beyond; the small ones, where edge cases lie, more often
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2, 3, 11, 12, 4, 1, 13, 5, 14, 2, 3, 15, 6, 16, 4, 17, 1, 7, 18, 8, 3, 19, 5, 20, 2, 25, 6, 33)
+SIZES = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    2,
+    3,
+    11,
+    12,
+    4,
+    1,
+    13,
+    5,
+    14,
+    2,
+    3,
+    15,
+    6,
+    16,
+    4,
+    17,
+    1,
+    7,
+    18,
+    8,
+    3,
+    19,
+    5,
+    20,
+    2,
+    25,
+    6,
+    33,
+)
 SPREADS = (0.0, 1.0, 3.0, 6.0, 9.0)  # log10 of the largest ratio between two norms
 TENSORS = 7  # the largest number of parameter tensors
 SCALE = 20.0  # log10 of the largest overall factor
@@ -50,16 +89,22 @@ class Sample:
             object.__setattr__(self, "names", tuple(map(str, range(len(self.norms)))))
 
     @classmethod
-    def of(cls, jacobian: Any, splits: Sequence[int] | None = None, kind: str = "given", draw: int = 0) -> "Sample":
+    def of(
+        cls, jacobian: Any, splits: Sequence[int] | None = None, kind: str = "given", draw: int = 0
+    ) -> "Sample":
         """A sample from a Jacobian [n, d], which it holds to the last bit."""
         rows = np.array(jacobian, dtype=np.float64)
         if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
-            raise InputError(f"jacobian: expected finite numbers [n, d]; got {rows.tolist() if rows.size < 20 else list(rows.shape)}.")
+            raise InputError(
+                f"jacobian: expected finite numbers [n, d]; got {rows.tolist() if rows.size < 20 else list(rows.shape)}."
+            )
         largest = np.abs(rows).max(axis=1)
         safe = np.where(largest > 0, largest, 1.0)  # so that squares stay in range
         norms = safe * np.linalg.norm(rows / safe[:, None], axis=1)
         units = rows / np.where(norms > 0, norms, 1.0)[:, None]
-        made = cls(kind, units, norms, tuple(splits) if splits is not None else (rows.shape[1],), draw=draw)
+        made = cls(
+            kind, units, norms, tuple(splits) if splits is not None else (rows.shape[1],), draw=draw
+        )
         made.__dict__["jacobian"] = rows  # not the product of directions and norms, which rounds
         return made
 
@@ -105,7 +150,9 @@ class Sample:
         Args:
             divisors: cᵢ > 0 [n]: ask it of the rows gᵢ/cᵢ.
         """
-        found: dict[bytes, tuple[float, float]] = self.__dict__.setdefault("_hulls", {})  # samples serve many strategies
+        found: dict[bytes, tuple[float, float]] = self.__dict__.setdefault(
+            "_hulls", {}
+        )  # samples serve many strategies
         key = b"" if divisors is None else divisors.tobytes()
         if key not in found:
             found[key] = self._hull(divisors)
@@ -121,8 +168,12 @@ class Sample:
         target = np.zeros(self.units.shape[1] + 1)
         target[-1] = 1.0
         try:
-            found = nnls(np.vstack([self.units.T, shares]), target, maxiter=100 * self.count + 100)[0]
-        except RuntimeError:  # scipy's iteration limit: take it for stationary, so that nothing is judged on it
+            found = nnls(np.vstack([self.units.T, shares]), target, maxiter=100 * self.count + 100)[
+                0
+            ]
+        except (
+            RuntimeError
+        ):  # scipy's iteration limit: take it for stationary, so that nothing is judged on it
             return 0.0, 0.0
         total = float(shares @ found)
         if total <= 0:
@@ -145,7 +196,9 @@ class Sample:
     def __str__(self) -> str:
         live = self.norms[self.norms > 0]
         ratio = f"norms {live.min():.0e} to {live.max():.0e}" if len(live) else "all zero"
-        return f"{self.kind}, n = {self.count}, d = {self.units.shape[1]}, rank {self.rank}, {ratio}"
+        return (
+            f"{self.kind}, n = {self.count}, d = {self.units.shape[1]}, rank {self.rank}, {ratio}"
+        )
 
 
 def _kind(name: str, least: int = 1) -> Callable[[Builder], Builder]:
@@ -204,7 +257,9 @@ def _weak(rng: np.random.Generator, n: int) -> Array:
     rows = np.zeros((n, n + 1))
     rows[:k, 1:] = _strong(rng, k) @ np.linalg.qr(rng.standard_normal((n, n)))[0][: k + 1]
     rows[k:] = _gaussian(rng, n - k, n + 1)
-    rows[k:, 0] = 0.1 + np.abs(rows[k:, 0])  # only these rows have the first coordinate, all with the same sign
+    rows[k:, 0] = 0.1 + np.abs(
+        rows[k:, 0]
+    )  # only these rows have the first coordinate, all with the same sign
     return _unit(rows)
 
 
@@ -277,11 +332,15 @@ def _cancelling_single(rng: np.random.Generator, n: int) -> Array:
 
 
 KINDS = tuple(_kinds)
-ADDED = KINDS[KINDS.index("cancelling in float32") :]  # these take every 15th draw, so that the other draws stay
+ADDED = KINDS[
+    KINDS.index("cancelling in float32") :
+]  # these take every 15th draw, so that the other draws stay
 EVERY = 15
 
 
-def make_sample(kind: str, n: int, seed: Any = 0, *, spread: float = 0.0, scale: float = 1.0) -> Sample:
+def make_sample(
+    kind: str, n: int, seed: Any = 0, *, spread: float = 0.0, scale: float = 1.0
+) -> Sample:
     """One sample of a kind.
 
     Args:
@@ -310,11 +369,28 @@ def make_sample(kind: str, n: int, seed: Any = 0, *, spread: float = 0.0, scale:
         norms[:2], norms[2:] = 10.0**spread, 1.0
     norms = np.where(np.linalg.norm(units, axis=1) > 0, norms * scale, 0.0)
     d = units.shape[1]
-    cuts = sorted(rng.choice(np.arange(1, d), size=min(d - 1, int(rng.integers(TENSORS))), replace=False).tolist()) if d > 1 else []
-    return Sample(kind, units, norms, tuple(np.diff([0, *cuts, d]).tolist()), draw=int(rng.integers(2**31)))
+    cuts = (
+        sorted(
+            rng.choice(
+                np.arange(1, d), size=min(d - 1, int(rng.integers(TENSORS))), replace=False
+            ).tolist()
+        )
+        if d > 1
+        else []
+    )
+    return Sample(
+        kind, units, norms, tuple(np.diff([0, *cuts, d]).tolist()), draw=int(rng.integers(2**31))
+    )
 
 
-def samples(count: int = 300, *, seed: int = 0, kinds: Iterable[str] | None = None, sizes: Sequence[int] = SIZES, scales: bool = True) -> list[Sample]:
+def samples(
+    count: int = 300,
+    *,
+    seed: int = 0,
+    kinds: Iterable[str] | None = None,
+    sizes: Sequence[int] = SIZES,
+    scales: bool = True,
+) -> list[Sample]:
     """Adversarial Jacobians, and their Gram matrices, in the order of their size.
 
     Every kind of geometry is met with every number of objectives. Independently of these the norms are equal or spread
@@ -344,7 +420,9 @@ def samples(count: int = 300, *, seed: int = 0, kinds: Iterable[str] | None = No
         if kind not in _kinds:
             raise InputError(one_of("kind of sample", str(kind), KINDS))
     if not chosen or not sizes or min(sizes) < 1:
-        raise InputError(f"samples: expected kinds, and sizes of 1 or more; got kinds {list(chosen)} and sizes {list(sizes)}.")
+        raise InputError(
+            f"samples: expected kinds, and sizes of 1 or more; got kinds {list(chosen)} and sizes {list(sizes)}."
+        )
     found = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
@@ -356,7 +434,11 @@ def samples(count: int = 300, *, seed: int = 0, kinds: Iterable[str] | None = No
         spread = SPREADS[rng.integers(len(SPREADS))]
         exponent = rng.uniform(-SCALE, SCALE) if rng.random() < 0.7 else SCALE * rng.choice([-1, 1])
         scale = 10.0**exponent if scales and rng.random() < 0.5 else 1.0
-        found.append(make_sample(drawn[k], sizes[(turn + k) % len(sizes)], [seed, i, 1], spread=spread, scale=scale))
+        found.append(
+            make_sample(
+                drawn[k], sizes[(turn + k) % len(sizes)], [seed, i, 1], spread=spread, scale=scale
+            )
+        )
     return sorted(found, key=lambda sample: sample.count)
 
 

@@ -27,13 +27,19 @@ def broken_contract(strategy: Strategy, sample: Sample) -> str | None:
         return changed
     first = run(strategy, sample, sized=False)
     if _generators() != before:
-        return "it draws from a global random generator; take the input `rng` (or `generator`) instead"
+        return (
+            "it draws from a global random generator; take the input `rng` (or `generator`) instead"
+        )
     if not np.isfinite(first.vector).all():
         return "the direction is not finite"
     again = run(strategy, sample, sized=False)
     if not np.array_equal(first.vector, again.vector):
         return "the same call with the same random numbers gives another direction"
-    return ("rows" in strategy.inputs and _halved(strategy, sample)) or ("state" in strategy.inputs and _forgets(strategy, sample)) or None
+    return (
+        ("rows" in strategy.inputs and _halved(strategy, sample))
+        or ("state" in strategy.inputs and _forgets(strategy, sample))
+        or None
+    )
 
 
 def changed_inputs(strategy: Strategy, sample: Sample) -> str | None:
@@ -45,12 +51,18 @@ def changed_inputs(strategy: Strategy, sample: Sample) -> str | None:
     for moment in (0, 1):
         given = _own(later(sample, moment), strategy, moment)
         bound = given["state"] = state.bind(given["objectives"], ("0",), [given["rows"][0]])
-        kept = {name: copy.deepcopy(given[name]) for name in given if name in strategy.inputs and name not in ("state", "rng", "generator")}
+        kept = {
+            name: copy.deepcopy(given[name])
+            for name in given
+            if name in strategy.inputs and name not in ("state", "rng", "generator")
+        }
         calls.append((given, kept))
         outcome = strategy.solve(given, sample.count, len(sample.splits))
         state.adopt(bound)
         for number, (theirs, ours) in enumerate(calls):
-            changed = next((name for name, value in ours.items() if not _same(value, theirs[name])), None)
+            changed = next(
+                (name for name, value in ours.items() if not _same(value, theirs[name])), None
+            )
             if changed is not None:
                 when = "" if number == moment else ", of an earlier call that it kept"
                 return f"it changed its input {changed!r} in place{when}: work on a copy"
@@ -66,7 +78,9 @@ def _own(sample: Sample, strategy: Strategy, moment: int) -> dict[str, Any]:
         "block_grams": lambda: sample.block_grams.copy(),
         "rng": lambda: np.random.default_rng(0),
         "generator": lambda: torch.Generator().manual_seed(0),
-        "cross": lambda: np.broadcast_to(sample.gram, (BATCHES, BATCHES, *sample.gram.shape)).copy(),
+        "cross": lambda: np.broadcast_to(
+            sample.gram, (BATCHES, BATCHES, *sample.gram.shape)
+        ).copy(),
         "eps": lambda: 1e-15,
     }
     given = {name: make() for name, make in sources.items() if name in strategy.inputs}
@@ -77,9 +91,15 @@ def _own(sample: Sample, strategy: Strategy, moment: int) -> dict[str, Any]:
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.shape == other.shape and torch.equal(one, other)
+        return (
+            isinstance(other, torch.Tensor) and one.shape == other.shape and torch.equal(one, other)
+        )
     if isinstance(one, np.ndarray):
-        return isinstance(other, np.ndarray) and one.shape == other.shape and one.tobytes() == other.tobytes()
+        return (
+            isinstance(other, np.ndarray)
+            and one.shape == other.shape
+            and one.tobytes() == other.tobytes()
+        )
     return bool(one == other)
 
 
@@ -102,7 +122,11 @@ def _halved(strategy: Strategy, sample: Sample) -> str | None:
         raise
     except Exception as error:
         return f"it raised {type(error).__name__} for rows in bfloat16: {error}"
-    return None if bool(vector.isfinite().all()) else "the direction is not finite for rows in bfloat16"
+    return (
+        None
+        if bool(vector.isfinite().all())
+        else "the direction is not finite for rows in bfloat16"
+    )
 
 
 def _forgets(strategy: Strategy, sample: Sample) -> str | None:
@@ -124,7 +148,9 @@ def _walk(strategy: Strategy, moments: list[Sample]) -> str | None:
     """Three steps on these; `SKIP` where one of them is refused from a fresh state too."""
 
     def step(state: State, number: int) -> Array:
-        return run(strategy, moments[number], step=number, state=state, moment=number, sized=False).vector
+        return run(
+            strategy, moments[number], step=number, state=state, moment=number, sized=False
+        ).vector
 
     state, number = State(), 0
     try:
@@ -145,7 +171,11 @@ def _walk(strategy: Strategy, moments: list[Sample]) -> str | None:
         return f"it raised {type(error).__name__} in step {number + 1}, {ABSENT}: {error}"
     if not np.isfinite(ends[0]).all():
         return "the direction is not finite in step 3"
-    return None if np.array_equal(*ends) else "after its state was saved and loaded it goes on otherwise"
+    return (
+        None
+        if np.array_equal(*ends)
+        else "after its state was saved and loaded it goes on otherwise"
+    )
 
 
 def _refuses(strategy: Strategy, sample: Sample, moment: int) -> bool:
@@ -158,4 +188,10 @@ def _refuses(strategy: Strategy, sample: Sample, moment: int) -> bool:
 
 def _generators() -> tuple[Any, ...]:
     name, keys, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), name, np.asarray(keys).tobytes(), *rest, torch.get_rng_state().numpy().tobytes()
+    return (
+        random.getstate(),
+        name,
+        np.asarray(keys).tobytes(),
+        *rest,
+        torch.get_rng_state().numpy().tobytes(),
+    )

@@ -37,7 +37,9 @@ class Check:
         return self.name
 
 
-def check_strategy(strategy: Chosen, *, expected_failures: Mapping[str, str] | None = None) -> dict[str, str]:
+def check_strategy(
+    strategy: Chosen, *, expected_failures: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Check what a strategy promises: its contract, and each of its claims on 600 adversarial Jacobians.
 
     The claims alone decide what is checked, under the strategy's options and under each of its `variants`. For the
@@ -65,7 +67,9 @@ def check_strategy(strategy: Chosen, *, expected_failures: Mapping[str, str] | N
     cases = cases_of(strategy)
     for name in expected:
         if name not in {case[2] for case in cases}:
-            raise InputError("expected_failures: " + one_of("check", name, [case[2] for case in cases]))
+            raise InputError(
+                "expected_failures: " + one_of("check", name, [case[2] for case in cases])
+            )
     results, failures = {}, []
     for bound, check, name in cases:
         try:
@@ -78,7 +82,9 @@ def check_strategy(strategy: Chosen, *, expected_failures: Mapping[str, str] | N
         else:
             results[name] = "passed"
             if name in expected:
-                failures.append(f"{bound!r}, check {name!r}: it was expected to fail ({expected[name]}) but passes; remove it from expected_failures.")
+                failures.append(
+                    f"{bound!r}, check {name!r}: it was expected to fail ({expected[name]}) but passes; remove it from expected_failures."
+                )
     if failures:
         raise ConformanceError("\n\n".join(failures))
     return results
@@ -86,22 +92,46 @@ def check_strategy(strategy: Chosen, *, expected_failures: Mapping[str, str] | N
 
 def reasons(given: Any, what: str) -> dict[str, str]:
     """Expected failures as a dict from the name of a check to the reason."""
-    if given is not None and not (isinstance(given, Mapping) and all(isinstance(x, str) for pair in given.items() for x in pair)):
-        raise InputError(f"{what}: expected a dict from the name of a check to the reason why it fails; got {given!r}.")
+    if given is not None and not (
+        isinstance(given, Mapping)
+        and all(isinstance(x, str) for pair in given.items() for x in pair)
+    ):
+        raise InputError(
+            f"{what}: expected a dict from the name of a check to the reason why it fails; got {given!r}."
+        )
     return dict(given or {})
 
 
 def cases_of(strategy: Chosen) -> list[tuple[Strategy, Check, str]]:
     """(strategy with its options, check, name of the case) for all of its settings."""
     bound = settings(strategy)
-    cases = [(one, check, f"{check.name} [{label}]" if label else check.name) for one, label in bound for check in checks_of(one)]
-    more = [] if isinstance(strategy, Strategy) else unvaried([one for one, _ in bound], bound[0][0].variants)
+    cases = [
+        (one, check, f"{check.name} [{label}]" if label else check.name)
+        for one, label in bound
+        for check in checks_of(one)
+    ]
+    more = (
+        []
+        if isinstance(strategy, Strategy)
+        else unvaried([one for one, _ in bound], bound[0][0].variants)
+    )
     for one, label in more:
-        named = [check for check in checks_of(one, UNVARIED) if not check.name.startswith("unclaimed")]
-        cases += [(one, Check(check.name, _where_it_works(check.look)), f"{check.name} [{label}]") for check in named]
+        named = [
+            check for check in checks_of(one, UNVARIED) if not check.name.startswith("unclaimed")
+        ]
+        cases += [
+            (one, Check(check.name, _where_it_works(check.look)), f"{check.name} [{label}]")
+            for check in named
+        ]
         bound.append((one, label))
-    never = [c for c in bound[0][0].claims if not any(c.holds(s.count, s.rank, one.options) for one, _ in bound for s in _draws())]
-    if never and not isinstance(strategy, Strategy):  # options bound by hand may well rule a claim out
+    never = [
+        c
+        for c in bound[0][0].claims
+        if not any(c.holds(s.count, s.rank, one.options) for one, _ in bound for s in _draws())
+    ]
+    if never and not isinstance(
+        strategy, Strategy
+    ):  # options bound by hand may well rule a claim out
         conditions = ", ".join(f"{str(claim)!r}" for claim in never)
 
         def unmet(strategy: Strategy) -> None:
@@ -121,11 +151,19 @@ def settings(strategy: Chosen) -> list[tuple[Strategy, str]]:
     if callable(strategy):
         found = of_function(strategy)
         if found is None:
-            raise InputError(f"strategy: {getattr(strategy, '__qualname__', strategy)!r} is not registered; decorate it with @gradsurgery.strategy(...).")
+            raise InputError(
+                f"strategy: {getattr(strategy, '__qualname__', strategy)!r} is not registered; decorate it with @gradsurgery.strategy(...)."
+            )
         strategy = found.name
     base = registered(strategy)
     bound = [] if base.required else [(get_strategy(base.name), "")]
-    bound += [(get_strategy(base.name, **variant), ", ".join(f"{k}={_short(v)}" for k, v in variant.items())) for variant in base.variants]
+    bound += [
+        (
+            get_strategy(base.name, **variant),
+            ", ".join(f"{k}={_short(v)}" for k, v in variant.items()),
+        )
+        for variant in base.variants
+    ]
     if not bound:
         raise InputError(
             f"strategy {base.name!r} needs the option {base.required[0]!r}: give get_strategy({base.name!r}, {base.required[0]}=...), or declare variants=."
@@ -164,7 +202,11 @@ def _draws(count: int = DRAWS, seed: int = 0) -> tuple[Sample, ...]:
 
 def _made(strategy: Strategy, name: str, sample: Sample) -> list[Claim]:
     """The claims of this name that the strategy makes for such gradients."""
-    return [c for c in strategy.claims if c.name == name and c.holds(sample.count, sample.rank, strategy.options)]
+    return [
+        c
+        for c in strategy.claims
+        if c.name == name and c.holds(sample.count, sample.rank, strategy.options)
+    ]
 
 
 def _in_distribution(strategy: Strategy, name: str) -> bool:
@@ -189,12 +231,18 @@ def _contract(every: int) -> Callable[[Strategy], None]:
             else:
                 accepted.add(sample.count)
         if not accepted:
-            raise ConformanceError(f"{strategy!r}, check 'contract': it refuses every sample: {_refusal(violation, refused[min(refused)])}.")
+            raise ConformanceError(
+                f"{strategy!r}, check 'contract': it refuses every sample: {_refusal(violation, refused[min(refused)])}."
+            )
         if max(accepted) < 2:
-            raise ConformanceError(f"{strategy!r}, check 'contract': it refuses two or more objectives: {_refusal(violation, refused[min(refused)])}")
+            raise ConformanceError(
+                f"{strategy!r}, check 'contract': it refuses two or more objectives: {_refusal(violation, refused[min(refused)])}"
+            )
         for n in accepted & set(refused):
             what = f"it works for {n} objectives, yet refuses some gradients: {_refusal(violation, refused[n])}"
-            raise ConformanceError(f"{strategy!r}, check 'contract': {what}.\n{report.matrix(refused[n])}\n  A sample of the kind {str(refused[n])!r}.")
+            raise ConformanceError(
+                f"{strategy!r}, check 'contract': {what}.\n{report.matrix(refused[n])}\n  A sample of the kind {str(refused[n])!r}."
+            )
 
     return look
 
@@ -207,7 +255,10 @@ def _claimed(known: Registered, every: int) -> Callable[[Strategy], None]:
             draws = samples(DRAWS_IN_DISTRIBUTION, sizes=(4, 3, 2, 5), scales=False)
 
         def violation(sample: Sample) -> str | None:
-            found = (known.violation(strategy, sample, claim) for claim in _made(strategy, known.name, sample))
+            found = (
+                known.violation(strategy, sample, claim)
+                for claim in _made(strategy, known.name, sample)
+            )
             return next((v for v in found if v is not None), None)
 
         for sample in draws:
@@ -218,9 +269,13 @@ def _claimed(known: Registered, every: int) -> Callable[[Strategy], None]:
             if broken and broken is not SKIP:
                 claim = str(_made(strategy, known.name, sample)[0])
                 budget = 25 if _in_distribution(strategy, known.name) else 400
-                _fail(strategy, known.name, f"claims {claim!r}: ", broken, sample, violation, budget)
+                _fail(
+                    strategy, known.name, f"claims {claim!r}: ", broken, sample, violation, budget
+                )
         if not judged:
-            raise ConformanceError(f"{strategy!r} claims {known.name!r} under a condition that no sample meets, so that it cannot be checked.")
+            raise ConformanceError(
+                f"{strategy!r} claims {known.name!r} under a condition that no sample meets, so that it cannot be checked."
+            )
 
     return look
 
@@ -269,7 +324,15 @@ def _refusal(violation: Callable[[Sample], str | None], sample: Sample) -> str:
         return str(error)
 
 
-def _fail(strategy: Strategy, check: str, claim: str, broken: str, sample: Sample, violation: Callable[[Sample], str | None], budget: int = 400) -> None:
+def _fail(
+    strategy: Strategy,
+    check: str,
+    claim: str,
+    broken: str,
+    sample: Sample,
+    violation: Callable[[Sample], str | None],
+    budget: int = 400,
+) -> None:
     raised = broken.startswith("it raised")
 
     def fails(candidate: Sample) -> bool:

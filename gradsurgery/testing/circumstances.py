@@ -61,7 +61,11 @@ def names_of(strategy: Strategy | None, sample: Sample) -> tuple[str, ...]:
     if strategy is None or not circumstances(sample.draw).words:
         return sample.names
     kept = _referred(strategy)
-    return sample.names if kept is None else tuple(n if n in kept else word(int(n)) for n in sample.names)
+    return (
+        sample.names
+        if kept is None
+        else tuple(n if n in kept else word(int(n)) for n in sample.names)
+    )
 
 
 def word(index: int) -> str:
@@ -118,7 +122,9 @@ def _changes(n: int, draw: int, moment: int, what: int) -> Array:
     return np.asarray(2.0 ** np.random.default_rng([draw, moment, what]).uniform(-1, 1, n))
 
 
-def inputs_of(sample: Sample, strategy: Strategy | None = None, *, moment: int = 0) -> dict[str, Any]:
+def inputs_of(
+    sample: Sample, strategy: Strategy | None = None, *, moment: int = 0
+) -> dict[str, Any]:
     """Every input of a step that does not come from the gradients' coordinates; for a strategy those that it takes."""
     drawn = circumstances(sample.draw)
     names = names_of(strategy, sample)
@@ -133,7 +139,9 @@ def inputs_of(sample: Sample, strategy: Strategy | None = None, *, moment: int =
         found["observed"] = losses_of(sample, moment) * changes(sample, moment + 1, 2)
         if moment and sample.count > 1:
             places = _places(sample)
-            unseen = sorted(places)[sample.draw % sample.count]  # one that was not there to be observed
+            unseen = sorted(places)[
+                sample.draw % sample.count
+            ]  # one that was not there to be observed
             found["observed"][places.index(unseen)] = np.nan
     if drawn.eps is not None and sample.clear and (wanted is None or "eps" in wanted):
         found["eps"] = drawn.eps

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 
 def drawn_samples(
-    min_n: int = 1, max_n: int = 8, *, kinds: Iterable[str] | None = None, max_ratio: float = 1e6, max_scale: float = 1e20
+    min_n: int = 1,
+    max_n: int = 8,
+    *,
+    kinds: Iterable[str] | None = None,
+    max_ratio: float = 1e6,
+    max_scale: float = 1e20,
 ) -> "SearchStrategy[Sample]":
     """A hypothesis strategy for `Sample` objects; it shrinks towards few objectives, equal norms and scale 1.
 
@@ -48,12 +53,22 @@ def drawn_samples(
         return make_sample(kind, n, seed, spread=spread, scale=2.0**exponent)
 
     return st.builds(
-        build, st.sampled_from(fitting), st.integers(min_n, max_n), st.sampled_from(spreads), st.integers(-limit, limit), st.integers(0, 2**32 - 1)
+        build,
+        st.sampled_from(fitting),
+        st.integers(min_n, max_n),
+        st.sampled_from(spreads),
+        st.integers(-limit, limit),
+        st.integers(0, 2**32 - 1),
     )
 
 
 def jacobians(
-    min_n: int = 1, max_n: int = 8, *, kinds: Iterable[str] | None = None, max_ratio: float = 1e6, max_scale: float = 1e20
+    min_n: int = 1,
+    max_n: int = 8,
+    *,
+    kinds: Iterable[str] | None = None,
+    max_ratio: float = 1e6,
+    max_scale: float = 1e20,
 ) -> "SearchStrategy[Array]":
     """A hypothesis strategy for adversarial Jacobians J [n, d], float64. Arguments as for `drawn_samples`.
 
@@ -66,10 +81,19 @@ def jacobians(
         ...     assert rows.shape[0] <= 3
         >>> finds_rows()
     """
-    return drawn_samples(min_n, max_n, kinds=kinds, max_ratio=max_ratio, max_scale=max_scale).map(lambda sample: sample.jacobian)
+    return drawn_samples(min_n, max_n, kinds=kinds, max_ratio=max_ratio, max_scale=max_scale).map(
+        lambda sample: sample.jacobian
+    )
 
 
-def grams(min_n: int = 1, max_n: int = 8, *, kinds: Iterable[str] | None = None, max_ratio: float = 1e6, max_scale: float = 1e20) -> "SearchStrategy[Array]":
+def grams(
+    min_n: int = 1,
+    max_n: int = 8,
+    *,
+    kinds: Iterable[str] | None = None,
+    max_ratio: float = 1e6,
+    max_scale: float = 1e20,
+) -> "SearchStrategy[Array]":
     """A hypothesis strategy for adversarial Gram matrices G = JJᵀ [n, n], float64. Arguments as for `drawn_samples`.
 
     The cosines come first and the norms after, so that small rows keep their relative accuracy.
@@ -83,4 +107,6 @@ def grams(min_n: int = 1, max_n: int = 8, *, kinds: Iterable[str] | None = None,
         ...     assert (gram == gram.T).all()
         >>> is_symmetric()
     """
-    return drawn_samples(min_n, max_n, kinds=kinds, max_ratio=max_ratio, max_scale=max_scale).map(lambda sample: sample.gram)
+    return drawn_samples(min_n, max_n, kinds=kinds, max_ratio=max_ratio, max_scale=max_scale).map(
+        lambda sample: sample.gram
+    )

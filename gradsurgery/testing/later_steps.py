@@ -55,5 +55,8 @@ def second_steps_differ(strategy: Strategy, sample: Sample) -> str | None:
     """Two second steps after the same first one, with other random numbers."""
     state = State()
     run(strategy, sample, state=state, sized=False)
-    one, other = (run(strategy, sample, step=step, state=state.copy(), moment=1, sized=False).vector for step in (1, 2))
+    one, other = (
+        run(strategy, sample, step=step, state=state.copy(), moment=1, sized=False).vector
+        for step in (1, 2)
+    )
     return None if np.array_equal(one, other) else "two second steps on the same gradients differ"

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     import pytest
 
 
-def parametrize_with_checks(strategies: Iterable[Chosen], *, expected_failures: Mapping[str, Mapping[str, str]] | None = None) -> "pytest.MarkDecorator":
+def parametrize_with_checks(
+    strategies: Iterable[Chosen],
+    *,
+    expected_failures: Mapping[str, Mapping[str, str]] | None = None,
+) -> "pytest.MarkDecorator":
     """Parametrise a pytest function over strategies and all their checks, as `check_strategy` runs them.
 
     Args:
@@ -33,10 +37,17 @@ def parametrize_with_checks(strategies: Iterable[Chosen], *, expected_failures: 
         import pytest
 
     if isinstance(strategies, str):
-        raise InputError(f"strategies: expected a list; got the string {strategies!r}. Write [{strategies!r}].")
+        raise InputError(
+            f"strategies: expected a list; got the string {strategies!r}. Write [{strategies!r}]."
+        )
     if expected_failures is not None and not isinstance(expected_failures, Mapping):
-        raise InputError(f"expected_failures: expected a dict from a strategy's name to {{check: reason}}; got {expected_failures!r}.")
-    expected = {name: reasons(given, f"expected_failures[{name!r}]") for name, given in (expected_failures or {}).items()}
+        raise InputError(
+            f"expected_failures: expected a dict from a strategy's name to {{check: reason}}; got {expected_failures!r}."
+        )
+    expected = {
+        name: reasons(given, f"expected_failures[{name!r}]")
+        for name, given in (expected_failures or {}).items()
+    }
     cases, known = [], dict[str, set[str]]()
     for chosen in strategies:
         for bound, check, name in cases_of(chosen):
@@ -50,5 +61,8 @@ def parametrize_with_checks(strategies: Iterable[Chosen], *, expected_failures: 
             raise InputError("expected_failures: " + one_of("strategy", strategy, sorted(known)))
         for name in checks:
             if name not in known[strategy]:
-                raise InputError(f"expected_failures of {strategy!r}: " + one_of("check", name, sorted(known[strategy])))
+                raise InputError(
+                    f"expected_failures of {strategy!r}: "
+                    + one_of("check", name, sorted(known[strategy]))
+                )
     return pytest.mark.parametrize(("strategy", "check"), cases)

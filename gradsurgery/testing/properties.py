@@ -66,13 +66,18 @@ def is_random(strategy: Strategy) -> bool:
 def non_conflicting(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """No ⟨gᵢ, d⟩ below −tol·nᵢ·Σⱼ|wⱼ|nⱼ."""
     directions = (run(strategy, sample, step=step) for step in _draws(strategy))
-    found = (_hurt(sample, direction, _tolerance(strategy, sample, direction)) for direction in directions)
+    found = (
+        _hurt(sample, direction, _tolerance(strategy, sample, direction))
+        for direction in directions
+    )
     return next((hurt for hurt in found if hurt), None) or _hurt_single(strategy, sample)
 
 
 def _of_grams(strategy: Strategy, sample: Sample) -> float:
     """What the accuracy allows that the strategy was told of: a Gram matrix in float32 is one of float32."""
-    single = "eps" in strategy.inputs and circumstances(sample.draw).eps is not None and sample.clear
+    single = (
+        "eps" in strategy.inputs and circumstances(sample.draw).eps is not None and sample.clear
+    )
     return SINGLE if single else TOLERANCE
 
 
@@ -96,7 +101,12 @@ def _hurt(sample: Sample, direction: Direction, tolerance: float) -> str | None:
 
 def _hurt_single(strategy: Strategy, sample: Sample) -> str | None:
     """The same from gradients in float32, where float32 holds them; as rows in bfloat16 too."""
-    if not 1e-18 < sample.norms[sample.norms > 0].min(initial=1.0) <= sample.norms.max(initial=1.0) < 1e18:
+    if (
+        not 1e-18
+        < sample.norms[sample.norms > 0].min(initial=1.0)
+        <= sample.norms.max(initial=1.0)
+        < 1e18
+    ):
         return None
     for dtype, tolerance in ((torch.float32, SINGLE), (torch.bfloat16, HALF)):
         if dtype is torch.bfloat16 and "rows" not in strategy.inputs:
@@ -104,7 +114,11 @@ def _hurt_single(strategy: Strategy, sample: Sample) -> str | None:
         rows = torch.from_numpy(sample.jacobian).to(dtype)
         exact = Sample.of(rows.double().numpy(), sample.splits, sample.kind, sample.draw)
         vector = _single(strategy, rows, exact)
-        hurt = _hurt(exact, Direction(vector, max(run(strategy, exact).size, float(np.linalg.norm(vector))), None), tolerance)
+        hurt = _hurt(
+            exact,
+            Direction(vector, max(run(strategy, exact).size, float(np.linalg.norm(vector))), None),
+            tolerance,
+        )
         if hurt is not None:
             return f"with gradients in {str(dtype)[6:]} (d = {np.array2string(vector, precision=4)}), {hurt}"
     return None
@@ -162,8 +176,14 @@ def homogeneous(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
         expected = before.vector * factor**degree
         size = max(after.size, before.size * factor**degree)
         error = float(np.linalg.norm(after.vector - expected))
-        exact = float(np.log2(factor)).is_integer()  # other factors round, which matters near a stationary point
-        if not error <= (1e-9 if exact else max(1e-9, _allowed(sample, 1.0, losses=losses_of(sample)))) * size:
+        exact = float(
+            np.log2(factor)
+        ).is_integer()  # other factors round, which matters near a stationary point
+        if (
+            not error
+            <= (1e-9 if exact else max(1e-9, _allowed(sample, 1.0, losses=losses_of(sample))))
+            * size
+        ):
             return f"J → {factor:g}·J does not give d → {factor:g}^{degree:g}·d: off by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
     return None
 
@@ -176,13 +196,17 @@ def scale_invariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | N
     before = run(strategy, sample)
     for row in range(sample.count):
         for factor in (2.0**-9, 100.0) if row in (0, sample.count - 1) else (2.0**7,):
-            after = run(strategy, scaled(sample, np.where(np.arange(sample.count) == row, factor, 1.0)))
+            after = run(
+                strategy, scaled(sample, np.where(np.arange(sample.count) == row, factor, 1.0))
+            )
             lengths = [float(np.linalg.norm(d.vector)) for d in (before, after)]
             if not min(lengths) > 0:
                 if max(lengths) == 0:
                     continue
                 return f"row {row} scaled by {factor:g} takes d to or from zero"
-            allowed = _allowed(sample, *(d.size / n for d, n in zip((before, after), lengths, strict=True)))
+            allowed = _allowed(
+                sample, *(d.size / n for d, n in zip((before, after), lengths, strict=True))
+            )
             error = float(np.linalg.norm(before.vector / lengths[0] - after.vector / lengths[1]))
             if not error <= allowed:
                 return f"row {row} scaled by {factor:g} turns d by {error:.2g} rad"
@@ -192,17 +216,25 @@ def scale_invariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | N
 @_property("permutation-equivariant")
 def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """d does not depend on the order of the objectives; for randomised strategies, in distribution."""
-    cosines = np.abs(sample.units @ sample.units.T - np.diag(np.diag(sample.units @ sample.units.T)))
+    cosines = np.abs(
+        sample.units @ sample.units.T - np.diag(np.diag(sample.units @ sample.units.T))
+    )
     if ((cosines > 0) & (cosines < 1e-12)).any():
         return SKIP  # a cosine of ±1e-17 is a conflict or not by rounding alone
     if sample.count == 1:
         return SKIP
     chosen = np.random.default_rng([sample.count, sample.draw])
-    orders = [np.roll(np.arange(sample.count)[::-1], sample.count // 3), chosen.permutation(sample.count), chosen.permutation(sample.count)]
+    orders = [
+        np.roll(np.arange(sample.count)[::-1], sample.count // 3),
+        chosen.permutation(sample.count),
+        chosen.permutation(sample.count),
+    ]
     if is_random(strategy):
         first = [run(strategy, sample, step=step) for step in range(DRAWS)]
         swapped = np.roll(np.arange(sample.count), 1)  # no objective keeps its place
-        second = [run(strategy, permuted(sample, swapped), step=DRAWS + step) for step in range(DRAWS)]
+        second = [
+            run(strategy, permuted(sample, swapped), step=DRAWS + step) for step in range(DRAWS)
+        ]
         return _same_distribution(first, second)
     before = run(strategy, sample)
     for order in orders:
@@ -211,7 +243,11 @@ def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) ->
         error = float(np.linalg.norm(before.vector - after.vector))
         if not error <= _allowed(sample, 1.0, losses=losses_of(sample)) * size:
             return f"in the order {order.tolist()} of the objectives d is another, by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
-    return by_position(strategy, sample, _allowed) if "state" in strategy.inputs and sample.draw % 2 == 0 else None
+    return (
+        by_position(strategy, sample, _allowed)
+        if "state" in strategy.inputs and sample.draw % 2 == 0
+        else None
+    )
 
 
 def _same_distribution(first: list[Direction], second: list[Direction]) -> str | None:
@@ -233,9 +269,16 @@ def _same_distribution(first: list[Direction], second: list[Direction]) -> str |
 def deterministic(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """The same J gives the same d, bit for bit, whatever the random numbers."""
     first = run(strategy, sample, sized=False).vector
-    if any(not np.array_equal(first, run(strategy, sample, step=step, sized=False).vector) for step in (1, 2)):
+    if any(
+        not np.array_equal(first, run(strategy, sample, step=step, sized=False).vector)
+        for step in (1, 2)
+    ):
         return "two calls on the same gradients differ"
-    return second_steps_differ(strategy, sample) if is_random(strategy) and "state" in strategy.inputs else None
+    return (
+        second_steps_differ(strategy, sample)
+        if is_random(strategy) and "state" in strategy.inputs
+        else None
+    )
 
 
 @_property("sums-to-one")
@@ -280,11 +323,20 @@ def _stationary(strategy: Strategy, sample: Sample) -> bool:
     if "losses" not in strategy.inputs or not strategy.needs_gradients:
         return False
     losses = losses_of(sample)
-    return min(sample.distance(losses), sample.distance(losses * np.where(sample.norms > 0, sample.norms, 1.0))) <= bound
+    return (
+        min(
+            sample.distance(losses),
+            sample.distance(losses * np.where(sample.norms > 0, sample.norms, 1.0)),
+        )
+        <= bound
+    )
 
 
 def _promises(strategy: Strategy, name: str, sample: Sample) -> bool:
-    return any(c.name == name and c.holds(sample.count, sample.rank, strategy.options) for c in strategy.claims)
+    return any(
+        c.name == name and c.holds(sample.count, sample.rank, strategy.options)
+        for c in strategy.claims
+    )
 
 
 def _allowed(sample: Sample, *amplification: float, losses: Any = None) -> float:

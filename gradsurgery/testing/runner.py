@@ -10,7 +10,18 @@ from gradsurgery.contract.registry import State, Strategy
 from gradsurgery.testing.adversarial import Array, Sample
 from gradsurgery.testing.circumstances import changes, inputs_of, losses_of
 
-__all__ = ["BATCHES", "SKIP", "Direction", "combine", "inputs_of", "later", "losses_of", "permuted", "run", "scaled"]
+__all__ = [
+    "BATCHES",
+    "SKIP",
+    "Direction",
+    "combine",
+    "inputs_of",
+    "later",
+    "losses_of",
+    "permuted",
+    "run",
+    "scaled",
+]
 
 SKIP = "cannot tell"
 BATCHES = 3  # independent batches, for strategies that take `cross`; here all of them are alike
@@ -29,7 +40,15 @@ class Direction:
     weights: Array | None
 
 
-def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | None = None, moment: int = 0, sized: bool = True) -> Direction:
+def run(
+    strategy: Strategy,
+    sample: Sample,
+    *,
+    step: int = 0,
+    state: State | None = None,
+    moment: int = 0,
+    sized: bool = True,
+) -> Direction:
     """The direction of the strategy on a sample.
 
     Args:
@@ -45,12 +64,16 @@ def run(strategy: Strategy, sample: Sample, *, step: int = 0, state: State | Non
     if "state" in strategy.inputs:
         inputs["state"] = State() if state is None else state
     if "rows" in strategy.inputs:
-        vector = _from_rows(strategy, sample.jacobian.copy(), sample.draw + step, inputs, keep=state is not None)
+        vector = _from_rows(
+            strategy, sample.jacobian.copy(), sample.draw + step, inputs, keep=state is not None
+        )
         if not sized:
             return Direction(vector, np.nan, None)
         return Direction(vector, max(float(np.linalg.norm(vector)), _usual(strategy, sample)), None)
     if "cross" in strategy.inputs:
-        inputs["cross"] = np.broadcast_to(sample.gram, (BATCHES, BATCHES, *sample.gram.shape)).copy()
+        inputs["cross"] = np.broadcast_to(
+            sample.gram, (BATCHES, BATCHES, *sample.gram.shape)
+        ).copy()
     if {"block_grams", "splits"} & strategy.inputs:  # weights may be one row per tensor
         inputs["block_grams"] = sample.block_grams.copy()
     weights = strategy.weights(sample.gram, step=sample.draw + step, **inputs)
@@ -72,7 +95,9 @@ def _usual(strategy: Strategy, sample: Sample) -> float:
     return float(np.linalg.norm(_from_rows(strategy, np.diag(norms), sample.draw, inputs)))
 
 
-def _from_rows(strategy: Strategy, jacobian: Array, seed: int, inputs: dict[str, Any], keep: bool = False) -> Array:
+def _from_rows(
+    strategy: Strategy, jacobian: Array, seed: int, inputs: dict[str, Any], keep: bool = False
+) -> Array:
     """The direction of a strategy that takes rows; with no Gram matrix where it takes none, as that is most of the time.
 
     The state has one parameter tensor, and changes only where it is to be kept.
@@ -101,7 +126,9 @@ def combine(sample: Sample, weights: Array) -> Direction:
         scaled = weights * sample.norms
         return Direction(sample.units.T @ scaled, float(np.abs(scaled).sum()), weights)
     pieces = np.split(sample.units, np.cumsum(sample.splits)[:-1], axis=1)
-    vector = np.concatenate([piece.T @ (w * sample.norms) for piece, w in zip(pieces, weights, strict=True)])
+    vector = np.concatenate(
+        [piece.T @ (w * sample.norms) for piece, w in zip(pieces, weights, strict=True)]
+    )
     lengths = np.stack([np.linalg.norm(piece, axis=1) * sample.norms for piece in pieces])
     return Direction(vector, float((np.abs(weights) * lengths).sum()), weights)
 
@@ -114,4 +141,9 @@ def scaled(sample: Sample, factors: float | Array) -> Sample:
 def permuted(sample: Sample, order: Any) -> Sample:
     """The sample with its rows, and their names, in another order."""
     chosen = np.asarray(order)
-    return replace(sample, units=sample.units[chosen], norms=sample.norms[chosen], names=tuple(sample.names[i] for i in chosen))
+    return replace(
+        sample,
+        units=sample.units[chosen],
+        norms=sample.norms[chosen],
+        names=tuple(sample.names[i] for i in chosen),
+    )

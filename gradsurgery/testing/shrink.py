@@ -32,12 +32,25 @@ def shrink(sample: Sample, fails: Callable[[Sample], bool], budget: int = 400) -
 
 def _size(sample: Sample) -> tuple[int, int, int, bool, int, int]:
     rows = sample.jacobian
-    return sample.count, rows.shape[1], len(sample.splits), sample.draw != 0, sum(map(_digits, rows.ravel().tolist())), int((rows < 0).sum())
+    return (
+        sample.count,
+        rows.shape[1],
+        len(sample.splits),
+        sample.draw != 0,
+        sum(map(_digits, rows.ravel().tolist())),
+        int((rows < 0).sum()),
+    )
 
 
 def _digits(number: float) -> int:
     """The length of a number as written, zero and one the shortest."""
-    return 0 if number == 0 else len(f"{abs(number):.17g}".strip("0").replace(".", "")) if abs(number) != 1 else 1
+    return (
+        0
+        if number == 0
+        else len(f"{abs(number):.17g}".strip("0").replace(".", ""))
+        if abs(number) != 1
+        else 1
+    )
 
 
 def _candidates(sample: Sample) -> Iterator[Sample]:
@@ -70,7 +83,9 @@ def _candidates(sample: Sample) -> Iterator[Sample]:
     for digits in (1, 2, 3):
         yield made(_rounded(rows, digits), sample.splits)
         for i in range(n):
-            yield made(np.where((np.arange(n) == i)[:, None], _rounded(rows, digits), rows), sample.splits)
+            yield made(
+                np.where((np.arange(n) == i)[:, None], _rounded(rows, digits), rows), sample.splits
+            )
     for i in range(n):
         for j in range(d):
             for value in (0.0, np.sign(rows[i, j]), *(_rounded(rows[i, j], k) for k in (1, 2, 3))):
@@ -84,5 +99,7 @@ def _rounded(values: Array, digits: int) -> Array:
     powers = 10.0 ** np.floor(np.log10(np.where(values == 0, 1.0, np.abs(values))))
     # one division by a whole power of ten, so that 0.3 stays 0.3
     factor = 10.0 ** (digits - 1)
-    found: Array = np.vectorize(float)(np.char.mod("%.12g", np.round(values / powers * factor) / factor * powers))
+    found: Array = np.vectorize(float)(
+        np.char.mod("%.12g", np.round(values / powers * factor) / factor * powers)
+    )
     return found

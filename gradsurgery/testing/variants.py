@@ -25,7 +25,9 @@ def works(strategy: Strategy) -> bool:
     return True
 
 
-def unvaried(known: Sequence[Strategy], variants: Sequence[Mapping[str, Any]]) -> list[tuple[Strategy, str]]:
+def unvaried(
+    known: Sequence[Strategy], variants: Sequence[Mapping[str, Any]]
+) -> list[tuple[Strategy, str]]:
     """Settings that neither the defaults nor the variants have: each other value of an option with few, and half of every number.
 
     A claim without a condition is made for all values of an option. Numbers that a variant names are left to the variants.
@@ -41,7 +43,9 @@ def unvaried(known: Sequence[Strategy], variants: Sequence[Mapping[str, Any]]) -
         for value in finite_values(first.annotations.get(option), default):
             if not any(type(value) is type(seen) and value == seen for seen in taken):
                 found.append({option: value})
-        if any(option in variant for variant in variants) or not _takes_a_float(first.annotations.get(option), default):
+        if any(option in variant for variant in variants) or not _takes_a_float(
+            first.annotations.get(option), default
+        ):
             continue
         if not isinstance(default, Real):  # a mode of its own: the other numbers stay
             found.append({option: 0.5})
@@ -53,7 +57,9 @@ def unvaried(known: Sequence[Strategy], variants: Sequence[Mapping[str, Any]]) -
     settings = []
     for changed in [*found, numbers] if numbers else found:
         with contextlib.suppress(StrategyError):  # out of its range
-            settings.append((first.with_options(**changed), ", ".join(f"{k}={v!r}" for k, v in changed.items())))
+            settings.append(
+                (first.with_options(**changed), ", ".join(f"{k}={v!r}" for k, v in changed.items()))
+            )
     return settings
 
 
