@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -62,40 +62,30 @@ def allows_one_pass(node: Any) -> bool:
     )
 
 
-@contextlib.contextmanager
-def several_passes() -> Iterator[None]:
-    """Say what to do where a region allows one pass only, or a graph is gone.
-
-    Raises:
-        InputError: in place of torch's error.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "donated buffer" in str(error):
-            raise InputError(ONE_PASS) from error
-        if "backward through the graph a second time" in str(error):
-            raise InputError(
-                "the losses' graph was freed by an earlier backward pass: one call takes all losses of a forward pass; for a second pass give "
-                "retain_graph=True to the first."
-            ) from error
-        if "_will_engine_execute_node" in str(error):
-            raise InputError(
-                "a parameter has a hook of torch.autograd.graph.register_multi_grad_hook, which "
-                "torch runs in loss.backward() only: remove it, and use "
-                "register_post_accumulate_grad_hook, which fires once per step with the final .grad."
-            ) from error
-        if "Float8" in str(error):
-            what = "keep the parameter in a wider dtype, and convert it in forward."
-            raise InputError(f"torch cannot add gradients in float8: {what} ({error})") from error
-        if "under selective activation checkpoint" in str(error):
-            raise InputError(
-                ONE_RECOMPUTATION.format("a context_fn that selects what is recomputed")
-            ) from error
-        raise
-    except AttributeError as error:
-        if "_GeneratorContextManager" in str(error) and "'args'" in str(
-            error
-        ):  # torch's own log of a recomputation, begun again
-            raise InputError(ONE_RECOMPUTATION.format("debug=True")) from error
-        raise
+def explained(error: Exception) -> InputError | None:
+    """What to do where a region allows one pass only, or a graph is gone; None for other errors."""
+    text = str(error)
+    if isinstance(error, AttributeError):
+        # torch's own log of a recomputation, begun again
+        again = "_GeneratorContextManager" in text and "'args'" in text
+        return InputError(ONE_RECOMPUTATION.format("debug=True")) if again else None
+    if "donated buffer" in text:
+        return InputError(ONE_PASS)
+    if "backward through the graph a second time" in text:
+        return InputError(
+            "the losses' graph was freed by an earlier backward pass: one call takes all losses of "
+            "a forward pass; for a second pass give retain_graph=True to the first."
+        )
+    if "_will_engine_execute_node" in text:
+        return InputError(
+            "a parameter has a hook of torch.autograd.graph.register_multi_grad_hook, which torch "
+            "runs in loss.backward() only: remove it, and use register_post_accumulate_grad_hook, "
+            "which fires once per step with the final .grad."
+        )
+    if "Float8" in text:
+        what = "keep the parameter in a wider dtype, and convert it in forward."
+        return InputError(f"torch cannot add gradients in float8: {what} ({error})")
+    if "under selective activation checkpoint" in text:
+        what = "a context_fn that selects what is recomputed"
+        return InputError(ONE_RECOMPUTATION.format(what))
+    return None

@@ -1,6 +1,6 @@
 """The losses' graph, walked once: which losses reach each leaf, and how often each node is used."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,72 +10,75 @@ from gradsurgery.engine.compiled import COMPILED, allows_one_pass
 from gradsurgery.engine.elements import joins
 from gradsurgery.errors import InputError
 
+Output = tuple[Any, int]  # a node and which of its outputs
 ACCUMULATE = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # the stubs lack it
 WRITTEN_IN_PYTHON = torch._C._FunctionBase
 JOINS = frozenset(joins())
 WITHOUT_CLASS = "CppFunction"  # nodes that C++ code has added, without a class for each kind
-SCRIPTED = "DifferentiableGraph"  # a region that TorchScript made; it gives zeros, too, to what a loss does not reach
-ORDINARY: set[type] = (
-    set()
-)  # torch's own kinds of nodes, as they are met: nothing is special about them
-Output = tuple[Any, int]  # a node and which of its outputs
-PICKS, STACK = ("UnbindBackward0", "SelectBackward0"), "StackBackward0"
-
-
-class Visit:
-    """A node, or what else the losses reach.
-
-    Attributes:
-        losses: the losses that reach it, one bit each.
-        surely: those that reach it outside of compiled regions. A region that torch.compile made is one node, which gives zeros to what a
-            loss does not reach: behind it a loss may reach something or not.
-        uses: how many edges lead to it.
-        passed: how many of them were followed so far.
-        edges: where it leads to.
-        region: whether it is such a region.
-        leaf: the leaf tensor that it stands for.
-    """
-
-    __slots__ = ("edges", "leaf", "losses", "passed", "region", "surely", "uses")
-
-    def __init__(self, uses: int = 0) -> None:
-        self.losses = self.surely = self.passed = 0
-        self.region = False
-        self.uses = uses
-        self.edges: tuple[Output, ...] = ()
-        self.leaf: Tensor | None = None
-
-    def reached(self, losses: int, surely: int) -> None:
-        self.losses |= losses
-        self.surely |= surely
+SCRIPTED = "DifferentiableGraph"  # a TorchScript region; it gives zeros to what a loss does not reach
+ORDINARY: set[type] = set()  # torch's own kinds of nodes seen so far: nothing is special about them
 
 
 class Graph:
-    """What a walk met.
+    """What a walk found.
+
+    Nodes have numbers, and so have leaves that are losses themselves. The lists below are by
+    number. Losses are bits: the i-th has bit i.
 
     Attributes:
-        nodes: each node with what is known of it.
-        leaves: leaf tensors by id, as far as any loss reaches them.
-        cuts: the outputs where the walk ended, by position.
-        once: whether a compiled region was met that allows one backward pass only.
-        written: the nodes of functions that are written in Python, but for those that torch makes.
+        numbers: node -> number. Every node of the graph is in it.
+        uses: how many edges lead to a node.
+        targets: the numbers that a node's edges lead to.
+        possible: the losses that reach it, certainly or possibly.
+        certain: the losses that certainly do. A region that torch.compile made is one node, which
+            gives zeros to what a loss does not reach: past it a loss may reach something or not.
+        leaves: the leaf tensors by id, in the order found.
+        at: the number of each leaf, by id.
+        cuts: the number of each output where the walk ended, by position.
+        single_pass: whether a compiled region allows one backward pass only.
         sharded: whether FSDP2 gathers parameters and scatters their gradients within the graph.
+        written: the nodes of functions that are written in Python, but for those that torch makes.
         joins: the nodes where tensors were put together.
     """
 
     def __init__(self) -> None:
-        self.nodes: dict[Any, Visit] = {}
-        self.leaves: dict[int, Visit] = {}
-        self.cuts: dict[int, Visit] = {}
-        self.once = False
+        self.numbers: dict[Any, int] = {}
+        self.uses: list[int] = []
+        self.targets: list[list[int]] = []
+        self.possible: list[int] = []
+        self.certain: list[int] = []
+        self.regions: set[int] = set()
+        self.leaves: dict[int, Tensor] = {}
+        self.at: dict[int, int] = {}
+        self.cuts: dict[int, int] = {}
+        self.single_pass = False
         self.sharded = False
         self.written: list[Any] = []
         self.joins: list[Any] = []
 
-    def tensor(self, key: int) -> Tensor:
-        leaf = self.leaves[key].leaf
-        assert leaf is not None
-        return leaf
+    def uses_of(self, node: Any) -> int:
+        """How many edges lead to a node; 0 for one that is not in the graph."""
+        number = self.numbers.get(node)
+        return 0 if number is None else self.uses[number]
+
+    def leaves_from(self, node: Any) -> frozenset[int]:
+        """The ids of the leaves that a node leads to."""
+        start = self.numbers.get(node)
+        if start is None:
+            return frozenset()
+        seen, stack = {start}, [start]
+        while stack:
+            for after in self.targets[stack.pop()]:
+                if after not in seen:
+                    seen.add(after)
+                    stack.append(after)
+        return frozenset(key for key, number in self.at.items() if number in seen)
+
+    def add(self) -> int:
+        """A new number."""
+        self.uses.append(0)
+        self.targets.append([])
+        return len(self.uses) - 1
 
 
 def walk(
@@ -88,7 +91,7 @@ def walk(
 
     Args:
         losses: what to start from; the i-th has bit i.
-        names: their names, in the order of which leaves are met, so that reordered losses meet them alike.
+        names: their names, in the order of which leaves are found: reordered losses find them alike.
         cuts: output -> position.
         places: the outputs to start from in place of a loss, by the loss's position.
 
@@ -96,106 +99,130 @@ def walk(
         InputError: when reentrant checkpointing hides a part of the graph.
     """
     graph, cuts = Graph(), cuts or {}
-    starts: list[Visit] = []
+    bits: dict[int, int] = {}
     for i in sorted(range(len(losses)), key=names.__getitem__):
         loss, bit = losses[i], 1 << i
         if loss.grad_fn is None:
-            visit = graph.leaves.setdefault(id(loss), Visit())
-            visit.leaf = loss
-            visit.reached(bit, bit)
-        else:
-            for start in _of_stacked(loss) if not places or i not in places else places[i]:
-                if start in cuts:
-                    visit = graph.cuts.setdefault(cuts[start], Visit())
-                else:
-                    if start[0] not in graph.nodes:
-                        _explore(start[0], graph, cuts)
-                    visit = graph.nodes[start[0]]
-                    starts.append(visit)
-                visit.reached(bit, bit)
-    _spread(dict.fromkeys(starts), graph, cuts)
+            key = id(loss)
+            if key not in graph.leaves:
+                graph.leaves[key], graph.at[key] = loss, graph.add()
+            bits[graph.at[key]] = bits.get(graph.at[key], 0) | bit
+            continue
+        for start in _starts(loss) if not places or i not in places else places[i]:
+            if start in cuts:
+                number = graph.cuts.setdefault(cuts[start], -1)
+                if number < 0:
+                    number = graph.cuts[cuts[start]] = graph.add()
+            elif start[0] in graph.numbers:
+                number = graph.numbers[start[0]]
+            else:
+                number = _explore(start[0], graph, cuts)
+            bits[number] = bits.get(number, 0) | bit
+    _spread(bits, graph)
     return graph
 
 
-def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> None:
-    """Meet everything behind a node, and count the edges."""
-    nodes = graph.nodes
-    nodes[start] = Visit()
+def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> int:
+    """Number everything that a node leads to, and count the edges."""
+    numbers, uses, targets = graph.numbers, graph.uses, graph.targets
+    first = numbers[start] = graph.add()
     stack = [start]
     while stack:
         node = stack.pop()
-        visit = nodes[node]
         kind = type(node)
         if kind is ACCUMULATE:
-            leaf: Tensor = node.variable
-            if leaf.requires_grad:  # it may have been frozen since the forward pass
-                if id(leaf) in graph.leaves:  # it is a loss itself
-                    graph.leaves[id(leaf)].uses += visit.uses
-                    nodes[node] = visit = graph.leaves[id(leaf)]
-                visit.leaf = leaf
-                graph.leaves[id(leaf)] = visit
+            _leaf(node, numbers[node], graph)
             continue
         if kind not in ORDINARY:
-            if isinstance(node, WRITTEN_IN_PYTHON):
-                _look_inside(node, visit, graph)
-            elif kind in JOINS:
-                graph.joins.append(node)
-            elif kind.__name__ == WITHOUT_CLASS:
-                visit.region = SCRIPTED in node.name()
-            else:
-                ORDINARY.add(kind)
-        visit.edges = edges = node.next_functions
-        for edge in edges:
+            _inspect(node, numbers[node], graph)
+        row = targets[numbers[node]]
+        for edge in node.next_functions:
             after = edge[0]
-            if after is None or (cuts and edge in cuts):
+            if after is None:
                 continue
-            if after in nodes:
-                nodes[after].uses += 1
+            if cuts and edge in cuts:
+                number = graph.cuts.setdefault(cuts[edge], -1)
+                if number < 0:
+                    number = graph.cuts[cuts[edge]] = graph.add()
+                uses[number] += 1
+            elif after in numbers:
+                number = numbers[after]
+                uses[number] += 1
             else:
-                nodes[after] = Visit(1)
+                number = numbers[after] = len(uses)
+                uses.append(1)
+                targets.append([])
                 stack.append(after)
+            row.append(number)
+    return first
 
 
-def _look_inside(node: Any, visit: Visit, graph: Graph) -> None:
+def _leaf(node: Any, number: int, graph: Graph) -> None:
+    leaf: Tensor = node.variable
+    if not leaf.requires_grad:  # frozen since the forward pass
+        return
+    key = id(leaf)
+    if key in graph.leaves:  # it is a loss itself
+        graph.targets[number].append(graph.at[key])
+        graph.uses[graph.at[key]] += 1
+    else:
+        graph.leaves[key], graph.at[key] = leaf, number
+
+
+def _inspect(node: Any, number: int, graph: Graph) -> None:
+    """What is special about a kind of node; nothing about most, which is remembered."""
+    kind = type(node)
+    if isinstance(node, WRITTEN_IN_PYTHON):
+        _inspect_python(node, number, graph)
+    elif kind in JOINS:
+        graph.joins.append(node)
+    elif kind.__name__ == WITHOUT_CLASS:
+        if SCRIPTED in node.name():
+            graph.regions.add(number)
+    else:
+        ORDINARY.add(kind)
+
+
+def _inspect_python(node: Any, number: int, graph: Graph) -> None:
     kind = type(node).__name__
     if kind == COMPILED:
-        visit.region = True
-        graph.once = graph.once or allows_one_pass(node)
+        graph.regions.add(number)
+        graph.single_pass = graph.single_pass or allows_one_pass(node)
     elif kind == "RegisterPostBackwardFunctionBackward":
         graph.sharded = True
     elif kind == "CheckpointFunctionBackward":
         raise InputError(
-            "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the parameters inside from "
-            "per-loss gradients: use checkpoint(..., use_reentrant=False)."
+            "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the "
+            "parameters inside from per-loss gradients: use checkpoint(..., use_reentrant=False)."
         )
     else:
         graph.written.append(node)
 
 
-def _spread(starts: Iterable[Visit], graph: Graph, cuts: Mapping[Output, int]) -> None:
-    """Pass the losses' bits on along the edges, from each node once all that lead to it are through."""
-    nodes = graph.nodes
-    ready = [visit for visit in starts if visit.uses == 0]
+def _spread(bits: Mapping[int, int], graph: Graph) -> None:
+    """Pass the losses' bits on along the edges, from a node once all that lead to it are done."""
+    targets, regions = graph.targets, graph.regions
+    waiting = graph.uses.copy()
+    graph.possible = possible = [0] * len(waiting)
+    graph.certain = certain = [0] * len(waiting) if regions else possible
+    for number, own in bits.items():
+        possible[number] = certain[number] = own
+    ready = [number for number in bits if not waiting[number]]
     while ready:
-        visit = ready.pop()
-        losses, surely = visit.losses, 0 if visit.region else visit.surely
-        for edge in visit.edges:
-            after = edge[0]
-            if after is None:
-                continue
-            if cuts and edge in cuts:
-                graph.cuts.setdefault(cuts[edge], Visit()).reached(losses, surely)
-                continue
-            known = nodes[after]
-            known.losses |= losses
-            known.surely |= surely
-            known.passed += 1
-            if known.passed == known.uses:
-                ready.append(known)
+        number = ready.pop()
+        losses = possible[number]
+        surely = losses if not regions else 0 if number in regions else certain[number]
+        for after in targets[number]:
+            possible[after] |= losses
+            if regions:
+                certain[after] |= surely
+            waiting[after] -= 1
+            if not waiting[after]:
+                ready.append(after)
 
 
-def _of_stacked(loss: Tensor) -> tuple[Output, ...]:
-    """Where a loss starts from: for an element of `torch.stack(losses)` the loss itself; nothing for a constant."""
+def _starts(loss: Tensor) -> tuple[Output, ...]:
+    """Where a loss starts: for an element of `torch.stack(losses)` that loss; nothing for a constant."""
     node: Any = loss.grad_fn
     kind = type(node).__name__
     if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):

@@ -1,194 +1,137 @@
-"""Per-loss gradients by torch.autograd.grad: a pass per loss, in which losses that share nothing take part together, or one for all."""
+"""GradientSource: where a step's gradients come from, live or stored."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from gradsurgery.engine.compiled import several_passes
-from gradsurgery.engine.proof import compared
-from gradsurgery.engine.taps import Tap, listening
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.compiled import ONE_PASS
+from gradsurgery.engine.graph import Graph
+from gradsurgery.engine.losses import Losses, root_gradients
+from gradsurgery.engine.passes import gather, gather_batched, grad, merged
+from gradsurgery.engine.reach import Reach
+from gradsurgery.engine.retained import drop_batched
+from gradsurgery.engine.taps import Tap
+from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
+from gradsurgery.gradients.coordinates import unusual
+
+Named = dict[str, Tensor]
 
 
-def gather(
-    losses: Sequence[Tensor],
-    roots: Sequence[Tensor],
-    wanted: Sequence[dict[str, Tensor]],
-    retain_graph: bool,
-    taps: MutableMapping[str, Tap] | None = None,
-) -> list[dict[str, Tensor]]:
-    """The gradients of each loss with respect to its own wanted parameters, by name; those that autograd calls None are left out.
+class GradientSource:
+    """The gradients of one step, live from the losses' graph or stored by `accumulate`.
 
     Args:
-        losses: n scalars.
-        roots: the gradient each starts from (its weight).
-        wanted: for each loss the parameters its graph reaches.
-        retain_graph: whether the graphs are still needed afterwards; otherwise they are freed with the last pass.
-        taps: the weights for which the gradients at their layers' outputs are wanted instead. Those that
-            are to be compared are formed too in the first pass that reaches them. Where both differ the
-            weight is taken out of `taps`, and its own gradient is given.
+        trace: what each loss reaches.
+        losses: the losses; without graph where the gradients are stored.
+        graph: their graph; None where the gradients are stored.
+        scale: the GradScaler's factor, or None.
+        retain_graph: whether the graph is needed after the step.
+
+    Attributes:
+        rows: per loss parameter -> gradient, times the scale if there is one; filled by `per_loss`.
+        factored: the weights for which `rows` holds the gradients at the layer's outputs.
+        grams: the Gram matrices of tensors whose gradients are not kept (memory="low").
+        gram_reach: which losses gave these a gradient.
+        odd: the names whose gradients are not dense real tensors of the parameter's dtype.
+        sparse: those of them that are sparse, or were where `grams` has them.
+        kinds: what each parameter was when its gradient was stored.
     """
-    gradients: list[dict[str, Tensor]] = [{} for _ in losses]
-    together = passes(wanted)
-    taps = {} if taps is None else taps
-    seen: dict[
-        str, list[tuple[int, bool]]
-    ] = {}  # per compared weight the losses so far, and whether they told anything
-    for members in together:
-        by = {name: i for i in members for name in wanted[i]}
-        tapped = {name: tap for name, tap in taps.items() if name in by} if taps else {}
-        doubtful = {
-            name: tap for name, tap in tapped.items() if tap.compare and name not in tap.proved
-        }
-        formed = [name for name in by if name not in tapped or name in doubtful]
-        ways = [
-            tap.through
-            for name, tap in tapped.items()
-            if tap.through is not None and name not in doubtful
-        ]
-        asked: list[Any] = [*(wanted[by[name]][name] for name in formed), *ways]
-        starts, from_there = [losses[i] for i in members], [roots[i] for i in members]
-        with several_passes(), listening(tapped) as heard:
-            found = torch.autograd.grad(
-                starts,
-                asked,
-                from_there,
-                retain_graph=retain_graph or members is not together[-1],
-                allow_unused=True,
-            )
-        given = {name: g for name, g in zip(formed, found, strict=False) if g is not None}
-        del found
-        if doubtful:
-            odd, agreeing = compared(
-                heard, {name: given[name] for name in doubtful if name in given}, doubtful
-            )
-            for name in odd:
-                del taps[name], doubtful[name]
-                heard.pop(name, None)
-            again = [(i, name, real) for name in odd for i, real in seen.pop(name, ())]
-            for i, name, real in again:
-                gone = members is together[-1] and not retain_graph
-                gradients[i].update(_formed(losses[i], roots[i], name, wanted[i][name], real, gone))
-            for name in doubtful:
-                seen.setdefault(name, []).append((by[name], name in agreeing))
-                given.pop(name, None)
-        heard |= given
-        del given
-        for name, i in by.items():
-            if name in heard:
-                gradients[i][name] = heard[name]
-    for name, losses_of in seen.items():
-        if any(real for _, real in losses_of):
-            taps[name].proved[name] = True
-    return gradients
 
+    def __init__(
+        self,
+        trace: Trace,
+        losses: Losses,
+        graph: Graph | None = None,
+        scale: Tensor | None = None,
+        retain_graph: bool = False,
+    ) -> None:
+        self.trace = trace
+        self.losses = losses
+        self.graph = graph
+        self.scale = scale
+        self.retain_graph = retain_graph
+        self.rows: list[Named] = []
+        self.factored: MutableMapping[str, Tap] = {}
+        self.grams: Named = {}
+        self.gram_reach: Reach | None = None
+        self.odd: frozenset[str] = frozenset()
+        self.sparse: frozenset[str] = frozenset()
+        self.kinds: Mapping[str, Any] = {}
 
-def _formed(
-    loss: Tensor, root: Tensor, name: str, weight: Tensor, real: bool, gone: bool
-) -> dict[str, Tensor]:
-    """A weight's gradient after all, where the comparison held in this loss's pass and not in a later one.
+    def weighted(self, weights: Sequence[float], wanted: Named, retain_graph: bool) -> Named:
+        """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass."""
+        if not wanted:
+            return {}
+        roots = self._roots(weights)
+        found = grad(self.losses.tensors, list(wanted.values()), roots, retain_graph)
+        return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
 
-    Raises:
-        InputError: where the loss's graph is gone.
-    """
-    if not real:
-        return {name: torch.zeros_like(weight)}
-    if gone:
-        raise InputError(
-            f"a hook acts on the gradient of parameter {name!r} in another way for each loss, so that "
-            "its layer cannot be tapped: give method='gradients'. Nothing was changed."
-        )
-    with several_passes():
-        (found,) = torch.autograd.grad(
-            [loss], [weight], [root], retain_graph=True, allow_unused=True
-        )
-    return {} if found is None else {name: found}
+    def per_loss(
+        self,
+        cache: TraceCache,
+        communicator: SingleProcess,
+        factored: MutableMapping[str, Tap] | None = None,
+        batched: bool = False,
+    ) -> None:
+        """Fill `rows`: one pass per loss, or with `batched` one for what several losses reach.
 
+        Args:
+            cache: says whether a batched pass has to clean up.
+            communicator: takes the gradients of each pass.
+            factored: the weights of layers for whose output the gradient is wanted instead.
+            batched: one pass, batched over the losses (vmap).
 
-def passes(wanted: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
-    """The losses that are asked in one pass: those which share no parameter, so that what reaches each is one loss's alone."""
-    together: list[tuple[list[int], set[str]]] = []
-    for i, inputs in enumerate(wanted):
-        if not inputs:
-            continue
-        for members, names in together:
-            if names.isdisjoint(inputs):
-                members.append(i)
-                names.update(inputs)
-                break
+        Raises:
+            InputError: for a compiled region that allows one pass only, or one whose passes are
+                to be batched.
+        """
+        trace = self.trace
+        wanted = trace.wanted
+        if trace.single_pass and sum(map(bool, wanted)) > 1:
+            raise InputError(ONE_PASS)
+        self.factored = {} if factored is None else factored
+        if self.grams:
+            wanted = [{n: t for n, t in w.items() if n not in self.grams} for w in wanted]
+        roots = self._roots(None)
+        retain = self.retain_graph
+        if batched:
+            if trace.reach.uncertain:
+                raise InputError(
+                    "method='batched': a region that torch.compile made cannot be batched; use "
+                    "method='gradients'."
+                )
+            try:
+                self.rows = gather_batched(self.losses.tensors, roots, wanted, retain)
+            finally:
+                cache.batched_left = drop_batched(everywhere=cache.batched_left)
         else:
-            together.append(([i], set(inputs)))
-    return [members for members, _ in together]
+            parts = gather(self.losses.tensors, roots, wanted, retain, self.factored)
+            self.rows = merged(communicator.scatter(parts), len(roots))
+        self.odd, sparse = unusual(self.rows, trace.tensors, self.factored)
+        self.sparse |= sparse
+        if self.graph is not None:
+            self.losses = self.losses.detached()
 
+    def of_chunk(self, names: frozenset[str]) -> list[Named]:
+        """Per loss the gradients of these parameters alone; the graph stays."""
+        wanted = [{n: t for n, t in w.items() if n in names} for w in self.trace.wanted]
+        parts = gather(self.losses.tensors, self._roots(None), wanted, True)
+        return merged(parts, len(wanted))
 
-def gather_batched(
-    losses: Sequence[Tensor],
-    roots: Sequence[Tensor],
-    wanted: Sequence[dict[str, Tensor]],
-    retain_graph: bool,
-) -> list[dict[str, Tensor]]:
-    """What `gather` gives, in two passes: one batched over the losses (vmap) for what several of them reach, one for what a loss alone reaches.
+    def through(self, roots: Named, wanted: Sequence[Tensor], retain_graph: bool) -> list[Any]:
+        """From gradients at the features those of the trunk's tensors; None where there is none."""
+        features = self.trace.features
+        used = [name for name in features if name in roots]
+        starts, own = [features[name] for name in used], [roots[name] for name in used]
+        return list(grad(starts, list(wanted), own, retain_graph))
 
-    Raises:
-        InputError: where an operation cannot be batched.
-    """
-    by: dict[str, list[int]] = {}
-    tensors: dict[str, Tensor] = {}
-    for i, inputs in enumerate(wanted):
-        tensors.update(inputs)
-        for name in inputs:
-            by.setdefault(name, []).append(i)
-    shared = [name for name, reaching in by.items() if len(reaching) > 1]
-    alone = {name: tensors[name] for name, reaching in by.items() if len(reaching) == 1}
-    gradients: list[dict[str, Tensor]] = [{} for _ in losses]
-    for name, gradient in gather_sum(losses, roots, alone, retain_graph or bool(shared)).items():
-        gradients[by[name][0]][name] = gradient
-    if not shared:
-        return gradients
-    batched = []
-    for i, root in enumerate(roots):
-        one = root.new_zeros(len(losses), *root.shape)
-        one[i] = root
-        batched.append(one)
-    asked = [tensors[name] for name in shared]
-    try:
-        with several_passes():
-            found = torch.autograd.grad(
-                list(losses),
-                asked,
-                batched,
-                retain_graph=retain_graph,
-                allow_unused=True,
-                is_grads_batched=True,
-            )
-    except (RuntimeError, NotImplementedError) as error:
-        raise InputError(
-            f"method='batched': the batched backward pass failed; use method='gradients'. ({error})"
-        ) from error
-    for name, rows in zip(shared, found, strict=True):
-        if rows is not None:
-            for i in by[name]:
-                gradients[i][name] = rows[i]
-    return [
-        {name: found[name] for name in inputs if name in found}
-        for inputs, found in zip(wanted, gradients, strict=True)
-    ]
-
-
-def gather_sum(
-    losses: Sequence[Tensor], roots: Sequence[Tensor], wanted: dict[str, Tensor], retain_graph: bool
-) -> dict[str, Tensor]:
-    """The gradient of the weighted sum of all losses, in one pass."""
-    if not wanted:
-        return {}
-    with several_passes():
-        found = torch.autograd.grad(
-            list(losses),
-            list(wanted.values()),
-            list(roots),
-            retain_graph=retain_graph,
-            allow_unused=True,
-        )
-    return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
+    def _roots(self, weights: Sequence[float] | None) -> list[Tensor]:
+        """The gradient each loss starts from: the user's weight for it, times `weights`."""
+        own = self.losses.weights.tolist()
+        if weights is not None:
+            own = [w * o for w, o in zip(weights, own, strict=True)]
+        return root_gradients(self.losses, own, self.scale)
