@@ -22,7 +22,7 @@ from gradsurgery.engine.checks import (
     may_overflow,
 )
 from gradsurgery.engine.gathered import Gathered, sift
-from gradsurgery.engine.groups import Group, GroupKey
+from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.lean import directions_of
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.on_losses import LOSSES, skipped

@@ -22,7 +22,7 @@ from gradsurgery.engine.checks import (
     values_later,
     values_of,
 )
-from gradsurgery.engine.groups import Group, Grouping, GroupKey
+from gradsurgery.engine.grouping import Group, Grouping, GroupKey
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.losses import root_gradients
 from gradsurgery.engine.scaler import overflow

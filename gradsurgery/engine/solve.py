@@ -17,7 +17,7 @@ from gradsurgery.contract.definition import (
 )
 from gradsurgery.contract.options import ObjectiveNames
 from gradsurgery.contract.state import State
-from gradsurgery.engine.groups import Group, GroupKey
+from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.scene import Plan, Scene
