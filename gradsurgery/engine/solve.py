@@ -24,7 +24,7 @@ from gradsurgery.engine.scene import Plan, Scene
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
 from gradsurgery.gradients.matrix import Objectives
 from gradsurgery.record import Record
-from gradsurgery.solvers import without_harm
+from gradsurgery.solvers import without_conflict
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def protected(outcome: Outcome, objectives: Objectives, index: int) -> Outcome:
     if outcome.weights is not None:
         grams = objectives.gram if outcome.weights.ndim == 1 else objectives.block_grams
         return Outcome(
-            without_harm(outcome.weights, grams, index), None, outcome.gap, outcome.converged
+            without_conflict(outcome.weights, grams, index), None, outcome.gap, outcome.converged
         )
     assert outcome.direction is not None
     gradient = objectives.rows[index]
