@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gradsurgery.contract.definition import Outcome, Strategy
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.solve import Step, solve
 from gradsurgery.errors import GradSurgeryError, warn

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.contract.definition import Outcome, Strategy
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
 from gradsurgery.engine.grouping import Group, Grouping
 from gradsurgery.engine.losses import Losses, named_values

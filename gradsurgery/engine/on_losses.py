@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.definition import Outcome, Strategy
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
 from gradsurgery.engine import commit
 from gradsurgery.engine.behind import behind_features

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.contract.definition import Outcome, Strategy
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine.compiled import ONE_PASS
 from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.on_losses import finish, weighted_pass
