@@ -12,7 +12,7 @@ from torch import nn
 from zoo import plain
 
 import gradsurgery as gs
-from gradsurgery.engine.groups import Parameters
+from gradsurgery.engine.parameters import Parameters
 from gradsurgery.solvers import min_norm, nearest_above
 
 F64 = torch.float64

@@ -13,9 +13,9 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import gradsurgery as gs
-from gradsurgery.engine.groups import Parameters
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.losses import parse_losses
+from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.proof import compared
 from gradsurgery.engine.scene import Plan, look
 from gradsurgery.engine.taps import Tap, find_taps

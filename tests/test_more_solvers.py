@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradsurgery import solvers
 from gradsurgery.errors import InputError
 from gradsurgery.solvers import (
     alpha_fair,
@@ -16,7 +17,7 @@ from gradsurgery.solvers import (
     project_each,
     project_simplex,
     reference,
-    without_harm,
+    without_conflict,
 )
 from gradsurgery.testing import KINDS, drawn_samples, make_sample
 
@@ -186,7 +187,7 @@ def test_without_harm():
     rng = np.random.default_rng(0)
     for _ in range(50):
         rows, weights = rng.normal(size=(4, 6)), rng.normal(size=4)
-        changed = without_harm(weights, rows @ rows.T, 2)
+        changed = without_conflict(weights, rows @ rows.T, 2)
         direction, before = rows.T @ changed, rows.T @ weights
         if before @ rows[2] >= 0:
             assert changed is weights
@@ -197,10 +198,14 @@ def test_without_harm():
             )
         blocks = np.stack([part @ part.T for part in np.split(rows, [2, 3], axis=1)])
         table = rng.normal(size=(3, 4))
-        moved = without_harm(table, blocks, 2)
+        moved = without_conflict(table, blocks, 2)
         assert np.einsum("kn,kn->", moved, blocks[:, 2]) >= -1e-12
         assert not (moved - table)[:, [0, 1, 3]].any()
-    assert without_harm(np.array([1.0, 1.0]), np.zeros((2, 2)), 0).tolist() == [1.0, 1.0]
+    assert without_conflict(np.array([1.0, 1.0]), np.zeros((2, 2)), 0).tolist() == [1.0, 1.0]
+
+
+def test_the_earlier_name_of_a_solver_is_kept():
+    assert solvers.without_harm is without_conflict
 
 
 def test_bad_arguments_are_errors():

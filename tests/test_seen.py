@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize, prune
 
 import gradsurgery as gs
 from gradsurgery.engine import scene
-from gradsurgery.engine.groups import Named
+from gradsurgery.engine.parameters import Named
 from gradsurgery.engine.source import passes
 
 

@@ -13,9 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from zoo import SHIPPED, ready, step
 
 import gradsurgery as gs
-from gradsurgery.engine.groups import Parameters
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.losses import parse_losses
+from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.scene import Plan, look
 from gradsurgery.engine.taps import find_taps
 

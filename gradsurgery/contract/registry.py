@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from gradsurgery.contract.claims import Claim, as_claims, forwarded, homogeneous, when
-from gradsurgery.contract.definition import FROM_GRADIENTS, INPUTS, ActsOn, Array, Strategy
+from gradsurgery.contract.definition import ActsOn, Strategy
 from gradsurgery.contract.helpers import Optimizer, descend, warn_of_underflow
+from gradsurgery.contract.inputs import FROM_GRADIENTS, INPUTS, unknown
 from gradsurgery.contract.options import (
     NON_NEGATIVE,
     POSITIVE,
@@ -25,6 +26,7 @@ from gradsurgery.contract.options import (
 from gradsurgery.contract.plugins import load_plugins, turn
 from gradsurgery.contract.state import State
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
+from gradsurgery.types import Array
 
 __all__ = [
     "NON_NEGATIVE", "POSITIVE", "SHARE", "Claim", "ObjectiveName", "Optimizer", "PerObjective",
@@ -197,7 +199,7 @@ def _checked(
                     f"{where}the option {parameter.name!r} is named like an argument of Surgery or an input; choose another name."
                 )
         elif parameter.name not in INPUTS:
-            raise StrategyError(where + one_of("input", parameter.name, INPUTS))
+            raise StrategyError(where + unknown(parameter.name))
     if scale not in SCALES:
         raise StrategyError(where + one_of("scale", scale, SCALES))
     if acts_on not in ("group", "losses"):

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gradsurgery.contract.definition import Outcome, Strategy
-from gradsurgery.engine.groups import Group
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
+from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.solve import Step, solve
 from gradsurgery.errors import GradSurgeryError, warn
 from gradsurgery.gradients.matrix import Objectives

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gradsurgery.engine import commit
 from gradsurgery.engine.checks import OutOfRangeError, not_finite
-from gradsurgery.engine.groups import is_parameter
+from gradsurgery.engine.parameters import is_parameter
 from gradsurgery.engine.scene import Scene
 
 

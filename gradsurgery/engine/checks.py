@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.contract.definition import Outcome, Strategy
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
-from gradsurgery.engine.groups import Group, Grouping
+from gradsurgery.engine.grouping import Group, Grouping
 from gradsurgery.engine.losses import Losses, named_values
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, nearest, one_of, warn
 from gradsurgery.gradients.matrix import Objectives, to_host

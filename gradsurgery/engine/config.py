@@ -6,9 +6,9 @@ from typing import Any
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy
-from gradsurgery.engine.groups import Parameters
-from gradsurgery.engine.processes import ProcessGroup, check_setting
-from gradsurgery.engine.scene import Plan, check_processes
+from gradsurgery.engine.communicator import ProcessGroup, check_processes, check_setting
+from gradsurgery.engine.parameters import Parameters
+from gradsurgery.engine.scene import Plan
 from gradsurgery.errors import InputError, UnknownNameError, one_of
 
 CHOICES = {

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from gradsurgery.contract.state import State
-from gradsurgery.engine.groups import GroupKey, Reach
+from gradsurgery.engine.grouping import GroupKey, Reach
 from gradsurgery.engine.history import Memory
 from gradsurgery.errors import InputError, one_of
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from torch import nn
 
 from gradsurgery.contract.definition import Strategy
+from gradsurgery.engine.communicator import ProcessGroup, check_setting
 from gradsurgery.engine.compiled import eager
-from gradsurgery.engine.groups import Parameters
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.losses import LossesLike, parse_losses
-from gradsurgery.engine.processes import ProcessGroup, check_setting
+from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.scene import Plan
 from gradsurgery.engine.solve import Call
 from gradsurgery.engine.step import decide

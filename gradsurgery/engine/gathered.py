@@ -11,7 +11,7 @@ from gradsurgery.engine import commit
 from gradsurgery.engine.checks import read_finite
 from gradsurgery.engine.compiled import ONE_PASS
 from gradsurgery.engine.converted import Kind, kind_of
-from gradsurgery.engine.groups import Reach
+from gradsurgery.engine.grouping import Reach
 from gradsurgery.engine.lean import Formed, form, portions
 from gradsurgery.engine.losses import Losses, root_gradients
 from gradsurgery.engine.retained import drop_batched

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.contract.state import State
 from gradsurgery.contract.stored import as_name, as_names, as_numbers
-from gradsurgery.engine.groups import Group, GroupKey, Reach
+from gradsurgery.engine.grouping import Group, GroupKey, Reach
 from gradsurgery.errors import InputError
 
 

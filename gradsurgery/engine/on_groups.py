@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.contract.definition import Outcome, Strategy
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
 from gradsurgery.engine.absent import present, rows_of, spread, warn_if_stopped
 from gradsurgery.engine.behind import behind_features
@@ -22,7 +23,7 @@ from gradsurgery.engine.checks import (
     may_overflow,
 )
 from gradsurgery.engine.gathered import Gathered, sift
-from gradsurgery.engine.groups import Group, GroupKey
+from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.lean import directions_of
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.on_losses import LOSSES, skipped

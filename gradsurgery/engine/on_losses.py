@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.definition import Outcome, Strategy
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
 from gradsurgery.engine import commit
 from gradsurgery.engine.behind import behind_features
@@ -22,7 +23,7 @@ from gradsurgery.engine.checks import (
     values_later,
     values_of,
 )
-from gradsurgery.engine.groups import Group, Grouping, GroupKey
+from gradsurgery.engine.grouping import Group, Grouping, GroupKey
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.losses import root_gradients
 from gradsurgery.engine.scaler import overflow

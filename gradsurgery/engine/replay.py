@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.contract.definition import Outcome, Strategy
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine.compiled import ONE_PASS
-from gradsurgery.engine.groups import Group, GroupKey
+from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.on_losses import finish, weighted_pass
 from gradsurgery.engine.scene import groups_of
 from gradsurgery.engine.solve import Decision, Step

@@ -14,10 +14,11 @@ from torch.nn.parameter import is_lazy
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy
 from gradsurgery.contract.state import State
-from gradsurgery.engine.groups import GroupKey, Parameters
+from gradsurgery.engine.grouping import GroupKey
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.naming import found_again
 from gradsurgery.engine.on_losses import LOSSES
+from gradsurgery.engine.parameters import Parameters
 from gradsurgery.errors import GradSurgeryError, InputError
 
 FEATURES = re.compile(r"\.features(\[.*\])?", re.DOTALL)  # names that a step gave to features

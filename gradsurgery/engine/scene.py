@@ -10,19 +10,20 @@ from torch import Tensor
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.boundary import Cut, Cutting
-from gradsurgery.engine.compiled import ONE_PASS
-from gradsurgery.engine.graph import Graph, walk
-from gradsurgery.engine.groups import Group, Grouping, Parameters, Reach, is_parameter, make_groups
-from gradsurgery.engine.history import Memory
-from gradsurgery.engine.joined import Joined, may_be_joined
-from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.processes import (
+from gradsurgery.engine.communicator import (
     SHARDED,
     ProcessGroup,
-    check_alone,
+    check_processes,
     gathered_by_fsdp,
     started,
 )
+from gradsurgery.engine.compiled import ONE_PASS
+from gradsurgery.engine.graph import Graph, walk
+from gradsurgery.engine.grouping import Group, Grouping, Reach, make_groups
+from gradsurgery.engine.history import Memory
+from gradsurgery.engine.joined import Joined, may_be_joined
+from gradsurgery.engine.losses import Losses
+from gradsurgery.engine.parameters import Parameters, is_parameter
 from gradsurgery.errors import InputError, warn
 from gradsurgery.gradients.coordinates import check_layout
 
@@ -204,16 +205,6 @@ class Seen:
             visit.leaf is leaf and visit.losses == visit.surely == bits
             for visit, (leaf, bits) in pairs
         )
-
-
-def check_processes(process_group: ProcessGroup, parameters: Parameters) -> None:
-    """Refuse what this process cannot decide alone, unless it was told to; free where no others were spoken to.
-
-    Raises:
-        InputError: see `check_alone`.
-    """
-    if process_group is not None and started():
-        check_alone(parameters.modules, [tensor for _, tensor, _ in parameters.named().values()])
 
 
 def look(

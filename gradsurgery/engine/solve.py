@@ -4,27 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.definition import (
-    Outcome,
-    Strategy,
-    generator_for,
-    gradient_inputs,
-    rng_for,
-)
-from gradsurgery.contract.options import ObjectiveNames
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.contract.inputs import Context
+from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
-from gradsurgery.engine.groups import Group, GroupKey
+from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.scene import Plan, Scene
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
 from gradsurgery.gradients.matrix import Objectives
 from gradsurgery.record import Record
-from gradsurgery.solvers import without_harm
+from gradsurgery.solvers import without_conflict
 
 
 @dataclass(frozen=True)
@@ -74,36 +68,30 @@ def solve(
     objectives: Objectives | None,
 ) -> tuple[Outcome, State | None]:
     """Ask the strategy; its state comes back changed, as a copy that is kept only if the step stands."""
-    memory, wanted = step.memory, strategy.inputs
-    given = {} if objectives is None else gradient_inputs(strategy, objectives)
-    given |= {"group": group.name, "scores": step.scores}
-    if "objectives" in wanted:
-        given["objectives"] = ObjectiveNames(names, step.losses.names)
-    if "losses" in wanted and values:
+    memory, losses = step.memory, None
+    if values and "losses" in strategy.inputs:
         weight = step.weights
-        given["losses"] = np.array([values[o] * weight[o] for o in names])
-    if "observed" in wanted and memory.observed:
-        given["observed"] = np.array([memory.observed.get(o, np.nan) for o in names])
-    if "rng" in wanted:
-        given["rng"] = rng_for(step.plan.seed, memory.step, group.name)
-    if "generator" in wanted:
-        given["generator"] = generator_for(
-            step.plan.seed, memory.step, group.name, next(iter(group.parameters.values())).device
-        )
-    state = bound = None
-    if "state" in wanted:
-        state = memory.state_of(group)
-        like = list(group.parameters.values()) if objectives is None else objectives.like
-        given["state"] = bound = state.bind(names, list(group.parameters), like)
+        losses = {name: values[name] * weight[name] for name in names}
+    context = Context(
+        names,
+        group.name,
+        step.losses.names,
+        objectives,
+        group.parameters,
+        losses=losses,
+        observed=memory.observed,
+        scores=step.scores,
+        seed=step.plan.seed,
+        step=memory.step,
+        state=memory.state_of(group) if "state" in strategy.inputs else None,
+    )
     try:
-        outcome = strategy.solve(given, len(names), len(group.parameters))
+        outcome = strategy.decide(context)
     except (InputError, NonFiniteError, StrategyError) as error:
         raise type(error)(
             f"group {group.name!r} ({', '.join(names)}): {error}{_absent(step, names, objectives)}"
         ) from error
-    if state is not None and bound is not None:
-        state.adopt(bound)
-    return outcome, state
+    return outcome, context.state
 
 
 def _absent(step: Step, names: tuple[str, ...], objectives: Objectives | None) -> str:
@@ -121,7 +109,7 @@ def protected(outcome: Outcome, objectives: Objectives, index: int) -> Outcome:
     if outcome.weights is not None:
         grams = objectives.gram if outcome.weights.ndim == 1 else objectives.block_grams
         return Outcome(
-            without_harm(outcome.weights, grams, index), None, outcome.gap, outcome.converged
+            without_conflict(outcome.weights, grams, index), None, outcome.gap, outcome.converged
         )
     assert outcome.direction is not None
     gradient = objectives.rows[index]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine import commit
 from gradsurgery.engine.boundary import parse_features
+from gradsurgery.engine.communicator import ProcessGroup
 from gradsurgery.engine.compiled import eager
 from gradsurgery.engine.config import plan_of
 from gradsurgery.engine.converted import check_kinds
@@ -20,7 +21,6 @@ from gradsurgery.engine.gathered import Gathered, add, check_gathered, check_sti
 from gradsurgery.engine.history import Memory
 from gradsurgery.engine.levels import in_order
 from gradsurgery.engine.losses import LossesLike, parse_losses
-from gradsurgery.engine.processes import ProcessGroup
 from gradsurgery.engine.saved import described, resumed
 from gradsurgery.engine.solve import Call, Decision
 from gradsurgery.engine.step import decide, decide_gathered, gather_more

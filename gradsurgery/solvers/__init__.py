@@ -1,4 +1,7 @@
-"""Small convex problems on a Gram matrix, in float64 numpy: each solver states its optimality gap in a `Solution`."""
+"""Small convex problems on a Gram matrix, in float64 numpy.
+
+Each solver states its optimality gap in a `Solution`.
+"""
 
 from gradsurgery.solvers.alpha_fair import alpha_fair
 from gradsurgery.solvers.best_worst import best_worst
@@ -19,7 +22,9 @@ from gradsurgery.solvers.scaling import (
 )
 from gradsurgery.solvers.simplex import project_simplex, softmax
 from gradsurgery.solvers.solution import Solution
-from gradsurgery.solvers.without_harm import without_harm
+from gradsurgery.solvers.without_conflict import without_conflict
+
+without_harm = without_conflict  # an earlier name, kept for those who import it
 
 __all__ = [
     "DEFAULT_EPS",
@@ -42,5 +47,5 @@ __all__ = [
     "project_simplex",
     "softmax",
     "split",
-    "without_harm",
+    "without_conflict",
 ]

@@ -1,4 +1,7 @@
-"""Alpha-fair weights: every gradient improved in inverse proportion to a power of its weight, by damped Newton."""
+"""Alpha-fair weights, by damped Newton steps.
+
+Every gradient is improved in inverse proportion to a power of its weight.
+"""
 
 import math
 from typing import Any
@@ -16,22 +19,30 @@ MAX_ITERATIONS = 300
 HUGE = 1e12  # at a stationary point the minimum lies at infinity
 LATE = 1e-2  # of Newton's decrement: from here on the best point is kept
 EXACT = 1e-13  # a residual below this is not worth many more tries
-LAST = 3e-6  # a step in which no weight moved by more, relative to itself, leaves an error of about its square
+# a step in which no weight moved by more, relative to itself, leaves an error of about its square
+LAST = 3e-6
 SMALLEST = 1e-5  # of alpha: below it the rounding of a logarithm decides
 FAILED = 1e-6  # of the gap, below SMALL
-LIMIT = "As alpha tends to 0 the weights tend to those of project_dual_cone(gram, ones); fairgrad(alpha=0) is the sum of the gradients."
+LIMIT = (
+    "As alpha tends to 0 the weights tend to those of project_dual_cone(gram, ones); "
+    "fairgrad(alpha=0) is the sum of the gradients."
+)
 SMALL = 1e-2  # of alpha: below it the start is near the limit of alpha → 0
 LARGEST = 300.0  # of a logarithm whose exponential is squared no more
 ENDGAME = 1e-8  # of the same: below it steps are taken whole
 
 
 def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solution:
-    """The weights w > 0 with (Gw)ᵢ = wᵢ^(−1/α) for every i (Ban & Ji 2024, equation 4; α = 1: Navon et al. 2022, equation 2).
+    """The weights of an alpha-fair compromise between n gradients, from their Gram matrix.
 
-    They minimise the strictly convex ½wᵀGw − Σ φ(wᵢ) with φ' = w^(−1/α), φ = log for α = 1, so that they are unique. With
-    xᵢ = wᵢnᵢ and the cosines C the condition is (Cx)ᵢ = tᵢ xᵢ^(−1/α), tᵢ = nᵢ^(1/α − 1): norms enter by a power only, and
-    for α = 1 not at all. Newton's steps are damped to stay positive and to decrease the objective. (α → ∞ tends to equal
-    improvements, (Gw)ᵢ → 1.)
+    w > 0 with (Gw)ᵢ = wᵢ^(−1/α) for every i (Ban & Ji 2024, equation 4; for α = 1 Navon et al.
+    2022, equation 2). They minimise the strictly convex ½wᵀGw − Σ φ(wᵢ) with φ' = w^(−1/α), where
+    φ = log for α = 1, so that they are unique. For α → ∞ improvements tend to equal ones,
+    (Gw)ᵢ → 1.
+
+    With xᵢ = wᵢnᵢ and the cosines C the condition is (Cx)ᵢ = tᵢ xᵢ^(−1/α), tᵢ = nᵢ^(1/α − 1).
+    Norms enter by a power only, and for α = 1 not at all. Newton's steps are damped so that they
+    stay positive and decrease the function.
 
     Args:
         gram: G = JJᵀ [n, n].
@@ -39,8 +50,9 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
         eps: relative accuracy of the Gram's entries; None is 1e-15.
 
     Returns:
-        `Solution` with value w [n] (zero where the gradients are Pareto stationary up to rounding, since no finite weights
-        exist there), objective ‖Jᵀw‖², and gap maxᵢ |(Cx)ᵢ − tᵢxᵢ^(−1/α)| / Σ xⱼ.
+        `Solution` with value w [n], objective ‖Jᵀw‖², and gap maxᵢ |(Cx)ᵢ − tᵢxᵢ^(−1/α)| / Σ xⱼ.
+        The weights are zero where the gradients are Pareto stationary up to rounding, since no
+        finite weights exist there.
 
     Raises:
         InputError: when the Gram matrix or α cannot be used, or no weights are found for an α
@@ -82,19 +94,27 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     weights = point * math.exp(shift) / norms
     if alpha < SMALL and not (gap <= FAILED and np.isfinite(weights).all()):
         raise InputError(
-            f"alpha: no weights were found with {alpha!r} for these gradients; give {SMALL:g} or more. {LIMIT}"
+            f"alpha: no weights were found with {alpha!r} for these gradients; "
+            f"give {SMALL:g} or more. {LIMIT}"
         )
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
 
 
 def _not_stationary(image: Array, point: Array, eps: float | None) -> bool:
-    """A certificate: a unit direction that improves every unit row by m leaves no combination of them shorter than m Σwⱼnⱼ."""
+    """Whether the point certifies that the gradients are not stationary.
+
+    A unit direction that improves every unit row by m leaves no combination of them shorter than
+    m Σwⱼnⱼ.
+    """
     least = float(image.min())
     return least > 0 and least * least > 20 * (eps or DEFAULT_EPS) * float(point @ image)
 
 
 def _newton(cosines: Array, logs: Array, power: float, start: Array | None) -> tuple[Array, int]:
-    """The minimum of ½xᵀCx − Σ tφ(x), with steps in relative units δ = dx/x, in which the Hessian is well scaled."""
+    """The minimum of ½xᵀCx − Σ tφ(x).
+
+    Steps are taken in relative units δ = dx/x, in which the Hessian is well scaled.
+    """
     n = len(logs)
     total = cosines.sum(1)
     point = start
@@ -132,7 +152,7 @@ def _newton(cosines: Array, logs: Array, power: float, start: Array | None) -> t
         decrease = -float(slope @ change)  # Newton's decrement, squared
         if not math.isfinite(decrease):
             return best, iteration
-        # near the end the objective no longer tells small coordinates apart, and each is kept in bounds by itself
+        # near the end the function no longer tells small coordinates apart: each has its own bound
         whole = decrease <= ENDGAME or (decrease < 0.01 and np.abs(change).max() < 0.3)
         factors = (
             _bounded(change) if whole else _search(cosines, pull * point, power, point, change)
@@ -147,7 +167,10 @@ def _pull(logs: Array, point: Array, power: float) -> Array:
 
 
 def _nearly_the_limit(gram: Array, alpha: float) -> Array:
-    """Weights of a small α: as α → 0 they tend to argmin wᵀGw s.t. w >= 1, the projection of the sum."""
+    """Weights to start from for a small α.
+
+    As α → 0 they tend to argmin wᵀGw s.t. w >= 1, the projection of the sum.
+    """
     limit = project_dual_cone(gram, np.ones(len(gram))).value
     gain = gram @ limit
     tight = gain > 1e-8 * (np.sqrt(np.diagonal(gram)) * float(np.sqrt(np.diagonal(gram)) @ limit))
@@ -160,7 +183,10 @@ def _bounded(change: Array) -> Array:
 
 
 def _search(cosines: Array, here: Array, power: float, point: Array, change: Array) -> Array:
-    """The factors 1 + sδ of the first step that lets the objective fall enough (Armijo): each coordinate bounded, then all together."""
+    """The factors 1 + sδ of the first step that lets the function fall enough (Armijo).
+
+    Tried with each coordinate bounded by itself, then with all of them shortened together.
+    """
     image = cosines @ point
     lowest = float(change.min())
     longest = min(1.0, -0.95 / lowest) if lowest < 0 else 1.0

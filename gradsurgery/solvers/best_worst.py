@@ -1,4 +1,4 @@
-"""CAGrad's problem: in a ball around the mean gradient, the direction whose worst improvement is largest."""
+"""CAGrad's problem: near the mean gradient, the direction whose worst improvement is largest."""
 
 import math
 from typing import Any
@@ -20,13 +20,17 @@ RIDGE = 1e-12  # at a stationary point the cone is flat up to rounding, and roun
 
 
 def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
-    """max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with g₀ the mean gradient (Liu et al. 2021, equation 3).
+    """The direction near the mean gradient whose worst improvement is largest.
 
-    Its dual is min over the simplex of ⟨g_w, g₀⟩ + c‖g₀‖‖g_w‖, with d = g₀ + c‖g₀‖ g_w/‖g_w‖. Here it is solved as a
-    root in one number: for a level v, the nearest d to g₀ with ⟨gᵢ, d⟩ >= v for all i is non-negative least squares,
-    its distance grows with v, and on a fixed support the distance is a quadratic in v, whose root is exact. Where the
-    gradients are Pareto stationary the level cannot rise above zero and d is the projection of g₀ onto the cone of
-    directions that hurt nobody, if that lies in the ball.
+    max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with g₀ the mean gradient (Liu et al. 2021,
+    equation 3). Its dual is min over the simplex of ⟨g_w, g₀⟩ + c‖g₀‖‖g_w‖, with
+    d = g₀ + c‖g₀‖ g_w/‖g_w‖.
+
+    Here it is solved as a root in one number, the level v. The nearest d to g₀ with ⟨gᵢ, d⟩ >= v
+    for all i is non-negative least squares, and its distance grows with v. On a fixed support the
+    distance is a quadratic in v, whose root is exact. Where the gradients are Pareto stationary the
+    level cannot rise above zero. There d is the projection of g₀ onto the cone of non-conflicting
+    directions, if that lies in the ball.
 
     Args:
         gram: G = JJᵀ [n, n].
@@ -34,8 +38,9 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
         eps: relative accuracy of the Gram's entries; None is 1e-15.
 
     Returns:
-        `Solution` with value the weights [n] of d itself (1/n + c‖g₀‖wᵢ/‖g_w‖), objective minᵢ ⟨gᵢ, d⟩, and a gap that
-        is the largest failure of feasibility, complementarity or radius, relative to the rows and to Σ |wⱼ|nⱼ.
+        `Solution` with value the weights [n] of d itself, 1/n + c‖g₀‖wᵢ/‖g_w‖, and objective
+        minᵢ ⟨gᵢ, d⟩. Its gap is the largest failure of feasibility, complementarity or radius,
+        relative to the rows and to Σ |wⱼ|nⱼ.
 
     Raises:
         InputError: when the Gram matrix or the radius cannot be used.
@@ -52,9 +57,8 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
     n = len(gram)
     mean = np.full(n, 1 / n)
     length = float(np.sqrt(max(mean @ gram @ mean, 0.0)))
-    if radius == 0 or at_rounding_floor(
-        gram, mean
-    ):  # at an eps of 1e-6 a mean of 1e-3 may still conflict
+    # without eps: at one of 1e-6 a mean of 1e-3 may still conflict
+    if radius == 0 or at_rounding_floor(gram, mean):
         return Solution(mean, 0.0, 0, True, float((gram @ mean).min()))
     cosines, norms = split(gram)
     if (norms == 0).any():
@@ -87,9 +91,8 @@ def _stationary(
             nearest.converged,
             float((gram @ nearest.value).min()),
         )
-    live = (
-        norms > 0
-    )  # the ball ends before the cone: a zero row bounds the level by zero and is otherwise silent
+    # the ball ends before the cone: a zero row bounds the level by zero, and does nothing else
+    live = norms > 0
     search = _Levels(
         cosines[np.ix_(live, live)], norms[live], (norms / (len(norms) * length))[live]
     )
@@ -124,7 +127,10 @@ def _finish(
 
 
 class _Levels:
-    """The nearest point to g₀ (scaled to length one) with ⟨gᵢ, d⟩ >= v, as a function of the level v (in units of min n)."""
+    """The nearest point to g₀ with ⟨gᵢ, d⟩ >= v, as a function of the level v.
+
+    g₀ is scaled to length one; levels are in units of min n.
+    """
 
     def __init__(self, cosines: Array, norms: Array, mean: Array) -> None:
         self.cosines, self.scale, self.root_factor = cosines, norms.min() / norms, factor(cosines)
@@ -137,7 +143,7 @@ class _Levels:
         return float(((radius + self.start) / self.scale).min())
 
     def at(self, level: float) -> tuple[Array, float] | None:
-        """The multipliers x >= 0 and the distance √(xᵀCx); None where no direction reaches the level."""
+        """The multipliers x >= 0 and the distance √(xᵀCx), or None above every reachable level."""
         need = level * self.scale - self.start
         found = least_distance(self.root_factor, need)
         return (
@@ -166,7 +172,10 @@ class _Levels:
     def root(
         self, radius: float, low: float, high: float, guess: NDArrayBool | None
     ) -> tuple[Array, float, int]:
-        """The multipliers where the distance is `radius`, between two levels that bracket it; that level; the rounds spent."""
+        """The multipliers where the distance is `radius`, that level, and the rounds spent.
+
+        The levels `low` and `high` bracket it.
+        """
         here = self.at(low)
         if here is not None and here[1] >= radius and low == 0.0:
             low, high = self.lowest(), 0.0

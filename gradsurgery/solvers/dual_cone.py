@@ -1,4 +1,4 @@
-"""Projection of a combination of gradients onto the cone of directions that hurt none of them."""
+"""Projection of a combination of gradients onto the cone of non-conflicting directions."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from gradsurgery.errors import InputError
 from gradsurgery.solvers.flat import bounded_multipliers
+from gradsurgery.solvers.gaps import cone_gap
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
 from gradsurgery.solvers.pivoting import complementary
 from gradsurgery.solvers.scaling import accuracy, as_gram, factor, split, well_conditioned
@@ -21,11 +22,11 @@ def project_dual_cone(
     ridge: float = 0.0,
     eps: float | None = None,
 ) -> Solution:
-    """The direction nearest to Jᵀu among those that conflict with no gradient, from the Gram matrix.
+    """The non-conflicting direction nearest to Jᵀu, from the Gram matrix.
 
-    min ‖d − Jᵀu‖ s.t. Jd >= 0. By duality d = Jᵀv with v = argmin vᵀGv s.t. v >= u (Lopez-Paz & Ranzato 2017,
-    equation 11; Quinton & Rey 2024, proposition 1), which is non-negative least squares in v − u. It is solved on
-    the cosines, with the norms apart.
+    min ‖d − Jᵀu‖ s.t. Jd >= 0. By duality d = Jᵀv with v = argmin vᵀGv s.t. v >= u (Lopez-Paz &
+    Ranzato 2017, equation 11; Quinton & Rey 2024, proposition 1). That is non-negative least
+    squares in v − u, solved on the cosines, with the norms apart.
 
     Rows that cancel but for rounding call for weights as large as one over that rounding, and d is
     then noise of any length. There the weights are bounded (`gradsurgery.solvers.flat`), so that d
@@ -41,8 +42,9 @@ def project_dual_cone(
         eps: relative accuracy of the Gram's entries; None is 1e-6 for float32 and 1e-15 else.
 
     Returns:
-        `Solution` with value v [n], objective vᵀGv, and gap the larger of maxᵢ −(Gv)ᵢ / (nᵢ s) (infeasibility) and
-        |(v − u)ᵀGv| / s² (complementarity), where s is the larger of Σ |uⱼ|nⱼ and Σ |vⱼ|nⱼ. v is u itself where Jᵀu conflicts with nothing.
+        `Solution` with value v [n], which is u itself where Jᵀu conflicts with nothing, and
+        objective vᵀGv. Its gap is the larger of maxᵢ −(Gv)ᵢ / (nᵢ s) (infeasibility) and
+        |(v − u)ᵀGv| / s² (complementarity), where s is the larger of Σ |uⱼ|nⱼ and Σ |vⱼ|nⱼ.
 
     Raises:
         InputError: when the Gram matrix or the weights cannot be used.
@@ -63,7 +65,8 @@ def project_dual_cone(
     )
     if start.shape != norms.shape or not np.isfinite(start).all():
         raise InputError(
-            f"weights: expected {len(norms)} finite numbers, one a gradient; got {np.asarray(weights).tolist()}."
+            f"weights: expected {len(norms)} finite numbers, one per gradient; "
+            f"got {np.asarray(weights).tolist()}."
         )
     scaled = start * norms
     size = float(np.abs(scaled).sum())
@@ -104,10 +107,11 @@ def _multipliers(
 
 
 def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> Solution:
-    """The sum of all gradients, each first projected onto the cone of directions that hurt none (Quinton & Rey 2024, definition 5).
+    """The sum of all gradients, each first projected onto the cone of non-conflicting directions.
 
-    d = Jᵀv with v = Σᵢ argmin zᵀGz s.t. z >= uᵢeᵢ. A projection is as long as what is projected, so the n problems are
-    solved for unit rows, all on one matrix of cosines.
+    d = Jᵀv with v = Σᵢ argmin zᵀGz s.t. z >= uᵢeᵢ (Quinton & Rey 2024, definition 5). The length of
+    a projection is proportional to that of what is projected. So the n problems are solved for unit
+    rows, all on one matrix of cosines.
 
     Args:
         gram: G = JJᵀ [n, n].
@@ -115,7 +119,8 @@ def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> So
         eps: relative accuracy of the Gram's entries; None is 1e-6 for float32 and 1e-15 else.
 
     Returns:
-        `Solution` with value v [n], objective vᵀGv, and gap the largest of those of the projections (`project_dual_cone`).
+        `Solution` with value v [n], objective vᵀGv, and gap the largest of those of the
+        projections, each as in `project_dual_cone`.
 
     Raises:
         InputError: when the Gram matrix or the weights cannot be used.
@@ -133,7 +138,8 @@ def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> So
     start = np.full(n, 1 / n) if weights is None else np.array(weights, dtype=np.float64)
     if start.shape != norms.shape or not np.isfinite(start).all() or (start < 0).any():
         raise InputError(
-            f"weights: expected {n} finite numbers >= 0, one a gradient; got {np.asarray(weights).tolist()}."
+            f"weights: expected {n} finite numbers >= 0, one per gradient; "
+            f"got {np.asarray(weights).tolist()}."
         )
     if cosines.min() >= 0:
         return Solution(start, 0.0, 0, True, float(start @ gram @ start))
@@ -161,10 +167,3 @@ def project_each(gram: Any, weights: Any = None, eps: float | None = None) -> So
     value[live] += ((start * norms)[live] @ added) / norms[live]
     close = gap <= max(TOLERANCE, ridge)
     return Solution(value, gap, int(np.count_nonzero(added)), close, float(value @ gram @ value))
-
-
-def cone_gap(cosines: Array, point: Array, multipliers: Array) -> float:
-    """Infeasibility and failed complementarity of a direction Uᵀ·point, relative to the size of its terms."""
-    image = cosines @ point
-    size = max(float(np.abs(point).sum()), float(np.abs(point - multipliers).sum())) or 1.0
-    return max(0.0, -float(image.min()) / size, abs(float(multipliers @ image)) / size**2)

@@ -19,7 +19,7 @@ def bounded_multipliers(
     starts: Array,
     eps: float | None = None,
 ) -> tuple[Array, float] | None:
-    """For each row u of `starts` the z >= 0 that minimises (u + z)ᵀC(u + z), for C nearly singular.
+    """For each row u of `starts` the z >= 0 that minimises (u + z)ᵀC(u + z), C nearly singular.
 
     Where gradients cancel up to rounding, C is zero along some z. The exact minimum then has
     multipliers as large as one over that rounding, and what they bring into d is noise.
@@ -27,8 +27,8 @@ def bounded_multipliers(
     Tikhonov regularisation) bound them. Each step shortens d, so that it stays no longer than Uᵀu.
 
     P has the eigenvectors of C, so that the ridge ρ(λ) depends on the curvature λ:
-    5e-11 · (τ/(λ + τ))¹⁰ with τ = 5e-13, and at least ten times the accuracy of C or the size of its
-    most negative eigenvalue. A direction of curvature λ is off by (ρ/(λ + ρ))² or less. In float64
+    5e-11 · (τ/(λ + τ))¹⁰ with τ = 5e-13. It is at least ten times the accuracy of C or the size of
+    its most negative eigenvalue. A direction of curvature λ is off by (ρ/(λ + ρ))² or less. In float64
     that is 1e-4 at λ = 1e-12, 1e-6 at 1e-11 and 1e-8 at 1e-10; below 1e-13 it is nearly all.
     Gradients that cancel but for a relative s have λ from about s²/100 to s², and the rounding of C
     alone makes d uncertain by about 1e-14/s². So they are projected as exactly as C allows where

@@ -1,4 +1,4 @@
-"""The min-norm point by Frank-Wolfe with away steps, a correction on the support, and a stop by the duality gap."""
+"""The min-norm point by Frank-Wolfe: away steps, a correction on the support, a stop by the gap."""
 
 import numpy as np
 
@@ -9,13 +9,16 @@ CORRECT_EVERY = 10
 
 
 def frank_wolfe(gram: Array, tolerance: float = 1e-6, max_iterations: int = 2000) -> Solution:
-    """argmin wᵀGw over the simplex by away-step Frank-Wolfe (Lacoste-Julien & Jaggi 2015, Algorithm 1).
+    """The min-norm point of the convex hull of n gradients, by away-step Frank-Wolfe.
 
-    Three things differ from the textbook. The vertices to move to and away from are chosen by the violation relative
-    to each row's norm, the quantity by which the result is judged. Every tenth step moves towards the affine
-    minimiser of the support, up to the first weight that vanishes, which ends the zigzag of ill-conditioned supports
-    (the corrective step of the same paper's section 2). The stop is the gap itself: `converged` is false where
-    `max_iterations` came first.
+    argmin wᵀGw over the simplex (Lacoste-Julien & Jaggi 2015, Algorithm 1). Three things differ:
+
+    1. The vertices to move to and away from are chosen by the violation relative to each row's
+       norm, the quantity by which the result is judged.
+    2. Every tenth step moves towards the affine minimiser of the support, up to the first weight
+       that vanishes (the corrective step of the paper's section 2). It ends the zigzag of
+       ill-conditioned supports.
+    3. The stop is the gap itself: `converged` is false where `max_iterations` came first.
 
     Args:
         gram: G [n, n], symmetric, finite, with a positive diagonal.
@@ -26,7 +29,7 @@ def frank_wolfe(gram: Array, tolerance: float = 1e-6, max_iterations: int = 2000
         `Solution` with the weights [n], the gap as above, and the iterations spent.
     """
     cosines, norms = split(gram)
-    # In y = n·w the hull is {y >= 0, sᵀy = 1} with s = min n / n, up to a scale; G becomes the matrix of cosines.
+    # In y = n·w, up to a scale, the hull is {y >= 0, sᵀy = 1} with s = min n / n, and G is C.
     scale = norms.min() / norms
     point = np.zeros(len(norms))
     point[int(np.argmin(norms))] = 1.0
@@ -50,7 +53,7 @@ def frank_wolfe(gram: Array, tolerance: float = 1e-6, max_iterations: int = 2000
 
 
 def _step(point: Array, image: Array, slack: Array, scale: Array, value: float) -> Array:
-    """A Frank-Wolfe step towards the most violated vertex or an away step from the worst of the support."""
+    """A step towards the most violated vertex, or away from the worst vertex of the support."""
     towards = int(np.argmin(slack))
     support = np.flatnonzero(point > 0)
     away = int(support[np.argmax(slack[support])])

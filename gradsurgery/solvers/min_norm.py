@@ -1,11 +1,16 @@
-"""The point of least norm in the convex hull of the gradients: a closed form for two, an exact active set for n."""
+"""The point of least norm in the convex hull of the gradients.
+
+A closed form for two, an exact active set for n.
+"""
 
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from gradsurgery.errors import InputError, one_of
+from gradsurgery.solvers import reference
 from gradsurgery.solvers.frank_wolfe import frank_wolfe
+from gradsurgery.solvers.gaps import hull_gap
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
 from gradsurgery.solvers.scaling import as_gram, at_rounding_floor, factor, split
 from gradsurgery.solvers.solution import Array, Solution
@@ -19,21 +24,23 @@ POLISH_ABOVE = 1e-13
 def min_norm(gram: Any, method: Method = "auto") -> Solution:
     """The min-norm point of the convex hull of n gradients, from their Gram matrix.
 
-    w = argmin wᵀGw over the simplex (w >= 0, Σw = 1). d = Jᵀw is zero where the gradients are Pareto stationary;
-    elsewhere ⟨gᵢ, d⟩ >= ‖d‖² > 0 for every i, so that a step along −d decreases every objective (Désidéri 2012).
+    w = argmin wᵀGw over the simplex (w >= 0, Σw = 1). d = Jᵀw is zero where the gradients are
+    Pareto stationary. Elsewhere ⟨gᵢ, d⟩ >= ‖d‖² > 0 for every i, so that a small enough step along
+    −d decreases every objective (Désidéri 2012).
 
-    "auto" takes the closed form for two objectives and the active set for more. The active set is non-negative least
-    squares on [L; sᵀ] x = [0; 1] with LᵀL the matrix of cosines, sᵢ = min n / nᵢ and wᵢ ∝ sᵢxᵢ, so that norms that
-    differ by many orders of magnitude do no harm. "frank-wolfe" iterates with away steps; "cvxpy" is the slow
-    reference and needs the extra `cvxpy`.
+    "auto" takes the closed form for two objectives and the active set for more. The active set is
+    non-negative least squares on [L; sᵀ] x = [0; 1] with LᵀL the matrix of cosines,
+    sᵢ = min n / nᵢ and wᵢ ∝ sᵢxᵢ. So norms that differ by many orders of magnitude cost no
+    accuracy. "frank-wolfe" iterates with away steps; "cvxpy" is the slow reference and needs the
+    extra `cvxpy`.
 
     Args:
         gram: G = JJᵀ [n, n], symmetric positive semi-definite, finite.
         method: "auto", "active-set", "frank-wolfe" or "cvxpy".
 
     Returns:
-        `Solution` with value w [n], objective wᵀGw, and gap maxᵢ (wᵀGw − (Gw)ᵢ) / (nᵢ Σⱼ wⱼnⱼ), which is zero at
-        the optimum; rows of norm zero are left out of it, since the value is then zero.
+        `Solution` with value w [n], objective wᵀGw, and gap maxᵢ (wᵀGw − (Gw)ᵢ) / (nᵢ Σⱼ wⱼnⱼ),
+        which is zero at the optimum. With a row of norm zero objective and gap are zero.
 
     Raises:
         InputError: when the Gram matrix or the method cannot be used.
@@ -52,8 +59,6 @@ def min_norm(gram: Any, method: Method = "auto") -> Solution:
     if zero.any():
         return Solution(zero / zero.sum(), 0.0, 0, True, 0.0)
     if method == "cvxpy":
-        from gradsurgery.solvers import reference
-
         return reference.min_norm(gram)
     if len(norms) == 1:
         return Solution(np.ones(1), 0.0, 0, True, float(gram[0, 0]))
@@ -74,15 +79,11 @@ def min_norm(gram: Any, method: Method = "auto") -> Solution:
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
 
 
-def hull_gap(cosines: Array, norms: Array, weights: Array) -> float:
-    """maxᵢ (wᵀGw − (Gw)ᵢ) / (nᵢ Σⱼ wⱼnⱼ), the relative duality gap of a point of the simplex; never negative."""
-    scaled = weights * norms
-    image = cosines @ scaled
-    return max(0.0, float(np.max((scaled @ image) / norms - image)) / float(scaled.sum()))
-
-
 def is_stationary(gram: Array, eps: float | None = None) -> bool:
-    """Whether the gradients are Pareto stationary up to rounding: ‖d‖² <= 10·eps·(Σ wⱼnⱼ)² at the min-norm point d."""
+    """Whether the gradients are Pareto stationary up to rounding.
+
+    They are where ‖d‖² <= 10·eps·(Σ wⱼnⱼ)² at the min-norm point d = Jᵀw.
+    """
     return at_rounding_floor(gram, min_norm(gram).value, eps)
 
 
@@ -109,8 +110,8 @@ def _active_set(cosines: Array, norms: Array) -> Array | None:
 def _polish(gram: Array, norms: Array, weights: Array) -> Array:
     """Iterative refinement on the support with residuals in extended precision.
 
-    Where huge rows nearly cancel beside a small one, wᵀGw is a difference of numbers eps⁻¹ times larger and the last
-    digits of w decide; Newton steps with precise residuals recover them.
+    Where huge rows nearly cancel beside a small one, wᵀGw is a difference of numbers eps⁻¹ times
+    larger, and the last digits of w decide. Newton steps with precise residuals recover them.
     """
     on = np.flatnonzero(weights > 0)
     k = len(on)

@@ -1,4 +1,4 @@
-"""The direction nearest to a given one among those that improve each gradient by at least so much."""
+"""The direction nearest to a given one whose improvements are at least given floors."""
 
 from typing import Any
 
@@ -13,9 +13,10 @@ TOLERANCE = 1e-9
 
 
 def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
-    """argmin ‖d − Jᵀu‖ s.t. ⟨gᵢ, d⟩ >= bᵢ, with d = Jᵀv.
+    """The direction nearest to Jᵀu that improves each gradient by at least its floor.
 
-    v = u + z with z >= 0 by duality, which is a least-distance problem on the cosines, with the norms apart.
+    argmin ‖d − Jᵀu‖ s.t. ⟨gᵢ, d⟩ >= bᵢ, with d = Jᵀv. By duality v = u + z with z >= 0, which is a
+    least-distance problem on the cosines, with the norms apart.
 
     Args:
         gram: G = JJᵀ [n, n].
@@ -23,8 +24,9 @@ def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
         floors: b [n], in units of the Gram matrix; −inf leaves a gradient free.
 
     Returns:
-        `Solution` with value v [n], objective ‖d − Jᵀu‖², and gap the largest missing part of a floor, relative to nᵢ Σⱼ|vⱼ|nⱼ.
-        Where no direction meets all floors, value is u, the gap infinite and `converged` False.
+        `Solution` with value v [n], objective ‖d − Jᵀu‖², and gap the largest missing part of a
+        floor, relative to nᵢ Σⱼ|vⱼ|nⱼ. Where no direction reaches all floors, value is u, the gap
+        infinite and `converged` False.
 
     Raises:
         InputError: when the numbers cannot be used.
@@ -32,7 +34,9 @@ def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
 
     Example:
         >>> from gradsurgery.solvers import nearest_above
-        >>> nearest_above([[1.0, -1.0], [-1.0, 2.0]], [1.0, 0.0], [-float("inf"), 0.0]).value.round(6).tolist()
+        >>> floors = [-float("inf"), 0.0]
+        >>> found = nearest_above([[1.0, -1.0], [-1.0, 2.0]], [1.0, 0.0], floors)
+        >>> found.value.round(6).tolist()
         [1.0, 0.5]
     """
     gram = as_gram(gram)
@@ -45,7 +49,8 @@ def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
         or not (floors < np.inf).all()
     ):
         raise InputError(
-            f"weights and floors: expected {len(norms)} numbers each, none of them NaN or +inf; got {start.tolist()} and {floors.tolist()}."
+            f"weights and floors: expected {len(norms)} numbers each, none of them NaN or +inf; "
+            f"got {start.tolist()} and {floors.tolist()}."
         )
     scaled = start * norms
     size = float(np.abs(scaled).sum()) or 1.0
@@ -54,7 +59,7 @@ def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
         return _infeasible(start)
     need = (floors[bound] / norms[bound] - cosines[bound] @ scaled) / size
     among = cosines[np.ix_(bound, bound)]
-    # a single floor, or floors that the start meets, need no search: cosines of a row with itself are one
+    # one floor, or floors that the start reaches, need no search: a row's cosine with itself is one
     easy = len(bound) <= 1 or need.max() <= 0
     found = np.maximum(need, 0.0) if easy else least_distance(factor(among), need)
     if found is None:

@@ -1,4 +1,4 @@
-"""Non-negative least squares: the one active-set core behind the exact solvers."""
+"""Non-negative least squares: the one active-set core of the exact solvers."""
 
 import numpy as np
 
@@ -6,7 +6,10 @@ from gradsurgery.solvers.solution import Array
 
 
 def nonnegative_least_squares(matrix: Array, target: Array) -> Array | None:
-    """argmin ‖Ax − b‖ s.t. x >= 0 by the active-set method of Lawson and Hanson (1974), or None where it gives up."""
+    """argmin ‖Ax − b‖ s.t. x >= 0, or None where the iteration limit comes first.
+
+    By the active-set method of Lawson and Hanson (1974).
+    """
     from scipy.optimize import nnls  # importing scipy.optimize costs a quarter of a second
 
     try:
@@ -17,7 +20,9 @@ def nonnegative_least_squares(matrix: Array, target: Array) -> Array | None:
 
 
 def least_distance(root: Array, need: Array) -> Array | None:
-    """z >= 0 of the shortest x = root·z with rootᵀx >= need, or None where no x reaches that (Lawson & Hanson 1974, chapter 23).
+    """z >= 0 of the shortest x = root·z with rootᵀx >= need, or None where no x reaches that.
+
+    As non-negative least squares (Lawson & Hanson 1974, chapter 23).
 
     Args:
         root: [n, n], the constraints' directions are its columns.

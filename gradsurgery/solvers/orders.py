@@ -1,4 +1,4 @@
-"""Random orders in which each objective meets the others."""
+"""Random orders in which each objective is projected against the others."""
 
 from functools import lru_cache
 
@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 
 
 def meetings(n: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """[n − 1, n]: column i holds the objectives other than i in an order of its own, drawn uniformly."""
+    """For each objective a random order of the others, as columns [n − 1, n].
+
+    Column i holds the objectives other than i in an order of its own, drawn uniformly.
+    """
     return rng.permuted(_others(n), axis=1).T
 
 

@@ -1,4 +1,4 @@
-"""Many small complementarity problems with one matrix, solved side by side by block principal pivoting."""
+"""Many small complementarity problems on one matrix, solved by block principal pivoting."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,17 @@ RIDGE = 1e-14
 
 
 def complementary(matrix: Array, starts: Array, accurate: float = ACCURATE) -> Array | None:
-    """For each row u [n] of `starts` the z >= 0 with y = C(u + z) >= 0 and zᵀy = 0, that is argmin (u + z)ᵀC(u + z) s.t. z >= 0.
+    """For each row u [n] of `starts` the z >= 0 that minimises (u + z)ᵀC(u + z).
 
-    All problems share the matrix C [n, n], positive semi-definite with a unit diagonal, so every round solves the systems
-    of all unfinished ones in one call: coordinates with a negative z leave the support, those with a negative y enter
-    (Kostreva 1978; Júdice & Pires 1994). What does not end so, as may happen where C is nearly singular, is handed to
-    the active-set method of `nonnegative_least_squares`.
+    It is the z >= 0 with y = C(u + z) >= 0 and zᵀy = 0. All problems share the matrix C [n, n],
+    positive semi-definite with a unit diagonal, so every round solves the systems of all unfinished
+    ones in one call. Coordinates with a negative z leave the support, those with a negative y enter
+    (Kostreva 1978; Júdice & Pires 1994). What does not end so, as may happen where C is nearly
+    singular, is handed to the active-set method of `nonnegative_least_squares`.
 
     Args:
         matrix: C.
-        starts: u, one a row, [m, n], of size about one.
+        starts: u, one per row, [m, n], of size about one.
         accurate: how far below zero y may lie, relative to Σ |uⱼ| + Σ |zⱼ|.
 
     Returns:
@@ -33,10 +34,8 @@ def complementary(matrix: Array, starts: Array, accurate: float = ACCURATE) -> A
     found = np.zeros((m, n))
     support = base < 0
     left = np.flatnonzero(support.any(1))
-    failures = (
-        support.sum(1) + n + 1
-    )  # infeasible coordinates so far at best, and tries left before one at a time
-    tries = np.full(m, 3)
+    failures = support.sum(1) + n + 1  # the fewest infeasible coordinates so far
+    tries = np.full(m, 3)  # rounds without fewer of them before one is flipped at a time
     for _ in range(ROUNDS):
         if not len(left):
             return found

@@ -1,4 +1,7 @@
-"""Every problem again, stated as in its paper and handed to cvxpy: slow, and the measure of the fast solvers."""
+"""Every problem again, stated as in its paper and handed to cvxpy.
+
+Slow, and the measure of the fast solvers.
+"""
 
 import warnings
 from typing import Any
@@ -6,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradsurgery.errors import extra
+from gradsurgery.solvers.gaps import cone_gap, hull_gap
 from gradsurgery.solvers.scaling import as_gram, factor, split
 from gradsurgery.solvers.solution import Array, Solution
 
@@ -20,9 +24,7 @@ def _solve(problem: Any) -> tuple[bool, int]:
     cp = _cvxpy()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # an inaccurate solution is said by `converged`
+            warnings.simplefilter("ignore", UserWarning)  # `converged` says that it is inaccurate
             problem.solve(
                 solver=cp.CLARABEL,
                 tol_gap_abs=1e-12,
@@ -38,8 +40,6 @@ def _solve(problem: Any) -> tuple[bool, int]:
 
 def min_norm(gram: Any) -> Solution:
     """argmin wᵀGw s.t. w >= 0, Σw = 1; gap as in `gradsurgery.solvers.min_norm`."""
-    from gradsurgery.solvers.min_norm import hull_gap
-
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
@@ -58,8 +58,6 @@ def min_norm(gram: Any) -> Solution:
 
 def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
     """argmin vᵀGv s.t. v >= u; gap as in `gradsurgery.solvers.project_dual_cone`."""
-    from gradsurgery.solvers.dual_cone import cone_gap
-
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
@@ -85,7 +83,10 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
 
 
 def best_worst(gram: Any, radius: float) -> Solution:
-    """max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with d = Jᵀv; gap is the solver's primal less what v attains."""
+    """max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with d = Jᵀv.
+
+    The gap is the solver's own value less what v attains.
+    """
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
@@ -156,7 +157,7 @@ def project_each(gram: Any, weights: Any = None) -> Solution:
 
 
 def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
-    """argmin ‖d − Jᵀu‖ s.t. ⟨gᵢ, d⟩ >= bᵢ; `converged` False where that cannot be met."""
+    """argmin ‖d − Jᵀu‖ s.t. ⟨gᵢ, d⟩ >= bᵢ; `converged` False where no d reaches them."""
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)

@@ -1,4 +1,4 @@
-"""A Gram matrix taken apart into cosines and norms, and the rounding floor below which nothing is real."""
+"""A Gram matrix taken apart into cosines and norms, and the floor below which all is rounding."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ WELL_CONDITIONED = 1e-3  # of the diagonal of a Cholesky factor of cosines
 
 
 def as_gram(gram: Any) -> Array:
-    """Check a Gram matrix and return it as a symmetric float64 array [n, n]: the one given, if it is one.
+    """A Gram matrix, checked, as a symmetric float64 array [n, n]: the one given, if it is one.
 
     Raises:
         InputError: when it is not square, not symmetric, or has a negative diagonal.
@@ -30,7 +30,8 @@ def as_gram(gram: Any) -> Array:
     if not np.isfinite(array).all():
         bad = sorted({int(i) for i in np.argwhere(~np.isfinite(array))[:, 0]})
         raise NonFiniteError(
-            f"the Gram matrix has NaN or inf in rows {bad}: a gradient there is not finite, or its square overflows."
+            f"the Gram matrix has NaN or inf in rows {bad}: "
+            "a gradient there is not finite, or its square overflows."
         )
     diagonal = np.diagonal(array)
     if (diagonal < 0).any():
@@ -60,7 +61,10 @@ def split(gram: Array) -> tuple[Array, Array]:
 
 
 def factor(cosines: Array) -> Array:
-    """L [n, n] with LᵀL = cosines: Cholesky's where they are well-conditioned, else by eigenvalues, of which negative ones count as zero."""
+    """L [n, n] with LᵀL = cosines.
+
+    Cholesky's where they are well-conditioned, else by eigenvalues, negative ones taken for zero.
+    """
     upper = well_conditioned(cosines)
     return principal_factor(cosines) if upper is None else upper
 

@@ -15,7 +15,8 @@ class Solution:
 
     Attributes:
         value: the weights w [n]; the direction is d = Jᵀw.
-        gap: the optimality gap, without unit: relative to each row's norm and to Σⱼ wⱼ nⱼ (each solver says how).
+        gap: the optimality gap, without unit: relative to each row's norm and to Σⱼ wⱼ nⱼ. Each
+            solver says how.
         iterations: how many iterations it took (0 for a closed form).
         converged: whether `gap` is below the solver's tolerance.
         objective: the minimised (or maximised) quantity at `value`, in the Gram's units.

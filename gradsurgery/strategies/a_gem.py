@@ -3,7 +3,7 @@
 import numpy as np
 
 from gradsurgery.contract.registry import ObjectiveName, homogeneous, strategy, when
-from gradsurgery.solvers import without_harm
+from gradsurgery.solvers import without_conflict
 from gradsurgery.solvers.solution import Array
 
 
@@ -36,7 +36,7 @@ def a_gem(gram: Array, objectives: tuple[str, ...], *, objective: ObjectiveName)
     """
     weights = np.array([0.0 if name == objective else 1.0 for name in objectives])
     return (
-        without_harm(weights, gram, objectives.index(objective))
+        without_conflict(weights, gram, objectives.index(objective))
         if objective in objectives
         else weights
     )
