@@ -37,6 +37,10 @@ class NonFiniteError(GradSurgeryError, ArithmeticError, ValueError):
     """A NaN or an infinity in a loss, a gradient, or a direction."""
 
 
+class OutOfRangeError(NonFiniteError):
+    """Something became infinite on the way; under a GradScaler an overflow as others are."""
+
+
 class SolverError(GradSurgeryError, RuntimeError):
     """A solver that cannot run, for example because its optional dependency is missing."""
 

@@ -1,33 +1,39 @@
 """Record: what a step decided, group by group."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
-Array = NDArray[np.float64]
+from gradsurgery.solvers import is_stationary
+from gradsurgery.types import Array
 
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """One parameter group in one step: n objectives, their Gram matrix, and the weights that combined them.
+    """One parameter group in one step: its objectives, their Gram matrix, and their weights.
 
     Attributes:
         name: the group's name; by default the objectives that reach it, sorted and joined with "+".
-        objectives: the names of the n objectives that reached it, in the order of rows and columns below.
-        strategy: what was applied: the strategy's name, or "plain" where the gradients were just added.
+        objectives: the names of the n objectives that reached it, in the order of rows and columns
+            below.
+        strategy: what was applied: the strategy's name, or "plain" where the gradients were added.
         parameters: how many parameter tensors it has.
         gram: G [n, n] float64, Gᵢⱼ = ⟨gᵢ, gⱼ⟩, after the user's own loss weights. None where it was
             not measured: where no gradient of a single loss was formed (`gradsurgery.inspect` gives
             it, and `Surgery(measure=k)`), and in a step that a scaler skips.
-        weights: [n], or [k, n] with one row a parameter tensor; None for a strategy that returns a direction itself.
+        weights: [n], or [k, n] with one row per parameter tensor; None for a strategy that returns
+            a direction itself.
         gap: the solver's relative optimality gap; None where no solver ran.
         converged: whether that gap is below the solver's tolerance; None where no solver ran.
         replayed: whether the weights are those of an earlier step (`Surgery(every=k)`).
         absent: objectives that reach it with a gradient of exactly zero and were left out of this
             step's problem (`Surgery(zero="absent")`); they are not among `objectives`.
+        eps: the relative accuracy of the Gram's entries; None without a Gram matrix, and where
+            something is not finite.
     """
 
     name: str
@@ -38,9 +44,9 @@ class GroupRecord:
     weights: Array | None = None
     gap: float | None = None
     converged: bool | None = None
-    stationarity: Callable[[Array], bool] | None = field(default=None, repr=False)
     replayed: bool = False
     absent: tuple[str, ...] = ()
+    eps: float | None = None
 
     @property
     def norms(self) -> Array | None:
@@ -49,7 +55,10 @@ class GroupRecord:
 
     @cached_property
     def cosines(self) -> Array | None:
-        """cos(gᵢ, gⱼ) [n, n]; a zero gradient has cosine 0 with the others. None without a Gram matrix."""
+        """cos(gᵢ, gⱼ) [n, n]; None without a Gram matrix.
+
+        A zero gradient has cosine 0 with the others.
+        """
         if self.gram is None or self.norms is None:
             return None
         safe = np.where(self.norms > 0, self.norms, 1.0)
@@ -84,9 +93,44 @@ class GroupRecord:
 
         Found when first read, by the min-norm point: ‖d‖² <= 10·eps·(Σ wⱼnⱼ)². None without a Gram matrix.
         """
-        return (
-            None if self.gram is None or self.stationarity is None else self.stationarity(self.gram)
-        )
+        if self.gram is None or self.eps is None:
+            return None
+        return is_stationary(self.gram, eps=self.eps)
+
+
+def group_record(
+    name: str,
+    objectives: tuple[str, ...],
+    strategy: str,
+    parameters: int,
+    weights: Array | None = None,
+    gap: float | None = None,
+    converged: bool | None = None,
+    replayed: bool = False,
+    gram: Array | None = None,
+    eps: float | None = None,
+    absent: tuple[str, ...] = (),
+) -> GroupRecord:
+    """A `GroupRecord`: the one place where a step makes them.
+
+    It is made once per group and step, without the checks of a frozen dataclass's constructor,
+    which take several times as long.
+    """
+    record = object.__new__(GroupRecord)
+    record.__dict__.update(
+        name=name,
+        objectives=objectives,
+        strategy=strategy,
+        parameters=parameters,
+        gram=gram,
+        weights=weights,
+        gap=gap,
+        converged=converged,
+        replayed=replayed,
+        absent=absent,
+        eps=eps,
+    )
+    return record
 
 
 @dataclass(frozen=True)
@@ -98,8 +142,9 @@ class Record(Mapping[str, GroupRecord]):
         losses: name -> value of each loss, as given (before the user's weights).
         groups: name -> GroupRecord; `record["audio+fused"]` is `record.groups["audio+fused"]`.
         step: how many steps the `Surgery` had taken before this one; 0 for the one-shot forms.
-        overflow: whether, under a GradScaler, something was not finite: then every `.grad` got infinity, for the scaler to skip the
-            optimizer's step, and the `Surgery` is as it was; groups have neither a Gram matrix nor weights.
+        overflow: whether, under a GradScaler, something was not finite. Then every `.grad` got
+            infinity, for the scaler to skip the optimizer's step, and the `Surgery` is as it was;
+            groups have neither a Gram matrix nor weights.
     """
 
     strategy: str | None
@@ -107,6 +152,45 @@ class Record(Mapping[str, GroupRecord]):
     groups: dict[str, GroupRecord]
     step: int = 0
     overflow: bool = False
+
+    @classmethod
+    def deferred(
+        cls,
+        strategy: str | None,
+        names: Sequence[str],
+        batches: int,
+        values: Tensor,
+        groups: dict[str, GroupRecord],
+        step: int,
+    ) -> "Record":
+        """A Record whose losses come to the host when they are first read.
+
+        Args:
+            strategy: the strategy's name.
+            names: of the losses.
+            batches: m.
+            values: of the losses [m·n], one batch after the other, on their device.
+            groups: name -> GroupRecord.
+            step: how many steps came before.
+        """
+        record = object.__new__(cls)
+        pending = tuple(names), batches, values
+        record.__dict__.update(
+            strategy=strategy, groups=groups, step=step, overflow=False, _pending=pending
+        )
+        return record
+
+    def __getattr__(self, name: str) -> Any:
+        """The losses of a deferred Record; other attributes are there, or do not exist."""
+        if name != "losses" or "_pending" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        names, batches, values = self.__dict__.pop("_pending")
+        numbers = values.double().reshape(batches, len(names)).mean(0).tolist()
+        self.__dict__["losses"] = losses = dict(zip(names, numbers, strict=True))
+        return losses
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "losses": self.losses}
 
     def __getitem__(self, name: str) -> GroupRecord:
         try:
@@ -128,38 +212,33 @@ class Record(Mapping[str, GroupRecord]):
         return tuple(self.losses)
 
     def __str__(self) -> str:
-        lines = [
-            f"step {self.step}: {self.strategy or 'inspect'} on "
-            + ", ".join(f"{k} = {v:.4g}" for k, v in self.losses.items())
-        ]
-        lines[0] += "; overflow, to be skipped" if self.overflow else ""
-        for group in self.groups.values():
-            line = f"  {group.name} ({group.parameters} tensors" + (
-                f", {group.strategy}{', replayed' if group.replayed else ''})"
-                if self.strategy
-                else ")"
-            )
-            if group.weights is not None and group.objectives:
-                flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
-                line += ": " + ", ".join(
-                    f"{o} {w:.3g}" for o, w in zip(group.objectives, flat.tolist(), strict=True)
-                )
-            elif group.cosines is not None and len(group.objectives) > 1:
-                row, column = np.unravel_index(np.argmin(group.cosines), group.cosines.shape)
-                line += f": least cosine {group.cosines[row, column]:.3g} ({group.objectives[row]}/{group.objectives[column]})"
-            if group.mean_cosine is not None:
-                pairs = ", ".join("/".join(pair) for pair in group.conflicts or ())
-                line += f"; mean cosine {group.mean_cosine:.3g}, "
-                none = "no conflict" if np.isfinite(group.mean_cosine) else "not finite"
-                line += f"conflicts {pairs}" if pairs else none
-            elif group.gram is None and len(group.objectives) > 1:
-                line += "; conflicts not measured"
-            if group.absent:
-                line += f"; absent, with a gradient of zero: {', '.join(group.absent)}"
-            if (missing := self._split_by(group)) is not None:
-                line += f"; {missing}"
-            lines.append(line)
-        return "\n".join(lines)
+        values = ", ".join(f"{k} = {v:.4g}" for k, v in self.losses.items())
+        first = f"step {self.step}: {self.strategy or 'inspect'} on {values}"
+        first += "; overflow, to be skipped" if self.overflow else ""
+        return "\n".join([first, *map(self._line, self.groups.values())])
+
+    def _line(self, group: GroupRecord) -> str:
+        what = f", {group.strategy}{', replayed' if group.replayed else ''}" if self.strategy else ""
+        line = f"  {group.name} ({group.parameters} tensors{what})"
+        if group.weights is not None and group.objectives:
+            flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
+            pairs = zip(group.objectives, flat.tolist(), strict=True)
+            line += ": " + ", ".join(f"{o} {w:.3g}" for o, w in pairs)
+        elif group.cosines is not None and len(group.objectives) > 1:
+            i, j = np.unravel_index(np.argmin(group.cosines), group.cosines.shape)
+            pair = f"{group.objectives[i]}/{group.objectives[j]}"
+            line += f": least cosine {group.cosines[i, j]:.3g} ({pair})"
+        if group.mean_cosine is not None:
+            conflicts = ", ".join("/".join(pair) for pair in group.conflicts or ())
+            none = "no conflict" if np.isfinite(group.mean_cosine) else "not finite"
+            line += f"; mean cosine {group.mean_cosine:.3g}, "
+            line += f"conflicts {conflicts}" if conflicts else none
+        elif group.gram is None and len(group.objectives) > 1:
+            line += "; conflicts not measured"
+        if group.absent:
+            line += f"; absent, with a gradient of zero: {', '.join(group.absent)}"
+        missing = self._split_by(group)
+        return line if missing is None else f"{line}; {missing}"
 
     def _split_by(self, group: GroupRecord) -> str | None:
         """What to say of a group of one tensor that a single loss splits off, by not reaching it.
@@ -167,10 +246,8 @@ class Record(Mapping[str, GroupRecord]):
         A loss that reaches some part alone has a head there: that is how the model is meant.
         """
         own = {*group.objectives, *group.absent}
-        if (
-            group.parameters != 1 or "+".join(sorted(own)) != group.name
-        ):  # others are named by the user
-            return None
+        if group.parameters != 1 or "+".join(sorted(own)) != group.name:
+            return None  # others are named by the user
         reaching = [(other, {*other.objectives, *other.absent}) for other in self.groups.values()]
         # inputs that require grad are among the other leaves, and no head
         reaching = [
@@ -183,48 +260,7 @@ class Record(Mapping[str, GroupRecord]):
             alone = any(missing & those and not own <= those for _, those in reaching)
             if other.parameters > 1 and own < names and len(missing) == 1 and not alone:
                 return (
-                    f"its one tensor is apart from {other.name!r} only because {missing.pop()!r} does not reach it "
-                    "(one group for both: parameters={'net': net})"
+                    f"its one tensor is apart from {other.name!r} only because {missing.pop()!r} "
+                    "does not reach it (one group for both: parameters={'net': net})"
                 )
         return None
-
-
-class LaterRecord(Record):
-    """A `Record` whose losses and groups are made when they are first read: most steps nobody reads them. `later` makes one."""
-
-    __qualname__ = "Record"
-
-    @cached_property
-    def losses(self) -> dict[str, float]:
-        found: dict[str, float] = self.__dict__["_losses"]()
-        return found
-
-    @cached_property
-    def groups(self) -> dict[str, GroupRecord]:
-        found: dict[str, GroupRecord] = self.__dict__["_groups"]()
-        return found
-
-    def __eq__(self, other: object) -> bool:
-        return self._read() == (other._read() if isinstance(other, LaterRecord) else other)
-
-    __hash__ = Record.__hash__
-
-    def __reduce__(self) -> tuple[type[Record], tuple[object, ...]]:
-        return Record, (self.strategy, self.losses, self.groups, self.step, self.overflow)
-
-    def _read(self) -> Record:
-        return Record(self.strategy, self.losses, self.groups, self.step, self.overflow)
-
-
-def later(
-    strategy: str | None,
-    losses: Callable[[], dict[str, float]],
-    groups: Callable[[], dict[str, GroupRecord]],
-    step: int,
-) -> Record:
-    """A Record whose losses and groups these functions give when they are asked for."""
-    record = LaterRecord.__new__(LaterRecord)
-    record.__dict__.update(
-        strategy=strategy, step=step, overflow=False, _losses=losses, _groups=groups
-    )
-    return record

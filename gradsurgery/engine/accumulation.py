@@ -26,7 +26,7 @@ def stored(source: GradientSource) -> GradientSource:
         parameters = [source.trace.tensors[name] for name in names]
         kept.append(dict(zip(names, commit.owned(gradients, parameters), strict=True)))
     reached = set().union(*kept)
-    new = GradientSource(source.trace, source.losses, scale=source.scale)
+    new = GradientSource(source.trace, source.losses.detached(), scale=source.scale)
     new.rows, new.odd, new.sparse = kept, source.odd, source.sparse
     new.kinds = {name: kind_of(t) for name, t in source.trace.tensors.items() if name in reached}
     return new

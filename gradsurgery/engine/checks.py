@@ -1,43 +1,37 @@
 """Everything finite, or an error that names the objective and the group."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
-from gradsurgery.engine.grouping import Group, Grouping
-from gradsurgery.engine.losses import Losses, named_values
-from gradsurgery.errors import InputError, NonFiniteError, StrategyError, nearest, one_of, warn
-from gradsurgery.gradients.matrix import Objectives, to_host
+from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.history import History
+from gradsurgery.engine.losses import Losses
+from gradsurgery.engine.reach import Reach
+from gradsurgery.engine.scaler import one_scale
+from gradsurgery.engine.source import GradientSource
+from gradsurgery.errors import (
+    InputError,
+    NonFiniteError,
+    OutOfRangeError,
+    StrategyError,
+    nearest,
+    one_of,
+    warn,
+)
+from gradsurgery.gradients.matrix import GradientMatrix, to_host
+from gradsurgery.types import Array
 
-Array = NDArray[np.float64]
 WIDE = (torch.float32, torch.float64)
 LEAST_RANGE = torch.finfo(torch.float16).max / 2
-
-
-class OutOfRangeError(NonFiniteError):
-    """Something that became infinite on the way from finite gradients: an error, or under a GradScaler an overflow like others."""
-
-
-def values_of(losses: Losses) -> dict[str, float]:
-    return losses.values(to_host((), losses.tensors))
-
-
-def values_later(losses: Losses) -> Callable[[], dict[str, float]]:
-    """`values_of` for whoever asks: from copies, since losses may be changed in place, and without their graph."""
-    plain = [loss.detach() for loss in losses.tensors]
-    alike = all(loss.dtype == plain[0].dtype and loss.ndim == 0 for loss in plain)
-    copies = (
-        torch.stack(plain) if alike else torch.stack([loss.reshape(()).double() for loss in plain])
-    )
-    names, batches = losses.names, losses.batches
-    return lambda: named_values(names, batches, copies.tolist())
 
 
 def check_finite(
@@ -100,8 +94,39 @@ def _all_finite(gradient: Tensor) -> bool:
     return bool(torch.isfinite(values.float() if values.dtype.itemsize == 1 else values).all())
 
 
-def all_finite(values: dict[str, float], groups: Iterable[Objectives]) -> bool:
-    return all(map(math.isfinite, values.values())) and all(group.finite for group in groups)
+def total_values(
+    source: GradientSource,
+    groups: Sequence[Group],
+    matrices: Sequence[GradientMatrix],
+    communicator: SingleProcess,
+    check: bool,
+    strategy: Strategy | None,
+) -> dict[str, float]:
+    """The Gram matrices and the losses' values, in one transfer per device.
+
+    Raises:
+        NonFiniteError: for NaN or inf, where `check` asks for it.
+        OutOfRangeError: for those under a GradScaler, which then skips the step.
+    """
+    losses, count = source.losses, len(source.losses.tensors)
+    scales = () if source.scale is None else tuple(source.scale.reshape(-1).unbind())
+    arrived = to_host(matrices, (*losses.tensors, *scales))
+    values = losses.values(arrived[:count])
+    scale = one_scale(arrived[count:]) if scales else 1.0
+    if check and (strategy is not None or not scales):
+        checked = [(g, m) for g, m in zip(groups, matrices, strict=True) if not g.unchecked]
+        finite = all(map(math.isfinite, values.values())) and all(m.finite for _, m in checked)
+        if not finite and scales:
+            raise OutOfRangeError("a loss or gradient has NaN or inf.")
+        if not finite:
+            squares = [
+                (g.name, g.objectives, np.diagonal(m.gram).reshape(losses.batches, -1).max(0))
+                for g, m in checked
+            ]
+            check_finite(values, squares)
+    for matrix in matrices if scales else ():
+        matrix.scale = scale
+    return values
 
 
 def check_losses(values: dict[str, float], groups: Sequence[Group]) -> None:
@@ -109,33 +134,53 @@ def check_losses(values: dict[str, float], groups: Sequence[Group]) -> None:
         check_finite(values, [(g.name, g.objectives, np.zeros(len(g.objectives))) for g in groups])
 
 
-def suspects(bad: list[str], grouping: Grouping, losses: Losses) -> str:
-    """After one pass of the sum only the reach tells which loss a NaN came from: one that reaches every bad parameter."""
-    reached = grouping.reached
-    where = [g.name for g in grouping.groups if any(name in g.parameters for name in bad)]
-    common = [o for o in losses.names if all(o in reached[name] for name in bad)]
-    common = common or [o for o in losses.names if any(o in reached[name] for name in bad)]
-    one = (
-        f"objective {common[0]!r}"
-        if len(common) == 1
-        else "one of the objectives " + ", ".join(map(repr, common))
-    )
-    return f"the gradient of {one} in group {', '.join(map(repr, where))} has NaN or inf. Nothing was changed."
+def suspects(bad: list[str], groups: Sequence[Group], reach: Reach, losses: Losses) -> str:
+    """Which loss a NaN came from, after one pass of the sum: one that reaches every bad parameter.
+
+    Only the reach tells then.
+    """
+    where = [g.name for g in groups if any(name in g.parameters for name in bad)]
+    reached = [reach[name] for name in bad]
+    common = [o for o in losses.names if all(o in found for found in reached)]
+    common = common or [o for o in losses.names if any(o in found for found in reached)]
+    if len(common) == 1:
+        one = f"objective {common[0]!r}"
+    else:
+        one = "one of the objectives " + ", ".join(map(repr, common))
+    groups_named = ", ".join(map(repr, where))
+    return f"the gradient of {one} in group {groups_named} has NaN or inf. Nothing was changed."
 
 
-def check_form(strategy: Strategy | None, losses: Losses) -> None:
-    """One batch, or several for a strategy that takes Grams between them.
+def check_call(
+    config: Any, losses: Losses, history: History, features: Mapping[str, Tensor] | None
+) -> None:
+    """The losses have the form that the strategy takes, and options name matrix.
 
     Raises:
-        StrategyError: when the losses are not given in the form that the strategy takes.
+        StrategyError: for one batch where the strategy takes several, and the reverse.
+        InputError: for features of several batches, or an option that nearly names a loss.
     """
+    strategy: Strategy | None = config.strategy
     if strategy is not None and ("cross" in strategy.inputs) != (losses.batches > 1):
         if losses.batches > 1:
             raise StrategyError(
-                f"strategy {strategy.name!r} takes the losses of one batch, a dict; got a list of {losses.batches} dicts."
+                f"strategy {strategy.name!r} takes the losses of one batch, a dict; got a list of "
+                f"{losses.batches} dicts."
             )
         raise StrategyError(
-            f"strategy {strategy.name!r} takes losses of independent batches: surgery.backward([losses_1, losses_2, losses_3]), one dict of all losses each."
+            f"strategy {strategy.name!r} takes losses of independent batches: "
+            "surgery.backward([losses_1, losses_2, losses_3]), one dict of all losses each."
+        )
+    if history.step == 0:
+        named = dict(strategy.named_objectives) if strategy is not None else {}
+        if config.protect is not None:
+            named["protect"] = config.protect
+        for what, name in named.items():
+            check_named(what, name, losses.names)
+    if features is not None and losses.batches > 1:
+        raise InputError(
+            "features: losses of several batches have features of several batches; leave features "
+            "out."
         )
 
 
@@ -154,15 +199,15 @@ def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
     )
 
 
-def may_overflow(objectives: Objectives, outcome: Outcome) -> bool:
+def may_overflow(matrix: GradientMatrix, outcome: Outcome) -> bool:
     """Whether a direction may leave the range of its dtype although gradients and weights are finite."""
     if outcome.weights is None:
         return True
-    weights = np.reshape(outcome.weights, -1) if objectives.batches > 1 else outcome.weights
-    size = objectives.bound(weights)
+    weights = np.reshape(outcome.weights, -1) if matrix.batches > 1 else outcome.weights
+    size = matrix.bound(weights)
     return not (
         size <= LEAST_RANGE
-        or all(size <= torch.finfo(dtype).max / 2 for dtype in {t.dtype for t in objectives.like})
+        or all(size <= torch.finfo(dtype).max / 2 for dtype in {t.dtype for t in matrix.like})
     )
 
 

@@ -46,6 +46,16 @@ class Losses:
         """The same without graph."""
         return replace(self, tensors=tuple(loss.detach() for loss in self.tensors))
 
+    def copied(self) -> tuple[tuple[str, ...], int, Tensor]:
+        """Names, batches, and a copy of the values on their device [m·n].
+
+        A copy, since losses may be changed in place, and without their graph.
+        """
+        plain = [loss.detach() for loss in self.tensors]
+        if not all(loss.dtype == plain[0].dtype and loss.ndim == 0 for loss in plain):
+            plain = [loss.reshape(()).double() for loss in plain]
+        return self.names, self.batches, torch.stack(plain)
+
     def values(self, numbers: Sequence[float]) -> dict[str, float]:
         """name -> value of each loss; with several batches the mean over them."""
         return named_values(self.names, self.batches, numbers)

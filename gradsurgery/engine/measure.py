@@ -1,59 +1,69 @@
-"""Gram matrices for the Record of a step decided without the gradients of single losses."""
+"""Gram matrices for the Record of a step that was decided without the gradients of single losses."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from gradsurgery.engine.gathered import Gathered
-from gradsurgery.engine.history import Memory
-from gradsurgery.engine.on_groups import settle
-from gradsurgery.engine.scene import Plan
-from gradsurgery.engine.solve import Decision, Step
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.checks import total_values
+from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.gathering import arrived, gather, matrices_of
+from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.source import GradientSource
+from gradsurgery.gradients.matrix import GradientMatrix, without_autocast
 from gradsurgery.record import GroupRecord, Record
 
 
-def is_due(plan: Plan, memory: Memory) -> bool:
-    """Whether this step is one of those that the user wants measured."""
-    return (
-        plan.strategy is not None and plan.measure is not None and memory.step % plan.measure == 0
-    )
+def with_grams(
+    config: Any,
+    source: GradientSource,
+    record: Record,
+    cache: TraceCache,
+    communicator: SingleProcess,
+) -> Record:
+    """The same record with what `inspect` says of the gradients."""
+    gather(config, source, cache, communicator)
+    with without_autocast(source.losses.tensors[0].device):
+        groups, _, rows, _ = arrived(source)
+        matrices = matrices_of(config, None, source, groups, rows, use_up=False)
+        values = total_values(source, groups, matrices, communicator, False, None)
+        pairs = list(zip(groups, matrices, strict=True))
+        if config.strategy.acts_on == "losses":
+            found = _by_losses(record, pairs, values)
+        else:
+            measured = {group.name: (group, matrix) for group, matrix in pairs}
+            found = dict(record.groups)
+            for name, own in record.groups.items():
+                group, matrix = measured.get(name, (None, None))
+                if group is not None and matrix is not None and group.objectives == own.objectives:
+                    found[name] = _measured(own, matrix, values)
+    return Record(record.strategy, values, found, record.step)
 
 
-def measured(step: Step, decision: Decision, gathered: Gathered) -> Decision:
-    """The same decision, with what `inspect` says of the gradients in its Record."""
-    looking = replace(step, plan=replace(step.plan, check=False), replay=None)
-    inspected = settle(looking, None, gathered).record
-    before = decision.record
-    if step.plan.required.acts_on == "losses":
-        groups = _by_objective(before, inspected)
-    else:
-        groups = {
-            name: _with_gram(g, inspected.groups.get(name)) for name, g in before.groups.items()
-        }
-    return replace(decision, record=Record(before.strategy, inspected.losses, groups, before.step))
+def _measured(own: GroupRecord, matrix: GradientMatrix, values: dict[str, float]) -> GroupRecord:
+    finite = matrix.finite and all(np.isfinite(values[o]) for o in own.objectives)
+    return replace(own, gram=matrix.gram, eps=matrix.eps if finite else None)
 
 
-def _with_gram(group: GroupRecord, found: GroupRecord | None) -> GroupRecord:
-    if found is None or found.objectives != group.objectives:
-        return group
-    return replace(group, gram=found.gram, stationarity=found.stationarity)
-
-
-def _by_objective(before: Record, inspected: Record) -> dict[str, GroupRecord]:
+def _by_losses(
+    record: Record, pairs: list[tuple[Group, GradientMatrix]], values: dict[str, float]
+) -> dict[str, GroupRecord]:
     """Weights of losses fit any groups: those of a compiled region show only in the gradients."""
-    every = next(iter(before.groups.values()))
+    every = next(iter(record.groups.values()))
     weights: dict[str, float] = {}
-    for group in before.groups.values():
-        if group.weights is not None:
-            weights.update(zip(group.objectives, group.weights.tolist(), strict=True))
-    return {
-        name: replace(
-            found,
-            strategy=every.strategy,
-            weights=np.array([weights[o] for o in found.objectives]),
-            gap=every.gap,
-            converged=every.converged,
-            replayed=every.replayed,
+    for own in record.groups.values():
+        if own.weights is not None:
+            weights.update(zip(own.objectives, own.weights.tolist(), strict=True))
+    found = {}
+    for group, matrix in pairs:
+        own = np.array([weights[o] for o in group.objectives])
+        known = replace(
+            every,
+            name=group.name,
+            objectives=group.objectives,
+            parameters=len(group.parameters),
+            weights=own,
         )
-        for name, found in inspected.groups.items()
-    }
+        found[group.name] = _measured(known, matrix, values)
+    return found

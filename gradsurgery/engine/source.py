@@ -97,7 +97,7 @@ class GradientSource:
         if self.grams:
             wanted = [{n: t for n, t in w.items() if n not in self.grams} for w in wanted]
         roots = self._roots(None)
-        retain = self.retain_graph
+        retain = self.retain_graph or bool(self.grams)
         if batched:
             if trace.reach.uncertain:
                 raise InputError(
@@ -113,8 +113,6 @@ class GradientSource:
             self.rows = merged(communicator.scatter(parts), len(roots))
         self.odd, sparse = unusual(self.rows, trace.tensors, self.factored)
         self.sparse |= sparse
-        if self.graph is not None:
-            self.losses = self.losses.detached()
 
     def of_chunk(self, names: frozenset[str]) -> list[Named]:
         """Per loss the gradients of these parameters alone; the graph stays."""

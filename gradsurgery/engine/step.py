@@ -1,147 +1,141 @@
 """One step, up to but not including the writing: everything is computed and checked."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from gradsurgery.engine.checks import check_form, check_named, check_scores
+from torch import Tensor
+
+from gradsurgery.engine.by_group import from_gradients
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.checks import OutOfRangeError, check_call, check_scores
+from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.converted import check_attached
+from gradsurgery.engine.directions import from_passes, skipped, through_trunk, values_of
 from gradsurgery.engine.filled import nothing_filled
-from gradsurgery.engine.gathered import Gathered, harvest
-from gradsurgery.engine.graph import Graph
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.gathering import gather
+from gradsurgery.engine.history import History
+from gradsurgery.engine.known import known_weights
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.measure import is_due, measured
-from gradsurgery.engine.on_groups import settle
-from gradsurgery.engine.on_losses import before_gradients, on_losses
-from gradsurgery.engine.replay import replayed
+from gradsurgery.engine.measure import with_grams
 from gradsurgery.engine.scaler import scale_of
-from gradsurgery.engine.scene import Plan, look
-from gradsurgery.engine.solve import Call, Decision, Step
-from gradsurgery.engine.taps import find_taps
-from gradsurgery.errors import InputError
+from gradsurgery.engine.solving import Solving
+from gradsurgery.engine.source import GradientSource
+from gradsurgery.engine.trace import trace_graph
+from gradsurgery.gradients.matrix import without_autocast
+from gradsurgery.record import Record
 
 
-def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
-    """Everything a step decides. Nothing outside is changed but the graph, which is freed unless retained."""
-    _check(plan, losses, memory)
-    if call.features is not None and losses.batches > 1:
-        raise InputError(
-            "features: losses of several batches have features of several batches; leave features out."
-        )
-    scene, memory, graph = look(plan, losses, memory, call.features)
-    step = Step(
-        plan,
-        losses,
-        scene,
-        memory,
-        call.scores,
-        call.retain_graph,
-        scale_of(call.scaler, losses.tensors[0]),
-    )
+@dataclass(frozen=True)
+class StepResult:
+    """What a step would write, what it would remember, and its Record."""
+
+    directions: list[tuple[Tensor, Tensor]]  # parameter and direction
+    history: History
+    record: Record
+
+
+def run_step(
+    config: Any,
+    losses: Losses,
+    history: History,
+    communicator: SingleProcess,
+    cache: TraceCache,
+    *,
+    features: dict[str, Tensor] | None = None,
+    scores: Mapping[str, float] | None = None,
+    scaler: Any = None,
+    retain_graph: bool = False,
+    stored: GradientSource | None = None,
+) -> StepResult:
+    """Everything that a step decides; nothing outside changes but the graph, freed unless retained.
+
+    Args:
+        config: the settings; a strategy of None decides nothing and only inspects.
+        losses: the losses, or those of `stored`.
+        history: what is known from the steps before.
+        communicator: what is exchanged with other processes.
+        cache: what is known of the last step's graph.
+        features: the features by name.
+        scores: the user's measure per modality.
+        scaler: the user's GradScaler.
+        retain_graph: whether the graph is needed afterwards.
+        stored: the gradients that `accumulate` gathered, in place of a graph.
+    """
+    if stored is not None:
+        communicator.agree(losses, stored.trace, config, history)
+        return _decide(config, stored, Solving(config, stored, history, scores, cache.warned), communicator, cache)
+    check_call(config, losses, history, features)
+    trace, history, graph = trace_graph(config, losses, history, features, cache)
+    communicator.agree(losses, trace, config, history)
+    scale = scale_of(scaler, losses.tensors[0]) if scaler is not None else None
+    source = GradientSource(trace, losses, graph, scale, retain_graph)
+    solving = Solving(config, source, history, scores, cache.warned)
     if graph.written:
-        with nothing_filled(scene.watched, graph.written):
-            decision = _decide(step, graph)
+        with nothing_filled(trace.watched, graph.written):
+            result = _decide(config, source, solving, communicator, cache)
     else:
-        decision = _decide(step, graph)
-    strategy = plan.strategy
-    if (
-        memory.step == 0
-        and strategy is not None
-        and "scores" in strategy.inputs
-        and call.scores is not None
-    ):
-        check_scores(strategy, call.scores, list(decision.record.groups))
-    return decision
+        result = _decide(config, source, solving, communicator, cache)
+    if scores is not None and history.step == 0 and config.strategy is not None:
+        check_scores(config.strategy, scores, list(result.record.groups))
+    return result
 
 
-def _decide(step: Step, graph: Graph) -> Decision:
-    plan, strategy = step.plan, step.plan.strategy
-    decision = None
-    due = is_due(plan, step.memory)
-    light = replace(step, retain_graph=True) if due else step  # the graph is passed again
-    if strategy is not None and step.memory.replays(plan.every):
-        step, light = (
-            replace(step, replay=step.memory.replay),
-            replace(light, replay=step.memory.replay),
-        )
-        if strategy.acts_on == "group":
-            decision = replayed(light, strategy)
-            step, light = replace(step, replay=None), replace(light, replay=None)
-    # what weights of losses do to a protected objective, only gradients tell
-    if (
-        decision is None
-        and strategy is not None
-        and not strategy.needs_gradients
-        and plan.protect is None
-    ):
-        decision = (
-            on_losses(light, strategy)
-            if strategy.acts_on == "losses"
-            else before_gradients(light, strategy)
-        )
-    if due and decision is not None and not decision.record.overflow:
-        decision = measured(step, decision, harvest_of(step, graph))
-    decision = decision or settle(step, strategy, harvest_of(step, graph), True)
-    scene = step.scene
-    if strategy is not None and (scene.cut.features or len(decision.results) < len(scene.met)):
-        written = {id(tensor) for tensor, _ in decision.results}
-        check_attached(
-            graph, [(name, t) for name, t in scene.tensors.items() if id(t) not in written]
-        )
-    return decision
+def gather_step(
+    config: Any,
+    losses: Losses,
+    history: History,
+    communicator: SingleProcess,
+    cache: TraceCache,
+    *,
+    scaler: Any = None,
+    retain_graph: bool = False,
+) -> tuple[GradientSource, History]:
+    """The gradients of one micro-batch, and the history with new parameters numbered."""
+    check_call(config, losses, history, None)
+    trace, history, graph = trace_graph(config, losses, history, None, cache)
+    scale = scale_of(scaler, losses.tensors[0])
+    source = GradientSource(trace, losses, graph, scale, retain_graph)
+    with nothing_filled(trace.watched if graph.written else {}, graph.written):
+        source.per_loss(cache, communicator, batched=config.method == "batched")
+    if len(found := set().union(*source.rows)) < len(trace.reach):
+        check_attached(graph, [(name, t) for name, t in trace.tensors.items() if name not in found])
+    return source, history
 
 
-def harvest_of(step: Step, graph: Graph) -> Gathered:
-    """The gradients of every loss of a step."""
-    strategy, plan = step.plan.strategy, step.plan
-    taps = (
-        {}
-        if strategy is not None and "rows" in strategy.inputs
-        else find_taps(graph, step.losses, step.scene, plan.method, plan.lean, plan.once)
-    )
-    return harvest(
-        step.losses,
-        step.scene,
-        step.retain_graph,
-        step.scale,
-        taps,
-        plan.lean,
-        plan.method == "batched",
-    )
-
-
-def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:
-    """The gradients of one micro-batch, and what is known of the parameters now."""
-    _check(plan, losses, memory)
-    scene, memory, graph = look(plan, losses, memory)
-    with nothing_filled(scene.watched if graph.written else {}, graph.written):
-        scale = scale_of(call.scaler, losses.tensors[0])
-        found = harvest(losses, scene, call.retain_graph, scale, batched=plan.method == "batched")
-    if len(got := set().union(*found.gradients)) < len(scene.met):
-        check_attached(graph, [(name, t) for name, t in scene.tensors.items() if name not in got])
-    return found, memory
-
-
-def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) -> Decision:
-    """Everything a step decides whose gradients were gathered before."""
-    step = Step(
-        plan,
-        gathered.losses,
-        gathered.scene,
-        memory,
-        call.scores,
-        False,
-        gathered.scale,
-        memory.replay if memory.replays(plan.every) else None,
-    )
-    return settle(step, plan.strategy, gathered)
-
-
-def _check(plan: Plan, losses: Losses, memory: Memory) -> None:
-    check_form(plan.strategy, losses)
-    if memory.step == 0:
-        named = plan.strategy.named_objectives if plan.strategy is not None else {}
-        for what, name in {
-            **named,
-            **({"protect": plan.protect} if plan.protect is not None else {}),
-        }.items():
-            check_named(what, name, losses.names)
+def _decide(
+    config: Any,
+    source: GradientSource,
+    solving: Solving,
+    communicator: SingleProcess,
+    cache: TraceCache,
+) -> StepResult:
+    strategy, trace, graph, history = config.strategy, source.trace, source.graph, solving.history
+    due = config.measure is not None and strategy is not None and history.step % config.measure == 0
+    try:
+        if strategy is not None and graph is not None:
+            if not strategy.needs_gradients and "losses" in strategy.inputs:
+                solving.values = values_of(config, source)
+        if strategy is not None and graph is not None and known_weights(config, source, solving):
+            retain = source.retain_graph or due
+            directions, record = from_passes(config, source, solving, retain)
+            if due:
+                record = with_grams(config, source, record, cache, communicator)
+        else:
+            if graph is not None:
+                gather(config, source, cache, communicator)
+            with without_autocast(source.losses.tensors[0].device):
+                directions, record = from_gradients(config, source, solving, communicator)
+        if strategy is not None and trace.features:
+            directions = through_trunk(config, source, directions, solving)
+    except OutOfRangeError:
+        if source.scale is None:
+            raise
+        return StepResult(*skipped(config, source, solving))
+    targets = trace.targets
+    written = [(targets[name], d) for name, d in communicator.publish(directions).items()]
+    if graph is not None and strategy is not None:
+        if trace.features or len(written) < len(trace.reach):
+            got = {id(tensor) for tensor, _ in written}
+            check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])
+    return StepResult(written, solving.advanced(), record)

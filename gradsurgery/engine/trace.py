@@ -56,11 +56,22 @@ class Trace:
         return {**self.trained, **self.others}
 
     @cached_property
+    def targets(self) -> dict[str, Tensor]:
+        """Every parameter that may get a gradient, by name, those of the trunk by number."""
+        if not self.features:
+            return self.tensors
+        named = {name: t for name, t in self.tensors.items() if name not in self.features}
+        return {**named, **self.trunk_named(self.trunk + self.trunk_others)}
+
+    def trunk_named(self, wanted: list[Tensor]) -> dict[str, Tensor]:
+        """Tensors of the trunk under the names that they have in `targets`."""
+        numbers = {id(t): i for i, t in enumerate(self.trunk + self.trunk_others)}
+        return {f".trunk#{numbers[id(t)]}": t for t in wanted}
+
+    @property
     def watched(self) -> dict[str, Tensor]:
         """Every parameter whose `.grad` stays as it is until the step is decided, by name."""
-        named = {**self.unreached, **self.tensors}
-        hidden = {f"#{i}": t for i, t in enumerate([*self.trunk, *self.trunk_others])}
-        return {**{name: t for name, t in named.items() if name not in self.features}, **hidden}
+        return {**self.unreached, **self.targets}
 
     @cached_property
     def unchecked(self) -> frozenset[str]:
@@ -75,12 +86,6 @@ class Trace:
         """Per loss the parameters (and features) that its graph reaches."""
         tensors = self.tensors
         return [{name: tensors[name] for name in names} for names in self.reach.by_loss()]
-
-    @property
-    def written(self) -> list[Tensor]:
-        """Every parameter that gets a gradient."""
-        named = [t for name, t in self.tensors.items() if name not in self.features]
-        return [*named, *self.trunk, *self.trunk_others]
 
     @cached_property
     def grouping(self) -> tuple[list[Group], Reach]:

@@ -1,0 +1,148 @@
+"""The gradients of every loss gathered, and brought into a gradient matrix per group."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.chunks import chunks, form_grams
+from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.reach import Reach
+from gradsurgery.engine.source import GradientSource
+from gradsurgery.engine.taps import Tap, find_taps, inputs_of
+from gradsurgery.gradients.coordinates import (
+    check_not_sparse,
+    entries,
+    gradient_dtype,
+    in_coordinates,
+)
+from gradsurgery.gradients.matrix import GradientMatrix, to_host
+
+Named = dict[str, Tensor]
+
+
+def gather(
+    config: Any, source: GradientSource, cache: TraceCache, communicator: SingleProcess
+) -> None:
+    """Fill the source with the gradients of every loss: factored, batched or in chunks as set."""
+    strategy, trace, graph = config.strategy, source.trace, source.graph
+    factored: dict[str, Tap] = {}
+    if graph is not None and (strategy is None or "rows" not in strategy.inputs):
+        factored = find_taps(graph, source.losses, trace, config, cache)
+    if config.low_memory:
+        form_grams(source, chunks(trace, factored))
+    source.per_loss(cache, communicator, factored, config.method == "batched")
+
+
+def arrived(source: GradientSource) -> tuple[list[Group], Reach, list[Named], Named]:
+    """The groups by what arrived.
+
+    Returns:
+        The groups, the reach so far with this step's, per loss its gradients, and zeros for the
+        parameters that no loss reaches.
+    """
+    trace = source.trace
+    rows, idle = (source.rows, {}) if not trace.reach.uncertain else without_zeros(source)
+    reach = trace.reach.arrived(rows, source.gram_reach)
+    groups, grown = trace.grouping if reach is trace.reach else trace.grouped(reach)
+    if any(name in trace.trained and name not in grown for name in idle):
+        unreached = {name: frozenset[str]() for name in idle if name in trace.trained}
+        grown = grown.united(Reach.of(unreached))
+    return groups, grown, rows, idle
+
+
+def without_zeros(source: GradientSource) -> tuple[list[Named], Named]:
+    """The gradients without the zeros of losses that do not reach, and zeros where no loss does.
+
+    Past a compiled region every loss gives every parameter a gradient. There a loss reaches what
+    it has ever given more than zeros.
+    """
+    trace, names = source.trace, source.losses.names * source.losses.batches
+    places = [
+        (i, name)
+        for i, found in enumerate(source.rows)
+        for name, g in found.items()
+        if trace.reach.only_possibly(name, i) and g.numel() > 0
+    ]
+    if not places:
+        return source.rows, {}
+    found = [entries(source.rows[i][name]) for i, name in places]
+    largest = iter(to_host((), torch._foreach_norm(found, torch.inf)))
+    kept = [dict(row) for row in source.rows]
+    for (i, name), size in zip(places, largest, strict=True):
+        if size == 0 and names[i] not in trace.before.get(name, ()):
+            del kept[i][name]
+    left = {name for row in kept for name in row}
+    idle = {name: trace.tensors[name] for _, name in places if name not in left}
+    zeros = {n: torch.zeros_like(p, dtype=gradient_dtype(p)) for n, p in idle.items()}
+    return kept, zeros
+
+
+def matrices_of(
+    config: Any,
+    strategy: Strategy | None,
+    source: GradientSource,
+    groups: Sequence[Group],
+    rows: Sequence[Named],
+    use_up: bool,
+) -> list[GradientMatrix]:
+    """A gradient matrix per group.
+
+    Args:
+        config: the settings.
+        strategy: what the matrices are for; None only inspects.
+        source: where the gradients come from.
+        groups: the groups.
+        rows: per loss its gradients.
+        use_up: whether they are taken out of `rows`, so that nothing else holds them.
+
+    Raises:
+        InputError: for a sparse gradient where a strategy looks at gradients.
+    """
+    losses = source.losses
+    n = len(losses.names)
+    place = {name: i for i, name in enumerate(losses.names)}
+    found = []
+    for group in groups:
+        parameters = group.parameters
+        places = [place[o] for o in group.objectives]
+        own = [rows[b * n + i] for b in range(losses.batches) for i in places]
+        take = dict.pop if use_up else dict.get
+        columns: list[list[Tensor | None]] = [
+            [take(row, name, None) for name in parameters]  # type: ignore[operator]
+            for row in own
+        ]
+        several = strategy is not None and is_several(config, group)
+        if several and source.sparse and strategy.needs_gradients:
+            check_not_sparse(source.sparse, parameters, strategy.name, group.name)
+        like, sparse = list(parameters.values()), frozenset[int]()
+        odd = source.odd and source.odd & parameters.keys()
+        if odd:
+            like, sparse = in_coordinates(columns, parameters, odd, source.factored)
+        blocks = several and "block_grams" in strategy.inputs
+        inputs = inputs_of(list(parameters), source.factored) if source.factored else {}
+        formed = []
+        if source.grams:
+            formed = [(gram, places) for gram in _grams_by_device(source, group)]
+        found.append(
+            GradientMatrix(columns, like, blocks, losses.batches, inputs, formed, sparse)
+        )
+    return found
+
+
+def is_several(config: Any, group: Group) -> bool:
+    """Whether a group has enough objectives for a strategy."""
+    return not group.plain and len(group.objectives) >= int(config.min_objectives)
+
+
+def _grams_by_device(source: GradientSource, group: Group) -> list[Tensor]:
+    """The sum of the Gram matrices of a group's tensors that are not kept, one per device."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for name in group.parameters:
+        if name in source.grams:
+            by_device.setdefault(source.grams[name].device, []).append(source.grams[name])
+    return [torch.stack(found).sum(0) for found in by_device.values()]
