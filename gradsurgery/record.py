@@ -218,7 +218,9 @@ class Record(Mapping[str, GroupRecord]):
         return "\n".join([first, *map(self._line, self.groups.values())])
 
     def _line(self, group: GroupRecord) -> str:
-        what = f", {group.strategy}{', replayed' if group.replayed else ''}" if self.strategy else ""
+        what = (
+            f", {group.strategy}{', replayed' if group.replayed else ''}" if self.strategy else ""
+        )
         line = f"  {group.name} ({group.parameters} tensors{what})"
         if group.weights is not None and group.objectives:
             flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)

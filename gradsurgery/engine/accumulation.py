@@ -1,7 +1,6 @@
 """Gradients gathered over micro-batches: stored sources, added loss by loss."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -83,8 +82,6 @@ def add(
     total.odd, total.sparse = unusual(total.rows, trace.tensors)
     total.kinds = {**before.kinds, **new.kinds}
     return total, totals, terms
-
-
 
 
 def _alike(total: Tensor, term: Tensor) -> bool:

@@ -10,9 +10,7 @@ from gradsurgery.engine.graph import Graph, walk
 from gradsurgery.errors import InputError
 
 
-def features_found(
-    features: Mapping[str, Tensor], graph: Graph
-) -> tuple[dict[int, Tensor], bool]:
+def features_found(features: Mapping[str, Tensor], graph: Graph) -> tuple[dict[int, Tensor], bool]:
     """The leaves that the features were computed from, and whether their graph allows one pass only.
 
     Args:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +11,21 @@ from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine.absent import present, rows_of, spread
 from gradsurgery.engine.checks import check_directions, may_overflow, total_values
 from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.config import Config
 from gradsurgery.engine.directions import of_chunks
 from gradsurgery.engine.gathering import arrived, is_several, matrices_of
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.gradients.coordinates import as_parameters, narrowed
-from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.matrix import Objectives as GradientMatrix
 from gradsurgery.record import Record, group_record
 
 Places = NDArray[np.intp] | None  # of the objectives that a problem is solved for; None: all
 
 
 def from_gradients(
-    config: Any,
+    config: Config,
     source: GradientSource,
     solving: Solving,
     communicator: SingleProcess,
@@ -59,7 +59,7 @@ def from_gradients(
         whole = outcome if kept is None else spread(outcome, kept, len(group.objectives))
         found = _directions(source, group, matrix, whole, use_up)
         if config.check and not group.unchecked and _in_doubt(source, group, matrix, whole, found):
-            title = strategy.name if applied else "sum"
+            title = strategy.name if strategy is not None and applied else "sum"
             doubtful += [(title, group.name, d) for d in found.values()]
         directions |= found
         if source.grams:
@@ -67,12 +67,12 @@ def from_gradients(
     check_directions(doubtful)
     if in_chunks:
         directions |= of_chunks(config, source, in_chunks)
-    title = None if strategy is None else strategy.name
-    return directions, Record(title, solving.values, solving.records, solving.history.step)
+    named = None if strategy is None else strategy.name
+    return directions, Record(named, solving.values, solving.records, solving.history.step)
 
 
 def _present(
-    config: Any, groups: Sequence[Group], matrices: Sequence[GradientMatrix]
+    config: Config, groups: Sequence[Group], matrices: Sequence[GradientMatrix]
 ) -> list[Places]:
     """Per group the objectives that its problem is solved for, by `zero="absent"`."""
     strategy = config.strategy
@@ -136,7 +136,7 @@ def _add_record(
     solving.records[group.name] = group_record(
         group.name,
         names,
-        strategy.name if applied else "plain",
+        strategy.name if strategy is not None and applied else "plain",
         len(group.parameters),
         outcome.weights if strategy is not None else None,
         outcome.gap,

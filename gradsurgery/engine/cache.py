@@ -1,14 +1,12 @@
 """The cache of the step before: one trace, known again by one explicit key."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.reach import Reach
-
-if TYPE_CHECKING:
-    from gradsurgery.engine.trace import Trace
+from gradsurgery.engine.trace import Trace
 
 
 class TraceCache:

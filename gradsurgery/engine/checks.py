@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
 from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
@@ -27,7 +27,8 @@ from gradsurgery.errors import (
     one_of,
     warn,
 )
-from gradsurgery.gradients.matrix import GradientMatrix, to_host
+from gradsurgery.gradients.matrix import Objectives as GradientMatrix
+from gradsurgery.gradients.matrix import to_host
 from gradsurgery.types import Array
 
 WIDE = (torch.float32, torch.float64)
@@ -152,7 +153,7 @@ def suspects(bad: list[str], groups: Sequence[Group], reach: Reach, losses: Loss
 
 
 def check_call(
-    config: Any, losses: Losses, history: History, features: Mapping[str, Tensor] | None
+    config: Config, losses: Losses, history: History, features: Mapping[str, Tensor] | None
 ) -> None:
     """The losses have the form that the strategy takes, and options name matrix.
 

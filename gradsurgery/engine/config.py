@@ -1,6 +1,7 @@
 """The settings of a `Surgery`, checked: alone, and against the strategy."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -8,8 +9,37 @@ from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy
 from gradsurgery.engine.communicator import ProcessGroup, check_processes, check_setting
 from gradsurgery.engine.parameters import Parameters
-from gradsurgery.engine.scene import Plan
 from gradsurgery.errors import InputError, UnknownNameError, one_of
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of a `Surgery`; a strategy of None decides nothing and only inspects.
+
+    `once`: it is for one step only.
+    """
+
+    strategy: Strategy | None
+    parameters: Parameters
+    seed: int = 0
+    check: bool = True
+    include_others: bool = True
+    min_objectives: int = 2
+    protect: str | None = None
+    every: int = 1
+    method: str = "auto"
+    low_memory: bool = False
+    process_group: ProcessGroup = "auto"
+    measure: int | None = None
+    zero: str = "keep"
+    once: bool = False
+
+    @property
+    def required(self) -> Strategy:
+        """The strategy of settings that decide."""
+        assert self.strategy is not None
+        return self.strategy
+
 
 CHOICES = {
     "nonfinite": ("error", "ignore"),
@@ -26,7 +56,7 @@ WITHOUT_WEIGHTS = {
 }  # inputs of strategies that do not give one weight per objective
 
 
-def plan_of(
+def config_of(
     strategy: str | Strategy,
     options: Mapping[str, Any],
     parameters: Any,
@@ -42,7 +72,7 @@ def plan_of(
     process_group: ProcessGroup,
     measure: int | None,
     zero: str,
-) -> Plan:
+) -> Config:
     """The plan of these settings; what each means `Surgery` says.
 
     Raises:
@@ -106,7 +136,7 @@ def plan_of(
         )
     given = Parameters(parameters)
     check_processes(process_group, given)
-    return Plan(
+    return Config(
         chosen,
         given,
         int(seed),
@@ -116,7 +146,7 @@ def plan_of(
         protect=protect,
         every=int(every),
         method=method,
-        lean=memory == "low",
+        low_memory=memory == "low",
         process_group=process_group,
         measure=None if measure is None else int(measure),
         zero=zero,

@@ -43,7 +43,7 @@ def check_attached(graph: Graph, missing: Iterable[tuple[str, Tensor]]) -> None:
     """
     for name, tensor in missing:
         trained = tensor.is_leaf and tensor.requires_grad
-        if trained and get_gradient_edge(tensor).node not in graph.nodes:
+        if trained and get_gradient_edge(tensor).node not in graph.numbers:
             raise InputError(
                 f"{_named(name, tensor)} was converted to {_said(kind_of(tensor))} after the forward "
                 "pass, so that the losses' graph does not lead to it any more: convert the model "

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine import commit
 from gradsurgery.engine.checks import check_losses, not_finite, read_finite, suspects
+from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.history import History
 from gradsurgery.engine.parameters import is_parameter
@@ -24,7 +24,7 @@ from gradsurgery.record import Record, group_record
 Named = dict[str, Tensor]
 
 
-def values_of(config: Any, source: GradientSource) -> dict[str, float]:
+def values_of(config: Config, source: GradientSource) -> dict[str, float]:
     """The losses' values before any pass, for a strategy that looks at nothing else.
 
     Raises:
@@ -37,7 +37,7 @@ def values_of(config: Any, source: GradientSource) -> dict[str, float]:
 
 
 def from_passes(
-    config: Any, source: GradientSource, solving: Solving, retain_graph: bool
+    config: Config, source: GradientSource, solving: Solving, retain_graph: bool
 ) -> tuple[Named, Record]:
     """The direction of each parameter by the passes that `solving` plans.
 
@@ -56,7 +56,7 @@ def from_passes(
         solving.at_features = source.weighted(solving.sums, trace.features, more)
     if config.check:
         _check(source, solving, found)
-    name, step = config.strategy.name, solving.history.step
+    name, step = config.required.name, solving.history.step
     if solving.values:
         record = Record(name, solving.values, solving.records, step)
     else:  # nothing has to come to the host now
@@ -94,7 +94,7 @@ def _check(source: GradientSource, solving: Solving, found: Named) -> None:
 
 
 def through_trunk(
-    config: Any, source: GradientSource, directions: Named, solving: Solving
+    config: Config, source: GradientSource, directions: Named, solving: Solving
 ) -> Named:
     """The directions with those of the trunk's parameters in place of those at the features.
 
@@ -107,9 +107,9 @@ def through_trunk(
     sums = solving.at_features
     if not sums:
         sums = {
-            name: torch.stack(found).sum(0)
+            name: torch.stack(own).sum(0)
             for name in trace.features
-            if (found := [row[name] for row in source.rows if name in row])
+            if (own := [row[name] for row in source.rows if name in row])
         }
     found: Named = {}
     for roots, wanted in ((sums, trace.trunk_others), (at, trace.trunk)):
@@ -135,7 +135,7 @@ def through_trunk(
 
 
 def of_chunks(
-    config: Any, source: GradientSource, solved: Mapping[str, tuple[Group, Outcome]]
+    config: Config, source: GradientSource, solved: Mapping[str, tuple[Group, Outcome]]
 ) -> Named:
     """Σ wᵢgᵢ for tensors whose gradients were not kept: one pass per distinct vector of weights.
 
@@ -175,7 +175,7 @@ def of_chunks(
 
 
 def skipped(
-    config: Any, source: GradientSource, solving: Solving
+    config: Config, source: GradientSource, solving: Solving
 ) -> tuple[list[tuple[Tensor, Tensor]], History, Record]:
     """What a GradScaler skips: infinity everywhere, and no step remembered."""
     trace, strategy = source.trace, config.strategy

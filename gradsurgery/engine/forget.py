@@ -4,12 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from gradsurgery.contract.state import State
-from gradsurgery.engine.grouping import GroupKey, Reach
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.grouping import GroupKey
+from gradsurgery.engine.history import History
+from gradsurgery.engine.reach import Reach
 from gradsurgery.errors import InputError, one_of
 
 
-def without(memory: Memory, names: Collection[str]) -> Memory:
+def without(memory: History, names: Collection[str]) -> History:
     """The memory as if these objectives had never been; groups that become one share their states.
 
     Raises:
@@ -30,7 +31,7 @@ def without(memory: Memory, names: Collection[str]) -> Memory:
         if name not in known:
             raise InputError("forget: " + one_of("objective", name, known))
     gone = frozenset(names)
-    reach: Reach = {name: left for name, before in memory.reach.items() if (left := before - gone)}
+    reach = memory.reach.without(gone)
     return replace(
         memory,
         reach=reach,

@@ -7,14 +7,14 @@ from typing import Any, Literal
 from torch import nn
 
 from gradsurgery.contract.definition import Strategy
-from gradsurgery.engine.communicator import ProcessGroup, check_setting
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.communicator import ProcessGroup, SingleProcess, check_setting
 from gradsurgery.engine.compiled import eager
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.config import Config
+from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import LossesLike, parse_losses
 from gradsurgery.engine.parameters import Parameters
-from gradsurgery.engine.scene import Plan
-from gradsurgery.engine.solve import Call
-from gradsurgery.engine.step import decide
+from gradsurgery.engine.step import run_step
 from gradsurgery.engine.surgery import ParametersLike, Surgery
 from gradsurgery.errors import InputError, StrategyError
 from gradsurgery.record import Record
@@ -75,7 +75,7 @@ def backward(
         "zero": zero,
     }  # fmt: skip
     surgery = Surgery(strategy, parameters, **given, **options)
-    surgery._plan = replace(surgery._plan, once=True)
+    surgery._config = replace(surgery._config, once=True)
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name
         raise StrategyError(
@@ -114,7 +114,7 @@ def inspect(
     """
     _in_order(losses, "inspect(losses, model)")
     check_setting(process_group)
-    plan = Plan(
+    config = Config(
         None,
         Parameters(parameters),
         check=False,
@@ -122,7 +122,10 @@ def inspect(
         process_group=process_group,
         once=True,
     )
-    return decide(plan, parse_losses(losses, weights), Memory(), Call(retain_graph=True)).record
+    parsed = parse_losses(losses, weights)
+    cache = TraceCache()
+    result = run_step(config, parsed, History(), SingleProcess(), cache, retain_graph=True)
+    return result.record
 
 
 def _in_order(losses: Any, form: str) -> None:

@@ -1,7 +1,6 @@
 """The gradients of every loss gathered, and brought into a gradient matrix per group."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.cache import TraceCache
 from gradsurgery.engine.chunks import chunks, form_grams
 from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.source import GradientSource
@@ -20,13 +20,14 @@ from gradsurgery.gradients.coordinates import (
     gradient_dtype,
     in_coordinates,
 )
-from gradsurgery.gradients.matrix import GradientMatrix, to_host
+from gradsurgery.gradients.matrix import Objectives as GradientMatrix
+from gradsurgery.gradients.matrix import to_host
 
 Named = dict[str, Tensor]
 
 
 def gather(
-    config: Any, source: GradientSource, cache: TraceCache, communicator: SingleProcess
+    config: Config, source: GradientSource, cache: TraceCache, communicator: SingleProcess
 ) -> None:
     """Fill the source with the gradients of every loss: factored, batched or in chunks as set."""
     strategy, trace, graph = config.strategy, source.trace, source.graph
@@ -83,7 +84,7 @@ def without_zeros(source: GradientSource) -> tuple[list[Named], Named]:
 
 
 def matrices_of(
-    config: Any,
+    config: Config,
     strategy: Strategy | None,
     source: GradientSource,
     groups: Sequence[Group],
@@ -113,28 +114,26 @@ def matrices_of(
         own = [rows[b * n + i] for b in range(losses.batches) for i in places]
         take = dict.pop if use_up else dict.get
         columns: list[list[Tensor | None]] = [
-            [take(row, name, None) for name in parameters]  # type: ignore[operator]
-            for row in own
+            [take(row, name, None) for name in parameters] for row in own
         ]
-        several = strategy is not None and is_several(config, group)
-        if several and source.sparse and strategy.needs_gradients:
-            check_not_sparse(source.sparse, parameters, strategy.name, group.name)
+        blocks = False
+        if strategy is not None and is_several(config, group):
+            blocks = "block_grams" in strategy.inputs
+            if source.sparse and strategy.needs_gradients:
+                check_not_sparse(source.sparse, parameters, strategy.name, group.name)
         like, sparse = list(parameters.values()), frozenset[int]()
         odd = source.odd and source.odd & parameters.keys()
         if odd:
             like, sparse = in_coordinates(columns, parameters, odd, source.factored)
-        blocks = several and "block_grams" in strategy.inputs
         inputs = inputs_of(list(parameters), source.factored) if source.factored else {}
         formed = []
         if source.grams:
             formed = [(gram, places) for gram in _grams_by_device(source, group)]
-        found.append(
-            GradientMatrix(columns, like, blocks, losses.batches, inputs, formed, sparse)
-        )
+        found.append(GradientMatrix(columns, like, blocks, losses.batches, inputs, formed, sparse))
     return found
 
 
-def is_several(config: Any, group: Group) -> bool:
+def is_several(config: Config, group: Group) -> bool:
     """Whether a group has enough objectives for a strategy."""
     return not group.plain and len(group.objectives) >= int(config.min_objectives)
 

@@ -15,7 +15,9 @@ ACCUMULATE = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  #
 WRITTEN_IN_PYTHON = torch._C._FunctionBase
 JOINS = frozenset(joins())
 WITHOUT_CLASS = "CppFunction"  # nodes that C++ code has added, without a class for each kind
-SCRIPTED = "DifferentiableGraph"  # a TorchScript region; it gives zeros to what a loss does not reach
+SCRIPTED = (
+    "DifferentiableGraph"  # a TorchScript region; it gives zeros to what a loss does not reach
+)
 ORDINARY: set[type] = set()  # torch's own kinds of nodes seen so far: nothing is special about them
 
 

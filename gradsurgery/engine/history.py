@@ -1,6 +1,6 @@
 """Memory: what a Surgery knows between steps; immutable, so that a failed step changes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,12 +8,15 @@ from torch import Tensor
 
 from gradsurgery.contract.state import State
 from gradsurgery.contract.stored import as_name, as_names, as_numbers
-from gradsurgery.engine.grouping import Group, GroupKey, Reach
+from gradsurgery.engine.grouping import GroupKey
+from gradsurgery.engine.reach import Reach
 from gradsurgery.errors import InputError
+
+LOSSES = "losses"  # what the state and weights of a strategy that acts on losses are kept under
 
 
 @dataclass(frozen=True)
-class Memory:
+class History:
     """The step, the reach of each parameter so far, and the state of each group.
 
     `waiting` holds loaded states of groups that have not been met yet (without given parameters there are no names by
@@ -24,7 +27,7 @@ class Memory:
     """
 
     step: int = 0
-    reach: Reach = field(default_factory=dict)
+    reach: Reach = field(default_factory=Reach)
     states: dict[GroupKey, State] = field(default_factory=dict)
     waiting: dict[GroupKey, State] = field(default_factory=dict)
     known: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
@@ -43,13 +46,13 @@ class Memory:
         known = {id(tensor): (name, tensor) for name, tensor in saved["known"].values()}
         self.__dict__.update({**saved, "known": known})
 
-    def state_of(self, group: Group) -> State:
+    def state_of(self, key: GroupKey, parameters: Iterable[str]) -> State:
         """The group's state: its own, or a copy of the one its parameters had before a later loss split their group."""
-        names = list(group.parameters)
-        if group.key in self.states:
-            return self.states[group.key].copy()
-        if group.key in self.waiting:
-            return self.waiting[group.key].copy()
+        names = list(parameters)
+        if key in self.states:
+            return self.states[key].copy()
+        if key in self.waiting:
+            return self.waiting[key].copy()
         ancestors = list(
             dict.fromkeys(self.reach[n] for n in names if self.reach.get(n) in self.states)
         )
@@ -61,7 +64,7 @@ class Memory:
         wider = [
             k
             for k in self.waiting
-            if isinstance(k, frozenset) and isinstance(group.key, frozenset) and k > group.key
+            if isinstance(k, frozenset) and isinstance(key, frozenset) and k > key
         ]
         return (
             self.waiting[min(wider, key=lambda k: (len(k), sorted(k)))].copy() if wider else State()
@@ -89,13 +92,13 @@ class Memory:
                     "their parameters: give all losses in that step, or make the Surgery with parameters=model."
                 )
 
-    def after(
+    def advance(
         self,
         reach: Reach,
         states: Mapping[GroupKey, State],
         weights: Mapping[str, float],
         replay: Mapping[GroupKey, dict[str, float]] | None = None,
-    ) -> "Memory":
+    ) -> "History":
         """The memory once a step stands: groups that no parameter belongs to any more are forgotten.
 
         Args:
@@ -112,7 +115,7 @@ class Memory:
         }
         waiting = {k: s for k, s in self.waiting.items() if k not in kept}
         solved, again = (self.solved, self.replay) if replay is None else (self.step, dict(replay))
-        return Memory(
+        return History(
             self.step + 1,
             reach,
             kept,
@@ -165,7 +168,7 @@ class Memory:
     @classmethod
     def from_state_dict(
         cls, saved: Mapping[str, Any], whole: bool = False, finite: bool = False
-    ) -> "Memory":
+    ) -> "History":
         """The inverse of `state_dict`.
 
         Args:
@@ -184,10 +187,12 @@ class Memory:
                 raise InputError(
                     f"load_state_dict: the weights are of step {solved}, after step {step}."
                 )
-            reach = {
-                as_name(name): frozenset(as_names(objectives))
-                for name, objectives in saved["reach"].items()
-            }
+            reach = Reach.of(
+                {
+                    as_name(name): frozenset(as_names(objectives))
+                    for name, objectives in saved["reach"].items()
+                }
+            )
             groups = {
                 _key(key): State.from_state_dict(state, whole, finite)
                 for key, state in saved["groups"]

@@ -92,23 +92,8 @@ class Joined:
         singles = [_entries(*edge) == 1 for edge in edges]
         if len(edges) < 2 or not (all(singles) if kind_of(join) in JOINING else any(singles)):
             return False
-        reaches = [self._reach(node) for node, _ in edges]
+        reaches = [self._graph.leaves_from(node) for node, _ in edges]
         return any(reach != reaches[0] for reach in reaches)
-
-    def _reach(self, start: Any) -> frozenset[int]:
-        nodes = self._graph.nodes
-        seen, stack, leaves = {start}, [start], set()
-        while stack:
-            visit = nodes.get(stack.pop())
-            if visit is None:
-                continue
-            if visit.leaf is not None:
-                leaves.add(id(visit.leaf))
-            for after, _ in visit.edges:
-                if after is not None and after not in seen:
-                    seen.add(after)
-                    stack.append(after)
-        return frozenset(leaves)
 
 
 def _may_join_losses(node: Any) -> bool:

@@ -1,13 +1,14 @@
 """Weights that are known before any gradient of a single loss, and the passes that apply them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine.compiled import ONE_PASS
+from gradsurgery.engine.config import Config
+from gradsurgery.engine.directions import values_of
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.solving import Solving, weights_again
@@ -18,14 +19,14 @@ from gradsurgery.record import group_record
 Named = dict[str, Tensor]
 
 
-def known_weights(config: Any, source: GradientSource, solving: Solving) -> bool:
+def known_weights(config: Config, source: GradientSource, solving: Solving) -> bool:
     """Plan the passes of a step whose weights need no gradient of a single loss; False where they do.
 
     The weights are known where the strategy acts on losses or looks at no gradient, and where
     those of an earlier step are used again. What weights of losses do to a protected objective
     only gradients tell.
     """
-    strategy = config.strategy
+    strategy = config.required
     if strategy.acts_on == "losses":
         return config.protect is None and _for_losses(config, source, solving)
     if solving.replay is not None:
@@ -37,9 +38,11 @@ def known_weights(config: Any, source: GradientSource, solving: Solving) -> bool
     return _without_gradients(config, source, solving)
 
 
-def _for_losses(config: Any, source: GradientSource, solving: Solving) -> bool:
+def _for_losses(config: Config, source: GradientSource, solving: Solving) -> bool:
     """One pass with a weight per loss, for every parameter, heads included."""
     trace = source.trace
+    if "losses" in config.required.inputs:
+        solving.values = values_of(config, source)
     outcome = solving.for_losses()
     weights = outcome.weights
     assert weights is not None
@@ -53,7 +56,7 @@ def _for_losses(config: Any, source: GradientSource, solving: Solving) -> bool:
         solving.records[name] = group_record(
             name,
             objectives,
-            config.strategy.name,
+            config.required.name,
             count,
             own,
             outcome.gap,
@@ -63,7 +66,7 @@ def _for_losses(config: Any, source: GradientSource, solving: Solving) -> bool:
     return True
 
 
-def _replayed(config: Any, source: GradientSource, solving: Solving) -> bool:
+def _replayed(config: Config, source: GradientSource, solving: Solving) -> bool:
     """The weights of an earlier step; False where a group has none from then."""
     trace = source.trace
     reach: Reach | None = trace.reach
@@ -90,7 +93,7 @@ def _replayed(config: Any, source: GradientSource, solving: Solving) -> bool:
     return True
 
 
-def _without_gradients(config: Any, source: GradientSource, solving: Solving) -> bool:
+def _without_gradients(config: Config, source: GradientSource, solving: Solving) -> bool:
     """A group strategy that looks at no gradient: one pass per distinct vector of weights.
 
     False where that is more passes than losses, where it gives no weight per objective, or where
@@ -99,6 +102,8 @@ def _without_gradients(config: Any, source: GradientSource, solving: Solving) ->
     trace = source.trace
     if trace.reach.uncertain:
         return False
+    if "losses" in config.required.inputs:
+        solving.values = values_of(config, source)
     groups, grown = trace.grouping
     solved: list[tuple[Group, Outcome, bool]] = []
     for group in groups:
@@ -120,9 +125,7 @@ def _without_gradients(config: Any, source: GradientSource, solving: Solving) ->
     return True
 
 
-def _fill(
-    solving: Solving, solved: Sequence[tuple[Group, Outcome, bool]], idle: Named
-) -> int:
+def _fill(solving: Solving, solved: Sequence[tuple[Group, Outcome, bool]], idle: Named) -> int:
     """Plan the passes, and make the records, that follow from each group's weights.
 
     Args:
@@ -133,7 +136,7 @@ def _fill(
     Returns:
         The number of passes.
     """
-    source, strategy = solving.source, solving.config.strategy
+    source, strategy = solving.source, solving.config.required
     known: list[tuple[dict[str, float], Named]] = []
     for group, outcome, applied in solved:
         row = outcome.weights

@@ -1,22 +1,23 @@
 """Gram matrices for the Record of a step that was decided without the gradients of single losses."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from gradsurgery.engine.cache import TraceCache
 from gradsurgery.engine.checks import total_values
 from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.config import Config
 from gradsurgery.engine.gathering import arrived, gather, matrices_of
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.gradients.matrix import GradientMatrix, without_autocast
+from gradsurgery.gradients.matrix import Objectives as GradientMatrix
+from gradsurgery.gradients.matrix import without_autocast
 from gradsurgery.record import GroupRecord, Record
 
 
 def with_grams(
-    config: Any,
+    config: Config,
     source: GradientSource,
     record: Record,
     cache: TraceCache,
@@ -29,7 +30,7 @@ def with_grams(
         matrices = matrices_of(config, None, source, groups, rows, use_up=False)
         values = total_values(source, groups, matrices, communicator, False, None)
         pairs = list(zip(groups, matrices, strict=True))
-        if config.strategy.acts_on == "losses":
+        if config.required.acts_on == "losses":
             found = _by_losses(record, pairs, values)
         else:
             measured = {group.name: (group, matrix) for group, matrix in pairs}
@@ -57,13 +58,13 @@ def _by_losses(
             weights.update(zip(own.objectives, own.weights.tolist(), strict=True))
     found = {}
     for group, matrix in pairs:
-        own = np.array([weights[o] for o in group.objectives])
+        row = np.array([weights[o] for o in group.objectives])
         known = replace(
             every,
             name=group.name,
             objectives=group.objectives,
             parameters=len(group.parameters),
-            weights=own,
+            weights=row,
         )
         found[group.name] = _measured(known, matrix, values)
     return found

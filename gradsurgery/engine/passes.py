@@ -66,7 +66,9 @@ def gather(
         by = {name: i for i in members for name in wanted[i]}
         tapped = {name: tap for name, tap in factored.items() if name in by} if factored else {}
         doubtful = {n: tap for n, tap in tapped.items() if tap.compare and n not in tap.proved}
-        formed = [name for name in by if name not in tapped or name in doubtful] if tapped else [*by]
+        formed = (
+            [name for name in by if name not in tapped or name in doubtful] if tapped else [*by]
+        )
         asked: list[Any] = [wanted[by[name]][name] for name in formed]
         starts, own = [losses[i] for i in members], [roots[i] for i in members]
         if not tapped:
@@ -115,9 +117,7 @@ def gather(
             factored[name].proved[name] = True
 
 
-def _formed(
-    loss: Tensor, root: Tensor, name: str, weight: Tensor, told: bool, gone: bool
-) -> Named:
+def _formed(loss: Tensor, root: Tensor, name: str, weight: Tensor, told: bool, gone: bool) -> Named:
     """A weight's gradient after all, where the comparison held for this loss and not for a later one.
 
     Raises:
@@ -197,8 +197,7 @@ def gather_batched(
         found = grad(losses, asked, starts, retain_graph, batched=True)
     except (RuntimeError, NotImplementedError) as error:
         raise InputError(
-            "method='batched': the batched backward pass failed; use method='gradients'. "
-            f"({error})"
+            f"method='batched': the batched backward pass failed; use method='gradients'. ({error})"
         ) from error
     for name, stacked in zip(shared, found, strict=True):
         if stacked is not None:

@@ -15,10 +15,10 @@ from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy
 from gradsurgery.contract.state import State
 from gradsurgery.engine.grouping import GroupKey
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import LOSSES, History
 from gradsurgery.engine.naming import found_again
-from gradsurgery.engine.on_losses import LOSSES
 from gradsurgery.engine.parameters import Parameters
+from gradsurgery.engine.reach import Reach
 from gradsurgery.errors import GradSurgeryError, InputError
 
 FEATURES = re.compile(r"\.features(\[.*\])?", re.DOTALL)  # names that a step gave to features
@@ -35,7 +35,7 @@ def described(strategy: Strategy, parameters: Parameters) -> dict[str, Any]:
     }
 
 
-def resumed(state: Any, strategy: Strategy, parameters: Parameters, strict: bool) -> Memory:
+def resumed(state: Any, strategy: Strategy, parameters: Parameters, strict: bool) -> History:
     """The memory that a saved state gives here.
 
     Raises:
@@ -52,7 +52,7 @@ def resumed(state: Any, strategy: Strategy, parameters: Parameters, strict: bool
     if strict and "options" in state:
         _check_options(strategy, state["options"])
     # A number that is not one yet is not saved any more; states without options are older, and have it.
-    memory = Memory.from_state_dict(state, whole="options" in state, finite=strategy.shipped)
+    memory = History.from_state_dict(state, whole="options" in state, finite=strategy.shipped)
     groups = _explicit_of(state, memory, strategy)
     if strict:
         _check_groups(groups, memory, parameters)
@@ -135,7 +135,7 @@ def _check_options(strategy: Strategy, saved: Any) -> None:
         )
 
 
-def _explicit_of(state: Mapping[str, Any], memory: Memory, strategy: Strategy) -> tuple[str, ...]:
+def _explicit_of(state: Mapping[str, Any], memory: History, strategy: Strategy) -> tuple[str, ...]:
     """The explicit groups of a saved state; an older one tells of those that have a state."""
     groups = state.get("explicit", ())
     if not isinstance(groups, list | tuple) or not all(isinstance(name, str) for name in groups):
@@ -149,7 +149,7 @@ def _explicit_of(state: Mapping[str, Any], memory: Memory, strategy: Strategy) -
     return tuple(dict.fromkeys((*groups, *(key for key in found if key not in own))))
 
 
-def _check_groups(saved: tuple[str, ...], memory: Memory, parameters: Parameters) -> None:
+def _check_groups(saved: tuple[str, ...], memory: History, parameters: Parameters) -> None:
     """Every group that has a state here is one there."""
     own = parameters.groups
     by_reach = any(isinstance(key, frozenset) for key in memory.waiting)
@@ -174,7 +174,7 @@ def _listed(names: Iterable[str]) -> str:
     )
 
 
-def _unnamed(memory: Memory, groups: tuple[str, ...], strict: bool) -> Memory:
+def _unnamed(memory: History, groups: tuple[str, ...], strict: bool) -> History:
     """Without given parameters: groups are found again by their objectives, and gradients by number."""
     odd = [name for name in memory.parameters if not NUMBERED.fullmatch(name)]
     if odd and strict:
@@ -192,11 +192,11 @@ def _unnamed(memory: Memory, groups: tuple[str, ...], strict: bool) -> Memory:
     by_name = {key for key in states if isinstance(key, str)}
     here, waiting = _without(states, set(states) - by_name), _without(states, by_name)
     return replace(
-        memory, reach={}, states=here, waiting=waiting, replay=_without(memory.replay, groups)
+        memory, reach=Reach(), states=here, waiting=waiting, replay=_without(memory.replay, groups)
     )
 
 
-def _named(memory: Memory, parameters: Parameters, strict: bool) -> Memory:
+def _named(memory: History, parameters: Parameters, strict: bool) -> History:
     """With given parameters: each name of the state is one of theirs, and each saved gradient has its parameter's shape."""
     own = parameters.everything()
     saved = dict.fromkeys(
@@ -223,7 +223,7 @@ def _named(memory: Memory, parameters: Parameters, strict: bool) -> Memory:
     lost: set[GroupKey] = {key for key in every if isinstance(key, str) and key not in groups}
     lost |= {key for key in states if isinstance(key, frozenset) and key not in reached}
     here, later, replay = (_without(found, lost) for found in (states, waiting, memory.replay))
-    return replace(memory, reach=reach, states=here, waiting=later, replay=replay)
+    return replace(memory, reach=Reach.of(reach), states=here, waiting=later, replay=replay)
 
 
 def _reason(unknown: Iterable[str]) -> str:

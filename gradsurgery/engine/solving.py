@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +14,13 @@ from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
 from gradsurgery.engine.absent import warn_if_stopped
 from gradsurgery.engine.checks import check_no_rows
+from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.history import LOSSES, History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
-from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.matrix import Objectives as GradientMatrix
 from gradsurgery.record import GroupRecord
 from gradsurgery.solvers import without_conflict
 from gradsurgery.types import Array
@@ -56,7 +56,7 @@ class Solving:
 
     def __init__(
         self,
-        config: Any,
+        config: Config,
         source: GradientSource,
         history: History,
         scores: Mapping[str, float] | None,
@@ -161,19 +161,18 @@ class Solving:
             outcome = self.ask(group.key, group.name, names, group.parameters, matrix)
             if group.key in self.states:
                 features = self.source.trace.features
-                check_no_rows(strategy, group, features, self.states[group.key])
+                check_no_rows(config.required, group, features, self.states[group.key])
             if "zeros" not in self.warned:
                 first = partial(self._first_step, group, names, matrix)
-                warn_if_stopped(strategy, group.name, names, matrix, outcome, first, self.warned)
+                own = config.required, group.name, names, matrix, outcome
+                warn_if_stopped(*own, first, self.warned)
             if guard:
                 outcome = self._guarded(outcome, names, matrix)
         if config.every > 1:
             self.keep(group.key, names, outcome)
         return outcome, True
 
-    def _first_step(
-        self, group: Group, names: tuple[str, ...], matrix: GradientMatrix
-    ) -> Outcome:
+    def _first_step(self, group: Group, names: tuple[str, ...], matrix: GradientMatrix) -> Outcome:
         """What the strategy would say in a first step."""
         fresh = replace(self.history, states={}, waiting={}, step=0)
         return self.ask(group.key, group.name, names, group.parameters, matrix, fresh)
@@ -200,7 +199,7 @@ class Solving:
             matrix: the gradients, for a strategy that looks at them.
             history: another one than this step's; its state is then not kept.
         """
-        strategy, losses = self.config.strategy, self.source.losses
+        strategy, losses = self.config.required, self.source.losses
         past = history or self.history
         values = None
         if self.values and "losses" in strategy.inputs:
@@ -238,7 +237,7 @@ class Solving:
         """
         if outcome.weights is None or outcome.weights.ndim != 1:
             raise StrategyError(
-                f"every: strategy {self.config.strategy.name!r} gives no single weight per "
+                f"every: strategy {self.config.required.name!r} gives no single weight per "
                 "objective that could be used again; leave every=1."
             )
         self.kept[key] = dict(zip(names, outcome.weights.tolist(), strict=True))
@@ -246,9 +245,7 @@ class Solving:
     def advanced(self) -> History:
         """The history once the step stands."""
         kept = None if self.replaying else self.kept if self.config.every > 1 else {}
-        return self.history.advance(
-            self.reach, self.states, user_weights(self.source.losses), kept
-        )
+        return self.history.advance(self.reach, self.states, user_weights(self.source.losses), kept)
 
 
 def user_weights(losses: Losses) -> dict[str, float]:

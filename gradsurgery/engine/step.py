@@ -8,10 +8,11 @@ from torch import Tensor
 
 from gradsurgery.engine.by_group import from_gradients
 from gradsurgery.engine.cache import TraceCache
-from gradsurgery.engine.checks import OutOfRangeError, check_call, check_scores
+from gradsurgery.engine.checks import check_call, check_scores
 from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.config import Config
 from gradsurgery.engine.converted import check_attached
-from gradsurgery.engine.directions import from_passes, skipped, through_trunk, values_of
+from gradsurgery.engine.directions import from_passes, skipped, through_trunk
 from gradsurgery.engine.filled import nothing_filled
 from gradsurgery.engine.gathering import gather
 from gradsurgery.engine.history import History
@@ -21,7 +22,8 @@ from gradsurgery.engine.measure import with_grams
 from gradsurgery.engine.scaler import scale_of
 from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.engine.trace import trace_graph
+from gradsurgery.engine.tracing import trace_graph
+from gradsurgery.errors import OutOfRangeError
 from gradsurgery.gradients.matrix import without_autocast
 from gradsurgery.record import Record
 
@@ -36,7 +38,7 @@ class StepResult:
 
 
 def run_step(
-    config: Any,
+    config: Config,
     losses: Losses,
     history: History,
     communicator: SingleProcess,
@@ -64,7 +66,13 @@ def run_step(
     """
     if stored is not None:
         communicator.agree(losses, stored.trace, config, history)
-        return _decide(config, stored, Solving(config, stored, history, scores, cache.warned), communicator, cache)
+        return _decide(
+            config,
+            stored,
+            Solving(config, stored, history, scores, cache.warned),
+            communicator,
+            cache,
+        )
     check_call(config, losses, history, features)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
     communicator.agree(losses, trace, config, history)
@@ -82,7 +90,7 @@ def run_step(
 
 
 def gather_step(
-    config: Any,
+    config: Config,
     losses: Losses,
     history: History,
     communicator: SingleProcess,
@@ -104,19 +112,17 @@ def gather_step(
 
 
 def _decide(
-    config: Any,
+    config: Config,
     source: GradientSource,
     solving: Solving,
     communicator: SingleProcess,
     cache: TraceCache,
 ) -> StepResult:
     strategy, trace, graph, history = config.strategy, source.trace, source.graph, solving.history
-    due = config.measure is not None and strategy is not None and history.step % config.measure == 0
+    due = config.measure is not None and history.step % config.measure == 0
     try:
-        if strategy is not None and graph is not None:
-            if not strategy.needs_gradients and "losses" in strategy.inputs:
-                solving.values = values_of(config, source)
-        if strategy is not None and graph is not None and known_weights(config, source, solving):
+        live = strategy is not None and graph is not None
+        if live and known_weights(config, source, solving):
             retain = source.retain_graph or due
             directions, record = from_passes(config, source, solving, retain)
             if due:
@@ -134,8 +140,7 @@ def _decide(
         return StepResult(*skipped(config, source, solving))
     targets = trace.targets
     written = [(targets[name], d) for name, d in communicator.publish(directions).items()]
-    if graph is not None and strategy is not None:
-        if trace.features or len(written) < len(trace.reach):
-            got = {id(tensor) for tensor, _ in written}
-            check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])
+    if graph is not None and live and (trace.features or len(written) < len(trace.reach)):
+        got = {id(tensor) for tensor, _ in written}
+        check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])
     return StepResult(written, solving.advanced(), record)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from gradsurgery.engine.graph import Graph, Visit
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.config import Config
+from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.scene import Scene
+from gradsurgery.engine.trace import Trace
 
 SMALL = 1 << 14  # weights with fewer entries are not worth looking for
 READS = 4  # what it costs to read one entry of a gradient, in multiplications
@@ -59,7 +61,7 @@ def listening(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
 
 
 def find_taps(
-    graph: Graph, losses: Losses, scene: Scene, method: str, lean: bool = False, once: bool = False
+    graph: Graph, losses: Losses, trace: Trace, config: Config, cache: TraceCache
 ) -> dict[str, Tap]:
     """The weights, by name, whose gradients need not be formed.
 
@@ -71,50 +73,57 @@ def find_taps(
     Args:
         graph: that of the losses.
         losses: the losses of one batch.
-        scene: what they reach.
-        method: "auto" takes layers where counting operations says that it pays, "taps" all that are found, the others none.
-        lean: with "auto" take layers too where it saves memory.
-        once: whether this is the only step, in which comparing would cost what taps save: it is then
-            done only where hooks cannot all be listed.
+        trace: what they reach.
+        config: `method` "auto" takes layers where counting operations says that it pays, or, with
+            `low_memory`, where it saves memory; "taps" takes all that are found, the others none.
+            With `once` comparing would cost what taps save: it is then done only where hooks
+            cannot all be listed.
+        cache: what was compared so far.
     """
+    method, low, once = config.method, config.low_memory, config.once
+    if method in ("gradients", "batched") or losses.batches > 1:
+        return {}
     names = {
         id(t): name
-        for name, t in scene.trained.items()
+        for name, t in trace.trained.items()
         if t.ndim == 2 and (method == "taps" or t.numel() >= SMALL)
     }
-    names = {key: name for key, name in names.items() if not scene.trained[name].is_complex()}
-    if method in ("gradients", "batched") or losses.batches > 1 or not names:
+    names = {key: name for key, name in names.items() if not trace.trained[name].is_complex()}
+    if not names:
         return {}
     found: dict[str, Tap] = {}
-    for node in graph.nodes:
+    uncertain = trace.reach.uncertain
+    for node in graph.numbers:
         if type(node).__name__ not in ("AddmmBackward0", "MmBackward0"):
             continue
-        weight = _weight(node, graph.nodes)
+        weight = _weight(node, graph)
         if (
             weight is None
             or id(weight) not in names
-            or scene.proved.get(names[id(weight)]) is False
+            or cache.verified.get(names[id(weight)]) is False
         ):
             continue
         name, rows = names[id(weight)], _rows(node)
-        n = scene.met[name].bit_count()
+        n = trace.reach.count(name)
         if (
             n < 2
-            or name in scene.unsure
+            or name in uncertain
             or not (
                 method == "taps"
-                or (lean and 2 * rows <= len(weight.T))
+                or (low and 2 * rows <= len(weight.T))
                 or _pays(n, rows, *weight.shape)
             )
         ):
             continue
-        through, bias = _way_to(node, scene)
+        through, bias = _way_to(node, trace)
         hooked = _is_hooked(node, method)
         if (through is None and bias is None) or hooked:
             continue
         inputs = _inputs(node, weight, method)
         if inputs is not None:
-            found[name] = Tap(node, inputs, through, bias, scene.proved, hooked is None or not once)
+            found[name] = Tap(
+                node, inputs, through, bias, cache.verified, hooked is None or not once
+            )
     return found
 
 
@@ -128,18 +137,13 @@ def _transposed(node: Any) -> Any:
     return found if type(found).__name__ == "TBackward0" else None
 
 
-def _weight(node: Any, nodes: Mapping[Any, Visit]) -> Tensor | None:
+def _weight(node: Any, graph: Graph) -> Tensor | None:
     """W of a node that is xWᵀ (+ b), when W is used nowhere else."""
     transposed = _transposed(node)
-    if transposed is None or transposed not in nodes or nodes[transposed].uses != 1:
+    if transposed is None or graph.uses_of(transposed) != 1:
         return None
     leaf = transposed.next_functions[0][0]
-    if (
-        leaf is None
-        or type(leaf).__name__ != "AccumulateGrad"
-        or leaf not in nodes
-        or nodes[leaf].uses != 1
-    ):
+    if leaf is None or type(leaf).__name__ != "AccumulateGrad" or graph.uses_of(leaf) != 1:
         return None
     weight: Tensor = leaf.variable
     if (
@@ -213,12 +217,12 @@ def _nothing(*_: Any) -> None:
     return None
 
 
-def _way_to(node: Any, scene: Scene) -> tuple[GradientEdge | None, Tensor | None]:
+def _way_to(node: Any, trace: Trace) -> tuple[GradientEdge | None, Tensor | None]:
     """What has to be asked for so that a pass visits the node without forming the weight's gradient: an edge before it, or the bias; None if nothing is."""
     addmm = _is_addmm(node)
     bias = getattr(node.next_functions[0][0], "variable", None) if addmm else None
     if bias is not None and any(
-        bias is t for t in (*scene.trained.values(), *scene.others.values())
+        bias is t for t in (*trace.trained.values(), *trace.others.values())
     ):
         return None, bias
     before, output = node.next_functions[1 if addmm else 0]
