@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import gradsurgery as gs
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import parse_losses
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.proof import compared
@@ -124,7 +124,7 @@ def test_a_hook_anywhere_is_in_the_tapped_gradient(how, bias):
 
 def tapped(model, losses, method="taps"):
     parsed = parse_losses(losses)
-    scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, Memory())
+    scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, History())
     return set(find_taps(graph, parsed, scene, method))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.communicator import ProcessGroup, check_setting
 from gradsurgery.engine.compiled import eager
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import LossesLike, parse_losses
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.scene import Plan
@@ -122,7 +122,7 @@ def inspect(
         process_group=process_group,
         once=True,
     )
-    return decide(plan, parse_losses(losses, weights), Memory(), Call(retain_graph=True)).record
+    return decide(plan, parse_losses(losses, weights), History(), Call(retain_graph=True)).record
 
 
 def _in_order(losses: Any, form: str) -> None:

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 
 from gradsurgery.engine.gathered import Gathered
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import History
 from gradsurgery.engine.on_groups import settle
 from gradsurgery.engine.scene import Plan
 from gradsurgery.engine.solve import Decision, Step
 from gradsurgery.record import GroupRecord, Record
 
 
-def is_due(plan: Plan, memory: Memory) -> bool:
+def is_due(plan: Plan, memory: History) -> bool:
     """Whether this step is one of those that the user wants measured."""
     return (
         plan.strategy is not None and plan.measure is not None and memory.step % plan.measure == 0

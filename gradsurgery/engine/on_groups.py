@@ -24,9 +24,10 @@ from gradsurgery.engine.checks import (
 )
 from gradsurgery.engine.gathered import Gathered, sift
 from gradsurgery.engine.grouping import Group, GroupKey
+from gradsurgery.engine.history import LOSSES
 from gradsurgery.engine.lean import directions_of
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.on_losses import LOSSES, skipped
+from gradsurgery.engine.on_losses import skipped
 from gradsurgery.engine.replay import weights_again, weights_to_keep
 from gradsurgery.engine.scaler import one_scale
 from gradsurgery.engine.scene import groups_of, met_by
@@ -285,7 +286,7 @@ def _settle(step: Step, strategy: Strategy | None, gathered: Gathered, use_up: b
     }:
         reach = {**reach, **unreached}
     return Decision(
-        results, memory.after(reach, solving.states, step.weights, solving.to_keep()), record
+        results, memory.advance(reach, solving.states, step.weights, solving.to_keep()), record
     )
 
 

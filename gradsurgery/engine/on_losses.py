@@ -24,7 +24,7 @@ from gradsurgery.engine.checks import (
     values_of,
 )
 from gradsurgery.engine.grouping import Group, Grouping, GroupKey
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import LOSSES, History
 from gradsurgery.engine.losses import root_gradients
 from gradsurgery.engine.scaler import overflow
 from gradsurgery.engine.scene import Scene, groups_of
@@ -32,8 +32,6 @@ from gradsurgery.engine.solve import Decision, Step, solve
 from gradsurgery.engine.source import gather_sum
 from gradsurgery.errors import NonFiniteError
 from gradsurgery.record import GroupRecord, Record, later
-
-LOSSES = "losses"  # the group that a strategy which acts on losses has its state and weights under
 
 
 def on_losses(step: Step, strategy: Strategy) -> Decision:
@@ -143,7 +141,7 @@ def skipped(
     scene: Scene,
     strategy: Strategy | None,
     values: dict[str, float],
-    memory: Memory,
+    memory: History,
     groups: Sequence[Group],
     sparse: Iterable[str] = (),
 ) -> Decision:
@@ -238,6 +236,6 @@ def finish(
             return skipped(scene, strategy, values, memory, grouping.groups, sparse)
     return Decision(
         results,
-        memory.after(grouping.reach, states, step.weights, solved),
+        memory.advance(grouping.reach, states, step.weights, solved),
         later(strategy.name, read, records, memory.step),
     )

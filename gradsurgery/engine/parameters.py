@@ -13,7 +13,7 @@ from gradsurgery.engine.modules import (
     parameters_of,
     without_wrappers,
 )
-from gradsurgery.engine.naming import joined
+from gradsurgery.engine.naming import in_group
 from gradsurgery.engine.parts import parts_of
 from gradsurgery.errors import InputError
 
@@ -78,7 +78,7 @@ class Parameters:
             )
             for name, tensor in without_wrappers(part, named):
                 if id(tensor) not in ids:
-                    found[joined(group, name)] = tensor
+                    found[in_group(group, name)] = tensor
                 ids.add(id(tensor))
         return found
 
@@ -107,7 +107,7 @@ class Parameters:
                     if tensor.numel() == 1:
                         hint += " Losses? backward(losses, model) takes them first."
                     raise InputError(f"parameter {name!r}{where} is not a leaf{hint}")
-                before = found.setdefault(id(tensor), (joined(group, name), tensor, group))
+                before = found.setdefault(id(tensor), (in_group(group, name), tensor, group))
                 if before[2] != group:
                     raise InputError(
                         f"parameter {name!r} is in two groups, {before[2]!r} and {group!r}; "

@@ -20,7 +20,7 @@ from gradsurgery.engine.communicator import (
 from gradsurgery.engine.compiled import ONE_PASS
 from gradsurgery.engine.graph import Graph, walk
 from gradsurgery.engine.grouping import Group, Grouping, Reach, make_groups
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import History
 from gradsurgery.engine.joined import Joined, may_be_joined
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parameters import Parameters, is_parameter
@@ -208,8 +208,8 @@ class Seen:
 
 
 def look(
-    plan: Plan, losses: Losses, memory: Memory, features: dict[str, Tensor] | None = None
-) -> tuple[Scene, Memory, Graph]:
+    plan: Plan, losses: Losses, memory: History, features: dict[str, Tensor] | None = None
+) -> tuple[Scene, History, Graph]:
     """The scene of a step, what is known of the parameters now, and the graph; the last step's scene where nothing has changed."""
     cut = Cutting(features or {})
     graph = walk(losses.tensors, losses.names * losses.batches, cut.places)
@@ -260,8 +260,8 @@ def _told_apart(plan: Plan, losses: Losses, cut: Cutting, graph: Graph) -> Graph
 
 
 def _look(
-    plan: Plan, losses: Losses, memory: Memory, cut: Cutting, graph: Graph, given: Given
-) -> tuple[Scene, Memory]:
+    plan: Plan, losses: Losses, memory: History, cut: Cutting, graph: Graph, given: Given
+) -> tuple[Scene, History]:
     features = cut.features
     around = graph.leaves
     behind, behind_once = cut.behind(graph)
@@ -369,7 +369,7 @@ def met_by(found: Sequence[Iterable[str]]) -> dict[str, int]:
     return met
 
 
-def groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, int]) -> Grouping:
+def groups_of(scene: Scene, losses: Losses, memory: History, met: Mapping[str, int]) -> Grouping:
     """The groups of what is `met`; those of the step before where it met the same."""
     for before, reach, grouping in scene.grouped:
         if reach is memory.reach and before == met:
@@ -379,7 +379,7 @@ def groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, in
     return grouping
 
 
-def _groups_of(scene: Scene, losses: Losses, memory: Memory, met: Mapping[str, int]) -> Grouping:
+def _groups_of(scene: Scene, losses: Losses, memory: History, met: Mapping[str, int]) -> Grouping:
     n, every = len(losses.names), (1 << len(losses.names)) - 1
     tuples: dict[int, tuple[str, ...]] = {}
     reached = {}

@@ -12,7 +12,7 @@ from gradsurgery.contract.inputs import Context
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
 from gradsurgery.engine.grouping import Group, GroupKey
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.scene import Plan, Scene
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
@@ -38,7 +38,7 @@ class Step:
     plan: Plan
     losses: Losses
     scene: Scene
-    memory: Memory
+    memory: History
     scores: Mapping[str, float] | None
     retain_graph: bool
     scale: Tensor | None = None
@@ -55,7 +55,7 @@ class Decision:
     """What a step would write, what it would remember, and its Record."""
 
     results: list[tuple[Tensor, Tensor]]
-    memory: Memory
+    memory: History
     record: Record
 
 
@@ -83,7 +83,7 @@ def solve(
         scores=step.scores,
         seed=step.plan.seed,
         step=memory.step,
-        state=memory.state_of(group) if "state" in strategy.inputs else None,
+        state=memory.state_of(group.key, group.parameters) if "state" in strategy.inputs else None,
     )
     try:
         outcome = strategy.decide(context)

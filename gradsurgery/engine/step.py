@@ -7,7 +7,7 @@ from gradsurgery.engine.converted import check_attached
 from gradsurgery.engine.filled import nothing_filled
 from gradsurgery.engine.gathered import Gathered, harvest
 from gradsurgery.engine.graph import Graph
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.measure import is_due, measured
 from gradsurgery.engine.on_groups import settle
@@ -20,7 +20,7 @@ from gradsurgery.engine.taps import find_taps
 from gradsurgery.errors import InputError
 
 
-def decide(plan: Plan, losses: Losses, memory: Memory, call: Call) -> Decision:
+def decide(plan: Plan, losses: Losses, memory: History, call: Call) -> Decision:
     """Everything a step decides. Nothing outside is changed but the graph, which is freed unless retained."""
     _check(plan, losses, memory)
     if call.features is not None and losses.batches > 1:
@@ -109,7 +109,9 @@ def harvest_of(step: Step, graph: Graph) -> Gathered:
     )
 
 
-def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple[Gathered, Memory]:
+def gather_more(
+    plan: Plan, losses: Losses, memory: History, call: Call
+) -> tuple[Gathered, History]:
     """The gradients of one micro-batch, and what is known of the parameters now."""
     _check(plan, losses, memory)
     scene, memory, graph = look(plan, losses, memory)
@@ -121,7 +123,7 @@ def gather_more(plan: Plan, losses: Losses, memory: Memory, call: Call) -> tuple
     return found, memory
 
 
-def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) -> Decision:
+def decide_gathered(plan: Plan, gathered: Gathered, memory: History, call: Call) -> Decision:
     """Everything a step decides whose gradients were gathered before."""
     step = Step(
         plan,
@@ -136,7 +138,7 @@ def decide_gathered(plan: Plan, gathered: Gathered, memory: Memory, call: Call) 
     return settle(step, plan.strategy, gathered)
 
 
-def _check(plan: Plan, losses: Losses, memory: Memory) -> None:
+def _check(plan: Plan, losses: Losses, memory: History) -> None:
     check_form(plan.strategy, losses)
     if memory.step == 0:
         named = plan.strategy.named_objectives if plan.strategy is not None else {}

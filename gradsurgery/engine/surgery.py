@@ -16,12 +16,14 @@ from gradsurgery.engine.communicator import ProcessGroup
 from gradsurgery.engine.compiled import eager
 from gradsurgery.engine.config import plan_of
 from gradsurgery.engine.converted import check_kinds
-from gradsurgery.engine.forget import without
+from gradsurgery.engine.described import described
+from gradsurgery.engine.forget import without_objectives
 from gradsurgery.engine.gathered import Gathered, add, check_gathered, check_still_given
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import History
 from gradsurgery.engine.levels import in_order
 from gradsurgery.engine.losses import LossesLike, parse_losses
-from gradsurgery.engine.saved import described, resumed
+from gradsurgery.engine.resumed import resumed
+from gradsurgery.engine.saved import as_saved
 from gradsurgery.engine.solve import Call, Decision
 from gradsurgery.engine.step import decide, decide_gathered, gather_more
 from gradsurgery.errors import InputError, one_of, warn
@@ -123,7 +125,7 @@ class Surgery:
             zero=zero,
         )
         self.strategy: Strategy = self._plan.required
-        self._memory = Memory()
+        self._memory = History()
         self._gathered: Gathered | None = None
 
     @eager
@@ -319,7 +321,7 @@ class Surgery:
             raise InputError(
                 "forget: gradients were accumulated before; call combine(), or discard() to drop them."
             )
-        self._memory = without(self._memory, objectives)
+        self._memory = without_objectives(self._memory, objectives)
 
     def _write(self, decision: Decision, drop: bool = False) -> Record:
         """Make a decision stand: the memory and `.grad`, or neither; then the hooks."""
@@ -386,7 +388,7 @@ class Surgery:
         parameters = self._plan.parameters
         return {
             **described(self.strategy, parameters),
-            **self._memory.state_dict(named=not parameters.discover),
+            **as_saved(self._memory, named=not parameters.discover),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
