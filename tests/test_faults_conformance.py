@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gradsurgery as gs
-from gradsurgery.contract.registry import Range
+from gradsurgery.contract import Range
 from gradsurgery.testing import ConformanceError, check_strategy
 from gradsurgery.testing.cases import cases_of
 from gradsurgery.testing.checks import common_samples

@@ -84,7 +84,7 @@ def _ask(
     inputs: Mapping[str, Any],
     matrix: Objectives | None = None,
 ) -> Outcome:
-    """One call outside a training loop: what was given, and defaults from the table for the rest."""
+    """One call outside a training loop: inputs as given, and from the table what was not given."""
     for name in inputs:
         if name not in INPUTS:
             raise UnknownNameError(f"strategy {strategy.name!r}: {unknown(name)}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradsurgery.contract.registry import State, Strategy
+from gradsurgery.contract import State, Strategy
 from gradsurgery.errors import InputError
 from gradsurgery.testing.circumstances import inputs_of
 from gradsurgery.testing.runner import BATCHES, SKIP, later, permuted, run

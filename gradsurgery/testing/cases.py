@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from gradsurgery.contract.registry import Claim, Strategy, get_strategy, of_function, registered
+from gradsurgery.contract import Claim, Strategy, get_strategy
+from gradsurgery.contract.registry import of_function, registered
 from gradsurgery.errors import ConformanceError, InputError
 from gradsurgery.testing.checks import Check, checks_of, common_samples
 from gradsurgery.testing.variants import unvaried, works

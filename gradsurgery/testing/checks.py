@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gradsurgery.contract.registry import Claim, Strategy
+from gradsurgery.contract import Claim, Strategy
 from gradsurgery.errors import ConformanceError, GradSurgeryError, InputError
 from gradsurgery.testing import report
 from gradsurgery.testing.adversarial import samples

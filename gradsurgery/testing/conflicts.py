@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from gradsurgery.contract.registry import Claim, State, Strategy
+from gradsurgery.contract import Claim, State, Strategy
 from gradsurgery.testing.circumstances import inputs_of
 from gradsurgery.testing.runner import BATCHES, SKIP, Direction, claims_of, is_random, run
 from gradsurgery.testing.sample import Array, Sample

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.contract.registry import Claim, Strategy
+from gradsurgery.contract import Claim, Strategy
 from gradsurgery.testing.circumstances import losses_of
 from gradsurgery.testing.later_steps import by_position, second_steps_differ
 from gradsurgery.testing.runner import SKIP, Direction, is_random, permuted, run, scaled

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gradsurgery.contract.registry import State, Strategy
+from gradsurgery.contract import State, Strategy
 from gradsurgery.errors import InputError
 from gradsurgery.testing.circumstances import losses_of
 from gradsurgery.testing.runner import Direction, later, permuted, run

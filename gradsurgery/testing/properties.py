@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gradsurgery.contract.registry import Claim, Strategy
+from gradsurgery.contract import Claim, Strategy
 from gradsurgery.testing.conflicts import non_conflicting, projection, strict
 from gradsurgery.testing.invariances import (
     deterministic,

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import Strategy
+from gradsurgery.contract import Strategy
 from gradsurgery.testing.circumstances import inputs_of
 from gradsurgery.testing.runner import run
 from gradsurgery.testing.sample import Sample

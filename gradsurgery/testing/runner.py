@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradsurgery.contract.registry import Claim, State, Strategy
+from gradsurgery.contract import Claim, State, Strategy
 from gradsurgery.testing.circumstances import changes, inputs_of, losses_of
 from gradsurgery.testing.sample import Array, Sample
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from gradsurgery.contract.registry import Strategy
+from gradsurgery.contract import Strategy
 from gradsurgery.errors import GradSurgeryError, InputError, StrategyError
 from gradsurgery.testing.adversarial import make_sample
 from gradsurgery.testing.runner import run
