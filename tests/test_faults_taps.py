@@ -366,26 +366,26 @@ def test_memory_that_others_read_stays_as_it_is(how, values):
 
 DEBUGGED = """
 import importlib, sys
-from gradsurgery import ownership
+from gradsurgery.gradients import donation
 kept = []
 def trace(frame, event, argument):
     kept.append(dict(frame.f_locals))
     return trace
 sys.settrace(trace)
-importlib.reload(ownership)
+importlib.reload(donation)
 sys.settrace(None)
 del kept
 import torch
 held = [torch.ones(3, 4).t()]
 like = torch.zeros(3, 4).t()
-assert ownership.exclusive(held, 0, like) is not None
+assert donation.owned(held, [like])[0] is not None
 for holder in (lambda t: t, lambda t: t._base, lambda t: t.view(4, 3), lambda t: t.untyped_storage()):
     other = holder(held[0])
-    assert ownership.exclusive(held, 0, like) is None
+    assert donation.owned(held, [like])[0] is None
     del other
 held = [torch.ones(4)]
 other = held[0]
-assert ownership.exclusive(held, 0, torch.zeros(4)) is None
+assert donation.owned(held, [torch.zeros(4)])[0] is None
 """
 
 

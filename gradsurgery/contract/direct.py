@@ -10,7 +10,8 @@ from torch import Tensor
 from gradsurgery.contract.inputs import INPUTS, Context, unknown
 from gradsurgery.contract.outcome import Outcome, shown
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, UnknownNameError
-from gradsurgery.gradients.matrix import Objectives, without_autocast
+from gradsurgery.gradients.matrix import Objectives
+from gradsurgery.gradients.precision import without_autocast
 from gradsurgery.solvers import DEFAULT_EPS, as_gram
 from gradsurgery.types import Array
 

@@ -14,7 +14,8 @@ from gradsurgery.contract.state import State
 from gradsurgery.engine.grouping import Group, Grouping
 from gradsurgery.engine.losses import Losses, named_values
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, nearest, one_of, warn
-from gradsurgery.gradients.matrix import Objectives, to_host
+from gradsurgery.gradients.matrix import Objectives
+from gradsurgery.gradients.transfer import to_host
 
 Array = NDArray[np.float64]
 WIDE = (torch.float32, torch.float64)

@@ -20,7 +20,7 @@ from gradsurgery.engine.source import gather, gather_batched
 from gradsurgery.engine.taps import Tap
 from gradsurgery.errors import InputError, NonFiniteError
 from gradsurgery.gradients.coordinates import called, entries, gradient_dtype, unusual
-from gradsurgery.gradients.matrix import to_host
+from gradsurgery.gradients.transfer import to_host
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from gradsurgery.engine.solve import Step
 from gradsurgery.engine.source import gather
 from gradsurgery.engine.taps import Tap
 from gradsurgery.gradients.coordinates import called, in_coordinates, unusual
-from gradsurgery.gradients.matrix import grams_by_tensor, without_autocast
+from gradsurgery.gradients.gram import grams_by_tensor
+from gradsurgery.gradients.precision import without_autocast
 
 
 @dataclass(frozen=True)

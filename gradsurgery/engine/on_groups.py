@@ -40,7 +40,9 @@ from gradsurgery.gradients.coordinates import (
     in_coordinates,
     narrowed,
 )
-from gradsurgery.gradients.matrix import Objectives, to_host, without_autocast
+from gradsurgery.gradients.matrix import Objectives
+from gradsurgery.gradients.precision import without_autocast
+from gradsurgery.gradients.transfer import to_host
 from gradsurgery.record import GroupRecord, Record
 from gradsurgery.solvers import is_stationary
 
