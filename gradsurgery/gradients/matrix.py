@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Dense, Factored, GramOnly, Sparse
