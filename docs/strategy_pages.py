@@ -10,7 +10,8 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import gradsurgery as gs
-from gradsurgery.contract.registry import Strategy, registered
+from gradsurgery.contract import Strategy
+from gradsurgery.contract.registry import registered
 
 
 def link(paper: str) -> str:

@@ -15,7 +15,7 @@ from gradsurgery.errors import (
     StrategyError,
     UnknownNameError,
 )
-from gradsurgery.gradients.matrix import Objectives
+from gradsurgery.gradients.matrix import GradientMatrix, Objectives
 from gradsurgery.record import GroupRecord, Record
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "Claim",
     "ConformanceError",
     "GradSurgeryError",
+    "GradientMatrix",
     "GroupRecord",
     "InputError",
     "MissingExtraError",

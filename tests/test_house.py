@@ -29,7 +29,8 @@ ALLOWED = {
     # these build on the public package alone, as a user's code would; the errors' helpers word a wrong task as a wrong strategy is worded
     "tasks": {*gs.__all__, "errors", "tasks"},
     "compare": {*gs.__all__, "errors", "tasks", "compare"},
-    "cli": {"the package", *gs.__all__, "errors", "contract", "tasks", "compare"},
+    "console": set(),
+    "cli": {"the package", *gs.__all__, "console", "errors", "contract", "tasks", "compare"},
     "__main__": {"cli"},
 }
 LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich", "matplotlib", "mlxtend"}

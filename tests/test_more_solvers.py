@@ -183,7 +183,7 @@ def test_project_simplex_is_the_nearest_point(values):
     assert (point[~active] <= level.mean() + 1e-9 * (1 + np.abs(point).max())).all()
 
 
-def test_without_harm():
+def test_without_conflict():
     rng = np.random.default_rng(0)
     for _ in range(50):
         rows, weights = rng.normal(size=(4, 6)), rng.normal(size=4)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from gradsurgery.gradients.matrix import LARGE, Objectives, to_host
+from gradsurgery.gradients.matrix import Objectives
+from gradsurgery.gradients.precision import LARGE
+from gradsurgery.gradients.transfer import to_host
 
 SIZES = [LARGE, 255, 1, 70_001]
 

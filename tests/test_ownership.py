@@ -7,7 +7,7 @@ from models import TwoEncoders
 from torch import nn
 
 import gradsurgery as gs
-from gradsurgery.gradients.donation import ALONE, COUNTS, exclusive
+from gradsurgery.gradients.donation import ALONE, COUNTS, owned
 from gradsurgery.gradients.matrix import Objectives
 
 KEPT = []
@@ -103,32 +103,32 @@ def test_a_step_needs_no_memory_for_its_directions():
 
 
 @pytest.mark.skipif(not COUNTS, reason="this torch does not tell how many hold a tensor")
-def test_exclusive():
+def test_owned():
     assert len(ALONE) == 2
     like = torch.zeros(4, 3)
     held = [torch.ones(4, 3)]
-    assert exclusive(held, 0, like) is held[0]
-    assert exclusive([None], 0, like) is None
+    assert owned(held, [like])[0] is held[0]
+    assert owned([None], [like])[0] is None
     another = held[0]
-    assert exclusive(held, 0, like) is None
+    assert owned(held, [like])[0] is None
     del another
     view = held[0].view(-1)
-    assert exclusive(held, 0, like) is None
+    assert owned(held, [like])[0] is None
     del view
-    assert exclusive(held, 0, like) is held[0]
-    assert exclusive(held, 0, like.double()) is None
-    assert exclusive(held, 0, torch.zeros(3, 4).T) is None
-    assert exclusive([torch.ones(8, 3)[:4]], 0, like) is None
-    assert exclusive([torch.ones(1, 1).expand(4, 3)], 0, like) is None
+    assert owned(held, [like])[0] is held[0]
+    assert owned(held, [like.double()])[0] is None
+    assert owned(held, [torch.zeros(3, 4).T])[0] is None
+    assert owned([torch.ones(8, 3)[:4]], [like])[0] is None
+    assert owned([torch.ones(1, 1).expand(4, 3)], [like])[0] is None
     base = torch.ones(3, 4)
     held = [base.T]
     transposed = torch.zeros(3, 4).T
-    assert exclusive(held, 0, transposed) is None
+    assert owned(held, [transposed])[0] is None
     other = base.view(-1)
     del base
-    assert exclusive(held, 0, transposed) is None
+    assert owned(held, [transposed])[0] is None
     del other
-    found = exclusive(held, 0, transposed)
+    (found,) = owned(held, [transposed])
     assert found is not None
     assert not found._is_view()
     assert found.data_ptr() == held[0].data_ptr()
@@ -145,13 +145,13 @@ def test_the_memory_of_a_cuda_graph_is_its_own():
         assert torch._C._is_cached_tensor(held[0])
         del base
         bases.clear()
-        assert exclusive(held, 0, torch.zeros(4, 3)) is None
-        assert exclusive(viewed, 0, torch.zeros(3, 4).T) is None
+        assert owned(held, [torch.zeros(4, 3)])[0] is None
+        assert owned(viewed, [torch.zeros(3, 4).T])[0] is None
     finally:
         torch._C._remove_cached_tensor(held[0])
         torch._C._remove_cached_tensor(viewed[0]._base)
         torch._C._set_cached_tensors_enabled(False)
-    assert exclusive(held, 0, torch.zeros(4, 3)) is held[0]
+    assert owned(held, [torch.zeros(4, 3)])[0] is held[0]
 
 
 @pytest.mark.parametrize("weights", [[1.0, 0.5], [0.0, 2.0], [0.0, 0.0], [-3.0, 0.0]])
@@ -166,4 +166,4 @@ def test_combinations_are_the_same_either_way(weights):
         own = Objectives([[None if g is None else g.clone() for g in row] for row in rows], like)
         found = own.combine(np.array(weights), reuse=True)
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-        assert own.gradients == [[None] * 4] * 2
+        assert [block.gradients for block in own.blocks] == [[None] * 2] * 4

@@ -15,7 +15,8 @@ from gradsurgery.compare.plan import (
 )
 from gradsurgery.compare.plot import plot, plot_into
 from gradsurgery.compare.report import remarks, table
-from gradsurgery.compare.results import Results, Row, read_results, summarise
+from gradsurgery.compare.results import Results, read_results
+from gradsurgery.compare.summary import Row, summarise
 
 __all__ = [
     "BASELINE",

@@ -1,4 +1,4 @@
-"""Which of several learning rates a strategy is reported at, and which figures are no better than guesses."""
+"""The learning rate that a strategy is reported at, and which figures are mere guesses."""
 
 import math
 import statistics
@@ -13,9 +13,10 @@ Line = dict[str, Any]
 def best_rate(by_lr: Mapping[float, list[Line]]) -> float:
     """The learning rate with the best validation figures, of those at which the fewest runs failed.
 
-    Figures whose better direction is the same are averaged over seeds and objectives. Where some are
-    better higher and some lower, they have no common unit: the mean of the rates' places per objective
-    decides. Where the task says nothing, the smallest sum of the validation losses does.
+    Figures whose better direction is the same are averaged over seeds and objectives. Where some
+    are better higher and some lower, they have no common unit, and the mean of the rates' places
+    per objective decides. Where the task says nothing, the smallest sum of the validation losses
+    does.
     """
     done = {lr: [line for line in lines if "validation" in line] for lr, lines in by_lr.items()}
     failed = {lr: len(lines) - len(done[lr]) for lr, lines in by_lr.items()}
@@ -59,7 +60,8 @@ def guessed(lines: Sequence[Line], objective: str) -> bool:
     """Whether the figures of some runs are no better than a guesser's.
 
     An accuracy counts as such within three standard errors of the share of right guesses, in any
-    run. Of other figures the spread is not known: their mean decides. Without a direction none does.
+    run. Of other figures the spread is not known: their mean decides. Without a direction none
+    does.
     """
     direction, chance = (directions(lines[0]) or {}).get(objective), lines[0]["chance"]
     figures = [line["test"][objective] for line in lines]

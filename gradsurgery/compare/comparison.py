@@ -1,4 +1,4 @@
-"""The comparison itself: time the steps, train every run, write each result down as soon as it is known."""
+"""The comparison itself: time the steps, train every run, write each result as it is known."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +16,7 @@ from gradsurgery.tasks import Problem, Task
 
 
 class Listener(Protocol):
-    """Who is told how far it is."""
+    """What is told how far a comparison is."""
 
     def timing(self, task: str, rounds: int) -> None:
         """The step times of a task are taken next, in so many rounds."""
@@ -59,25 +59,27 @@ def compare(
     listener: Listener | None = None,
     on_open: Callable[[Results], None] | None = None,
 ) -> Results:
-    """Run a comparison. A run that fails is written down as such, and the others go on.
+    """Run a comparison; a run that fails is written down as such, and the others go on.
 
     Args:
         plan: what to compare.
         out: the folder for `results.jsonl`; it may not hold results yet.
         listener: told about the progress.
-        on_open: given the `Results` before anything is in them, for who wants what there is after an interruption.
+        on_open: given the `Results` before anything is in them, so that what there is can be had
+            after an interruption.
 
     Returns:
         The `Results`; `summarise` makes the tables of them.
 
     Raises:
-        InputError: for a folder that cannot be used, before any training; and for a line that cannot
-            be written, on a full disk for example. The lines before it are kept.
+        InputError: for a folder that cannot be used, before any training. And for a line that
+            cannot be written, on a full disk for example; the lines before it are kept.
         MissingExtraError: when the data need an extra that is not installed.
 
     Example:
         >>> from gradsurgery.compare import Plan, compare, summarise
-        >>> results = compare(Plan.of(["multimnist"], ["sum"], [0], epochs=1), "results")  # doctest: +SKIP
+        >>> plan = Plan.of(["multimnist"], ["sum"], [0], epochs=1)
+        >>> results = compare(plan, "results")  # doctest: +SKIP
     """
     if not isinstance(plan, Plan):
         got = type(plan).__name__

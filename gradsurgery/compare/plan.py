@@ -1,4 +1,4 @@
-"""What to compare: tasks, strategies with options, seeds, learning rates; parsed from text where they come from a command line."""
+"""What to compare: tasks, strategies with options, seeds, learning rates; parsed from text."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,8 @@ class Plan:
 
     Attributes:
         tasks: the tasks.
-        strategies: label -> strategy with its options bound; a label is the name, with options as in "cagrad(c=1.0)".
+        strategies: label -> strategy with its options bound; a label is the name, with options as
+            in "cagrad(c=1.0)".
         seeds: each seeds the model's initial weights and the order of the examples.
         epochs: passes over the training data; None is each task's own number.
         lrs: learning rates to choose from by validation figures; empty is each task's own.
@@ -64,7 +65,8 @@ class Plan:
         """A plan from names.
 
         Raises:
-            UnknownNameError: for a task, a strategy or an option that does not exist, with the nearest match.
+            UnknownNameError: for a task, a strategy or an option that does not exist, with the
+                nearest match.
             InputError: for nothing to do, or numbers that cannot be used.
 
         Example:
@@ -88,9 +90,8 @@ class Plan:
         if epochs is not None and epochs < 1:
             raise InputError(f"epochs: expected 1 or more; got {epochs}.")
         if any(seed < 0 for seed in seeds) or any(not 0 < lr < float("inf") for lr in lrs):
-            raise InputError(
-                f"seeds are 0 or more and learning rates positive; got {list(seeds)} and {list(lrs)}."
-            )
+            got = f"{list(seeds)} and {list(lrs)}"
+            raise InputError(f"seeds are 0 or more and learning rates positive; got {got}.")
         if threads < 1:
             raise InputError(f"threads: expected 1 or more; got {threads}.")
         root = None if data_root is None else Path(data_root)
@@ -129,7 +130,9 @@ def _listed(
 
 
 def parse_strategy(text: str | Strategy) -> tuple[str, Strategy]:
-    """The label and the strategy for "name" or "name(option=value, ...)"; values are Python literals.
+    """The label and the strategy for "name" or "name(option=value, ...)".
+
+    Values are Python literals.
 
     Raises:
         UnknownNameError: for a name or an option that does not exist, with the nearest match.
@@ -146,7 +149,9 @@ def parse_strategy(text: str | Strategy) -> tuple[str, Strategy]:
 
 
 def split_list(values: Sequence[str]) -> list[str]:
-    """Flatten values that may each be a comma-separated list; commas within brackets or quotes do not separate.
+    """Flatten values that may each be a comma-separated list.
+
+    Commas within brackets do not separate.
 
     Example:
         >>> from gradsurgery.compare import split_list
@@ -158,7 +163,9 @@ def split_list(values: Sequence[str]) -> list[str]:
 
 
 def parse_seeds(values: Sequence[str]) -> list[int]:
-    """Seeds from a command line: one number N is the seeds 0 to N − 1; a list, as in "0,7", is those seeds.
+    """Seeds from a command line.
+
+    One number N is the seeds 0 to N − 1; a list, as in "0,7", is those seeds.
 
     Raises:
         InputError: when these are not numbers, or there are none.
@@ -171,14 +178,16 @@ def parse_seeds(values: Sequence[str]) -> list[int]:
     pieces = split_list(values)
     if not pieces or not all(re.fullmatch(r"\d+", piece) for piece in pieces):
         raise InputError(
-            f"seeds: give how many, as in 3, or which, as in 0,7; got {', '.join(values) or 'nothing'}."
+            "seeds: give how many, as in 3, or which, as in 0,7; "
+            f"got {', '.join(values) or 'nothing'}."
         )
     numbers = [int(piece) for piece in pieces]
     if len(numbers) > 1 or "," in values[0]:
         return numbers
     if numbers[0] == 0:
         raise InputError(
-            "seeds: 0 seeds is no comparison; give how many, as in 3, or which, as in 0,7 (only the seed 0: 0,)."
+            "seeds: 0 seeds is no comparison; give how many, as in 3, or which, as in 0,7 "
+            "(only the seed 0: 0,)."
         )
     return list(range(numbers[0]))
 

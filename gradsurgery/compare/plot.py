@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradsurgery import InputError
-from gradsurgery.compare.results import Row
+from gradsurgery.compare.summary import Row
 from gradsurgery.errors import extra
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ FILE = "comparison.png"
 
 
 def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
-    """Save a figure with a panel per task: a mark per objective at the mean, a bar of ± one std, a dot per seed.
+    """Save a figure with a panel per task.
+
+    Per strategy and objective it has a mark at the mean, a bar of ± one std, and a dot per seed.
 
     Raises:
         MissingExtraError: when matplotlib is not installed.
@@ -27,7 +29,7 @@ def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
 
 
 def plot_into(summary: Mapping[str, Sequence[Row]], folder: Path) -> Path:
-    """Save that figure in a folder, under a name that is free: comparison.png, comparison-2.png, ...
+    """Save that figure in a folder, as comparison.png or the first free comparison-2.png, ...
 
     Raises:
         InputError: where it cannot be written; what was begun of it is removed.
@@ -79,10 +81,10 @@ def _draw(summary: Mapping[str, Sequence[Row]]) -> "Figure":
             ]
             colour = f"C{k}"
             heights = [y for y, _ in shown]
-            panel.errorbar(
-                [row.mean(objective) for _, row in shown], heights, xerr=[row.std(objective) or 0.0 for _, row in shown],
-                fmt="osD^v"[k % 5], color=colour, markersize=6, capsize=3, label=objective,
-            )  # fmt: skip
+            means = [row.mean(objective) for _, row in shown]
+            bars = [row.std(objective) or 0.0 for _, row in shown]
+            style = {"fmt": "osD^v"[k % 5], "color": colour, "markersize": 6, "capsize": 3}
+            panel.errorbar(means, heights, xerr=bars, label=objective, **style)
             dots = [
                 (value, y)
                 for y, row in shown

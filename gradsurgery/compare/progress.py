@@ -1,4 +1,4 @@
-"""Progress bars for a comparison, on stderr; and a line for every run that ends, terminal or not."""
+"""Progress bars for a comparison, on stderr, and a line for every run that ends."""
 
 import signal
 import threading
@@ -12,7 +12,8 @@ from gradsurgery.errors import extra
 class Bars:
     """A listener with two bars: all runs, and the one at work. A context manager.
 
-    Within it Ctrl-C takes effect at the next step, so that no line of results is torn; a second one at once.
+    Within it Ctrl-C takes effect at the next step, so that no line of results is torn; a second one
+    takes effect at once.
 
     Args:
         plan: what will be run.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gradsurgery.compare.plan import BASELINE, Plan
-from gradsurgery.compare.results import Row
+from gradsurgery.compare.summary import Row
 from gradsurgery.errors import extra
 
 if TYPE_CHECKING:
@@ -15,7 +15,10 @@ OTHER_SCALES = ("mean", "convex", "own")
 
 
 def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
-    """One table: test figure per objective (mean ± std over seeds), conflict rate, mean cosine, step time."""
+    """One table: per strategy its test figures, conflict rate, mean cosine and step time.
+
+    A figure is given per objective, as mean ± std over the seeds.
+    """
     with extra("compare", "the table"):
         from rich import box
         from rich.table import Table
@@ -69,17 +72,20 @@ def _figure(row: Row, objective: str, form: str) -> str:
 
 
 def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
-    """What the tables do not say by themselves: what was measured how, what to be careful with, and what failed."""
+    """What the tables do not say: what was measured how, what to be careful with, what failed."""
     seeds = max((len(row.seeds) for rows in summary.values() for row in rows), default=0)
     notes = [
-        "conflict rate: inspected steps at which two objectives of a parameter group had a negative cosine; mean over groups and seeds.",
+        "conflict rate: inspected steps at which two objectives of a parameter group had a "
+        "negative cosine; mean over groups and seeds.",
         "mean cosine: over pairs, inspected steps, groups and seeds. Orthogonal gradients have a "
         "negative cosine half the time: read the conflict rate beside it.",
-        f"step time: median of alternating training steps without inspection, relative to {BASELINE}.",
+        "step time: median of alternating training steps without inspection, "
+        f"relative to {BASELINE}.",
     ]
     if 1 < seeds < 5:
         notes.append(
-            f"± is the sample standard deviation over {seeds} seeds: differences of that size mean nothing yet."
+            f"± is the sample standard deviation over {seeds} seeds: "
+            "differences of that size mean nothing yet."
         )
     shown = {row.strategy for rows in summary.values() for row in rows if row.seeds}
     others = [
@@ -89,21 +95,23 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
     ]
     if others and len(plan.lrs) < 2:
         notes.append(
-            f"scale: each strategy keeps its paper's; steps of {', '.join(others)} have another length than a sum's at the same learning rate, "
-            "often a shorter one. With several learning rates (--lr 0.01,0.03) each is reported at the one that is best for it on validation data."
+            f"scale: each strategy keeps its paper's; steps of {', '.join(others)} have another "
+            "length than a sum's at the same learning rate, often a shorter one. With several "
+            "learning rates (--lr 0.01,0.03) each is reported at the one that is best for it on "
+            "validation data."
         )
     for task, rows in summary.items():
         if len(plan.lrs) > 1 and any(row.seeds and row.better is None for row in rows):
             notes.append(
                 f"{task}: the task does not say whether its figures are better higher or lower "
-                "(Problem(better=...)), so that the learning rate was chosen by the validation losses."
+                "(Problem(better=...)), so that the learning rate was chosen by the validation "
+                "losses."
             )
         for row in rows:
             if len(row.seeds) < seeds:
                 notes.append(f"{task}, {row.strategy}: {len(row.seeds)} of {seeds} seeds.")
             if row.at_chance:
-                notes.append(
-                    f"! {task}, {row.strategy}: no better than guessing in {', '.join(row.at_chance)}."
-                )
+                where = ", ".join(row.at_chance)
+                notes.append(f"! {task}, {row.strategy}: no better than guessing in {where}.")
             notes += [f"failed: {task}, {row.strategy}, {error}" for error in row.errors]
     return notes

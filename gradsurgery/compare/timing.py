@@ -1,4 +1,4 @@
-"""Step times: all strategies take turns on the same batches, so that the machine's moods hit them alike."""
+"""Step times: all strategies take turns on the same batches, under the same load of the machine."""
 
 import random
 import statistics
@@ -24,17 +24,20 @@ def step_times(
     batch: int,
     on_round: Callable[[], None],
 ) -> dict[str, dict[str, Any]]:
-    """Median seconds of a training step (forward, losses, surgery, optimizer) per strategy; nothing is inspected.
+    """The median time of a training step per strategy, in seconds.
+
+    A step is forward pass, losses, surgery and optimizer; nothing is inspected.
 
     Args:
         problem: the task with its data.
         strategies: label -> strategy.
         lr: the learning rate.
-        batch: examples a step.
+        batch: examples per step.
         on_round: called after every round, in which each strategy took one step.
 
     Returns:
-        label -> {"median", "low", "high" (quartiles, seconds), "rounds"}; {"error": ...} for one that failed.
+        label -> {"median", "low", "high" (quartiles, seconds), "rounds"}; {"error": ...} for one
+        that failed.
     """
     times: dict[str, list[float]] = {label: [] for label in strategies}
     errors: dict[str, str] = {}
@@ -51,9 +54,8 @@ def step_times(
         for turn, examples in zip(
             range(WARM_UP + ROUNDS), batches(problem.train, batch, 0), strict=False
         ):
-            for label in random.Random(turn).sample(
-                sorted(loops), len(loops)
-            ):  # another order each round
+            order = random.Random(turn).sample(sorted(loops), len(loops))  # another each round
+            for label in order:
                 model, optimizer, surgery = loops[label]
                 begin = time.perf_counter()
                 try:

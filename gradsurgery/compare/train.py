@@ -1,4 +1,4 @@
-"""One training run: a plain PyTorch loop with `Surgery.backward` in it, and an inspection now and then."""
+"""One training run: a plain PyTorch loop with `Surgery.backward`, inspected now and then."""
 
 import math
 import time
@@ -15,7 +15,10 @@ INSPECTIONS = 24  # per run
 
 
 def batches(train: Batch, size: int, seed: int) -> Iterator[Batch]:
-    """Batches without end, in an order that follows from the seed alone; what does not fill a batch is left out."""
+    """Batches without end, in an order that follows from the seed alone.
+
+    What does not fill a batch at the end of an epoch is left out.
+    """
     generator = torch.Generator().manual_seed(seed)
     size = min(size, len(train[0]))
     while True:
@@ -45,24 +48,25 @@ def train(
         seed: of the model's weights, of the order, and of a randomised strategy.
         lr: the learning rate.
         epochs: passes over the training data.
-        batch: examples a step.
+        batch: examples per step.
         on_step: called with (step, steps, sum of the losses) after each.
         losses_too: whether learning rates are to be chosen from.
         names: those that the figures of an earlier run had, if there was one.
 
     Returns:
-        steps, seconds, "validation" and "test" as objective -> figure, "better" and "figure" (what these
-        are), and "conflict_rate": group -> the share of inspected steps at which two of its objectives had a
-        negative cosine, and "mean_cosine": group -> the mean over those steps and the pairs of its
-        objectives. Where rates are to be chosen from and the task does not say which figures are
-        better, "validation_loss" is the sum of the losses, or None where it is not finite.
+        "steps" and "seconds"; "validation" and "test": objective -> figure; "better" and "figure":
+        what these figures are. "conflict_rate": group -> the share of inspected steps at which two
+        of its objectives had a negative cosine. "mean_cosine": group -> the mean over those steps
+        and the pairs of its objectives. "validation_loss": the sum of the losses, or None where it
+        is not finite. It is there only where rates are to be chosen from and the task does not say
+        which figures are better.
 
     Raises:
         NonFiniteError: for a figure that is NaN or infinite: the run has no result then.
         InputError: for figures that have other names than those before.
     """
     steps = epochs * max(1, len(problem.train[0]) // batch)
-    look_every = max(1, steps // INSPECTIONS)
+    inspect_every = max(1, steps // INSPECTIONS)
     conflicts: dict[str, list[bool]] = {}
     cosines: dict[str, list[float]] = {}
     begin = time.perf_counter()
@@ -73,7 +77,7 @@ def train(
         surgery = Surgery(strategy, model, seed=seed)
         for step, examples in zip(range(steps), batches(problem.train, batch, seed), strict=False):
             losses = problem.losses(model, examples)
-            if step % look_every == 0:
+            if step % inspect_every == 0:
                 for name, group in inspect(losses, model).items():
                     if group.mean_cosine is not None:
                         conflicts.setdefault(name, []).append(bool(group.conflicts))
@@ -133,17 +137,22 @@ def evaluate(
 def _check_names(figures: Any, before: Collection[str], part: str) -> None:
     if not isinstance(figures, Mapping) or not figures:
         raise InputError(
-            f"metrics gave {figures!r} on the {part} data: return a figure by name for every objective."
+            f"metrics gave {figures!r} on the {part} data: "
+            "return a figure by name for every objective."
         )
     if before and set(figures) != set(before):
         now, then = (", ".join(map(repr, names)) for names in (figures, before))
         raise InputError(
-            f"metrics gave the figures of {now} on the {part} data, and of {then} before: return the same names in every call."
+            f"metrics gave the figures of {now} on the {part} data, and of {then} before: "
+            "return the same names in every call."
         )
 
 
 def _total(problem: Problem, model: nn.Module) -> float | None:
-    """The sum of the losses on all validation data; gradients stay on, since a loss may use them."""
+    """The sum of the losses on all validation data, or None where it is not finite.
+
+    Gradients stay on, since a loss may use them.
+    """
     model.eval()
     total = sum(loss.detach().item() for loss in problem.losses(model, problem.validation).values())
     model.train()

@@ -1,4 +1,4 @@
-"""What the registry says of the strategies, laid out for a terminal: a table of all, and one in full."""
+"""The strategies laid out for a terminal: a table of all, and one in full."""
 
 import inspect
 import re
@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.options import describe_annotation
-from gradsurgery.contract.registry import Strategy
 from gradsurgery.errors import extra
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ HEADINGS = ("Args:", "Returns:", "Raises:", "Example:", "Examples:", "Note:")
 
 
 def overview(strategies: Iterable[Strategy]) -> "Table":
-    """The table of `gradsurgery list`: name, inputs, what it acts on, scale, claims, source; within 80 columns."""
+    """The table of `gradsurgery list`, within 80 columns.
+
+    Its columns are name, inputs, what it acts on, scale, claims and source.
+    """
     with extra("compare", "the table of strategies"):
         from rich import box
         from rich.table import Table
@@ -44,13 +47,16 @@ def overview(strategies: Iterable[Strategy]) -> "Table":
             strategy.acts_on,
             strategy.scale,
             "\n".join(claims),
-            strategy.paper.replace("arXiv:", ""),
+            strategy.source.replace("arXiv:", ""),
         )
         table.add_row(Text(strategy.name, style="bold"), *map(Text, cells))
     return table
 
 
-LEGEND = "* under some options only, or under a condition. Papers: arXiv numbers. In full: gradsurgery describe NAME"
+LEGEND = (
+    "* under some options only, or under a condition. Papers: arXiv numbers. "
+    "In full: gradsurgery describe NAME"
+)
 
 
 def _declared(strategy: Strategy) -> list[str]:
@@ -73,7 +79,10 @@ def _bare(claim: object) -> str:
 
 
 def describe(strategy: Strategy, width: int = 80) -> str:
-    """One strategy in full, as text of at most `width` columns: facts, docstring, options with their defaults."""
+    """One strategy in full: facts, docstring, and options with their defaults.
+
+    Its lines have at most `width` columns, but for formulas and examples.
+    """
     facts = {
         "inputs": ", ".join(_declared(strategy)),
         "acts on": {
@@ -81,7 +90,7 @@ def describe(strategy: Strategy, width: int = 80) -> str:
             "losses": "the losses: one weighted backward pass",
         }[strategy.acts_on],
         "scale": strategy.scale,
-        "paper": strategy.paper,
+        "paper": strategy.source,
         "claims": "\n".join(map(str, strategy.claims)) or "none",
     }
     if strategy.also:
@@ -126,7 +135,7 @@ def _kind(strategy: Strategy, option: str) -> str:
 
 
 def _paragraphs(text: str) -> Iterator[tuple[str, str]]:
-    """(indent, text) of each run of lines that reads as one; examples and formulas stay line by line."""
+    """(indent, text) of each run of lines that reads as one; examples stay line by line."""
     block: list[str] = []
     indent = ""
 

@@ -23,9 +23,14 @@ CASE = ("n", "rank", "options")
 
 @dataclass(frozen=True)
 class Claim:
-    """A promise by name; `degree` belongs to "homogeneous", `condition` says when it holds (always, when empty).
+    """A promise that a strategy makes, by its name.
 
-    A degree may be a function of the options; `formula` is then how it is printed.
+    Attributes:
+        name: one of `NAMES`.
+        degree: of "homogeneous": a number, or a function of the options.
+        condition: when it holds, in words; empty where it always does.
+        predicate: the condition as a function of any of `n`, `rank` and `options`.
+        formula: how a degree that is a function is printed.
     """
 
     name: str
@@ -39,15 +44,12 @@ class Claim:
         return float(self.degree(options)) if callable(self.degree) else self.degree
 
     def holds(self, n: int, rank: int, options: Mapping[str, Any]) -> bool:
-        """Whether the claim is made for n objectives whose gradients have this rank, under these options."""
+        """Whether it is claimed for n objectives with gradients of this rank, these options."""
         if self.predicate is None:
             return True
         case = {"n": n, "rank": rank, "options": options}
-        return bool(
-            self.predicate(
-                **{name: case[name] for name in inspect.signature(self.predicate).parameters}
-            )
-        )
+        named = inspect.signature(self.predicate).parameters
+        return bool(self.predicate(**{name: case[name] for name in named}))
 
     def __str__(self) -> str:
         degree = self.formula or (
@@ -94,7 +96,8 @@ def when(
         )
     if not claims:
         raise StrategyError(
-            f"when({condition!r}): name the claims that hold then, as in when({condition!r}, predicate, 'strict')."
+            f"when({condition!r}): name the claims that hold then, "
+            f"as in when({condition!r}, predicate, 'strict')."
         )
     return tuple(
         replace(claim, condition=condition, predicate=predicate) for claim in as_claims(claims)
@@ -102,7 +105,7 @@ def when(
 
 
 def forwarded(condition: str, base: Callable[[Mapping[str, Any]], Any]) -> tuple[Claim, ...]:
-    """The claims of a strategy that wraps another one: all that the other makes under the same circumstances.
+    """The claims of a strategy that wraps another one: each where the other makes it.
 
     Args:
         condition: the condition in words.
@@ -149,7 +152,8 @@ def as_claims(claims: "tuple[str | Claim | tuple[Claim, ...], ...]") -> tuple[Cl
             found.append(homogeneous(float(written[1])))
         elif claim == "homogeneous":
             raise StrategyError(
-                'claim "homogeneous" needs its degree k, as in "homogeneous(1)" or gradsurgery.homogeneous(1): J → sJ gives d → sᵏd.'
+                'claim "homogeneous" needs its degree k, as in "homogeneous(1)" or '
+                "gradsurgery.homogeneous(1): J → sJ gives d → sᵏd."
             )
         elif claim in NAMES:
             found.append(Claim(claim))

@@ -17,21 +17,26 @@ from gradsurgery.errors import StrategyError, UnknownNameError, one_of
 from gradsurgery.types import Array
 
 ActsOn = Literal["group", "losses"]
+UNPUBLISHED = "unpublished"
 
 
 @dataclass(frozen=True, repr=False)
 class Strategy:
-    """A strategy with its options bound. Get one from `get_strategy`; call it on gradients, or ask it for weights.
+    """A strategy with its options bound.
+
+    `get_strategy` gives one. Call it on gradients for a direction, or ask it for the weights of a
+    Gram matrix.
 
     Attributes:
         name: the registered name.
         function: the plain function.
         options: every option with the value it has here.
-        paper: its source.
-        scale: the size of the direction: "sum" or "mean" of the gradients, "convex" (weights sum to one), or "own".
+        paper: its source; empty where there is none.
+        scale: the size of the direction: that of the "sum" or the "mean" of the gradients,
+            "convex" (weights sum to one), or the method's "own".
         claims: what it promises (`Claim`), some of it under conditions.
-        acts_on: "group" (weights are solved per parameter group) or "losses" (one weighted backward for all).
-        variants: other settings of its options under which the conformance checks look at its claims.
+        acts_on: "group" (weights per parameter group) or "losses" (one weighted backward pass).
+        variants: other settings of its options under which its claims are checked.
         also: other names that the method goes by, for hints.
 
     Example:
@@ -87,7 +92,8 @@ class Strategy:
         wanted = frozenset(self.narrow(dict(self.options)))
         if not wanted <= named:
             raise StrategyError(
-                f"strategy {self.name!r}: `inputs` named {sorted(wanted - named)}, which its signature does not have."
+                f"strategy {self.name!r}: `inputs` named {sorted(wanted - named)}, "
+                "which its signature does not have."
             )
         return wanted
 
@@ -108,7 +114,7 @@ class Strategy:
 
     @cached_property
     def needs_gradients(self) -> bool:
-        """Whether it looks at gradients at all; one that does not decides from losses, names and chance."""
+        """Whether it needs gradients; else it decides from losses, names and random numbers."""
         return bool(self.inputs & FROM_GRADIENTS)
 
     @cached_property
@@ -121,6 +127,11 @@ class Strategy:
         }
 
     @property
+    def source(self) -> str:
+        """Its source in words, also where there is none."""
+        return self.paper or UNPUBLISHED
+
+    @property
     def shipped(self) -> bool:
         """Whether it comes with the library, rather than from a user or an entry point."""
         return (self.function.__module__ or "").startswith("gradsurgery.strategies.")
@@ -131,7 +142,12 @@ class Strategy:
         return inspect.getdoc(self.function) or ""
 
     def with_options(self, **options: Any) -> "Strategy":
-        """The same strategy with options changed; an unknown one is an error with the nearest match."""
+        """The same strategy with options changed.
+
+        Raises:
+            UnknownNameError: for an unknown option, with the nearest match.
+            StrategyError: for a value that cannot be used, or a required option without one.
+        """
         for name in options:
             if name not in self.defaults:
                 raise UnknownNameError(
@@ -141,17 +157,19 @@ class Strategy:
         missing = [n for n in self.required if n not in bound]
         if missing:
             raise StrategyError(
-                f"strategy {self.name!r} needs the option {missing[0]!r}: get_strategy({self.name!r}, {missing[0]}=...)."
+                f"strategy {self.name!r} needs the option {missing[0]!r}: "
+                f"get_strategy({self.name!r}, {missing[0]}=...)."
             )
         for name, value in options.items():
             check_option(f"strategy {self.name!r}", name, value, self.annotations.get(name, Any))
         return replace(self, given=tuple(sorted(bound.items(), key=lambda i: i[0])))
 
     def __repr__(self) -> str:
-        return f"Strategy({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in self.options.items())])})"
+        options = [f"{name}={value!r}" for name, value in self.options.items()]
+        return f"Strategy({', '.join([repr(self.name), *options])})"
 
     def solve(self, given: Mapping[str, Any], n: int, blocks: int | None = None) -> Outcome:
-        """Call the function with those of the given inputs that it takes, and check what it returns.
+        """Call the function with its part of the given inputs, and check what it returns.
 
         Args:
             given: inputs by name; one that is None counts as not given.

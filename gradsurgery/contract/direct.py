@@ -10,7 +10,8 @@ from torch import Tensor
 from gradsurgery.contract.inputs import INPUTS, Context, unknown
 from gradsurgery.contract.outcome import Outcome, shown
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError, UnknownNameError
-from gradsurgery.gradients.matrix import Objectives, without_autocast
+from gradsurgery.gradients.matrix import Objectives
+from gradsurgery.gradients.precision import without_autocast
 from gradsurgery.solvers import DEFAULT_EPS, as_gram
 from gradsurgery.types import Array
 
@@ -84,7 +85,7 @@ def _ask(
     inputs: Mapping[str, Any],
     matrix: Objectives | None = None,
 ) -> Outcome:
-    """One call outside a training loop: what was given, and defaults from the table for the rest."""
+    """One call outside a training loop: inputs as given, and from the table what was not given."""
     for name in inputs:
         if name not in INPUTS:
             raise UnknownNameError(f"strategy {strategy.name!r}: {unknown(name)}")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.options import ObjectiveNames
+from gradsurgery.contract.per_objective import ObjectiveNames
 from gradsurgery.contract.state import State
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.types import Array
@@ -113,7 +113,7 @@ def unknown(name: str) -> str:
     return one_of("input", name, INPUTS)
 
 
-def per_objective(name: str, given: Any, objectives: Sequence[str]) -> Array:
+def numbers_of(name: str, given: Any, objectives: Sequence[str]) -> Array:
     """Numbers [n] from a dict by name, or from a sequence in the order of the objectives."""
     values = [given[o] for o in objectives] if isinstance(given, Mapping) else given
     numbers = np.array([float(value) for value in values])
@@ -190,7 +190,7 @@ TABLE = (
         "The values of the losses.",
         "losses",
         _losses,
-        per_objective,
+        numbers_of,
     ),
     Input(
         "observed",
@@ -198,7 +198,7 @@ TABLE = (
         "The losses on the same data after the previous step; NaN where one was not observed.",
         "call",
         _observed,
-        per_objective,
+        numbers_of,
     ),
     Input(
         "scores",

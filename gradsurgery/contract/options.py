@@ -1,18 +1,15 @@
-"""Options of a strategy: checked when they are bound, and read by objective."""
+"""Options of a strategy: what a value may be, by its annotation, checked when it is bound."""
 
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gradsurgery.errors import InputError, StrategyError, one_of
+from gradsurgery.errors import StrategyError, one_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,9 @@ class Range:
             return f"{'above' if self.low_open else 'at least'} {self.low:g}"
         if self.low == -math.inf:
             return f"{'below' if self.high_open else 'at most'} {self.high:g}"
-        return f"from {self.low:g}{' (excluded)' if self.low_open else ''} to {self.high:g}{' (excluded)' if self.high_open else ''}"
+        low = f"{self.low:g}{' (excluded)' if self.low_open else ''}"
+        high = f"{self.high:g}{' (excluded)' if self.high_open else ''}"
+        return f"from {low} to {high}"
 
 
 @dataclass(frozen=True)
@@ -92,22 +91,22 @@ def annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def check_option(where: str, option: str, value: Any, annotation: Any) -> None:
-    """Hold a value against its annotation: a Literal, bool, int, float, None, a union of these, or one with a `Range`.
+    """Check a value against its annotation.
+
+    That may be a Literal, bool, int, float, None, a union of these, or one with a `Range`; a value
+    with any other annotation passes.
 
     Raises:
         StrategyError: that says what was given and what is accepted.
     """
     problem = _problem(value, annotation)
-    if problem is not None:
-        literals = [
-            str(v)
-            for part in _parts(annotation)
-            if get_origin(part) is Literal
-            for v in get_args(part)
-        ]
-        if literals and isinstance(value, str):
-            raise StrategyError(f"{where}: " + one_of(option, value, literals))
-        raise StrategyError(f"{where}: {option} is {problem}; got {value!r}.")
+    if problem is None:
+        return
+    literals = [part for part in _parts(annotation) if get_origin(part) is Literal]
+    accepted = [str(v) for part in literals for v in get_args(part)]
+    if accepted and isinstance(value, str):
+        raise StrategyError(f"{where}: " + one_of(option, value, accepted))
+    raise StrategyError(f"{where}: {option} is {problem}; got {value!r}.")
 
 
 def names_objective(annotation: Any) -> bool:
@@ -183,91 +182,3 @@ def _mismatch(value: Any, annotation: Any) -> str | None:
     else:
         fits = True
     return None if fits else _words(annotation)
-
-
-class ObjectiveNames(tuple[str, ...]):
-    """The objectives of one group, which also know `every`, the names of all losses of the step."""
-
-    every: tuple[str, ...]
-
-    def __new__(cls, names: Sequence[str], every: tuple[str, ...]) -> "ObjectiveNames":
-        new = super().__new__(cls, names)
-        new.every = every
-        return new
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ObjectiveNames, (tuple(self), self.every)
-
-
-def by_objective(
-    what: str, values: Any, objectives: Sequence[str], default: float | None = None
-) -> NDArray[np.float64]:
-    """Numbers [n] in the order of `objectives`: one for all, a dict by name, or a sequence in the order of the losses.
-
-    When the losses were given as a sequence their names are their positions, so that a group which only some of them
-    reach still picks the right ones.
-    """
-    if values is None:
-        if default is None:
-            raise InputError(f"{what}: give one number per objective ({', '.join(objectives)}).")
-        return np.full(len(objectives), float(default))
-    each = (
-        values.values()
-        if isinstance(values, Mapping)
-        else values
-        if isinstance(values, list | tuple)
-        else (values,)
-    )
-    if any(getattr(value, "requires_grad", False) for value in each):
-        raise InputError(
-            f"{what}: numbers are needed, and a tensor that requires grad would get no gradient from here. "
-            "To learn a weight, multiply it into the loss: losses={'a': weight * loss, ...}; else give weight.detach()."
-        )
-    if (isinstance(values, Real) and not isinstance(values, bool)) or getattr(
-        values, "ndim", None
-    ) == 0:
-        numbers: list[Any] = [values] * len(objectives)
-    elif isinstance(values, Mapping):
-        missing = [o for o in objectives if o not in values]
-        if missing and default is None:
-            raise InputError(
-                f"{what}: nothing given for {', '.join(map(repr, missing))}; given: {', '.join(map(repr, values))}."
-            )
-        numbers = [values.get(o, default) for o in objectives]
-    else:
-        numbers = _in_order(what, values, objectives)
-    try:
-        array = np.array([float(x) for x in numbers])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: expected numbers; got {numbers!r}.") from error
-    if not np.isfinite(array).all():
-        raise InputError(
-            f"{what}: expected finite numbers; got {dict(zip(objectives, array.tolist(), strict=True))}."
-        )
-    return array
-
-
-def _in_order(what: str, values: Any, objectives: Sequence[str]) -> list[Any]:
-    """The numbers of these objectives, from numbers for losses that are named by their positions.
-
-    Where all losses of the step are known there is one number for each of them; elsewhere the names have to rise.
-    """
-    if not isinstance(values, Iterable) or isinstance(values, str | bytes | set | frozenset):
-        raise InputError(
-            f"{what}: expected a number, a dict by name, or numbers in the order of the losses; got {values!r}."
-        )
-    given = values.tolist() if hasattr(values, "tolist") else list(values)
-    every = getattr(objectives, "every", None)
-    if every is not None:
-        fits = every == tuple(map(str, range(len(given))))
-    else:
-        places = [int(o) if o.isascii() and o.isdecimal() else -1 for o in objectives]
-        fits = list(map(str, places)) == list(objectives) and all(
-            a < b for a, b in zip(places, [*places[1:], len(given)], strict=True)
-        )
-    if not fits:
-        names = ", ".join(map(repr, every or objectives))
-        raise InputError(
-            f"{what}: {len(given)} numbers in order do not fit the objectives {names}; give a dict by name."
-        )
-    return [given[int(o)] for o in objectives]

@@ -14,9 +14,9 @@ _here = threading.local()  # `loading`: whether this thread loads strategies now
 def turn() -> Iterator[bool]:
     """Wait for another thread that loads strategies; False within a turn of this thread.
 
-    A plugin that registers, or asks, while it is loaded is such a turn within a turn. The wait ends after
-    a while, since the other thread may be waiting for a module that this one is importing: the lock only
-    spares work that may be done twice.
+    A plugin that registers, or asks, while it is loaded is such a turn within a turn. The wait ends
+    after `PATIENCE`, since the other thread may be waiting for a module that this one is importing:
+    the lock only spares work that may be done twice.
     """
     if getattr(_here, "loading", False):
         yield False

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.errors import GradSurgeryError, warn
-from gradsurgery.gradients.matrix import Objectives as GradientMatrix
+from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.solvers import at_rounding_floor, min_norm
 
 Places = NDArray[np.intp]

@@ -18,7 +18,7 @@ from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.gradients.coordinates import as_parameters, narrowed
-from gradsurgery.gradients.matrix import Objectives as GradientMatrix
+from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.record import Record, group_record
 
 Places = NDArray[np.intp] | None  # of the objectives that a problem is solved for; None: all

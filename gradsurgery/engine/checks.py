@@ -27,8 +27,8 @@ from gradsurgery.errors import (
     one_of,
     warn,
 )
-from gradsurgery.gradients.matrix import Objectives as GradientMatrix
-from gradsurgery.gradients.matrix import to_host
+from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.transfer import to_host
 from gradsurgery.types import Array
 
 WIDE = (torch.float32, torch.float64)

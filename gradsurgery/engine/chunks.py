@@ -12,7 +12,8 @@ from gradsurgery.engine.source import GradientSource
 from gradsurgery.engine.taps import Tap
 from gradsurgery.engine.trace import Trace
 from gradsurgery.gradients.coordinates import in_coordinates, unusual
-from gradsurgery.gradients.matrix import grams_by_tensor, without_autocast
+from gradsurgery.gradients.gram import grams_by_tensor
+from gradsurgery.gradients.precision import without_autocast
 
 
 def chunks(trace: Trace, factored: Mapping[str, Tap]) -> list[list[str]]:

@@ -10,26 +10,11 @@ import torch
 from torch import Tensor
 
 from gradsurgery.errors import InputError
-from gradsurgery.gradients.donation import exclusive
+from gradsurgery.gradients.donation import as_owned
 
 SET_GRAD = torch.Tensor.grad.__set__  # type: ignore[union-attr]  # a slot of C; the stubs see what instances have
 
-
-def owned(gradients: list[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients that may become `.grad`: those that autograd made for us alone, and nothing but this list holds; copies of the others.
-
-    Like torch's own accumulation, this takes a gradient over only when nobody else holds it and its layout fits.
-    """
-    out: list[Tensor] = []
-    for i, parameter in enumerate(parameters):
-        if gradients[i].layout != torch.strided:
-            out.append(gradients[i].clone())
-            continue
-        mine = exclusive(gradients, i, parameter)
-        if mine is None:
-            mine = torch.empty_like(parameter, dtype=gradients[i].dtype).copy_(gradients[i])
-        out.append(mine)
-    return out
+owned = as_owned
 
 
 def at_once(calls: Iterable[partial[Any]]) -> None:

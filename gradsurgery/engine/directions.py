@@ -18,7 +18,7 @@ from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import NonFiniteError, OutOfRangeError, StrategyError
 from gradsurgery.gradients.coordinates import called
-from gradsurgery.gradients.matrix import to_host
+from gradsurgery.gradients.transfer import to_host
 from gradsurgery.record import Record, group_record
 
 Named = dict[str, Tensor]

@@ -20,8 +20,8 @@ from gradsurgery.gradients.coordinates import (
     gradient_dtype,
     in_coordinates,
 )
-from gradsurgery.gradients.matrix import Objectives as GradientMatrix
-from gradsurgery.gradients.matrix import to_host
+from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.transfer import to_host
 
 Named = dict[str, Tensor]
 

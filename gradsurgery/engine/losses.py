@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.contract.options import ObjectiveNames, by_objective
+from gradsurgery.contract.per_objective import ObjectiveNames, by_objective
 from gradsurgery.engine.levels import by_index, elements, not_a_tensor, several_elements
 from gradsurgery.errors import InputError, NonFiniteError, one_of
 

@@ -11,8 +11,8 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.gathering import arrived, gather, matrices_of
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.gradients.matrix import Objectives as GradientMatrix
-from gradsurgery.gradients.matrix import without_autocast
+from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.precision import without_autocast
 from gradsurgery.record import GroupRecord, Record
 
 

@@ -1,4 +1,4 @@
-"""Names of parameters: the same with and without wrappers, apart where groups coincide, and found again in a saved state."""
+"""Names of parameters and groups: without wrappers, distinct, and known in saved states."""
 
 import re
 from collections import Counter
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-# what torch.compile, FSDP, activation checkpointing, Lightning's Fabric and Opacus put into the names of what they wrap
+# What torch.compile, FSDP, activation checkpointing, Lightning's Fabric and Opacus put into the
+# names of what they wrap.
 PRIVATE = (
     "_orig_mod",
     "_fsdp_wrapped_module",
@@ -14,19 +15,21 @@ PRIVATE = (
     "_forward_module",
     "_module",
 )
-OURS = re.compile(rf"(?<![^./])(?:{'|'.join(PRIVATE)})\.")
-ANY = re.compile(
-    rf"(?<![^./])(?:{'|'.join((*PRIVATE, 'module'))})\."
-)  # a model of one's own may have a `module` too
-FIRST = re.compile(r"^((?:[^/]*/)?)module\.")
+PRIVATE_PART = re.compile(rf"(?<![^./])(?:{'|'.join(PRIVATE)})\.")
+# DataParallel and DDP call it `module`, which may be in a name of the user's too.
+ANY_PART = re.compile(rf"(?<![^./])(?:{'|'.join((*PRIVATE, 'module'))})\.")
+FIRST_MODULE = re.compile(r"^((?:[^/]*/)?)module\.")
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def plain_names(module: nn.Module, names: Sequence[str]) -> Sequence[str]:
-    """The names of a module's parameters without those of wrappers, wherever these stand; a name keeps them where it would else be another's."""
-    if not any(map(ANY.search, names)):
+    """The names of a module's parameters without those of wrappers, wherever these stand.
+
+    A name keeps them where it would else be another's.
+    """
+    if not any(map(ANY_PART.search, names)):
         return names
-    short = [ANY.sub("", name) for name in names]
+    short = [ANY_PART.sub("", name) for name in names]
     count = Counter(short)
     doubtful = [i for i, name in enumerate(short) if count[name] > 1]
     if not doubtful:
@@ -44,7 +47,7 @@ def plain_names(module: nn.Module, names: Sequence[str]) -> Sequence[str]:
 
 
 def _without(name: str, wrappers: set[str]) -> str:
-    """A name without what only wrappers put there: names of their own, and the `module` of those in `wrappers`."""
+    """A name without what only wrappers put there; `wrappers` are those that add a `module`."""
     *owners, last = name.split(".")
     kept = []
     for i, part in enumerate(owners):
@@ -54,51 +57,60 @@ def _without(name: str, wrappers: set[str]) -> str:
     return ".".join((*kept, last))
 
 
-def joined(group: str, name: str) -> str:
-    """group/name, so that no two pairs give the same: a slash in the group's name is written \\/."""
+def in_group(group: str, name: str) -> str:
+    """group/name, with slashes in the group's name as \\/, so that no two pairs give the same."""
     escaped = group.replace("\\", "\\\\").replace("/", "\\/")
     return f"{escaped}/{name}" if group else name
 
 
-def found_again(
+def own_names(
     saved: Iterable[str], own: Mapping[str, Tensor], groups: Iterable[str]
 ) -> dict[str, str]:
-    """The names of a saved state -> those of the parameters here, as far as they are known under any way of writing.
+    """The names of a saved state -> those of the parameters here, as far as they are the same.
 
-    States saved by earlier versions have the names of wrappers in them, and slashes of groups as they are.
+    States saved by earlier versions have the names of wrappers in them, and slashes in the names of
+    groups as they are.
     """
     names = list(dict.fromkeys(saved))
     if all(name in own for name in names):
         return {name: name for name in names}
-    written = {name: name for name in own}
+    spelled = {name: name for name in own}
     for group in groups:
-        if (start := joined(group, "")) != f"{group}/":
+        if (start := in_group(group, "")) != f"{group}/":
             for name in own:
                 if name.startswith(start):
-                    written.setdefault(f"{group}/{name[len(start) :]}", name)
+                    spelled.setdefault(f"{group}/{name[len(start) :]}", name)
     best: dict[str, str] = {}
-    for way in (lambda n: n, _ours, lambda n: FIRST.sub(r"\1", _ours(n)), lambda n: ANY.sub("", n)):
-        found = {name: written[short] for name in names if (short := way(name)) in written}
+    for without in (str, _without_private, _without_first_module, _without_any):
+        found = {name: spelled[short] for name in names if (short := without(name)) in spelled}
         if len(set(found.values())) == len(found) > len(best):  # no two of them the same parameter
             best = found
     return best
 
 
-def _ours(name: str) -> str:
-    return OURS.sub("", name)
+def _without_private(name: str) -> str:
+    return PRIVATE_PART.sub("", name)
 
 
-def apart(titles: Sequence[str], taken: Iterable[str]) -> list[str]:
+def _without_first_module(name: str) -> str:
+    return FIRST_MODULE.sub(r"\1", _without_private(name))
+
+
+def _without_any(name: str) -> str:
+    return ANY_PART.sub("", name)
+
+
+def distinct(titles: Sequence[str], taken: Iterable[str]) -> list[str]:
     """The titles in this order, numbered where one is taken or comes again: "a+b", "a+b (2)"."""
     used, natural = set(taken), {*titles, *taken}
     out = []
     for title in titles:
         if title in used:
-            title = next(
-                t
-                for k in range(2, len(natural) + len(titles) + 2)
-                if (t := f"{title} ({k})") not in natural and t not in used
-            )
+            numbered = (f"{title} ({k})" for k in range(2, len(natural) + len(titles) + 2))
+            title = next(t for t in numbered if t not in natural and t not in used)
         used.add(title)
         out.append(title)
     return out
+
+
+apart = distinct

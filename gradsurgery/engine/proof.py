@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.taps import Tap
-from gradsurgery.gradients.matrix import products_are_whole
+from gradsurgery.gradients.precision import products_are_whole
 
 REDUCED = 1e-3  # the rounding of float32 products where a device may make them in fewer bits
 

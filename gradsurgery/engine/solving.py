@@ -20,7 +20,7 @@ from gradsurgery.engine.history import LOSSES, History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
-from gradsurgery.gradients.matrix import Objectives as GradientMatrix
+from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.record import GroupRecord
 from gradsurgery.solvers import without_conflict
 from gradsurgery.types import Array

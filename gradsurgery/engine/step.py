@@ -24,7 +24,7 @@ from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.engine.tracing import trace_graph
 from gradsurgery.errors import OutOfRangeError
-from gradsurgery.gradients.matrix import without_autocast
+from gradsurgery.gradients.precision import without_autocast
 from gradsurgery.record import Record
 
 

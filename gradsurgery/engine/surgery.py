@@ -18,11 +18,13 @@ from gradsurgery.engine.communicator import ProcessGroup, SingleProcess
 from gradsurgery.engine.compiled import eager
 from gradsurgery.engine.config import config_of
 from gradsurgery.engine.converted import check_kinds
-from gradsurgery.engine.forget import without
+from gradsurgery.engine.described import described
+from gradsurgery.engine.forget import without_objectives
 from gradsurgery.engine.history import History
 from gradsurgery.engine.levels import in_order
 from gradsurgery.engine.losses import LossesLike, parse_losses
-from gradsurgery.engine.saved import described, resumed
+from gradsurgery.engine.resumed import resumed
+from gradsurgery.engine.saved import as_saved
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.engine.step import StepResult, gather_step, run_step
 from gradsurgery.errors import InputError, one_of, warn
@@ -339,7 +341,7 @@ class Surgery:
             raise InputError(
                 "forget: gradients were accumulated before; call combine(), or discard() to drop them."
             )
-        self._history = without(self._history, objectives)
+        self._history = without_objectives(self._history, objectives)
 
     def _write(self, result: StepResult, drop: bool = False) -> Record:
         """Make a step stand: the history and `.grad`, or neither; then the hooks."""
@@ -406,7 +408,7 @@ class Surgery:
         parameters = self._config.parameters
         return {
             **described(self.strategy, parameters),
-            **self._history.state_dict(named=not parameters.discover),
+            **as_saved(self._history, named=not parameters.discover),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:

@@ -90,8 +90,8 @@ def check_not_sparse(
             raise InputError(
                 f"the gradient of {called(name, parameters[name])} is sparse, and strategy "
                 f"{strategy!r} combines several objectives in its group {group!r}: leave it out of "
-                "parameters=, and it gets the plain sum, sparse as torch gives it; or make it dense "
-                "with sparse=False."
+                "parameters=, and it gets the plain sum, sparse as torch gives it; or make it "
+                "dense with sparse=False."
             )
 
 
@@ -194,7 +194,7 @@ def _empty(parameter: Tensor, dtype: torch.dtype, buffers: Buffers, room: int) -
 
 
 def called(name: str, parameter: Tensor) -> str:
-    """How messages name a parameter: by its name, or by its shape where it was found without one."""
+    """How messages name a parameter: by its name, or by its shape where it has none."""
     prefix, numbered, _ = name.partition("#")
     if numbered and prefix in ("", "others"):
         return f"a parameter of shape {list(parameter.shape)}"

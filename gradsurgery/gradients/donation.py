@@ -1,78 +1,114 @@
-"""Whose memory a tensor is: what nobody else holds may be written to."""
+"""Which gradients may be written to: those whose memory nothing else holds."""
 
-import sys
 from collections.abc import Callable, Sequence
+from itertools import compress
+from operator import attrgetter
+from sys import getrefcount
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# none of them part of torch's interface
+# None of these is part of torch's interface. Without them every gradient is copied.
 COUNTS = (
     hasattr(torch.Tensor, "_use_count")
     and hasattr(torch._C, "_storage_Use_Count")
     and hasattr(torch._C, "_is_cached_tensor")
 )
+_uses: Callable[[Tensor], int] = getattr(Tensor, "_use_count", id)
+_storage_uses: Callable[[int], int] = getattr(torch._C, "_storage_Use_Count", id)
+_is_cached: Callable[[Tensor], bool] = getattr(torch._C, "_is_cached_tensor", bool)
+_address, _base = attrgetter("_cdata"), attrgetter("_base")
+STRIDED, NONE = torch.strided, torch.zeros(0)
 
 
-def exclusive(held: Sequence[Tensor | None], place: int, like: Tensor) -> Tensor | None:
-    """The tensor at a place of a list, if nobody but that list holds it or its memory, and its dtype and layout are those of `like`; or None.
+def owned(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
+    """For each gradient a tensor that may be written to and become `.grad`, or None.
 
-    torch.autograd.grad may give one tensor for two parameters, a part of a larger one, an expanded scalar, or what a custom function keeps. What it
-    gives for the weight of a linear layer is a view of a tensor that is gone: it comes back without its being one, like what torch puts into `.grad`.
-    What a CUDA graph gave (torch.compile's "reduce-overhead") is the graph's, which writes there again.
+    That is the gradient itself, where only `gradients` holds it or its memory, and its dtype and
+    layout are those of `like`. Ask as soon as autograd has returned, with what it returned: a
+    variable or another list that holds a gradient too would count as a holder.
+
+    torch.autograd.grad may give one tensor for two parameters, a part of a larger one, an expanded
+    scalar, or what a custom function keeps. The gradient of a linear layer's weight is a view of a
+    tensor that is gone: it comes back without its being one, like what torch puts into `.grad`.
+    What a CUDA graph gave (torch.compile's "reduce-overhead") is the graph's, which writes there
+    again.
+
+    Args:
+        gradients: a list or tuple of gradients, with None where there is none.
+        like: for each a tensor of the dtype and strides that it is to have.
     """
-    if held[place] is None or _holders(held, place) not in ALONE:
-        return None
-    tensor = held[place]
-    assert tensor is not None
-    storage = tensor.untyped_storage()
-    fits = (
-        storage.nbytes() == tensor.nbytes
-        and tensor.dtype == like.dtype
-        and tensor.stride() == like.stride()
-    )
-    # Storage that cannot grow has an owner that no count shows: NumPy, DLPack, a buffer, a file, a process.
-    if (
-        not fits
-        or not storage.resizable()
-        or tensor.requires_grad
-        or type(tensor) is not Tensor
-        or _is_cached(tensor)
-    ):
-        return None
-    if tensor.is_cpu and storage.is_shared():
-        return None
-    return tensor if tensor._base is None else tensor.detach()
+    out: list[Tensor | None] = [None] * len(gradients)
+    if not ALONE:
+        return out
+    # Sparse tensors have no memory to ask for, and that of a subclass need not be all it has.
+    # NONE is held by this module, so that it is never alone.
+    held = [g if type(g) is Tensor and g.layout is STRIDED else NONE for g in gradients]
+    counts, storages, views, bases = _holders(held)
+    of_views = iter(bases)
+    rest = zip(range(len(out)), held, like, counts, storages, views, strict=True)
+    for place, tensor, wanted, holders, storage, view in rest:
+        base = next(of_views) if view else None
+        if (
+            holders in ALONE
+            and tensor.dtype is wanted.dtype
+            and tensor.stride() == wanted.stride()
+            and storage.nbytes() == tensor.nbytes
+            # Memory that cannot grow belongs to NumPy, DLPack, a buffer, a file or a process.
+            and storage.resizable()
+            and not tensor.requires_grad
+            and not _is_cached(tensor)
+            and not (storage.is_shared() and tensor.is_cpu)
+        ):
+            if base is None:
+                out[place] = tensor
+            elif not _is_cached(base):
+                out[place] = tensor.data  # no view, and less work than detach()
+    return out
 
 
-def _is_cached(tensor: Tensor) -> bool:
-    cached = torch._C._is_cached_tensor  # type: ignore[attr-defined]  # the stubs lack it
-    return bool(cached(tensor) or (tensor._base is not None and cached(tensor._base)))
+def as_owned(gradients: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients that may become `.grad`: those that are `owned`, and copies of the others.
 
-
-def _holders(held: Sequence[Any], place: int) -> tuple[int, ...]:
-    """How often the tensor, its memory, and the tensor that it is a view of are held, in Python and in torch.
-
-    No variable here refers to any of them: a debugger that reads the variables of a frame would hold them too.
+    Like torch's own accumulation, this takes a gradient over only where nothing else holds it and
+    its layout fits.
     """
-    if not COUNTS:
-        return ()
-    counts = (
-        sys.getrefcount(held[place]),
-        held[place]._use_count(),
-        sys.getrefcount(held[place].untyped_storage()),
-        torch._C._storage_Use_Count(held[place].untyped_storage()._cdata),
-    )
-    return (
-        counts
-        if held[place]._base is None
-        else (*counts, sys.getrefcount(held[place]._base), held[place]._base._use_count())
-    )
+    out: list[Tensor] = []
+    for mine, gradient, wanted in zip(owned(gradients, like), gradients, like, strict=True):
+        if mine is not None:
+            out.append(mine)
+        elif gradient.layout != torch.strided:
+            out.append(gradient.clone())
+        else:
+            out.append(torch.empty_like(wanted, dtype=gradient.dtype).copy_(gradient))
+    return out
+
+
+def _holders(
+    held: list[Tensor],
+) -> tuple[Sequence[tuple[int, ...]], list[Any], list[bool], list[Tensor]]:
+    """How often each tensor, its memory and its base are held, in Python and in torch.
+
+    Counted by C code: no variable of a frame refers to any of them, since a debugger that reads
+    the variables of a frame would hold them too.
+
+    Returns:
+        The numbers of each tensor, two more for a view; the storages; which are views; their bases.
+    """
+    storages, views = list(map(Tensor.untyped_storage, held)), list(map(Tensor._is_view, held))
+    uses = map(_storage_uses, map(_address, storages))
+    numbers = map(getrefcount, held), map(_uses, held), map(getrefcount, storages), uses
+    counts: list[tuple[int, ...]] = list(zip(*numbers, strict=True))
+    bases: list[Tensor] = list(map(_base, compress(held, views)))
+    if bases:
+        of_bases = zip(map(getrefcount, bases), map(_uses, bases), strict=True)
+        counts = [c + next(of_bases) if v else c for c, v in zip(counts, views, strict=True)]
+    return counts, storages, views, bases
 
 
 def _alone() -> set[tuple[int, ...]]:
-    """What these numbers are where nothing else holds anything, which differs between versions of Python and torch.
+    """The numbers where nothing else holds anything, which differ between Pythons and torches.
 
     Empty, so that every gradient is copied, where they would be the same with another holder.
     """
@@ -88,14 +124,19 @@ def _alone() -> set[tuple[int, ...]]:
         Tensor.untyped_storage,
         lambda t: t._base,
     )
-    alone = {_holders([make()], 0) for make in makers}
+    alone = {_numbers([make()]) for make in makers}
     for make in makers:
         for other in others:
             held = [make()]
             holder = other(held[0])
-            if holder is not None and _holders(held, 0) in alone:
+            if holder is not None and _numbers(held) in alone:
                 return set()
     return alone
+
+
+def _numbers(gradients: list[Tensor]) -> tuple[int, ...]:
+    """The numbers of one gradient as `owned` sees them, which holds it in a list of its own."""
+    return _holders(list(gradients))[0][0]
 
 
 ALONE = _alone()

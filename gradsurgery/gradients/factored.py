@@ -1,33 +1,63 @@
-"""Weight gradients Wᵢ = Δᵢᵀx of a linear layer that are not formed: their Gram matrix, and their weighted sum."""
+"""Weight gradients Wᵢ = Δᵢᵀx of a layer that are not formed: their Gram matrix, and their sum."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-COLUMNS = 256  # products of float32 numbers are summed in float32 over so many, and from there on in float64
+from gradsurgery.gradients.precision import in_pieces
 
 
-def in_pieces(left: Tensor, right: Tensor) -> Tensor:
-    """Left times right transposed, in float64, for rows [n, d], from products of pieces of `COLUMNS` columns."""
-    n, d = left.shape
-    whole = d // COLUMNS * COLUMNS
-    product = torch.zeros(n, n, dtype=torch.float64, device=left.device)
-    if whole:
-        first, second = (
-            rows[:, :whole].reshape(n, -1, COLUMNS).transpose(0, 1) for rows in (left, right)
-        )
-        product += torch.bmm(first, second.transpose(1, 2)).sum(0, dtype=torch.float64)
-    if whole < d:
-        product += (left[:, whole:] @ right[:, whole:].T).double()
-    return product
+class Layer(Protocol):
+    """What is known of one layer in one step, beside the gradients Δᵢ at its output."""
+
+    def gram(self, deltas: Sequence[Tensor | None], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """⟨Wᵢ, Wⱼ⟩ [n, n] in float64, and ‖x‖²‖Δᵢ‖² [n]."""
+
+    def combine(
+        self,
+        deltas: Sequence[Tensor | None],
+        weights: Sequence[float],
+        like: Tensor,
+        precise: bool,
+    ) -> Tensor | None:
+        """Σ wᵢWᵢ; None where no objective reaches the layer."""
+
+    def gradient(self, delta: Tensor) -> Tensor:
+        """Wᵢ, formed after all."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer with input x [rows, in]."""
+
+    inputs: Tensor
+
+    def gram(self, deltas: Sequence[Tensor | None], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return gram_tapped(deltas, self.inputs, dtype)
+
+    def combine(
+        self,
+        deltas: Sequence[Tensor | None],
+        weights: Sequence[float],
+        like: Tensor,
+        precise: bool,
+    ) -> Tensor | None:
+        return combine_tapped(deltas, weights, like, self.inputs, precise)
+
+    def gradient(self, delta: Tensor) -> Tensor:
+        return delta.T @ self.inputs
 
 
 @torch.no_grad()
 def gram_tapped(
     deltas: Sequence[Tensor | None], inputs: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """⟨Wᵢ, Wⱼ⟩ = ⟨(xxᵀ)Δᵢ, Δⱼ⟩ [n, n] in float64, and ‖x‖²‖Δᵢ‖² [n], which the error of float32 products is relative to.
+    """⟨Wᵢ, Wⱼ⟩ = ⟨(xxᵀ)Δᵢ, Δⱼ⟩ [n, n] in float64, and ‖x‖²‖Δᵢ‖² [n].
+
+    The error of float32 products is relative to the latter.
 
     Args:
         deltas: for each objective Δᵢ [rows, out], or None where it does not reach the layer.

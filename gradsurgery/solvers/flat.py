@@ -28,8 +28,8 @@ def bounded_multipliers(
 
     P has the eigenvectors of C, so that the ridge ρ(λ) depends on the curvature λ:
     5e-11 · (τ/(λ + τ))¹⁰ with τ = 5e-13. It is at least ten times the accuracy of C or the size of
-    its most negative eigenvalue. A direction of curvature λ is off by (ρ/(λ + ρ))² or less. In float64
-    that is 1e-4 at λ = 1e-12, 1e-6 at 1e-11 and 1e-8 at 1e-10; below 1e-13 it is nearly all.
+    its most negative eigenvalue. A direction of curvature λ is off by (ρ/(λ + ρ))² or less. In
+    float64 that is 1e-4 at λ = 1e-12, 1e-6 at 1e-11 and 1e-8 at 1e-10; below 1e-13 nearly all.
     Gradients that cancel but for a relative s have λ from about s²/100 to s², and the rounding of C
     alone makes d uncertain by about 1e-14/s². So they are projected as exactly as C allows where
     s >= 1e-5. From there to 1e-6 the projection fades out, so that rounding does not decide.

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gradsurgery.contract.registry import ObjectiveName, homogeneous, strategy, when
+from gradsurgery.contract import ObjectiveName, homogeneous, strategy, when
 from gradsurgery.solvers import without_conflict
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import POSITIVE, State, homogeneous, modality_score, strategy
-from gradsurgery.solvers.solution import Array
+from gradsurgery.contract import POSITIVE, State, homogeneous, modality_score, strategy
+from gradsurgery.types import Array
 
 LIMIT = 50.0  # of a difference of cross-entropies, so that its exponential stays a number
 

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradsurgery.contract.registry import by_objective, homogeneous, strategy
+from gradsurgery.contract import by_objective, homogeneous, strategy
 from gradsurgery.solvers import principal_factor, split
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 SPREAD = 1e3  # of the norms, above which an ordinary eigendecomposition loses the small components
 

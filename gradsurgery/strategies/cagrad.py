@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from gradsurgery.contract.registry import NON_NEGATIVE, homogeneous, strategy, when
-from gradsurgery.solvers import best_worst
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.contract import NON_NEGATIVE, homogeneous, strategy, when
+from gradsurgery.solvers import Solution, best_worst
+from gradsurgery.types import Array
 
 
 @strategy(

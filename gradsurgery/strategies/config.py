@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import by_objective, homogeneous, strategy, when
+from gradsurgery.contract import by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import equalizing, split
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 def _full_rank(n: int, rank: int) -> bool:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gradsurgery.contract.registry import by_objective, homogeneous, strategy
-from gradsurgery.solvers.solution import Array
+from gradsurgery.contract import by_objective, homogeneous, strategy
+from gradsurgery.types import Array
 
 
 @strategy(

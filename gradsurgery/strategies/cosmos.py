@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import NON_NEGATIVE, by_objective, homogeneous, strategy
-from gradsurgery.solvers.solution import Array
+from gradsurgery.contract import NON_NEGATIVE, by_objective, homogeneous, strategy
+from gradsurgery.types import Array
 
 
 @strategy(

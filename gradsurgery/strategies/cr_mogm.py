@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     SHARE,
     Claim,
     PerObjective,
@@ -19,7 +19,7 @@ from gradsurgery.contract.registry import (
 )
 from gradsurgery.errors import StrategyError
 from gradsurgery.solvers import Solution
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 def _base(options: Mapping[str, Any]) -> Strategy:

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     NON_NEGATIVE,
     Range,
     State,
@@ -13,7 +13,7 @@ from gradsurgery.contract.registry import (
     losses_from_zero,
     strategy,
 )
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 SMALL = 1e-8
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import POSITIVE, ObjectiveName, homogeneous, strategy
-from gradsurgery.solvers.solution import Array
+from gradsurgery.contract import POSITIVE, ObjectiveName, homogeneous, strategy
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gradsurgery.contract.registry import by_objective, homogeneous, strategy, when
-from gradsurgery.solvers import project_dual_cone
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.contract import by_objective, homogeneous, strategy, when
+from gradsurgery.solvers import Solution, project_dual_cone
+from gradsurgery.types import Array
 
 
 @strategy(

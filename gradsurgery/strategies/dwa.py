@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     POSITIVE,
     Range,
     State,
@@ -13,7 +13,7 @@ from gradsurgery.contract.registry import (
     strategy,
 )
 from gradsurgery.solvers import softmax
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

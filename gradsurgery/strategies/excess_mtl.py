@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.registry import POSITIVE, Range, State, homogeneous, strategy
+from gradsurgery.contract import POSITIVE, Range, State, homogeneous, strategy
 from gradsurgery.solvers import softmax
 
 LEAST = np.log(1e-8)  # of a weight beside the largest

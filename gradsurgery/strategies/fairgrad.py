@@ -4,9 +4,9 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import NON_NEGATIVE, homogeneous, strategy, when
-from gradsurgery.solvers import alpha_fair
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.contract import NON_NEGATIVE, homogeneous, strategy, when
+from gradsurgery.solvers import Solution, alpha_fair
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
     State,
@@ -16,7 +16,7 @@ from gradsurgery.contract.registry import (
 )
 from gradsurgery.errors import warn
 from gradsurgery.solvers import softmax
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 SMALL = 1e-8
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.registry import by_objective, homogeneous, strategy
+from gradsurgery.contract import by_objective, homogeneous, strategy
 
 
 @strategy(

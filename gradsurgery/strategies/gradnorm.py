@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
     Optimizer,
@@ -15,7 +15,7 @@ from gradsurgery.contract.registry import (
     strategy,
 )
 from gradsurgery.errors import InputError
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import SHARE, State, homogeneous, strategy, when
+from gradsurgery.contract import SHARE, State, homogeneous, strategy, when
 from gradsurgery.solvers import meetings, split
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 FLOOR = 1e-12  # of 1 − ρ̂²: a target of 1 asks for a multiple without bound
 

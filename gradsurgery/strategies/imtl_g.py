@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gradsurgery.contract.registry import homogeneous, strategy, when
+from gradsurgery.contract import homogeneous, strategy, when
 from gradsurgery.solvers import DEFAULT_EPS, equalizing, split
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

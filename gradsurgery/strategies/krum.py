@@ -4,9 +4,9 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import Range, homogeneous, strategy
+from gradsurgery.contract import Range, homogeneous, strategy
 from gradsurgery.errors import InputError
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradsurgery.contract.registry import homogeneous, positive_losses, strategy, when
-from gradsurgery.solvers import at_rounding_floor, min_norm
+from gradsurgery.contract import homogeneous, positive_losses, strategy, when
+from gradsurgery.solvers import Solution, at_rounding_floor, min_norm
 from gradsurgery.solvers.min_norm import EXACT, Method
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.types import Array
 
 
 def _exact(options: dict[str, Any]) -> bool:

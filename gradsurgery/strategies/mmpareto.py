@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from gradsurgery.contract.registry import POSITIVE, Range, homogeneous, strategy, when
+from gradsurgery.contract import POSITIVE, Range, homogeneous, strategy, when
 from gradsurgery.solvers import DEFAULT_EPS, Solution, at_rounding_floor, min_norm, split
 from gradsurgery.solvers.min_norm import EXACT, Method
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 def _exact(options: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
     Range,
@@ -15,7 +15,7 @@ from gradsurgery.contract.registry import (
     strategy,
 )
 from gradsurgery.solvers import project_simplex
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import NON_NEGATIVE, POSITIVE, State, strategy
+from gradsurgery.contract import NON_NEGATIVE, POSITIVE, State, strategy
 from gradsurgery.errors import InputError
 from gradsurgery.solvers import project_simplex
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

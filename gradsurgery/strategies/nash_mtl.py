@@ -5,9 +5,9 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import POSITIVE, homogeneous, strategy
-from gradsurgery.solvers import alpha_fair
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.contract import POSITIVE, homogeneous, strategy
+from gradsurgery.solvers import Solution, alpha_fair
+from gradsurgery.types import Array
 
 
 @strategy(

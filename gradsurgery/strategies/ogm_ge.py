@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.registry import POSITIVE, homogeneous, modality_score, strategy, when
-from gradsurgery.solvers.solution import Array
+from gradsurgery.contract import POSITIVE, homogeneous, modality_score, strategy, when
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import NON_NEGATIVE, by_objective, homogeneous, strategy
+from gradsurgery.contract import NON_NEGATIVE, by_objective, homogeneous, strategy
 from gradsurgery.errors import InputError
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 ROUNDING = 2.0**-23  # of losses in float32
 

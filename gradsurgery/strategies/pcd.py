@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     SHARE,
     ObjectiveName,
     PerObjective,
@@ -17,7 +17,7 @@ from gradsurgery.contract.registry import (
     when,
 )
 from gradsurgery.solvers import at_rounding_floor, nearest_above
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -4,9 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-from gradsurgery.contract.registry import homogeneous, strategy, when
+from gradsurgery.contract import homogeneous, strategy, when
 from gradsurgery.solvers import meetings, split
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
     PerObjective,
@@ -16,7 +16,7 @@ from gradsurgery.contract.registry import (
 )
 from gradsurgery.errors import InputError
 from gradsurgery.solvers import project_simplex
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 def _unpreferred(options: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     POSITIVE,
     Range,
     State,
@@ -15,7 +15,7 @@ from gradsurgery.contract.registry import (
 )
 from gradsurgery.errors import InputError
 from gradsurgery.solvers import softmax
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 SMALL = 1e-8  # the official code adds 1e-20: a weight of 1e20 makes much of a rounded gradient
 

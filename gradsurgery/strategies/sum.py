@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gradsurgery.contract.registry import homogeneous, strategy
-from gradsurgery.solvers.solution import Array
+from gradsurgery.contract import homogeneous, strategy
+from gradsurgery.types import Array
 
 
 @strategy(

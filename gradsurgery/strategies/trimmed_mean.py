@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.registry import Range, homogeneous, strategy
+from gradsurgery.contract import Range, homogeneous, strategy
 from gradsurgery.errors import InputError
 
 CHUNK = 1 << 16  # coordinates at once: what is computed stays in the cache

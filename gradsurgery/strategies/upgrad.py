@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import by_objective, homogeneous, strategy
+from gradsurgery.contract import by_objective, homogeneous, strategy
 from gradsurgery.errors import InputError
-from gradsurgery.solvers import project_each
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.solvers import Solution, project_each
+from gradsurgery.types import Array
 
 
 @strategy(

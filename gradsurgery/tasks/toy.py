@@ -1,4 +1,7 @@
-"""toy: two objectives of two parameters with a curved valley, where methods differ in whether they reach the Pareto front at all."""
+"""toy: two objectives of two parameters with a curved valley.
+
+Methods differ in whether they reach the Pareto front at all.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,7 +40,10 @@ class Toy:
         return torch.stack([self.scale * (f1 * c1 + q1 * c2), f2 * c1 + q2 * c2], -1)
 
     def front(self, count: int = 200) -> tuple[Tensor, Tensor]:
-        """Points of the Pareto set [count, 2] (x₁ from −7 to 7, x₂ where both fall no further), and their losses [count, 2]."""
+        """Points of the Pareto set [count, 2], and their losses [count, 2].
+
+        x₁ goes from −7 to 7; x₂ is where both losses fall no further.
+        """
         x1 = torch.linspace(-7, 7, count, dtype=torch.float64)
         x = torch.stack([x1, torch.full_like(x1, FLOOR)], 1)
         return x, self.losses(x)
@@ -100,11 +106,17 @@ def _adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimize
 
 @task("toy", epochs=1, batch=1, lr=1e-3, paper=PAPER)
 def toy(data_root: Path | None = None) -> Problem:
-    """Two objectives of two parameters: Nash-MTL's version, 50,000 steps from five starts, the k-th for seed k.
+    """Two objectives of two parameters: Nash-MTL's version.
 
-    f₁ = log max(|½(−x₁−7) − tanh(−x₂)|, 5e-6) + 6, f₂ = log max(|½(−x₁+3) + tanh(−x₂) + 2|, 5e-6) + 6,
-    q₁ = ((−x₁+7)² + 0.1(−x₂−8)²)/10 − 20, q₂ the same with −7; c₁ = max(tanh(x₂/2), 0), c₂ = max(tanh(−x₂/2), 0);
-    L₁ = 0.1(f₁c₁ + q₁c₂), L₂ = f₂c₁ + q₂c₂. The figure of both objectives is the share of the way to the Pareto set, in percent.
+    50,000 steps from five starts, the k-th for seed k. The losses are
+
+    - f₁ = log max(|½(−x₁−7) − tanh(−x₂)|, 5e-6) + 6,
+    - f₂ = log max(|½(−x₁+3) + tanh(−x₂) + 2|, 5e-6) + 6,
+    - q₁ = ((−x₁+7)² + 0.1(−x₂−8)²)/10 − 20, q₂ the same with −7,
+    - c₁ = max(tanh(x₂/2), 0), c₂ = max(tanh(−x₂/2), 0),
+    - L₁ = 0.1(f₁c₁ + q₁c₂), L₂ = f₂c₁ + q₂c₂.
+
+    The figure of both objectives is the share of the way to the Pareto set, in percent.
     """
     return _problem(NASH)
 

@@ -1,14 +1,18 @@
-"""Conformance checks for anybody's strategy, and the adversarial gradients behind them.
+"""Conformance checks for any strategy, and the adversarial gradients that they use.
 
-`check_strategy` and `parametrize_with_checks` look at what a strategy claims; `samples`, `grams` and `jacobians` are
-for tests of one's own. pytest and hypothesis are imported where they are used: `pip install 'gradsurgery[testing]'`.
+`check_strategy` and `parametrize_with_checks` check what a strategy claims; `samples`, `grams` and
+`jacobians` are for tests of one's own. pytest and hypothesis are imported where they are used:
+`pip install 'gradsurgery[testing]'`.
 """
 
 from gradsurgery.errors import ConformanceError
-from gradsurgery.testing.adversarial import KINDS, Sample, make_sample, samples
-from gradsurgery.testing.check import Check, check_strategy, checks_of
+from gradsurgery.testing.adversarial import make_sample, samples
+from gradsurgery.testing.check import check_strategy
+from gradsurgery.testing.checks import Check, checks_of
 from gradsurgery.testing.given import drawn_samples, grams, jacobians
+from gradsurgery.testing.kinds import KINDS
 from gradsurgery.testing.parametrize import parametrize_with_checks
+from gradsurgery.testing.sample import Sample
 
 __all__ = [
     "KINDS",

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradsurgery.contract.registry import State, Strategy
+from gradsurgery.contract import State, Strategy
 from gradsurgery.errors import InputError
-from gradsurgery.testing.adversarial import Array, Sample
 from gradsurgery.testing.circumstances import inputs_of
 from gradsurgery.testing.runner import BATCHES, SKIP, later, permuted, run
+from gradsurgery.testing.sample import Array, Sample
 
 ABSENT = "with some objectives absent or in another order than before"
 SAFE = (1e-15, 1e15)  # norms of gradients that bfloat16 holds, their squares included

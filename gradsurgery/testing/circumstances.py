@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import Strategy
-from gradsurgery.testing.adversarial import Array, Sample
+from gradsurgery.contract import Strategy
+from gradsurgery.testing.sample import Array, Sample
 
 SINGLE_EPS = 1e-6  # of a Gram matrix whose sums were made in float32
 GROUPS = ("all", "encoder", "audio+fused", "0")

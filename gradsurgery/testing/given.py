@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gradsurgery.errors import InputError, extra, one_of
-from gradsurgery.testing.adversarial import KINDS, SPREADS, Array, Sample, make_sample
+from gradsurgery.testing.adversarial import SPREADS, make_sample
+from gradsurgery.testing.kinds import KINDS, least_size
+from gradsurgery.testing.sample import Array, Sample
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -34,8 +36,6 @@ def drawn_samples(
 
     with extra("testing", "drawing samples"):
         from hypothesis import strategies as st
-
-    from gradsurgery.testing.adversarial import least_size
 
     chosen = KINDS if kinds is None else tuple(kinds)
     for kind in chosen:

@@ -1,14 +1,14 @@
-"""What the claims say of later steps: those of a strategy whose state is kept by the objectives' names."""
+"""What the claims say of later steps, where a state is kept by the objectives' names."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from gradsurgery.contract.registry import State, Strategy
+from gradsurgery.contract import State, Strategy
 from gradsurgery.errors import InputError
-from gradsurgery.testing.adversarial import Sample
 from gradsurgery.testing.circumstances import losses_of
 from gradsurgery.testing.runner import Direction, later, permuted, run
+from gradsurgery.testing.sample import Sample
 
 UNIQUE = 1e-4  # the conditioning from which on weights are well determined
 
@@ -16,7 +16,8 @@ UNIQUE = 1e-4  # the conditioning from which on weights are well determined
 def by_position(strategy: Strategy, sample: Sample, allowed: Callable[..., float]) -> str | None:
     """Four steps, one of them without an objective: in another order at each they give the same.
 
-    Only where weights are unique, as weights that give the same d may be kept and used on other gradients.
+    Only where weights are unique. Else others that give the same d may be kept, and used on other
+    gradients.
 
     Args:
         strategy: one that keeps a state, and asks for no random numbers.
@@ -45,8 +46,8 @@ def by_position(strategy: Strategy, sample: Sample, allowed: Callable[..., float
         moved = later(sample, moment)
         if not error <= 10 * allowed(moved, 1.0, losses=losses_of(moved, moment)) * size:
             return (
-                f"with the objectives in other orders d is another in step {moment + 1}, by {error / size:.2g} of Σⱼ|wⱼ|nⱼ: "
-                "its state goes by position, not by name"
+                f"with the objectives in other orders d is another in step {moment + 1}, "
+                f"by {error / size:.2g} of Σⱼ|wⱼ|nⱼ: its state goes by position, not by name"
             )
     return None
 

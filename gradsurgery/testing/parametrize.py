@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from gradsurgery.errors import InputError, extra, one_of
-from gradsurgery.testing.check import Chosen, cases_of, reasons
+from gradsurgery.testing.cases import Chosen, cases_of
+from gradsurgery.testing.check import reasons
 
 if TYPE_CHECKING:
     import pytest
@@ -15,14 +16,16 @@ def parametrize_with_checks(
     *,
     expected_failures: Mapping[str, Mapping[str, str]] | None = None,
 ) -> "pytest.MarkDecorator":
-    """Parametrise a pytest function over strategies and all their checks, as `check_strategy` runs them.
+    """Parametrise a pytest function over strategies and all the checks of `check_strategy`.
 
     Args:
         strategies: registered names, decorated functions, or what `get_strategy` returns.
-        expected_failures: strategy name -> {check name: reason}; those cases are marked as expected to fail, strictly.
+        expected_failures: strategy name -> {check name: reason}; those cases are marked as expected
+            to fail, strictly.
 
     Returns:
-        A mark for a test function with the arguments `strategy` and `check`, whose body is `check(strategy)`.
+        A mark for a test function with the arguments `strategy` and `check`, whose body is
+        `check(strategy)`.
 
     Raises:
         InputError: for a strategy, or an expected failure, that does not exist.
@@ -42,7 +45,8 @@ def parametrize_with_checks(
         )
     if expected_failures is not None and not isinstance(expected_failures, Mapping):
         raise InputError(
-            f"expected_failures: expected a dict from a strategy's name to {{check: reason}}; got {expected_failures!r}."
+            "expected_failures: expected a dict from a strategy's name to {check: reason}; "
+            f"got {expected_failures!r}."
         )
     expected = {
         name: reasons(given, f"expected_failures[{name!r}]")
@@ -53,7 +57,7 @@ def parametrize_with_checks(
         for bound, check, name in cases_of(chosen):
             known.setdefault(bound.name, set()).add(name)
             reason = expected.get(bound.name, {}).get(name)
-            # only what the caller expects to fail, with the reason given; strict, so that a mended failure shows
+            # only what the caller expects to fail; strict, so that a mended failure shows
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
             cases.append(pytest.param(bound, check, id=f"{bound.name}-{name}", marks=marks))
     for strategy, checks in expected.items():

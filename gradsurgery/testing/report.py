@@ -1,13 +1,13 @@
-"""What the message of a failed check shows: the Jacobian, what came with it, and what came of it."""
+"""What the message of a failed check shows: the Jacobian, the other inputs, the direction."""
 
 from typing import Any
 
 import numpy as np
 
-from gradsurgery.contract.registry import Strategy
-from gradsurgery.testing.adversarial import Sample
+from gradsurgery.contract import Strategy
 from gradsurgery.testing.circumstances import inputs_of
 from gradsurgery.testing.runner import run
+from gradsurgery.testing.sample import Sample
 
 
 def splits(sample: Sample) -> str:
@@ -36,10 +36,8 @@ def returned(strategy: Strategy, sample: Sample) -> str:
     except Exception:
         return ""
     lines = "" if direction.weights is None else f"  weights {_numbers(direction.weights)}\n"
-    return (
-        lines
-        + f"  d = {_numbers(direction.vector)}\n  Jd = {_numbers(sample.jacobian @ direction.vector)}\n"
-    )
+    product = sample.jacobian @ direction.vector
+    return f"{lines}  d = {_numbers(direction.vector)}\n  Jd = {_numbers(product)}\n"
 
 
 def given(strategy: Strategy, sample: Sample) -> str:

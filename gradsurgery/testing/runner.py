@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradsurgery.contract.registry import State, Strategy
-from gradsurgery.testing.adversarial import Array, Sample
+from gradsurgery.contract import Claim, State, Strategy
 from gradsurgery.testing.circumstances import changes, inputs_of, losses_of
+from gradsurgery.testing.sample import Array, Sample
 
 __all__ = [
     "BATCHES",
     "SKIP",
     "Direction",
+    "claims_of",
     "combine",
     "inputs_of",
+    "is_random",
     "later",
     "losses_of",
     "permuted",
@@ -31,8 +33,9 @@ BATCHES = 3  # independent batches, for strategies that take `cross`; here all o
 class Direction:
     """What came of it: d [d], the size Σⱼ |wⱼ|nⱼ of its terms, and the weights, if there are any.
 
-    Without weights the size is ‖d‖, or what the strategy makes of orthogonal gradients of the same lengths, if that is
-    larger: near a stationary point d itself is no measure of what it was made of.
+    Without weights the size is ‖d‖, or what the strategy makes of orthogonal gradients of the same
+    lengths, if that is larger. Near a stationary point d itself is no measure of what it was made
+    of.
     """
 
     vector: Array
@@ -56,7 +59,8 @@ def run(
         sample: the gradients; the strategy gets copies, so that what it does to them stays with it.
         step: chooses among the sample's random numbers.
         state: what it remembers; a fresh state is the default.
-        moment: how many steps have gone by: other lengths of the gradients and other losses than at moment 0.
+        moment: how many steps have gone by; gradients then have other lengths than at moment 0, and
+            losses other values.
         sized: False where only the vector is wanted: a direction made of rows then gets no size.
     """
     sample = later(sample, moment)
@@ -80,13 +84,27 @@ def run(
     return combine(sample, weights.sum(0) if "cross" in strategy.inputs else weights)
 
 
+def is_random(strategy: Strategy) -> bool:
+    """Whether it asks for random numbers."""
+    return bool({"rng", "generator"} & strategy.inputs)
+
+
+def claims_of(strategy: Strategy, name: str, sample: Sample) -> list[Claim]:
+    """The claims of this name that the strategy makes for such gradients."""
+    return [
+        claim
+        for claim in strategy.claims
+        if claim.name == name and claim.holds(sample.count, sample.rank, strategy.options)
+    ]
+
+
 def later(sample: Sample, moment: int) -> Sample:
     """The gradients at a later moment: the same directions, of other lengths."""
     return scaled(sample, changes(sample, moment, 0)) if moment else sample
 
 
 def _usual(strategy: Strategy, sample: Sample) -> float:
-    """‖d‖ on orthogonal gradients of the same lengths; a zero one is given the least of the others'."""
+    """‖d‖ on orthogonal gradients of the same lengths; a zero one gets the least of the others'."""
     live = sample.norms[sample.norms > 0]
     norms = np.where(sample.norms > 0, sample.norms, live.min() if len(live) else 0.0)
     inputs = inputs_of(sample, strategy) | {"splits": (sample.count,)}
@@ -98,9 +116,10 @@ def _usual(strategy: Strategy, sample: Sample) -> float:
 def _from_rows(
     strategy: Strategy, jacobian: Array, seed: int, inputs: dict[str, Any], keep: bool = False
 ) -> Array:
-    """The direction of a strategy that takes rows; with no Gram matrix where it takes none, as that is most of the time.
+    """The direction of a strategy that takes rows.
 
-    The state has one parameter tensor, and changes only where it is to be kept.
+    Without a Gram matrix where it takes none, as making one is most of the time. The state has one
+    parameter tensor, and changes only where it is to be kept.
     """
     rows = torch.from_numpy(jacobian)
     if strategy.inputs & {"gram", "block_grams", "cross"}:
@@ -121,7 +140,7 @@ def _from_rows(
 
 
 def combine(sample: Sample, weights: Array) -> Direction:
-    """d = Jᵀw for weights [n], or [k, n] with one row a parameter tensor."""
+    """d = Jᵀw for weights [n], or [k, n] with one row per parameter tensor."""
     if weights.ndim == 1:
         scaled = weights * sample.norms
         return Direction(sample.units.T @ scaled, float(np.abs(scaled).sum()), weights)

@@ -1,10 +1,10 @@
-"""Make a failing Jacobian small: fewer objectives, fewer coordinates, plainer numbers, as long as it still fails."""
+"""Make a failing Jacobian small: fewer objectives, fewer coordinates, plainer numbers."""
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from gradsurgery.testing.adversarial import Array, Sample
+from gradsurgery.testing.sample import Array, Sample
 
 
 def shrink(sample: Sample, fails: Callable[[Sample], bool], budget: int = 400) -> Sample:
@@ -44,13 +44,9 @@ def _size(sample: Sample) -> tuple[int, int, int, bool, int, int]:
 
 def _digits(number: float) -> int:
     """The length of a number as written, zero and one the shortest."""
-    return (
-        0
-        if number == 0
-        else len(f"{abs(number):.17g}".strip("0").replace(".", ""))
-        if abs(number) != 1
-        else 1
-    )
+    if number in (0, 1, -1):
+        return abs(int(number))
+    return len(f"{abs(number):.17g}".strip("0").replace(".", ""))
 
 
 def _candidates(sample: Sample) -> Iterator[Sample]:

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from gradsurgery.contract.registry import Strategy
+from gradsurgery.contract import Strategy
 from gradsurgery.errors import GradSurgeryError, InputError, StrategyError
 from gradsurgery.testing.adversarial import make_sample
 from gradsurgery.testing.runner import run
 
 
 def works(strategy: Strategy) -> bool:
-    """Whether it gives a direction under these options: values may be out of range, or need an extra that is not installed."""
+    """Whether it gives a direction under these options.
+
+    Values may be out of range, or need an extra that is not installed.
+    """
     try:
         run(strategy, make_sample("pulling apart", 5))
     except InputError:
@@ -28,9 +31,11 @@ def works(strategy: Strategy) -> bool:
 def unvaried(
     known: Sequence[Strategy], variants: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Strategy, str]]:
-    """Settings that neither the defaults nor the variants have: each other value of an option with few, and half of every number.
+    """Settings that neither the defaults nor the variants have, each with a label.
 
-    A claim without a condition is made for all values of an option. Numbers that a variant names are left to the variants.
+    Each other value of an option that has few, and half of every number. A claim without a
+    condition is made for all values of an option. Numbers that a variant names are left to the
+    variants.
 
     Args:
         known: the strategy under its defaults and under each variant.
@@ -64,7 +69,10 @@ def unvaried(
 
 
 def _takes_a_float(annotation: Any, default: Any) -> bool:
-    """Whether an option is a number that is not whole: its annotation decides, without one its default."""
+    """Whether an option is a number that is not whole.
+
+    Its annotation decides, and without one its default.
+    """
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):

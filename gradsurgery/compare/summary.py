@@ -1,0 +1,143 @@
+"""The summary of results per task: a row per strategy, over the seeds."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradsurgery import InputError
+from gradsurgery.compare.choice import Line, best_rate, directions, guessed
+from gradsurgery.compare.results import Results
+from gradsurgery.tasks import ACCURACY
+
+RUN = ("task", "strategy", "seed", "lr")  # what every line of a run has
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy on one task, over the seeds.
+
+    Attributes:
+        strategy: its label.
+        lr: the learning rate: where there was a choice, the one with the best validation figures.
+        seeds: those that finished.
+        accuracies: objective -> test figure per seed, in percent where it is an accuracy.
+        conflict_rate: the mean over seeds and groups, in percent; None where no group has two
+            objectives.
+        step_time: the median step time relative to the baseline's; None where it was not taken.
+        at_chance: the objectives in which a run is no better than guessing.
+        errors: what went wrong in the runs that failed, at any learning rate.
+        better: objective -> "higher" or "lower"; None where the task says nothing.
+        figure: what a figure is.
+        mean_cosine: between the gradients of two objectives, over pairs, inspected steps, groups
+            and seeds; None where no group has two objectives.
+    """
+
+    strategy: str
+    lr: float
+    seeds: tuple[int, ...]
+    accuracies: dict[str, list[float]]
+    conflict_rate: float | None
+    step_time: float | None
+    at_chance: tuple[str, ...]
+    errors: tuple[str, ...]
+    better: Mapping[str, str] | None = None
+    figure: str = ACCURACY
+    mean_cosine: float | None = None
+
+    def mean(self, objective: str) -> float:
+        """The mean over seeds."""
+        return statistics.fmean(self.accuracies[objective])
+
+    def std(self, objective: str) -> float | None:
+        """The sample standard deviation over seeds; None with one seed."""
+        values = self.accuracies[objective]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def summarise(lines: "Iterable[Line] | Results", baseline: str) -> dict[str, list[Row]]:
+    """Per task, a row per strategy, in the order of the results.
+
+    Args:
+        lines: of a results file, as `read_results` gives them; or what `compare` returned.
+        baseline: the label whose step time is 1.
+
+    Raises:
+        InputError: for what are no lines of results.
+    """
+    if isinstance(lines, str | Path):
+        call = f"summarise(read_results({str(lines)!r}), ...)"
+        raise InputError(f"summarise: expected the lines; got a path. Write {call}.")
+    if isinstance(lines, Results):
+        lines = lines.lines
+    lines = [dict(line) for line in lines]
+    for number, line in enumerate(lines):
+        wanted = {"run": RUN, "timing": ("task", "times")}.get(line.get("kind", ""), ("kind",))
+        if missing := [key for key in wanted if key not in line]:
+            what = f"line {number + 1} has no {missing[0]!r}"
+            raise InputError(f"summarise: {what}: give the lines of a results file, unchanged.")
+    _fail_incomplete(lines)
+    times = {line["task"]: line["times"] for line in lines if line["kind"] == "timing"}
+    grouped: dict[str, dict[str, dict[float, list[Line]]]] = {}
+    for line in lines:
+        if line["kind"] == "run":
+            grouped.setdefault(line["task"], {}).setdefault(line["strategy"], {}).setdefault(
+                line["lr"], []
+            ).append(line)
+    return {
+        task: [
+            _row(label, by_lr, _relative(times.get(task, {}), label, baseline))
+            for label, by_lr in by_strategy.items()
+        ]
+        for task, by_strategy in grouped.items()
+    }
+
+
+def _fail_incomplete(lines: Iterable[Line]) -> None:
+    """A run without the figures that others of its task have is one that failed."""
+    names: dict[str, set[str]] = {}
+    for line in lines:
+        if "test" not in line:
+            continue
+        found = [set(line[part]) for part in ("test", "validation") if part in line]
+        first = names.setdefault(line["task"], found[0]) or found[0]
+        names[line["task"]] = first
+        if not first or any(one != first for one in found):
+            had, wanted = (", ".join(map(repr, sorted(x))) or "nothing" for x in (found[0], first))
+            line["error"] = (
+                f"InputError: it has figures of {had}; other runs have those of {wanted}."
+            )
+            del line["test"]
+            line.pop("validation", None)
+
+
+def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None) -> Row:
+    lr = best_rate(by_lr)
+    done = [line for line in by_lr[lr] if "test" in line]
+    objectives = list(done[0]["test"]) if done else []
+    conflicts = [rate for line in done for rate in line["conflict_rate"].values()]
+    cosines = [cosine for line in done for cosine in line.get("mean_cosine", {}).values()]
+    return Row(
+        strategy=label,
+        lr=lr,
+        seeds=tuple(line["seed"] for line in done),
+        accuracies={o: [line["test"][o] for line in done] for o in objectives},
+        conflict_rate=100 * statistics.fmean(conflicts) if conflicts else None,
+        step_time=step_time,
+        at_chance=tuple(o for o in objectives if guessed(done, o)),
+        errors=tuple(
+            f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}"
+            for group in by_lr.values()
+            for line in group
+            if "error" in line
+        ),
+        better=directions(done[0]) if done else None,
+        figure=done[0].get("figure", ACCURACY) if done else ACCURACY,
+        mean_cosine=statistics.fmean(cosines) if cosines else None,
+    )
+
+
+def _relative(times: Mapping[str, Any], label: str, baseline: str) -> float | None:
+    own, base = (times.get(name, {}).get("median") for name in (label, baseline))
+    return None if own is None or not base else own / base

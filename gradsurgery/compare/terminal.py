@@ -1,0 +1,97 @@
+"""A comparison in a terminal: progress bars, then tables and a plot of what there is."""
+
+import contextlib
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+from gradsurgery import GradSurgeryError, InputError
+from gradsurgery.compare.comparison import compare
+from gradsurgery.compare.plan import BASELINE, Plan
+from gradsurgery.compare.plot import plot_into
+from gradsurgery.compare.progress import Bars
+from gradsurgery.compare.report import remarks, table
+from gradsurgery.compare.results import Results
+from gradsurgery.compare.summary import summarise
+from gradsurgery.errors import extra
+
+
+def compare_in_terminal(plan: Plan, out: Path | str) -> int:
+    """Run a comparison with progress bars, then print and plot what there is, also after Ctrl-C.
+
+    Args:
+        plan: what to compare.
+        out: the folder for the results; it may not hold results yet.
+
+    Returns:
+        The exit status: 0, 1 where a run failed, 130 after an interruption.
+
+    Raises:
+        InputError: for what cannot be read or written; what is finished is shown first.
+        MissingExtraError: without matplotlib or rich, before any training.
+    """
+    with extra("compare", "the plot"):  # said before hours of training
+        import matplotlib  # noqa: F401
+    bars = Bars(plan)
+    kept: list[Results] = []
+
+    def opened(results: Results) -> None:
+        kept.append(results)
+        bars.start()  # what can be wrong with the data or the folder has been said by now
+
+    try:
+        with bars:
+            results = compare(plan, out, bars, on_open=opened)
+    except KeyboardInterrupt:
+        return _interrupted(plan, bars, kept)
+    except (GradSurgeryError, OSError):  # a full disk, for example: show what there is, and say it
+        with contextlib.suppress(GradSurgeryError, OSError):
+            _report(plan, kept[0]) if kept and kept[0].runs else None
+        raise
+    try:
+        _report(plan, results)
+    except OSError as error:
+        where = f"the results are in {results.path}"
+        raise InputError(f"the tables cannot be printed ({error}); {where}.") from error
+    return 1 if any("error" in line for line in results.runs) else 0
+
+
+def free_folder(folder: Path) -> Path:
+    """This folder, or one with a number where another comparison began in the same second."""
+    folders = (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2))
+    return folder if not folder.exists() else next(path for path in folders if not path.exists())
+
+
+def _report(plan: Plan, results: Results) -> None:
+    from rich.console import Console
+
+    wide = max(80, Console().width)  # a narrower table would lose columns
+    console: Any = Console(highlight=False, width=wide)
+    summary = summarise(results.lines, BASELINE)
+    for task, rows in summary.items():
+        console.print(table(task, rows, tuned=len(plan.lrs) > 1))
+    for note in remarks(summary, plan):
+        console.print(note, markup=False, soft_wrap=False)
+    console.print(f"\nresults: {results.path}", markup=False, soft_wrap=True)
+    picture = plot_into(summary, results.path.parent)
+    console.print(f"plot:    {picture}", markup=False, soft_wrap=True)
+
+
+def _interrupted(plan: Plan, bars: Bars, kept: list[Results]) -> int:
+    runs = kept[0].runs if kept else []
+    if runs:
+        try:
+            _report(plan, kept[0])
+        except (GradSurgeryError, OSError) as error:
+            print(f"Error: {error}", file=sys.stderr)
+    elif kept:
+        kept[0].discard()
+    lost = ""
+    if bars.current is not None:
+        at = f"step {bars.step[0]} of {bars.step[1] or '?'}"
+        lost = f" The run at work ({bars.title}, {at}) is not kept."
+    where = f" in {kept[0].path}" if runs else ""
+    count = f"{len(runs)} of {len(plan.runs())} runs"
+    print(f"Interrupted.{lost} Kept: {count}{where}.", file=sys.stderr)
+    return 130

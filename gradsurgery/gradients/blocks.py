@@ -1,0 +1,50 @@
+"""What is known of the n gradients of one parameter tensor: they, their factors, or their Gram."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gradsurgery.gradients.factored import Layer
+
+
+@dataclass(slots=True, eq=False)
+class Dense:
+    """The gradients themselves, one per objective; None where it does not reach the tensor."""
+
+    gradients: list[Tensor | None]
+    like: Tensor
+    """The parameter, for its shape, dtype and device."""
+    into: Tensor | None = None
+    """The memory of one of the gradients, where the direction may be formed in it."""
+
+
+@dataclass(slots=True, eq=False)
+class Sparse:
+    """Sparse gradients; the direction is sparse too."""
+
+    gradients: list[Tensor | None]
+    like: Tensor
+
+
+@dataclass(slots=True, eq=False)
+class Factored:
+    """The gradients at a layer's output, from which those of its weight follow."""
+
+    gradients: list[Tensor | None]
+    like: Tensor
+    layer: Layer
+
+
+Block = Dense | Sparse | Factored
+
+
+@dataclass(frozen=True)
+class GramOnly:
+    """The Gram matrix of gradients that were not kept, summed over some tensors.
+
+    `places` are the rows and columns of it that belong to this group's objectives.
+    """
+
+    gram: Tensor
+    places: Sequence[int]
