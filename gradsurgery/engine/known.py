@@ -138,6 +138,7 @@ def _fill(solving: Solving, solved: Sequence[tuple[Group, Outcome, bool]], idle:
     """
     source, strategy = solving.source, solving.config.required
     known: list[tuple[dict[str, float], Named]] = []
+    plain, ones = dict(idle), dict[str, float]()
     for group, outcome, applied in solved:
         row = outcome.weights
         assert row is not None
@@ -148,7 +149,11 @@ def _fill(solving: Solving, solved: Sequence[tuple[Group, Outcome, bool]], idle:
             if weights[0] != 1:
                 solving.factors.update(dict.fromkeys(group.parameters, weights[0]))
             weights = [1.0] * len(weights)
-        _place(known, dict(zip(group.objectives, weights, strict=True)), group.parameters)
+        if weights.count(1.0) == len(weights):
+            plain.update(group.parameters)
+            ones.update(dict.fromkeys(group.objectives, 1.0))
+        else:
+            _place(known, dict(zip(group.objectives, weights, strict=True)), group.parameters)
         solving.records[group.name] = group_record(
             group.name,
             group.objectives,
@@ -159,14 +164,14 @@ def _fill(solving: Solving, solved: Sequence[tuple[Group, Outcome, bool]], idle:
             outcome.converged,
             replayed,
         )
-    if idle:
-        _place(known, {}, idle)
+    if plain:  # the last pass, since what it goes through is freed with it
+        _place(known, ones, plain)
     names, trace = source.losses.names, source.trace
     solving.passes = [([own.get(name, 1.0) for name in names], wanted) for own, wanted in known]
     if trace.trunk_others and trace.features:
-        ones, every = [1.0] * len(names), trace.features.keys()
+        sums, every = [1.0] * len(names), trace.features.keys()
         at = [weights for weights, wanted in solving.passes if every <= wanted.keys()]
-        solving.sums = None if at == [ones] else ones
+        solving.sums = None if at == [sums] else sums
     return len(solving.passes) + (solving.sums is not None)
 
 
