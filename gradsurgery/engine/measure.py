@@ -21,7 +21,7 @@ def is_due(plan: Plan, memory: History) -> bool:
 
 def measured(step: Step, decision: Decision, gathered: Gathered) -> Decision:
     """The same decision, with what `inspect` says of the gradients in its Record."""
-    looking = replace(step, plan=replace(step.plan, check=False), replay=None)
+    looking = replace(step, plan=replace(step.plan, nonfinite="ignore"), replay=None)
     inspected = settle(looking, None, gathered).record
     before = decision.record
     if step.plan.required.acts_on == "losses":

@@ -8,22 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.boundary import Cut, Cutting
-from gradsurgery.engine.communicator import (
-    SHARDED,
-    ProcessGroup,
-    check_processes,
-    gathered_by_fsdp,
-    started,
-)
 from gradsurgery.engine.compiled import ONE_PASS
+from gradsurgery.engine.config import Config
 from gradsurgery.engine.graph import Graph, walk
 from gradsurgery.engine.grouping import Group, Grouping, Reach, make_groups
 from gradsurgery.engine.history import History
 from gradsurgery.engine.joined import Joined, may_be_joined
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.parameters import Parameters, is_parameter
+from gradsurgery.engine.parameters import is_parameter
 from gradsurgery.errors import InputError, warn
 from gradsurgery.gradients.coordinates import check_layout
 
@@ -31,38 +24,7 @@ OTHERS = "others"
 Given = Mapping[int, tuple[Any, ...]]  # parameters by id: name, tensor, and more
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The settings of a `Surgery`; strategy None decides nothing.
-
-    `seen` is the scene of the step before, if it can be known again. `told` are the warnings given
-    so far, of which each is given once. `once`: it is for one step only. `apart` is what a graph
-    was like in which joined tensors hid nothing.
-    """
-
-    strategy: Strategy | None
-    parameters: Parameters
-    seed: int = 0
-    check: bool = True
-    include_others: bool = True
-    min_objectives: int = 2
-    protect: str | None = None
-    every: int = 1
-    method: str = "auto"
-    lean: bool = False
-    process_group: ProcessGroup = "auto"
-    measure: int | None = None
-    zero: str = "keep"
-    told: set[str] = field(default_factory=set, compare=False, repr=False)
-    once: bool = False
-    seen: "list[Seen]" = field(default_factory=list, compare=False, repr=False)
-    apart: list[Any] = field(default_factory=list, compare=False, repr=False)
-
-    @property
-    def required(self) -> Strategy:
-        """The strategy of a plan that decides."""
-        assert self.strategy is not None
-        return self.strategy
+Plan = Config
 
 
 @dataclass(frozen=True)
@@ -214,10 +176,7 @@ def look(
     cut = Cutting(features or {})
     graph = walk(losses.tensors, losses.names * losses.batches, cut.places)
     given = plan.parameters.named()
-    if plan.process_group is not None and started():
-        check_processes(plan.process_group, plan.parameters)
-        if graph.sharded or any(id(whole) in graph.leaves for whole in gathered_by_fsdp()):
-            raise InputError(SHARDED)
+    plan.check_processes(graph)
     for seen in plan.seen:
         if not features and seen.again(given, memory.known, losses, graph):
             return seen.scene, memory, graph
