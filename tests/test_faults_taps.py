@@ -7,17 +7,17 @@ import tempfile
 import numpy as np
 import pytest
 import torch
+from gradsurgery.engine.scene import look
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import gradsurgery as gs
+from gradsurgery.engine.config import config_of
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import parse_losses
-from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.proof import compared
-from gradsurgery.engine.scene import Plan, look
 from gradsurgery.engine.taps import Tap, find_taps
 
 
@@ -124,7 +124,7 @@ def test_a_hook_anywhere_is_in_the_tapped_gradient(how, bias):
 
 def tapped(model, losses, method="taps"):
     parsed = parse_losses(losses)
-    scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, History())
+    scene, _, graph = look(config_of("mgda", model), parsed, History())
     return set(find_taps(graph, parsed, scene, method))
 
 

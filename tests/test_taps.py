@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from gradsurgery.engine.scene import look
 from models import TwoEncoders, both
 from torch import nn
 from torch.nn import functional as F
@@ -13,10 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from zoo import SHIPPED, ready, step
 
 import gradsurgery as gs
+from gradsurgery.engine.config import config_of
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import parse_losses
-from gradsurgery.engine.parameters import Parameters
-from gradsurgery.engine.scene import Plan, look
 from gradsurgery.engine.taps import find_taps
 
 
@@ -90,7 +90,7 @@ VARIANTS = {
 
 def taps(model, losses):
     parsed = parse_losses(losses)
-    scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(model)), parsed, History())
+    scene, _, graph = look(config_of("mgda", model), parsed, History())
     return set(find_taps(graph, parsed, scene, "taps"))
 
 
@@ -239,7 +239,7 @@ def test_auto_taps_where_it_is_cheaper():
     for rows, taken in ((8, True), (4096, False)):
         out = wide(torch.randn(rows, 256))
         parsed = parse_losses({"a": out.pow(2).mean(), "b": -out.mean()})
-        scene, _, graph = look(Plan(gs.get_strategy("mgda"), Parameters(wide)), parsed, History())
+        scene, _, graph = look(config_of("mgda", wide), parsed, History())
         assert (find_taps(graph, parsed, scene, "auto") != {}) == taken
         assert find_taps(graph, parsed, scene, "gradients") == {}
         assert set(find_taps(graph, parsed, scene, "taps")) == {"0.weight", "2.weight"}

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.errors import InputError
@@ -95,16 +96,21 @@ def started() -> bool:
     return AVAILABLE and dist.is_initialized()
 
 
-def check_processes(process_group: ProcessGroup, parameters: Parameters) -> None:
-    """Refuse what this process cannot decide alone, unless it was told to.
+def check_processes(parameters: Parameters, graph: Graph | None) -> None:
+    """Refuse what one process cannot decide; for use where `started()` holds.
 
-    Costs nothing where `torch.distributed` is not initialised.
+    Args:
+        parameters: those that were given.
+        graph: of the losses, where there are any yet.
 
     Raises:
-        InputError: see `check_alone`.
+        InputError: see `check_alone`; also for losses that go through parameters of fully_shard.
     """
-    if process_group is not None and started():
-        check_alone(parameters.modules, [tensor for _, tensor, _ in parameters.named().values()])
+    check_alone(parameters.modules, [tensor for _, tensor, _ in parameters.named().values()])
+    if graph is None:
+        return
+    if graph.sharded or any(id(whole) in graph.leaves for whole in gathered_by_fsdp()):
+        raise InputError(SHARDED)
 
 
 def check_alone(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> None:

@@ -1,38 +1,74 @@
-"""The settings of a `Surgery`, checked: alone, and against the strategy."""
+"""The settings of a Surgery: one table, checked in one place.
 
-from collections.abc import Mapping
+The signature of `config_of` is the table, and its docstring has the texts: `Surgery` and `backward`
+take theirs from it. A new setting is a parameter there, a field of `Config`, and the line that uses
+it.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from torch import Tensor, nn
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy
-from gradsurgery.engine.communicator import ProcessGroup, check_processes, check_setting
+from gradsurgery.engine.communicator import (
+    ProcessGroup,
+    check_processes,
+    check_setting,
+    started,
+)
+from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.errors import InputError, UnknownNameError, one_of
+
+ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterable[Tensor]] | None
+Seed = Annotated[int, 0]  # an integer, and the least that is accepted
+Count = Annotated[int, 1]
+OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph"}
+# Inputs of strategies that do not give one weight per objective.
+WITHOUT_WEIGHTS = {"rows", "block_grams", "cross"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a `Surgery`; a strategy of None decides nothing and only inspects.
+    """The settings of a `Surgery`, as `config_of` says; a strategy of None decides nothing.
 
-    `once`: it is for one step only.
+    `once` is whether they are for one step only.
     """
 
     strategy: Strategy | None
     parameters: Parameters
-    seed: int = 0
-    check: bool = True
-    include_others: bool = True
-    min_objectives: int = 2
-    protect: str | None = None
-    every: int = 1
-    method: str = "auto"
-    low_memory: bool = False
-    process_group: ProcessGroup = "auto"
-    measure: int | None = None
-    zero: str = "keep"
+    seed: int
+    every: int
+    nonfinite: str
+    others: str
+    min_objectives: int
+    method: str
+    memory: str
+    protect: str | None
+    process_group: ProcessGroup
+    measure: int | None
+    zero: str
     once: bool = False
+
+    @cached_property
+    def check(self) -> bool:
+        """Whether NaN and inf are errors."""
+        return self.nonfinite == "error"
+
+    @cached_property
+    def include_others(self) -> bool:
+        """Whether reached parameters that were not given get the plain sum."""
+        return self.others == "sum"
+
+    @cached_property
+    def low_memory(self) -> bool:
+        """Whether no gradient of a single loss is kept for large tensors."""
+        return self.memory == "low"
 
     @property
     def required(self) -> Strategy:
@@ -40,72 +76,99 @@ class Config:
         assert self.strategy is not None
         return self.strategy
 
+    def check_processes(self, graph: Graph | None = None) -> None:
+        """Refuse what this process cannot decide alone; free without `torch.distributed`.
 
-CHOICES = {
-    "nonfinite": ("error", "ignore"),
-    "others": ("sum", "ignore"),
-    "method": ("auto", "taps", "gradients", "batched"),
-    "memory": ("auto", "low"),
-    "zero": ("keep", "absent"),
-}
-OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph"}
-WITHOUT_WEIGHTS = {
-    "rows",
-    "block_grams",
-    "cross",
-}  # inputs of strategies that do not give one weight per objective
+        Raises:
+            InputError: for wrapped or sharded models, and for all others with several ranks.
+        """
+        if self.process_group is not None and started():
+            check_processes(self.parameters, graph)
 
 
 def config_of(
     strategy: str | Strategy,
-    options: Mapping[str, Any],
-    parameters: Any,
+    parameters: ParametersLike = None,
     *,
-    seed: int,
-    every: int,
-    nonfinite: str,
-    others: str,
-    min_objectives: int,
-    method: str,
-    memory: str,
-    protect: str | None,
-    process_group: ProcessGroup,
-    measure: int | None,
-    zero: str,
+    seed: Seed = 0,
+    every: Count = 1,
+    nonfinite: Literal["error", "ignore"] = "error",
+    others: Literal["sum", "ignore"] = "sum",
+    min_objectives: Count = 2,
+    method: Literal["auto", "taps", "gradients", "batched"] = "auto",
+    memory: Literal["auto", "low"] = "auto",
+    protect: str | None = None,
+    process_group: ProcessGroup = "auto",
+    measure: Count | None = None,
+    zero: Literal["keep", "absent"] = "keep",
+    **options: Any,
 ) -> Config:
-    """The plan of these settings; what each means `Surgery` says.
+    """The settings, checked: each alone, and against the strategy.
+
+    Args:
+        strategy: a name (`gradsurgery.strategy_names()`) or a `Strategy`.
+        parameters: a Module; tensors; a dict of group name -> Module or list of tensors (explicit
+            groups; a group of one tensor is a list of one); or None: every `nn.Parameter` the
+            losses reach. A Module is asked again at every step, so that layers may be added or
+            frozen.
+        seed: where randomised strategies start; their numbers follow from (seed, step, group).
+        every: solve in every k-th step and use its weights again in the steps between. These cost
+            one backward pass per group of several objectives and one for all others, instead of one
+            per loss. A step in which a group has other objectives than when it was solved is
+            solved. For strategies with one weight per objective.
+        nonfinite: "error" raises on NaN or inf in a loss or gradient and leaves everything as it
+            was; "ignore" does not check, and lets them pass into `.grad` as torch does.
+        others: what a reached parameter that was not given gets: "sum" (as in torch) or "ignore"
+            (nothing).
+        min_objectives: a group that fewer losses reach gets the plain gradient.
+        method: how Gram matrices are formed. "gradients": from the gradient of every loss for every
+            parameter. "taps": for the weights of linear layers from the gradients at the layers'
+            outputs, which are exact too and form no gradient of a single loss for them; other
+            layers, and weights with other uses, are materialised. "auto": taps where counting
+            operations says that it is cheaper (few rows of input for the layer's width). "batched":
+            all gradients in two passes, one of them batched over the losses (vmap). On a CPU that
+            was slower wherever it was measured, so that "auto" never does. Layers that batch must
+            be able to (compiled regions cannot), and what the graph shows counts as reached.
+        memory: "low" keeps no gradient of a single loss for large tensors. Linear layers with few
+            rows of input for their width are tapped. What then does not fit into the room of the
+            parameters is asked for in chunks: a pass per loss for each, which gives its Gram
+            matrix, and one weighted pass for its direction. That is up to n times as many passes
+            (n losses), for about the memory of two gradients in place of n. For strategies with one
+            weight per objective.
+        protect: the name of an objective that no direction may conflict with, whatever the
+            strategy. On every group that it shares with others, the direction loses its component
+            against that objective's gradient (Chaudhry et al. 2019, equation 11).
+        process_group: "auto" refuses what this process cannot decide alone: models under DDP or
+            FSDP and DTensor parameters, and any parameters while `torch.distributed` is initialised
+            with more than one rank. None decides in this process alone, for users who reduce
+            gradients between the ranks themselves.
+        measure: k measures conflicts in every k-th step, also under strategies that form no
+            gradient of a single loss. The Record then has the Gram matrix and what follows from it.
+            Such a step costs one more backward pass per loss; its direction is the same. None
+            measures only where the gradients are formed anyway.
+        zero: what an objective is whose gradient is exactly zero in a group (no labels in this
+            batch, a satisfied margin, a weight of 0). "keep" solves with it: to some strategies
+            that is a stationary point, and a warning says so once. "absent" solves on the others,
+            as if it had not been given for that group; its state stays, and the Record names it.
+            Strategies that form no gradients ignore it.
+        **options: the strategy's options.
 
     Raises:
         UnknownNameError: for an unknown strategy or option.
         InputError: for a setting that cannot be used, or not with this strategy.
     """
-    for name, value in (
-        ("nonfinite", nonfinite),
-        ("others", others),
-        ("method", method),
-        ("memory", memory),
-        ("zero", zero),
-    ):
-        if value not in CHOICES[name]:
-            raise InputError(one_of(name, str(value), CHOICES[name]))
-    for name, number, least in (
-        ("seed", seed, 0),
-        ("every", every, 1),
-        ("min_objectives", min_objectives, 1),
-    ):
-        if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
-            raise InputError(f"{name}: expected an integer >= {least}; got {number!r}.")
-    whole = isinstance(measure, Integral) and not isinstance(measure, bool)
-    if measure is not None and not (whole and measure >= 1):
-        raise InputError(f"measure: expected None, or an integer >= 1; got {measure!r}.")
+    given = locals()
+    settings = {name: _checked(name, given[name]) for name in SETTINGS}
+    check_setting(process_group)
     if protect is not None and not isinstance(protect, str):
         raise InputError(
-            f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence are named '0', '1', ...)"
+            f"protect: expected the name of an objective; got {protect!r}. (Losses in a sequence "
+            "are named '0', '1', ...)"
         )
-    check_setting(process_group)
     if found := sorted(OF_THE_STEP & set(options)):
         raise InputError(
-            f"{found[0]} belongs to the step: surgery.backward(losses, {found[0]}=...), not Surgery(..., {found[0]}=...)."
+            f"{found[0]} belongs to the step: surgery.backward(losses, {found[0]}=...), "
+            f"not Surgery(..., {found[0]}=...)."
         )
     if not isinstance(strategy, str | Strategy) and isinstance(parameters, str | Strategy):
         name = repr(parameters if isinstance(parameters, str) else parameters.name)
@@ -113,41 +176,62 @@ def config_of(
         got = type(strategy).__name__
         raise UnknownNameError(f"strategy: expected a name or a Strategy; got {got}. {order}")
     chosen = get_strategy(strategy, **options)
-    if "cross" in chosen.inputs and protect is not None:
-        raise InputError(
-            f"protect: not for strategy {chosen.name!r}, which takes losses of several batches."
-        )
-    odd = sorted(WITHOUT_WEIGHTS & chosen.inputs)
+    _check_fit(chosen, every, protect, method, memory)
+    config = Config(chosen, Parameters(parameters), **settings)
+    config.check_processes()
+    return config
+
+
+def _check_fit(chosen: Strategy, every: int, protect: Any, method: str, memory: str) -> None:
+    """The strategy and the settings against each other."""
+    who, odd = f"strategy {chosen.name!r}", sorted(WITHOUT_WEIGHTS & chosen.inputs)
+    if protect is not None and "cross" in chosen.inputs:
+        raise InputError(f"protect: not for {who}, which takes losses of several batches.")
     if every > 1 and odd:
         raise InputError(
-            f"every: strategy {chosen.name!r} takes `{odd[0]}`, so it has no weights per objective to use again; leave every=1."
+            f"every: {who} takes `{odd[0]}`, so it has no weights per objective to use again; "
+            "leave every=1."
         )
     if every > 1 and "observed" in chosen.inputs:
         raise InputError(
-            f"every: strategy {chosen.name!r} learns from the losses of each step, which cost it one pass; leave every=1."
+            f"every: {who} learns from the losses of each step, which cost it one pass; "
+            "leave every=1."
         )
     if memory == "low" and method == "batched":
         raise InputError(
-            "method='batched' keeps the gradients of all losses: leave memory='auto', or take another method."
+            "method='batched' keeps the gradients of all losses: leave memory='auto', or take "
+            "another method."
         )
     if memory == "low" and odd:
         raise InputError(
-            f"memory='low': strategy {chosen.name!r} takes `{odd[0]}`, for which all gradients are kept; leave memory='auto'."
+            f"memory='low': {who} takes `{odd[0]}`, for which all gradients are kept; "
+            "leave memory='auto'."
         )
-    given = Parameters(parameters)
-    check_processes(process_group, given)
-    return Config(
-        chosen,
-        given,
-        int(seed),
-        check=nonfinite == "error",
-        include_others=others == "sum",
-        min_objectives=min_objectives,
-        protect=protect,
-        every=int(every),
-        method=method,
-        low_memory=memory == "low",
-        process_group=process_group,
-        measure=None if measure is None else int(measure),
-        zero=zero,
-    )
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A setting's value, if it is one of the accepted ones or an integer that is large enough.
+
+    Raises:
+        InputError: for any other.
+    """
+    accepted = SETTINGS[name]
+    choices = get_args(accepted) if get_origin(accepted) is Literal else ()
+    if choices and value not in choices:
+        raise InputError(one_of(name, str(value), choices))
+    counts = [kind for kind in (accepted, *get_args(accepted)) if get_origin(kind) is Annotated]
+    if not counts or (value is None and type(None) in get_args(accepted)):
+        return value
+    least = counts[0].__metadata__[0]
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        none = "None, or " if len(get_args(accepted)) > 1 and counts[0] is not accepted else ""
+        raise InputError(f"{name}: expected {none}an integer >= {least}; got {value!r}.")
+    return int(value)
+
+
+# name -> accepted values, as annotated
+SETTINGS = {
+    name: hint
+    for name, hint in get_type_hints(config_of, include_extras=True).items()
+    if name not in ("strategy", "parameters", "options", "return")
+}

@@ -1,4 +1,4 @@
-"""The one-shot forms: backward() writes .grad, inspect() only looks."""
+"""The one-shot forms: backward() writes .grad, inspect() writes nothing."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,48 +8,52 @@ from torch import nn
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.cache import TraceCache
-from gradsurgery.engine.communicator import ProcessGroup, SingleProcess, check_setting
+from gradsurgery.engine.communicator import ProcessGroup, SingleProcess
 from gradsurgery.engine.compiled import eager
-from gradsurgery.engine.config import Config
+from gradsurgery.engine.config import ParametersLike, config_of
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import LossesLike, parse_losses
-from gradsurgery.engine.parameters import Parameters
+from gradsurgery.engine.settings import shows_settings
 from gradsurgery.engine.step import run_step
-from gradsurgery.engine.surgery import ParametersLike, Surgery
+from gradsurgery.engine.surgery import Surgery
 from gradsurgery.errors import InputError, StrategyError
 from gradsurgery.record import Record
 
 
 @eager
+@shows_settings(without=("every", "measure"))  # which say something of several steps
 def backward(
     losses: LossesLike,
     parameters: ParametersLike = None,
     strategy: str | Strategy = "sum",
     *,
-    seed: int = 0,
-    nonfinite: Literal["error", "ignore"] = "error",
-    others: Literal["sum", "ignore"] = "sum",
-    min_objectives: int = 2,
-    method: Literal["auto", "taps", "gradients", "batched"] = "auto",
-    memory: Literal["auto", "low"] = "auto",
-    protect: str | None = None,
-    process_group: ProcessGroup = "auto",
-    zero: Literal["keep", "absent"] = "keep",
     features: Any = None,
     scaler: Any = None,
     scores: Mapping[str, float] | None = None,
     weights: Any = None,
     retain_graph: bool = False,
     create_graph: bool = False,
-    **options: Any,
+    **settings: Any,
 ) -> Record:
-    """Combine the gradients of several losses and accumulate the result into `.grad`, in place of `loss.backward()`.
+    """Combine the gradients of several losses into `.grad`, in place of `loss.backward()`.
 
-    The order is losses, model, strategy. Without a strategy it is "sum", the gradient of
-    `sum(losses).backward()`: name one, as in `backward(losses, model, "mgda")`.
+    Like `loss.backward()` it accumulates. The order is losses, model, strategy. Without a strategy
+    it is "sum", the gradient of `sum(losses).backward()`: name one, as in
+    `backward(losses, model, "mgda")`.
 
-    Arguments are those of `Surgery` and of `Surgery.backward`. Every call is a first step: strategies that remember
-    need a `Surgery`, and randomised ones draw the same numbers for the same seed (pass `seed=step` in a loop).
+    Every call is a first step: strategies that remember need a `Surgery`, and randomised ones draw
+    the same numbers for the same seed (pass `seed=step` in a loop).
+
+    Args:
+        losses: as for `Surgery.backward`.
+        {settings}
+        features: as for `Surgery.backward`, like all that follow.
+        scaler: a `torch.amp.GradScaler`.
+        scores: modality -> number, the user's own measure.
+        weights: the user's own weight per loss.
+        retain_graph: keep the graph for another pass.
+        create_graph: not supported.
+        **options: the strategy's options.
 
     Returns:
         The `Record` of what was decided, group by group.
@@ -68,18 +72,14 @@ def backward(
         >>> record["first+second"].objectives
         ('first', 'second')
     """
-    _in_order(losses, 'backward(losses, model, "mgda")')
-    given: dict[str, Any] = {
-        "seed": seed, "nonfinite": nonfinite, "others": others, "min_objectives": min_objectives, "method": method, "memory": memory, "protect": protect,
-        "process_group": process_group,
-        "zero": zero,
-    }  # fmt: skip
-    surgery = Surgery(strategy, parameters, **given, **options)
+    _check_order(losses, 'backward(losses, model, "mgda")')
+    surgery = Surgery(strategy, parameters, **settings)
     surgery._config = replace(surgery._config, once=True)
     if "state" in surgery.strategy.inputs:
         name = surgery.strategy.name
         raise StrategyError(
-            f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) once and call surgery.backward(losses)."
+            f"strategy {name!r} remembers between steps: make surgery = Surgery({name!r}, ...) "
+            "once and call surgery.backward(losses)."
         )
     return surgery.backward(
         losses,
@@ -103,8 +103,8 @@ def inspect(
 ) -> Record:
     """The Gram matrices, norms, cosines and conflicts of the losses' gradients, group by group.
 
-    Writes nothing, solves nothing, and keeps the graph, so that a backward can follow. A gradient that is not finite
-    shows as it is.
+    Writes nothing, solves nothing, and keeps the graph, so that a backward can follow. A gradient
+    that is not finite shows as it is. Arguments are those of `backward`.
 
     Example:
         >>> import torch, gradsurgery as gs
@@ -112,23 +112,16 @@ def inspect(
         >>> gs.inspect({"up": weight.sum(), "down": -weight.sum()})["down+up"].conflicts
         (('up', 'down'),)
     """
-    _in_order(losses, "inspect(losses, model)")
-    check_setting(process_group)
-    config = Config(
-        None,
-        Parameters(parameters),
-        check=False,
-        include_others=others == "sum",
-        process_group=process_group,
-        once=True,
-    )
+    _check_order(losses, "inspect(losses, model)")
+    config = config_of("sum", parameters, others=others, process_group=process_group)
+    config = replace(config, strategy=None, nonfinite="ignore", once=True)
     parsed = parse_losses(losses, weights)
     cache = TraceCache()
     result = run_step(config, parsed, History(), SingleProcess(), cache, retain_graph=True)
     return result.record
 
 
-def _in_order(losses: Any, form: str) -> None:
+def _check_order(losses: Any, form: str) -> None:
     """Swapped arguments are said here, before the parameters are read.
 
     Raises:

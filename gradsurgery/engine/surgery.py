@@ -4,19 +4,19 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine import commit
 from gradsurgery.engine.accumulation import add, check_gathered, check_still_given
 from gradsurgery.engine.boundary import parse_features
 from gradsurgery.engine.cache import TraceCache
-from gradsurgery.engine.communicator import ProcessGroup, SingleProcess
+from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.compiled import eager
-from gradsurgery.engine.config import config_of
+from gradsurgery.engine.config import Config, config_of
 from gradsurgery.engine.converted import check_kinds
 from gradsurgery.engine.described import described
 from gradsurgery.engine.forget import without_objectives
@@ -25,54 +25,18 @@ from gradsurgery.engine.levels import in_order
 from gradsurgery.engine.losses import LossesLike, parse_losses
 from gradsurgery.engine.resumed import resumed
 from gradsurgery.engine.saved import as_saved
+from gradsurgery.engine.settings import takes_settings_of, with_texts
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.engine.step import StepResult, gather_step, run_step
 from gradsurgery.errors import InputError, one_of, warn
 from gradsurgery.record import Record
-
-ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterable[Tensor]] | None
 
 
 class Surgery:
     """Gradient surgery over many steps: call `backward(losses)` where the loop had `loss.backward()`.
 
     Args:
-        strategy: a name (`gradsurgery.strategy_names()`) or a `Strategy`.
-        parameters: a Module; tensors; a dict of group name -> Module or list of tensors (explicit groups; a group of one tensor is
-            a list of one); or None: every `nn.Parameter` the losses reach. A Module is asked again at every step, so that layers may be added or frozen.
-        seed: where randomised strategies start; their numbers follow from (seed, step, group).
-        every: solve in every k-th step and use its weights again in the steps between, which then cost one backward pass for each group
-            of several objectives and one for all others, instead of one per loss. A step in which a group has other objectives than
-            when it was solved is solved. For strategies with one weight per objective.
-        nonfinite: "error" raises on NaN or inf in a loss or gradient and leaves everything as it was; "ignore" does
-            not look, and lets them pass into `.grad` as torch does.
-        others: what a reached parameter that was not given gets: "sum" (as in torch) or "ignore" (nothing).
-        min_objectives: a group that fewer losses reach gets the plain gradient.
-        method: how Gram matrices are formed: "gradients" from the gradient of every loss for every parameter; "taps" for the weights of linear layers
-            from the gradients at the layers' outputs, which are exact too and form no gradient of a single loss for them; "auto" taps
-            where counting operations says that it is cheaper (few rows of input for the layer's width). Other layers, and weights with
-            other uses, are materialised either way. "batched" forms all gradients in two passes, one of them batched over the losses (vmap); on a
-            CPU that was slower wherever it was measured, so that "auto" never does. Layers that batch must be able to (compiled regions cannot), and
-            what the graph shows counts as reached.
-        memory: "low" keeps no gradient of a single loss for large tensors. Linear layers with few rows of input for their width are tapped; what
-            then does not fit into the room of the parameters is asked for in portions, by a pass per loss for each, which gives its Gram matrix,
-            and gets its direction by one weighted pass: up to n times as many passes (n losses), for about the memory of two gradients in place
-            of n. For strategies with one weight per objective.
-        protect: the name of an objective that no direction may hurt, whatever the strategy: on every group that it shares with
-            others, the direction loses its component against that objective's gradient (Chaudhry et al. 2019, equation 11).
-        process_group: "auto" refuses what this process cannot decide alone: models under DDP or FSDP and DTensor parameters, and any
-            parameters while `torch.distributed` is initialised with more than one rank. None decides in this process alone,
-            for users who reduce gradients between the ranks themselves.
-        measure: k measures conflicts in every k-th step, also under strategies that form no gradient
-            of a single loss. The Record then has the Gram matrix and what follows from it. Such a
-            step costs one more backward pass per loss; its direction is the same. None measures
-            only where the gradients are formed anyway.
-        zero: what an objective is whose gradient is exactly zero in a group (no labels in this batch,
-            a satisfied margin, a weight of 0). "keep" solves with it: to some strategies that is a
-            stationary point, and a warning says so once. "absent" solves on the others, as if it had
-            not been given for that group; its state stays, and the Record names it. Strategies that
-            form no gradients ignore it.
-        **options: the strategy's options.
+        {settings}
 
     By default parameters are grouped by the set of losses that have reached them so far, so that a shared trunk, each
     encoder and each head is a problem of its own. Losses may come, go and be reordered from step to step.
@@ -91,40 +55,9 @@ class Surgery:
         [0.5, 0.5]
     """
 
-    def __init__(
-        self,
-        strategy: str | Strategy,
-        parameters: ParametersLike = None,
-        *,
-        seed: int = 0,
-        every: int = 1,
-        nonfinite: Literal["error", "ignore"] = "error",
-        others: Literal["sum", "ignore"] = "sum",
-        min_objectives: int = 2,
-        method: Literal["auto", "taps", "gradients", "batched"] = "auto",
-        memory: Literal["auto", "low"] = "auto",
-        protect: str | None = None,
-        process_group: ProcessGroup = "auto",
-        measure: int | None = None,
-        zero: Literal["keep", "absent"] = "keep",
-        **options: Any,
-    ) -> None:
-        self._config = config_of(
-            strategy,
-            options,
-            parameters,
-            seed=seed,
-            every=every,
-            nonfinite=nonfinite,
-            others=others,
-            min_objectives=min_objectives,
-            method=method,
-            memory=memory,
-            protect=protect,
-            process_group=process_group,
-            measure=measure,
-            zero=zero,
-        )
+    @takes_settings_of(config_of)
+    def __init__(self, config: Config) -> None:
+        self._config = config
         self.strategy: Strategy = self._config.required
         self._history = History()
         self._cache = TraceCache()
@@ -433,6 +366,9 @@ class Surgery:
 
     def __repr__(self) -> str:
         return f"Surgery({self.strategy!r}, step={self._history.step})"
+
+
+Surgery.__doc__ = with_texts(Surgery.__doc__)
 
 
 def _numbers(what: str, given: Any) -> dict[str, float]:

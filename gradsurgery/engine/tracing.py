@@ -8,7 +8,6 @@ from torch import Tensor
 
 from gradsurgery.engine.boundary import check_separate, features_found
 from gradsurgery.engine.cache import TraceCache, key_of
-from gradsurgery.engine.communicator import SHARDED, check_processes, gathered_by_fsdp, started
 from gradsurgery.engine.compiled import ONE_PASS
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.graph import Graph, Output, walk
@@ -38,7 +37,7 @@ def trace_graph(
     cuts = {(z.grad_fn, z.output_nr): i for i, z in enumerate((features or {}).values())}
     graph = walk(losses.tensors, losses.names * losses.batches, cuts)
     given = config.parameters.named()
-    _check_alone(config, graph)
+    config.check_processes(graph)
     key = None if features else key_of(given, history.known, losses, graph)
     found = cache.find(key, history.reach) if key is not None else None
     if found is not None:
@@ -51,18 +50,6 @@ def trace_graph(
         key = None  # so that no inputs are held on to
     cache.keep(key, (given, history.known), trace)
     return trace, history, graph
-
-
-def _check_alone(config: Config, graph: Graph) -> None:
-    """Refuse what this process cannot decide alone, unless it was told to.
-
-    Costs nothing where `torch.distributed` is not initialised.
-    """
-    if config.process_group is None or not started():
-        return
-    check_processes(config.process_group, config.parameters)
-    if graph.sharded or any(id(whole) in graph.leaves for whole in gathered_by_fsdp()):
-        raise InputError(SHARDED)
 
 
 def _separated(
