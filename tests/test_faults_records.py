@@ -11,7 +11,7 @@ from torch import nn
 from zoo import SHIPPED, plain, ready, step
 
 import gradsurgery as gs
-from gradsurgery.engine import measure, on_groups
+from gradsurgery.engine import checks, step
 
 F64 = torch.float64
 STOPPED = {"mgda": {}, "nash-mtl": {}, "imtl-g": {}, "fairgrad": {}, "cr-mogm": {}}
@@ -307,7 +307,7 @@ def test_measured_steps_have_conflicts_and_the_same_direction(name):
 
 def test_nothing_is_measured_unless_asked_for(monkeypatch):
     model = TwoEncoders()
-    monkeypatch.setattr(measure, "settle", None)
+    monkeypatch.setattr(step, "with_grams", None)
     record = gs.Surgery("sum", model).backward(model.losses())
     assert record["audio+fused"].conflicts is None
     assert (
@@ -610,9 +610,9 @@ def test_a_gradient_of_none_from_a_function_is_no_conversion():
 def test_one_transfer_where_a_gradient_is_zero(monkeypatch):
     model = Tasks(torch.float32)
     found = []
-    real = on_groups.to_host
+    real = checks.to_host
     monkeypatch.setattr(
-        on_groups, "to_host", lambda groups, values=(): found.append(1) or real(groups, values)
+        checks, "to_host", lambda groups, values=(): found.append(1) or real(groups, values)
     )
     gs.backward(model.losses(), model, "mgda", zero="absent")
     assert found == [1]

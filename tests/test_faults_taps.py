@@ -7,7 +7,8 @@ import tempfile
 import numpy as np
 import pytest
 import torch
-from gradsurgery.engine.scene import look
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.tracing import trace_graph
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
@@ -124,8 +125,9 @@ def test_a_hook_anywhere_is_in_the_tapped_gradient(how, bias):
 
 def tapped(model, losses, method="taps"):
     parsed = parse_losses(losses)
-    scene, _, graph = look(config_of("mgda", model), parsed, History())
-    return set(find_taps(graph, parsed, scene, method))
+    config, cache = config_of("mgda", model, method=method), TraceCache()
+    trace, _, graph = trace_graph(config, parsed, History(), None, cache)
+    return set(find_taps(graph, parsed, trace, config, cache))
 
 
 def test_hooks_that_come_and_go_between_steps_are_seen():

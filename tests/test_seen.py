@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import gradsurgery as gs
-from gradsurgery.engine import scene
+from gradsurgery.engine import tracing
 from gradsurgery.engine.parameters import Parameters
-from gradsurgery.engine.source import passes
+from gradsurgery.engine.passes import passes
 
 
 class Changing(nn.Module):
@@ -151,7 +151,7 @@ def test_every_change_is_seen(given, strategy, seed, monkeypatch):
             model.zero_grad()
             with monkeypatch.context() as patch:
                 if looks_again:
-                    patch.setattr(scene.Seen, "again", lambda *args: False)
+                    patch.setattr(tracing.TraceCache, "find", lambda *args: None)
                     patch.setattr(Parameters, "_unchanged", lambda self: False)
                 try:
                     record = one_step(surgery, model, order, x, how)
@@ -177,8 +177,8 @@ def test_every_change_is_seen(given, strategy, seed, monkeypatch):
 def test_a_step_like_the_last_one_is_known_again(monkeypatch):
     """Otherwise the test above would hold for a memory that forgets everything."""
     found = []
-    look = scene._look
-    monkeypatch.setattr(scene, "_look", lambda *args: found.append(1) or look(*args))
+    trace = tracing._trace
+    monkeypatch.setattr(tracing, "_trace", lambda *args: found.append(1) or trace(*args))
     for parameters in (Changing(), None):
         model = Changing() if parameters is None else parameters
         surgery = gs.Surgery("mgda", parameters)
@@ -187,7 +187,7 @@ def test_a_step_like_the_last_one_is_known_again(monkeypatch):
             surgery.backward(model.losses("abc", torch.randn(5, 3)))
         assert len(found) == 1
         for other in (copy.deepcopy(surgery), pickle.loads(pickle.dumps(surgery))):
-            mine = other._plan.parameters._parts[""] or copy.deepcopy(model)
+            mine = other._config.parameters._parts[""] or copy.deepcopy(model)
             other.backward(mine.losses("abc", torch.randn(5, 3)))
         assert len(found) == 3  # a copy has its own tensors, and looks for itself
 

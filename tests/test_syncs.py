@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from zoo import LEAST, SHIPPED, ready, step
 
 import gradsurgery as gs
-from gradsurgery.engine import checks, on_groups
+from gradsurgery.engine import checks, directions
 
 
 class Reads(TorchDispatchMode):
@@ -34,8 +34,8 @@ def transfers(monkeypatch):
             found.append((len(groups), len(values)))
         return real(groups, values)
 
-    real = on_groups.to_host
-    for module in (on_groups, checks):
+    real = checks.to_host
+    for module in (checks, directions):
         monkeypatch.setattr(module, "to_host", counted)
     return found
 

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from gradsurgery.engine.scene import look
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.tracing import trace_graph
 from models import TwoEncoders, both
 from torch import nn
 from torch.nn import functional as F
@@ -90,8 +91,9 @@ VARIANTS = {
 
 def taps(model, losses):
     parsed = parse_losses(losses)
-    scene, _, graph = look(config_of("mgda", model), parsed, History())
-    return set(find_taps(graph, parsed, scene, "taps"))
+    config, cache = config_of("mgda", model, method="taps"), TraceCache()
+    trace, _, graph = trace_graph(config, parsed, History(), None, cache)
+    return set(find_taps(graph, parsed, trace, config, cache))
 
 
 @pytest.mark.parametrize(("variant", "tapped"), VARIANTS.items())
@@ -239,10 +241,14 @@ def test_auto_taps_where_it_is_cheaper():
     for rows, taken in ((8, True), (4096, False)):
         out = wide(torch.randn(rows, 256))
         parsed = parse_losses({"a": out.pow(2).mean(), "b": -out.mean()})
-        scene, _, graph = look(config_of("mgda", wide), parsed, History())
-        assert (find_taps(graph, parsed, scene, "auto") != {}) == taken
-        assert find_taps(graph, parsed, scene, "gradients") == {}
-        assert set(find_taps(graph, parsed, scene, "taps")) == {"0.weight", "2.weight"}
+        found = {}
+        for method in ("auto", "gradients", "taps"):
+            config, cache = config_of("mgda", wide, method=method), TraceCache()
+            trace, _, graph = trace_graph(config, parsed, History(), None, cache)
+            found[method] = set(find_taps(graph, parsed, trace, config, cache))
+        assert (found["auto"] != set()) == taken
+        assert found["gradients"] == set()
+        assert found["taps"] == {"0.weight", "2.weight"}
     with pytest.raises(gs.InputError, match="method"):
         gs.Surgery("mgda", wide, method="tap")
 

@@ -32,6 +32,14 @@ class TraceCache:
         self._held: tuple[Any, ...] = ()
         self.trace: Trace | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has tensors of its own, under other ids: it knows no trace."""
+        return {"warned": self.warned}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]  # begin as a new one
+        self.warned = set(saved["warned"])
+
     def find(self, key: tuple[Any, ...], before: Reach) -> Trace | None:
         """The trace of the last step, if it holds for a step with this key, else None.
 
