@@ -11,7 +11,8 @@ from torch import nn
 from zoo import SHIPPED, plain, ready, step
 
 import gradsurgery as gs
-from gradsurgery.engine import checks, step
+from gradsurgery.engine import checks
+from gradsurgery.engine import step as one_step
 
 F64 = torch.float64
 STOPPED = {"mgda": {}, "nash-mtl": {}, "imtl-g": {}, "fairgrad": {}, "cr-mogm": {}}
@@ -307,7 +308,7 @@ def test_measured_steps_have_conflicts_and_the_same_direction(name):
 
 def test_nothing_is_measured_unless_asked_for(monkeypatch):
     model = TwoEncoders()
-    monkeypatch.setattr(step, "with_grams", None)
+    monkeypatch.setattr(one_step, "with_grams", None)
     record = gs.Surgery("sum", model).backward(model.losses())
     assert record["audio+fused"].conflicts is None
     assert (

@@ -70,8 +70,9 @@ def _replayed(config: Config, source: GradientSource, solving: Solving) -> bool:
     """The weights of an earlier step; False where a group has none from then."""
     trace = source.trace
     reach: Reach | None = trace.reach
-    if trace.reach.uncertain:
-        reach = trace.reach.expected(trace.before, trace.others)
+    before = solving.history.reach
+    if trace.grouping[1] is not before or trace.reach.uncertain:
+        reach = trace.reach.expected(before, trace.others)
     if reach is None:
         return False
     groups, grown = trace.grouping if reach is trace.reach else trace.grouped(reach)

@@ -63,6 +63,8 @@ class GradientMatrix:
     ) -> None:
         self.count = len(gradients)
         columns = [list(column) for column in zip(*gradients, strict=True)]
+        if not columns and like is not None:  # no objective is left
+            columns = [[] for _ in like]
         if like is None:
             like = [next(g for g in column if g is not None) for column in columns]
         self.like = list(like)
