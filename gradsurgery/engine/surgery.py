@@ -1,13 +1,11 @@
 """Surgery: one line in the training loop, with the state that some strategies keep between steps."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine import commit
@@ -19,14 +17,14 @@ from gradsurgery.engine.described import described
 from gradsurgery.engine.forget import without_objectives
 from gradsurgery.engine.gathered import Gathered, add, check_gathered, check_still_given
 from gradsurgery.engine.history import History
-from gradsurgery.engine.levels import in_order
 from gradsurgery.engine.losses import LossesLike, parse_losses
+from gradsurgery.engine.observed import numbers_by_name, observed_losses
 from gradsurgery.engine.resumed import resumed
 from gradsurgery.engine.saved import as_saved
 from gradsurgery.engine.settings import takes_settings_of, with_texts
 from gradsurgery.engine.solve import Call, Decision
 from gradsurgery.engine.step import decide, decide_gathered, gather_more
-from gradsurgery.errors import InputError, one_of, warn
+from gradsurgery.errors import InputError, warn
 from gradsurgery.record import Record
 
 
@@ -291,21 +289,8 @@ class Surgery:
             raise InputError(
                 "observe: there was no step yet; call it after backward and the optimizer's step."
             )
-        if isinstance(losses, Iterable) and not isinstance(losses, Mapping):
-            losses = in_order("observe", losses, known)
-        values = _numbers("observe", losses)
-        for name, value in values.items():
-            if name not in known:
-                raise InputError("observe: " + one_of("loss", name, known))
-            if not math.isfinite(value):
-                raise InputError(f"observe: loss {name!r} is {value}.")
-        if missing := [name for name in known if name not in values]:
-            raise InputError(
-                f"observe: {', '.join(map(repr, missing))} of the last step's losses are missing; give all of them."
-            )
-        self._memory = replace(
-            self._memory, observed={name: value * known[name] for name, value in values.items()}
-        )
+        observed = observed_losses(losses, known)
+        self._memory = replace(self._memory, observed=observed)
 
     def state_dict(self) -> dict[str, Any]:
         """What to save: the step, which objectives have reached which parameter, and the strategy's state by group.
@@ -351,21 +336,4 @@ Surgery.__doc__ = with_texts(Surgery.__doc__)
 
 
 def _scores(scores: Mapping[str, float] | None) -> dict[str, float] | None:
-    return None if scores is None else _numbers("scores", scores)
-
-
-def _numbers(what: str, given: Any) -> dict[str, float]:
-    """A dict from name to number, from numbers or scalar tensors."""
-    if isinstance(given, Mapping) and len(set(map(str, given))) < len(given):
-        raise InputError(
-            f"{what}: two names are the same as strings; got {', '.join(map(repr, given))}."
-        )
-    try:
-        return {
-            str(name): float(value.detach() if isinstance(value, Tensor) else value)
-            for name, value in given.items()
-        }
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{what}: expected a number for each name, as in {{'a': 0.5, 'b': 1.0}}; got {given!r}."
-        ) from error
+    return None if scores is None else numbers_by_name("scores", scores)
