@@ -6,7 +6,6 @@ cloned, norms per tensor.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +16,7 @@ from benchmarks.measure import about, medians
 from benchmarks.models import CASES
 from benchmarks.steps import floor, passes, plain, surgery
 from gradsurgery.errors import extra
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from test_mmpareto_official import official_procedure
+from tests.support.mmpareto import official_procedure
 
 with extra("bench", "the benchmark"):
     import typer

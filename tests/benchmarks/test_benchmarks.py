@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from test_mmpareto_official import official_procedure
 from typer.testing import CliRunner
 
 import gradsurgery as gs
 from benchmarks import gpu, growth, memory, multimodal, peers
 from benchmarks.models import CASES
+from tests.support.mmpareto import official_procedure
 
 
 def step(name, n, **settings):

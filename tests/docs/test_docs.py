@@ -2,13 +2,12 @@
 
 import importlib.util
 import json
-import pathlib
 import sys
 import types
 
 import pytest
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+from tests.support.paths import DOCS
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +54,8 @@ def test_an_undocumented_name_is_found(check):
 def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
     """One page per strategy that ships, the table has each, and the page of one that is gone goes too."""
     pytest.importorskip("jinja2", reason="the pages are templates; torch brings jinja2")
-    from zoo import SHIPPED
-
     from gradsurgery.contract.registry import registered
+    from tests.support.shipped import SHIPPED
 
     monkeypatch.syspath_prepend(str(DOCS))
     pages = importlib.import_module("strategy_pages")

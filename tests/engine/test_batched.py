@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 import torch
-from models import TwoEncoders, grads
 from torch import nn
 from torch.nn import functional as F
-from zoo import LEAST, SHIPPED, ready, step
 
 import gradsurgery as gs
+from tests.support.models import TwoEncoders, grads
+from tests.support.shipped import LEAST, SHIPPED, ready, step
 
 
 @pytest.mark.parametrize(

@@ -1,40 +1,19 @@
 """What a Surgery takes from the step before: only what it would find again, whatever has changed since."""
 
 import copy
-import dataclasses
-import gc
 import pickle
 import random
 import weakref
 
 import pytest
 import torch
-from models import TwoEncoders, gradients_of, grads
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import gradsurgery as gs
 from gradsurgery.engine import scene
 from gradsurgery.engine.parameters import Parameters
-from gradsurgery.engine.source import passes
-
-
-class Changing(nn.Module):
-    """A trunk and heads, of which everything may change between two steps."""
-
-    def __init__(self):
-        super().__init__()
-        self.trunk = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4))
-        self.heads = nn.ModuleDict({name: nn.Linear(4, 1) for name in "abc"})
-        self.scale = nn.Parameter(torch.tensor(1.5))
-        self.own = True
-
-    def losses(self, order, x):
-        z = self.trunk(x)
-        return {
-            name: (self.heads[name](z) * (self.scale if self.own else 1.0)).pow(2).mean()
-            for name in order
-        }
+from tests.support.changing import Changing, description
 
 
 def change(model, surgeries, draw):
@@ -105,19 +84,6 @@ def one_step(surgery, model, order, x, how):
     elif how == "reload":
         surgery.load_state_dict(surgery.state_dict())
     return surgery.backward(model.losses(order, x))
-
-
-def description(record):
-    return [
-        (
-            g.name,
-            g.objectives,
-            g.strategy,
-            g.parameters,
-            None if g.weights is None else g.weights.round(9).tolist(),
-        )
-        for g in record.values()
-    ]
 
 
 @pytest.mark.parametrize("given", ["module", "parts", "tensors", "none"])
@@ -213,111 +179,3 @@ def test_a_removed_layer_is_let_go_at_the_next_step():
     del model.heads["c"]
     surgery.backward(model.losses("ab", torch.randn(5, 3)))
     assert weight() is None
-
-
-@pytest.mark.parametrize("settings", [{}, {"nonfinite": "ignore"}, {"every": 2}])
-@pytest.mark.parametrize("strategy", ["sum", "mgda", "scaled-sum", "uw"])
-def test_a_record_keeps_no_tensor_of_the_model(strategy, settings):
-    model = Changing()
-    surgery = gs.Surgery(strategy, model, **settings)
-    records = [surgery.backward(model.losses("abc", torch.randn(5, 3))) for _ in range(4)]
-    held = [weakref.ref(p) for p in model.parameters()]
-    del model, surgery
-    gc.collect()
-    assert [ref() for ref in held] == [None] * len(held)
-    assert all(record["a"].objectives == ("a",) for record in records)
-
-
-def test_losses_that_share_nothing_take_part_in_one_pass(monkeypatch):
-    """Gradients and records are as with a pass for each."""
-    calls = []
-    grad = torch.autograd.grad
-
-    def counting(outputs, *args, **kwargs):
-        calls.append(1 if isinstance(outputs, torch.Tensor) else len(outputs))
-        return grad(outputs, *args, **kwargs)
-
-    monkeypatch.setattr(torch.autograd, "grad", counting)
-    one = TwoEncoders()
-    expected = gradients_of(one.losses(), one.parameters())
-    for method in ("gradients", "taps"):
-        calls.clear()
-        model = TwoEncoders()
-        surgery = gs.Surgery("upgrad", model, method=method)
-        record = surgery.backward(model.losses())
-        assert calls == [1, 2]
-        shared = [
-            i
-            for i, p in enumerate(model.parameters())
-            if expected["fused"][i] is not None and expected["audio"][i] is not None
-        ]
-        rows = [torch.cat([expected[o][i].reshape(-1) for i in shared]) for o in ("fused", "audio")]
-        gram = torch.stack(rows) @ torch.stack(rows).T
-        torch.testing.assert_close(torch.from_numpy(record["audio+fused"].gram), gram)
-        assert record["visual"].objectives == ("visual",)
-        for i, p in enumerate(model.parameters()):
-            if expected["visual"][i] is not None and expected["fused"][i] is None:
-                assert torch.equal(p.grad, expected["visual"][i])
-    assert grads(model)
-
-
-def test_which_losses_share_a_pass():
-    t = torch.zeros(1)
-    wanted = [dict.fromkeys(names, t) for names in ("ab", "cd", "", "bc", "e", "a", "f")]
-    assert passes(wanted) == [[0, 1, 4, 6], [3, 5]]
-
-
-def test_a_nan_in_one_of_two_losses_of_a_pass_is_its_own():
-    model = TwoEncoders()
-    losses = model.losses()
-    losses["audio"] = losses["audio"] * float("nan")
-    with pytest.raises(gs.NonFiniteError, match="loss 'audio' is nan"):
-        gs.backward(losses, model, "mgda")
-    model.zero_grad()
-    losses = model.losses()
-    losses["audio"] = losses["audio"] * float("nan")
-    gs.backward(losses, model, "mgda", nonfinite="ignore")
-    assert all(torch.isfinite(p.grad).all() for p in model.visual_head.parameters())
-    assert all(torch.isfinite(p.grad).all() for p in model.visual.parameters())
-
-
-def test_what_a_record_says_was_decided_then():
-    """Losses and groups are read later, from what they were."""
-    model = Changing()
-    for check in ("error", "ignore"):
-        losses = model.losses("abc", torch.randn(5, 3))
-        values = {name: loss.item() for name, loss in losses.items()}
-        record = gs.Surgery("sum", model, nonfinite=check).backward(losses)
-        with torch.no_grad():
-            for loss in losses.values():
-                loss.zero_()
-        assert record.losses == pytest.approx(values)
-        again = pickle.loads(pickle.dumps(record))
-        assert again.losses == record.losses
-        assert description(again) == description(copy.deepcopy(record)) == description(record)
-        assert dataclasses.replace(record, step=3).losses == record.losses
-        assert dataclasses.replace(record, step=3).step == 3
-        assert dataclasses.asdict(record)["losses"] == record.losses
-        assert [f.name for f in dataclasses.fields(record)] == [
-            "strategy",
-            "losses",
-            "groups",
-            "step",
-            "overflow",
-        ]
-        assert repr(record).startswith("Record(strategy='sum', losses={'a': ")
-        assert str(record).startswith("step 0: sum on a = ")
-
-
-def test_records_are_equal_either_way():
-    model = Changing()
-    x = torch.randn(5, 3)
-    one, two = (gs.Surgery("sum", model).backward(model.losses("a", x)) for _ in range(2))
-    read = copy.copy(two)
-    assert type(read) is gs.Record
-    assert one == two == read == one
-    assert one != gs.Surgery("sum", model).backward(model.losses("b", x))
-    assert "a+b" not in one
-    assert list(one) == list(one.groups)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        one.step = 1

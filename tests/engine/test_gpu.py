@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from models import TwoEncoders, grads
-from zoo import LEAST, SHIPPED, direction, ready, step
 
 import gradsurgery as gs
+from tests.support.models import TwoEncoders, grads
+from tests.support.shipped import LEAST, SHIPPED, direction, ready, step
 
 pytestmark = [
     pytest.mark.gpu,

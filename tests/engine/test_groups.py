@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from models import Tree, TwoEncoders, flat, gradients_of, min_norm_point
 from torch import nn
 
 import gradsurgery as gs
 from gradsurgery.solvers import min_norm
+from tests.support.models import Tree, TwoEncoders, flat, gradients_of, min_norm_point
 
 
 def part(record, *names):

@@ -1,16 +1,14 @@
-"""Every loop of loops.py with every strategy, and the table in the docs that says so."""
+"""Every loop of support/loops.py with every strategy, and the table in the docs that says so."""
 
 import importlib.util
-import pathlib
 
 import pytest
 import torch
-from loops import LOOPS
-from zoo import SHIPPED, ready
 
 import gradsurgery as gs
-
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+from tests.support.loops import LOOPS
+from tests.support.paths import DOCS
+from tests.support.shipped import SHIPPED, ready
 
 
 @pytest.mark.parametrize("name", SHIPPED)

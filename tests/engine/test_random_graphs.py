@@ -5,11 +5,11 @@ import string
 
 import pytest
 import torch
-from models import flat
 from torch import nn
 
 import gradsurgery as gs
 from gradsurgery.solvers import min_norm
+from tests.support.models import flat
 
 
 def random_name(rnd):

@@ -4,10 +4,10 @@ import io
 
 import pytest
 import torch
-from models import Tree, TwoEncoders, grads, same
 
 import gradsurgery as gs
 import gradsurgery.contract.registry as registry
+from tests.support.models import Tree, TwoEncoders, grads, same
 
 
 @pytest.fixture(autouse=True)

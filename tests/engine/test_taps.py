@@ -6,11 +6,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from models import TwoEncoders, both
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from zoo import SHIPPED, ready, step
 
 import gradsurgery as gs
 from gradsurgery.engine.config import config_of
@@ -18,6 +16,8 @@ from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import parse_losses
 from gradsurgery.engine.scene import look
 from gradsurgery.engine.taps import find_taps
+from tests.support.models import TwoEncoders, both
+from tests.support.shipped import SHIPPED, ready, step
 
 
 class Net(nn.Module):

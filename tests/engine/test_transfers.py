@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from models import TwoEncoders
 from torch.utils._python_dispatch import TorchDispatchMode
-from zoo import LEAST, SHIPPED, ready, step
 
 import gradsurgery as gs
 from gradsurgery.engine import checks, on_groups
+from tests.support.models import TwoEncoders
+from tests.support.shipped import LEAST, SHIPPED, ready, step
 
 
 class Reads(TorchDispatchMode):

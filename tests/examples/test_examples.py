@@ -1,14 +1,14 @@
 """The examples, run as a user would: on real digits, in full."""
 
 import os
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+from tests.support.paths import EXAMPLES
+
 SCRIPTS = ["multimodal_cgmnist.py", "multitask_multimnist.py"]
 
 

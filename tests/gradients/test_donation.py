@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from models import TwoEncoders
 from torch import nn
 
 import gradsurgery as gs
 from gradsurgery.gradients.donation import ALONE, COUNTS, owned
 from gradsurgery.gradients.matrix import Objectives
+from tests.support.models import TwoEncoders
 
 KEPT = []
 

@@ -1,51 +1,14 @@
-"""mmpareto(rescale="tensor") against the official procedure, written out here tensor by tensor with four backward passes."""
+"""mmpareto: its cases, that it conflicts with no gradient, and the official procedure for rescale="tensor"."""
 
+import numpy as np
 import pytest
 import torch
-from models import TwoEncoders
 
 import gradsurgery as gs
-
-
-def min_norm_of_two(first, second):
-    """The official solver's two-task case in the interior: α for the first, by the line search formula."""
-    v11, v12, v22 = (
-        float((a * b).sum()) for a, b in ((first, first), (first, second), (second, second))
-    )
-    if v12 >= v11:
-        return 1.0
-    if v12 >= v22:
-        return 0.0
-    return (v22 - v12) / (v11 + v22 - 2 * v12)
-
-
-def official_procedure(model, losses, gamma):
-    """Each loss backpropagated alone, then their sum; per encoder the cosine decides; the length per tensor; times γ."""
-    collected = {}
-    for name in ("fused", "audio", "visual"):
-        model.zero_grad()
-        losses[name].backward(retain_graph=True)
-        collected[name] = {
-            n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
-        }
-    model.zero_grad()
-    sum(losses.values()).backward(retain_graph=True)
-    conflicts = 0
-    for encoder in ("audio", "visual"):
-        names = [n for n, _ in model.named_parameters() if n.startswith(f"{encoder}.")]
-        joint, alone = (
-            torch.cat([collected[o][n].flatten() for n in names]) for o in ("fused", encoder)
-        )
-        share = 0.5
-        if float(torch.nn.functional.cosine_similarity(joint, alone, dim=0)) <= 0:
-            conflicts += 1
-            share = min_norm_of_two(joint, alone)
-        for n, p in model.named_parameters():
-            if n in names:
-                new = 2 * share * collected["fused"][n] + 2 * (1 - share) * collected[encoder][n]
-                ratio = p.grad.norm() / new.norm()
-                p.grad = new * gamma * (ratio if ratio > 1 else 1.0)
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, conflicts
+from gradsurgery.testing import KINDS
+from tests.support.mmpareto import official_procedure
+from tests.support.models import TwoEncoders
+from tests.support.strategies import direction, jacobian
 
 
 def test_equals_the_official_procedure():
@@ -85,3 +48,62 @@ def test_group_never_conflicts_on_models(options):
                 assert gradient @ direction > 0
             conflicts += bool(record["+".join(sorted(["fused", encoder]))].conflicts)
     assert conflicts >= 20
+
+
+def test_mmpareto_counterexample():
+    """Two scalar tensors: the official per-tensor length bends the direction into the unimodal objective; one factor does not."""
+    blocks = np.array([[[4.0, -2.0], [-2.0, 1.0]], [[1.0, -1.0], [-1.0, 1.0]]])
+    rows = np.array([[-2.0, -1.0], [1.0, 1.0]])
+    tensor = gs.get_strategy("mmpareto", rescale="tensor", gamma=1.5).weights(
+        blocks.sum(0), block_grams=blocks
+    )
+    bent = np.einsum("kn,nk->k", tensor, rows)
+    assert bent == pytest.approx([-1.5, 9 / 13])
+    assert bent @ rows[1] == pytest.approx(-1.5 + 9 / 13)  # -0.81: it hurts the unimodal objective
+    group = rows.T @ gs.get_strategy("mmpareto", gamma=1.0).weights(rows @ rows.T)
+    assert (rows @ group > 0).all()
+
+
+def test_mmpareto_cases():
+    plain = gs.get_strategy("mmpareto")
+    assert plain.weights([[1.0, 0.0], [0.0, 1.0]]).tolist() == [
+        1.5,
+        1.5,
+    ]  # orthogonal is no conflict
+    assert gs.get_strategy("mmpareto", gamma_on="conflict").weights(np.eye(2)).tolist() == [
+        1.0,
+        1.0,
+    ]
+    assert direction("mmpareto", [[1.0, 2.0], [0.0, 0.0]], gamma=1.0).tolist() == [1.0, 2.0]
+    assert direction("mmpareto", [[0.0, 0.0], [0.0, 0.0]]).tolist() == [0.0, 0.0]
+    assert direction("mmpareto", [[1.0, 2.0], [-1.0, -2.0]]).tolist() == [0.0, 0.0]
+    # a zero row leaves the others their problem
+    three = direction(
+        "mmpareto", torch.tensor([[1.0, 0.2], [0.0, 0.0], [-1.0, 0.3]], dtype=torch.float64)
+    )
+    two = direction("mmpareto", torch.tensor([[1.0, 0.2], [-1.0, 0.3]], dtype=torch.float64))
+    assert torch.allclose(three, two)
+    # the length is that of the sum, never shrunk, and capped
+    rows = np.array([[1.0, 0.01], [-0.9, 0.01]])
+    gram = rows @ rows.T
+    found = rows.T @ gs.get_strategy("mmpareto", gamma=1.0).weights(gram)
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(rows.sum(0)))
+    none = rows.T @ gs.get_strategy("mmpareto", gamma=1.0, rescale="none").weights(gram)
+    capped = rows.T @ gs.get_strategy("mmpareto", gamma=1.0, max_rescale=2.0).weights(gram)
+    assert np.allclose(capped, 2 * none)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_mmpareto_group_never_conflicts(kind, n):
+    rng = np.random.default_rng(n)
+    for spread in (0.0, 3.0, 6.0):
+        for _ in range(100):
+            rows = jacobian(rng, n, kind, spread)
+            found = direction("mmpareto", rows).numpy()
+            allowed = (
+                1e-9
+                * np.linalg.norm(rows, axis=1)
+                * max(np.linalg.norm(rows, axis=1).sum() * 150, 1e-300)
+            )
+            assert (rows @ found >= -allowed).all()

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from zoo import direction
 
 import gradsurgery as gs
+from tests.support.shipped import direction
 
 jd = pytest.importorskip(
     "torchjd.aggregation", reason="torchjd is not installed: nox -s peers installs and compares it"

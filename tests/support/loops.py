@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from zoo import direction, plain, ready
 
 import gradsurgery as gs
+from tests.support.shipped import direction, plain, ready
 
 NAMES = ("a", "b", "c")
 # everything is a small multiple of a power of two, so that products are exact in half precision too

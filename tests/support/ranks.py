@@ -1,4 +1,4 @@
-"""One rank of the test of several processes: `python ranks.py RANK WORLD STORE` prints what is refused."""
+"""One rank of the test of several processes: `python -m tests.support.ranks RANK WORLD STORE` prints what is refused."""
 
 import sys
 import warnings

@@ -1,6 +1,6 @@
 """A small transformer with three losses, 300 steps under autocast in float16, with a scaler and overflows now and then; prints what came of it.
 
-`python tests/soak.py STRATEGY` in a process of its own, so that the peak of its memory is its own.
+`python -m tests.support.soak STRATEGY` in a process of its own, so that the peak of its memory is its own.
 """
 
 import json
@@ -10,9 +10,9 @@ import sys
 
 import torch
 from torch import nn
-from zoo import ready
 
 import gradsurgery as gs
+from tests.support.shipped import ready
 
 STEPS = 300
 

@@ -1,7 +1,4 @@
-"""Negative controls: strategies that promise too much, and solvers that are subtly wrong, are caught by the public checks.
-
-`python tests/test_controls.py` lists which sample caught each, and in how many seconds.
-"""
+"""Negative controls: strategies that promise too much, and solvers that are subtly wrong, are caught by the public checks."""
 
 import math
 import re
@@ -139,6 +136,8 @@ def half_shuffled_pcgrad(gram, rng):
 
 
 H1 = gs.homogeneous(1)
+
+
 CLAIMS = {
     "the sum in three draws of ten": (sometimes_the_sum, ["non-conflicting"], "non-conflicting"),
     "the sum beside a zero gradient when norms are 2,000 apart": (
@@ -306,8 +305,14 @@ CLAIMS = {
         "projection",
     ),
 }
+
+
 HULL = ["strict", H1, "sums-to-one", "permutation-equivariant", "deterministic"]
+
+
 CONE = ["non-conflicting", H1, "permutation-equivariant", "deterministic"]
+
+
 BALL = ["strict", H1, "permutation-equivariant", "deterministic"]
 
 
@@ -341,7 +346,11 @@ SOLVERS = {
     ),
     "best_worst, 100 plain Frank-Wolfe steps": (lambda gram: worst_by_steps(gram, 1.0), BALL, None),
 }  # fmt: skip
+
+
 CONTROLS = {**CLAIMS, **SOLVERS}
+
+
 RIGHT = {
     "min_norm": (hull_weights, ["strict", H1, "permutation-equivariant", "deterministic"]),
     "project_dual_cone": (cone_weights, CONE),
