@@ -47,7 +47,7 @@ def docs(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Agreement with TorchJD where definitions are the same, and the weights' times beside its own in one run."""
     session.install(*CONSTRAINTS, "-e", ".[test]", "torchjd[full]==0.18.0")
-    session.run("python", "-m", "pytest", "tests/test_peers.py")
+    session.run("python", "-m", "pytest", "tests/strategies/test_peers.py")
     session.run("python", "benchmarks/weights.py")
 
 
@@ -101,6 +101,6 @@ def frameworks(session: nox.Session, framework: str) -> None:
         "peft": "peft_forget_retain",
     }[framework]
     session.install(*CONSTRAINTS, "-e", f".[{framework},testing]")
-    session.run("python", "-m", "pytest", "tests/test_frameworks.py", "-k", framework)
+    session.run("python", "-m", "pytest", f"tests/examples/test_{framework}.py")
     session.chdir(session.create_tmp())
     session.run("python", f"{ROOT}/examples/{example}.py")

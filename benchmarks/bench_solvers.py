@@ -1,4 +1,4 @@
-"""pytest-benchmark: the solvers on cosines of Gaussian gradients whose norms spread over three orders of magnitude."""
+"""pytest-benchmark: the solvers on Gaussian gradients with norms over three orders of magnitude."""
 
 import numpy as np
 import pytest

@@ -1,9 +1,9 @@
-"""pytest-benchmark: whole steps, from the losses to `.grad`, beside the plain sum, on the models of the benchmarks."""
+"""pytest-benchmark: whole steps, from the losses to `.grad`, beside the plain sum."""
 
 import pytest
 
 from benchmarks.models import CASES
-from benchmarks.peers import passes, plain, surgery
+from benchmarks.steps import passes, plain, surgery
 
 STEPS = {
     "sum().backward()": plain,

@@ -1,4 +1,4 @@
-"""pytest-benchmark: every strategy on gradients given as rows, n = 8, d = 100,000, from the gradients to the direction."""
+"""pytest-benchmark: every strategy, from gradients given as rows to the direction, d = 100,000."""
 
 import pytest
 import torch

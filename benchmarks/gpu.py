@@ -4,10 +4,6 @@
 later and writes `docs/speed/gpu.json`. `--device cpu --quick` goes the same way in a minute.
 """
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 import json
 import subprocess
 import sys
@@ -28,8 +24,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.measure import about, medians
 from benchmarks.models import CASES, Case
-from benchmarks.peers import Step, about, floor, medians, passes, plain, surgery, torchjd
+from benchmarks.steps import Step, floor, passes, plain, surgery, torchjd
 
 ROOT = Path(__file__).parent.parent
 MODELS = {  # the models of the other benchmarks, with batches that a GPU is not idle under

@@ -1,6 +1,7 @@
-"""How the time and the peak memory of a step grow with the number of objectives and of parameters: fitted exponents, and a plot.
+"""How the time and the peak memory of a step grow with the objectives and the parameters.
 
-`python -m benchmarks.growth`: an MLP whose layers are 1,024 wide, batch 64. Times alternate in one process; each peak is of a process of its own.
+`python -m benchmarks.growth` fits exponents and plots them, for an MLP whose layers are 1,024 wide,
+batch 64. Times alternate in one process; each peak is that of a process of its own.
 """
 
 import json
@@ -9,10 +10,11 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from torch import nn
 
+from benchmarks.measure import about, medians, numbers
 from benchmarks.memory import build, measured
-from benchmarks.peers import about, floor, medians, numbers, passes, surgery
+from benchmarks.models import Heads
+from benchmarks.steps import floor, passes, surgery
 from gradsurgery.errors import extra
 
 with extra("bench", "the benchmark"):
@@ -34,15 +36,12 @@ def exponent(sizes: list[int], values: list[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def timed(model: nn.Module, n: int, batch: int, width: int, rounds: int) -> dict[str, float]:
+def timed(model: Heads, n: int, batch: int, width: int, rounds: int) -> dict[str, float]:
+    """Milliseconds of each step on an MLP."""
     x, labels = torch.randn(batch, width), torch.randint(10, (n, batch))
     steps = {name: surgery("upgrad", **settings) for name, settings in STEPS.items()}
-    return medians(
-        model,
-        lambda: model.losses(x, labels),
-        {**steps, "n passes": passes, "floor": floor},
-        rounds,
-    )  # type: ignore[operator]  # untyped
+    steps |= {"n passes": passes, "floor": floor}
+    return medians(model, lambda: model.losses(x, labels), steps, rounds)
 
 
 def main(

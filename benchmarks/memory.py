@@ -1,6 +1,7 @@
-"""Peak memory of a step beyond what the model and the forward pass hold, each case in a process of its own, with one probe for all.
+"""Peak memory of a step beyond what the model and the forward pass hold.
 
-`python -m benchmarks.memory` prints it beside TorchJD's and that of the plain sum. The probe is the kernel's high-water mark of the
+`python -m benchmarks.memory` prints it beside TorchJD's and that of the plain sum. Each case runs
+in a process of its own. The probe, the same for all, is the kernel's high-water mark of the
 process, reset before the step (Linux).
 """
 
@@ -14,9 +15,10 @@ from typing import Annotated
 import torch
 from torch import nn
 
+from benchmarks.measure import about, need_torchjd
 from benchmarks.models import CASES as MODELS
 from benchmarks.models import Heads
-from benchmarks.peers import Step, about, need_torchjd, plain, surgery, torchjd
+from benchmarks.steps import Step, plain, surgery, torchjd
 from gradsurgery.errors import extra
 
 with extra("bench", "the benchmark"):
@@ -57,7 +59,8 @@ def step_of(case: str) -> Step:
     return torchjd(1 if "one by one" in case else None, "gramian" in case)
 
 
-def build(width: int, layers: int, n: int) -> nn.Module:
+def build(width: int, layers: int, n: int) -> Heads:
+    """An MLP with so many layers and heads."""
     torch.manual_seed(0)
     return Heads(
         nn.Sequential(
@@ -83,14 +86,14 @@ def probe(case: str, n: int, width: int, layers: int, batch: int, model: str) ->
     step = step_of(case)
     small = build(8, layers, n)
     for _ in range(2):  # what a first step loads into the process is none of the step's
-        step(small, small.losses(torch.randn(batch, 8), torch.randint(10, (n, batch))))  # type: ignore[operator]  # a Module's attributes are untyped
+        step(small, small.losses(torch.randn(batch, 8), torch.randint(10, (n, batch))))
     if model:
         made, forward = MODELS[model].build(n)
         losses = forward()
     else:
         made = build(width, layers, n)
-        losses = made.losses(torch.randn(batch, width), torch.randint(10, (n, batch)))  # type: ignore[operator]  # a Module's attributes are untyped
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+        losses = made.losses(torch.randn(batch, width), torch.randint(10, (n, batch)))
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
     before = status("VmRSS")
     step(made, losses)
     return status("VmHWM") - before
@@ -105,33 +108,21 @@ def measured(
     model: str = "",
     repeats: int = 1,
 ) -> float:
-    """`probe` in processes of their own, the median: bytes, on an MLP or a model of the benchmarks."""
+    """The median of `probe` in processes of their own, in bytes.
+
+    On an MLP, or on a model of the benchmarks by its name.
+    """
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", "--case", case]
-    command += [
-        "--width",
-        str(width),
-        "--layers",
-        str(layers),
-        "--objectives",
-        str(n),
-        "--batch",
-        str(batch),
-        "--model",
-        model,
-    ]
-    environment = {
-        **os.environ,
-        "MALLOC_TRIM_THRESHOLD_": "0",
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-    }  # freed is freed, for all alike
-    found = [
-        int(
-            subprocess.run(
-                command, capture_output=True, text=True, check=True, env=environment
-            ).stdout.split()[-1]
+    command += ["--width", str(width), "--layers", str(layers), "--objectives", str(n)]
+    command += ["--batch", str(batch), "--model", model]
+    # freed memory goes back to the system at once, for all alike
+    allocator = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    found = []
+    for _ in range(repeats):
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, **allocator}
         )
-        for _ in range(repeats)
-    ]
+        found.append(int(run.stdout.split()[-1]))
     return float(sorted(found)[repeats // 2])
 
 
@@ -140,7 +131,7 @@ def main(
     layers: Annotated[int, typer.Option(min=1)] = 16,
     objectives: Annotated[int, typer.Option(min=1)] = 4,
     batch: Annotated[int, typer.Option(min=1)] = 64,
-    repeats: Annotated[int, typer.Option(min=1, help="Processes a case; the median counts.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Processes per case; the median counts.")] = 3,
     peer: Annotated[bool, typer.Option(help="Run TorchJD as well.")] = True,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path(
         "comparisons/memory.json"
@@ -160,7 +151,8 @@ def main(
         figures[name] = measured(name, objectives, width, layers, batch, repeats=repeats) / 1e6
     size = 4e-6 * sum(p.numel() for p in build(width, layers, objectives).parameters())
     table = Table(
-        title=f"MLP, {size:.0f} MB of parameters, batch {batch}, n = {objectives}: peak memory of one step, MB",
+        title=f"MLP, {size:.0f} MB of parameters, batch {batch}, n = {objectives}: "
+        "peak memory of one step, MB",
         title_justify="left",
     )
     table.add_column("step")

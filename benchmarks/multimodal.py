@@ -1,23 +1,22 @@
 """The time of an MMPareto step beside the official procedure's, alternating in one process.
 
-`python -m benchmarks.multimodal`: the two-encoder model, three losses. The official procedure is the one that the tests compare with,
-written out as published: four backward passes, gradients cloned, norms per tensor.
+`python -m benchmarks.multimodal`: the two-encoder model, three losses. The official procedure is
+the one that the tests compare with, written out as published: four backward passes, gradients
+cloned, norms per tensor.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.measure import about, medians
 from benchmarks.models import CASES
-from benchmarks.peers import about, floor, medians, passes, plain, surgery
+from benchmarks.steps import floor, passes, plain, surgery
 from gradsurgery.errors import extra
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from test_mmpareto_official import official_procedure
+from tests.support.mmpareto import official_procedure
 
 with extra("bench", "the benchmark"):
     import typer

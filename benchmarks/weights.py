@@ -1,13 +1,13 @@
-"""Weights from a Gram matrix, and directions from rows: the time of each strategy beside TorchJD's, alternating in one process.
+"""Weights from a Gram matrix, and directions from rows: each strategy's time beside TorchJD's.
 
-`python benchmarks/weights.py` prints the table; `nox -s peers` installs TorchJD first.
+Both alternate in one process. `python benchmarks/weights.py` prints the table; `nox -s peers`
+installs TorchJD first.
 """
 
 import os
 
-os.environ.setdefault(
-    "OPENBLAS_NUM_THREADS", "1"
-)  # problems this small only lose by more threads; both sides run under the same setting
+# problems this small only lose by more threads; both sides run under the same setting
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import platform
 import statistics
@@ -46,21 +46,9 @@ GRAM = {
     "constant": lambda n: jd.ConstantWeighting(torch.ones(n).double()),
 }
 ALONE = (
-    "config",
-    "mmpareto",
-    "scaled-sum",
-    "a-gem",
-    "cr-mogm",
-    "gradnorm",
-    "famo",
-    "uw",
-    "dwa",
-    "gls",
-    "imtl-l",
-    "stch",
-    "cosmos",
-    "pbi",
-)
+    "config", "mmpareto", "scaled-sum", "a-gem", "cr-mogm", "gradnorm", "famo", "uw", "dwa", "gls",
+    "imtl-l", "stch", "cosmos", "pbi",
+)  # fmt: skip
 
 
 def medians(calls: list[Callable[[], object]], rounds: int) -> list[float]:
@@ -90,7 +78,8 @@ def main(
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
     table = Table(
-        title=f"weights from G, Gaussian rows in {dimension} dimensions, median µs of {rounds}: ours / TorchJD = ratio",
+        title=f"weights from G, Gaussian rows in {dimension} dimensions, median µs of {rounds}: "
+        "ours / TorchJD = ratio",
         title_justify="left",
     )
     table.add_column("strategy")
@@ -120,9 +109,9 @@ def main(
             )
         table.add_row(name, *cells)
     console = Console(width=110)
-    console.print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    console.print(f"{machine}, {versions}")
     console.print(table)
 
     rows = torch.randn(8, 1_000_000, generator=torch.Generator().manual_seed(0))

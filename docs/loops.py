@@ -4,21 +4,21 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parent))
 
 MARK = {"yes": "✓", "note": "✓ ¹", "error": "✗"}
 
 
 def page() -> str:
     """The page: a line per loop, then a cell per loop and strategy."""
-    from loops import LOOPS
-    from zoo import SHIPPED
+    from tests.support.loops import LOOPS
+    from tests.support.shipped import SHIPPED
 
     cells = {key: {name: loop.outcome(name) for name in SHIPPED} for key, loop in LOOPS.items()}
     lines = [
         "Training loops", "==============", "",
         f"{len(LOOPS)} loops as people write them, each with each of the {len(SHIPPED)} strategies: {len(LOOPS) * len(SHIPPED):,} tests",
-        "(``tests/loops.py``) compare ``.grad``, or where the parameters went, with gradients known by hand, and every error with what it should",
+        "(``tests/support/loops.py``) compare ``.grad``, or where the parameters went, with gradients known by hand, and every error with what it should",
         "say. Renewed by ``python docs/loops.py``.", "",
         ".. list-table::", "   :header-rows: 1", "   :widths: 4 50 46", "", "   * - no.", "     - loop", "     - outcome",
     ]  # fmt: skip

@@ -1,7 +1,6 @@
 """The house: who may import whom, what stays out of the import, and what the README says."""
 
 import ast
-import pathlib
 import re
 import subprocess
 import sys
@@ -10,8 +9,8 @@ import pytest
 
 import gradsurgery as gs
 from gradsurgery.contract.registry import registered
+from tests.support.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "gradsurgery"
 # what each part may import of ours
 BELOW = {"errors", "types"}
@@ -85,7 +84,7 @@ def test_every_file_says_what_it_is():
     for path in [
         *PACKAGE.rglob("*.py"),
         *(ROOT / "examples").glob("*.py"),
-        *(ROOT / "tests").glob("*.py"),
+        *(ROOT / "tests").rglob("*.py"),
     ]:
         assert ast.get_docstring(ast.parse(path.read_text())), path
 

@@ -14,12 +14,9 @@ from gradsurgery.contract.written import read_call
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
 
 SCALES = ("sum", "mean", "convex", "own")
-# No option may be named like an argument of Surgery, of a step, or of a call of the strategy.
-_reserved = {
-    "strategy", "parameters", "seed", "every", "protect", "nonfinite", "others", "min_objectives",
-    "method", "memory", "measure", "zero", "process_group", "features", "scaler", "weights",
-    "retain_graph", "step", "gradients",
-}  # fmt: skip
+# No option may be named like an argument of a call of the strategy, of Surgery, or of a step; the
+# last two are reserved where they are declared.
+_reserved = {"gradients", "step"}
 _registry: dict[str, Strategy] = {}
 _discovered = False  # set when all of them are there, and not before
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from torch import Tensor, nn
 
 from gradsurgery.contract.definition import Strategy
-from gradsurgery.contract.registry import get_strategy
+from gradsurgery.contract.registry import get_strategy, reserve
 from gradsurgery.engine.communicator import (
     ProcessGroup,
     check_processes,
@@ -235,3 +235,4 @@ SETTINGS = {
     for name, hint in get_type_hints(config_of, include_extras=True).items()
     if name not in ("strategy", "parameters", "options", "return")
 }
+reserve(("strategy", "parameters", *SETTINGS, *OF_THE_STEP))

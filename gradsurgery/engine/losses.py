@@ -1,8 +1,8 @@
-"""The losses of one step: names, scalars, and the user's own weights for them."""
+"""The losses of one step, parsed: names, scalars, and the user's own weights for them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -10,19 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.contract.per_objective import ObjectiveNames, by_objective
-from gradsurgery.engine.levels import by_index, elements, not_a_tensor, several_elements
+from gradsurgery.engine.not_losses import what_is_wrong
 from gradsurgery.errors import InputError, NonFiniteError, one_of
 
 LossesLike = Mapping[str, Tensor] | Sequence[Tensor] | Tensor | Sequence[Mapping[str, Tensor]]
 T = TypeVar("T")
-DICTS, LISTS = (
-    (dict, Mapping),
-    (list, tuple, Sequence),
-)  # the usual types first: asking an abstract one takes longer
-FINFO = {
-    dtype: torch.finfo(dtype).max
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-}
+# The usual types first: asking an abstract one takes longer.
+MAPPINGS, SEQUENCES = (dict, Mapping), (list, tuple, Sequence)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LARGEST = {dtype: torch.finfo(dtype).max for dtype in DTYPES}
 
 
 @dataclass(frozen=True)
@@ -65,9 +61,8 @@ def named_values(names: Sequence[str], batches: int, numbers: Sequence[float]) -
     """name -> value of each loss, the mean over the batches, which lie one after the other."""
     if batches == 1:
         return dict(zip(names, numbers, strict=True))
-    return dict(
-        zip(names, np.reshape(numbers, (batches, len(names))).mean(0).tolist(), strict=True)
-    )
+    means = np.reshape(numbers, (batches, len(names))).mean(0).tolist()
+    return dict(zip(names, means, strict=True))
 
 
 def parse_losses(
@@ -81,77 +76,99 @@ def parse_losses(
         earlier: gives the names of the losses of earlier steps, which weights may be for too.
 
     Raises:
-        InputError: for no losses, something that is not a real scalar tensor, one that does not require grad, losses
-            on different devices, or weights that do not fit; the message names the loss.
+        InputError: for no losses, something that is not a real scalar tensor, one that does not
+            require grad, losses on different devices, or weights that do not fit; the message
+            names the loss.
     """
-    names: tuple[str, ...]
-    if (
-        isinstance(losses, LISTS)
-        and len(losses) > 0
-        and not isinstance(losses[0], Tensor)
-        and all(isinstance(part, DICTS) for part in losses)
-    ):
+    if _are_batches(losses):
         return _independent([parse_losses(part, weights, earlier) for part in losses])
-    if isinstance(losses, DICTS):
-        wrong = [k for k in losses if not isinstance(k, str)]
-        if wrong:
-            raise InputError(f"losses: the names are strings; got {wrong[0]!r}.")
-        names, tensors = tuple(losses), tuple(losses.values())
-    elif isinstance(losses, Tensor):
-        if losses.ndim == 0:
-            raise InputError(
-                "losses: a tensor of losses has at least one dimension; got shape []. A single loss goes in a list or dict."
-            )
-        if losses.ndim == 1:
-            names, tensors = tuple(map(str, range(len(losses)))), tuple(losses.unbind())
-        else:
-            weights = by_index(losses.shape, weights)
-            names, tensors = (
-                tuple(",".join(map(str, index)) for index in np.ndindex(*losses.shape)),
-                tuple(elements(losses)),
-            )
-    elif isinstance(losses, LISTS) and not isinstance(losses, str | bytes):
-        names, tensors = tuple(map(str, range(len(losses)))), tuple(losses)  # type: ignore[arg-type]  # each is checked below
-    else:
-        accepted = "a dict of name -> scalar (or a list of such, one per independent batch), a sequence of scalars, or a tensor of losses"
-        raise InputError(f"losses: expected {accepted}; got {type(losses).__name__}.")
+    if isinstance(losses, Tensor) and losses.ndim > 1:
+        weights = _by_index(losses.shape, weights)
+    named = by_name(losses)
+    names, tensors = tuple(named), tuple(named.values())
     if not names:
         raise InputError("losses: at least one is needed; got none.")
-    for name, loss in zip(names, tensors, strict=True):
-        if not isinstance(loss, Tensor):
-            several = (
-                " For independent batches give one dict of losses per batch."
-                if all(isinstance(part, list | tuple) for part in tensors)
-                else ""
-            )
-            raise InputError(f"loss {name!r}: " + not_a_tensor(loss) + several)
-        if loss.numel() != 1:
-            raise InputError(f"loss {name!r}: " + several_elements(loss))
-        if loss.dtype not in FINFO:
-            hint = " Widen it first: loss.float()." if loss.is_floating_point() else ""
-            if not loss.requires_grad:
-                hint = " A number that nothing trainable reaches is no loss: leave it out."
-            wanted = "expected real floating point of 16 bits or more"
-            raise InputError(f"loss {name!r}: {wanted}; got {loss.dtype}.{hint}")
-        if not loss.requires_grad:
-            raise InputError(
-                f"loss {name!r} does not require grad: nothing trainable reaches it (detached, or computed under no_grad?). Leave it out."
-            )
-        if loss.device != tensors[0].device:
-            raise InputError(
-                f"loss {name!r} is on {loss.device}, {names[0]!r} on {tensors[0].device}: move them to one device first."
-            )
-    if isinstance(weights, Mapping) and any(name not in names for name in weights):
+    for loss in tensors:
+        if not (
+            isinstance(loss, Tensor)
+            and loss.numel() == 1
+            and loss.dtype in LARGEST
+            and loss.requires_grad
+            and loss.device == tensors[0].device
+        ):
+            raise InputError(what_is_wrong(named, LARGEST))
+    if weights is None:
+        return Losses(names, tensors, np.ones(len(names)))
+    if isinstance(weights, Mapping) and any(name not in named for name in weights):
         known = {*names, *earlier()}
         if unknown := [name for name in weights if name not in known]:
             raise InputError(
-                "weights: "
-                + one_of("loss", str(unknown[0]), names)
-                + " Give the weights of this step's losses."
+                f"weights: {one_of('loss', str(unknown[0]), names)} Give the weights of this "
+                "step's losses."
             )
-    if weights is None:
-        return Losses(names, tensors, np.ones(len(names)))
     return Losses(names, tensors, by_objective("weights", weights, ObjectiveNames(names, names)))
+
+
+def by_name(losses: Any) -> Mapping[str, Any]:
+    """Losses by name: those of a sequence by position, those of a tensor by index, as "0,1".
+
+    Raises:
+        InputError: for what has none of these forms.
+    """
+    if isinstance(losses, MAPPINGS):
+        for name in losses:
+            if not isinstance(name, str):
+                raise InputError(f"losses: the names are strings; got {name!r}.")
+        return losses
+    if isinstance(losses, Tensor):
+        if losses.ndim == 0:
+            raise InputError(
+                "losses: a tensor of losses has at least one dimension; got shape []. A single "
+                "loss goes in a list or dict."
+            )
+        return dict(_elements(losses))
+    if isinstance(losses, SEQUENCES) and not isinstance(losses, str | bytes):
+        return {str(i): loss for i, loss in enumerate(losses)}
+    raise InputError(
+        "losses: expected a dict of name -> scalar (or a list of such, one per independent batch), "
+        f"a sequence of scalars, or a tensor of losses; got {type(losses).__name__}."
+    )
+
+
+def _are_batches(losses: Any) -> TypeGuard[Sequence[Mapping[str, Tensor]]]:
+    """Whether these are the losses of independent batches: a sequence of dicts."""
+    if not isinstance(losses, SEQUENCES) or not len(losses) or isinstance(losses[0], Tensor):
+        return False
+    return all(isinstance(part, MAPPINGS) for part in losses)
+
+
+def _elements(losses: Tensor, index: str = "") -> Iterable[tuple[str, Tensor]]:
+    """The elements of a tensor: `unbind` keeps the way back to stacked losses."""
+    for i, part in enumerate(losses.unbind()):
+        if part.ndim:
+            yield from _elements(part, f"{index}{i},")
+        else:
+            yield f"{index}{i}", part
+
+
+def _by_index(shape: tuple[int, ...], weights: Any) -> Any:
+    """Weights of the losses' shape, by name; anything else as it is.
+
+    Raises:
+        InputError: for numbers of another shape.
+    """
+    one_for_all = isinstance(weights, int | float) or getattr(weights, "ndim", None) == 0
+    if weights is None or isinstance(weights, Mapping) or one_for_all:
+        return weights
+    plain = weights.detach().cpu() if isinstance(weights, Tensor) else weights
+    wanted = f"weights: expected numbers of the losses' shape {list(shape)}"
+    try:
+        given = np.asarray(plain, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{wanted}; got {weights!r}.") from error
+    if given.shape != tuple(shape):
+        raise InputError(f"{wanted}; got {list(given.shape)}.")
+    return {",".join(map(str, index)): given[index] for index in np.ndindex(*given.shape)}
 
 
 def _independent(parts: list[Losses]) -> Losses:
@@ -160,30 +177,29 @@ def _independent(parts: list[Losses]) -> Losses:
     for i, part in enumerate(parts):
         if set(part.names) != set(names):
             raise InputError(
-                f"losses: every batch has the same objectives; batch 0 has {', '.join(names)}, batch {i} {', '.join(part.names)}."
+                f"losses: every batch has the same objectives; batch 0 has {', '.join(names)}, "
+                f"batch {i} {', '.join(part.names)}."
             )
-    order = [[part.names.index(name) for name in names] for part in parts]
-    tensors = tuple(
-        part.tensors[i] for part, indices in zip(parts, order, strict=True) for i in indices
-    )
-    weights = np.concatenate(
-        [part.weights[indices] for part, indices in zip(parts, order, strict=True)]
-    )
+    orders = [[part.names.index(name) for name in names] for part in parts]
+    ordered = list(zip(parts, orders, strict=True))
+    tensors = tuple(part.tensors[i] for part, order in ordered for i in order)
+    weights = np.concatenate([part.weights[order] for part, order in ordered])
     return Losses(names, tensors, weights, len(parts))
 
 
 def root_gradients(
     losses: Losses, weights: Sequence[float], scale: Tensor | None = None
 ) -> list[Tensor]:
-    """The gradient each loss starts its backward pass with: its weight, times a GradScaler's factor, in the loss's dtype.
+    """What each loss's backward pass starts with: its weight, times a GradScaler's factor.
 
     Raises:
-        NonFiniteError: for a weight that does not fit into it.
+        NonFiniteError: for a weight that does not fit into the loss's dtype.
     """
     for name, t, w in zip(losses.names * losses.batches, losses.tensors, weights, strict=True):
-        if abs(w) > FINFO[t.dtype]:
+        if abs(w) > LARGEST[t.dtype]:
             raise NonFiniteError(
-                f"the weight of loss {name!r}, {w:.3g}, is beyond the range of its dtype {t.dtype}, in which a backward pass starts from it."
+                f"the weight of loss {name!r}, {w:.3g}, is beyond the range of its dtype "
+                f"{t.dtype}, in which a backward pass starts from it."
             )
     roots = [torch.full_like(t, w) for t, w in zip(losses.tensors, weights, strict=True)]
     return roots if scale is None else [(root * scale).to(root.dtype) for root in roots]

@@ -1,0 +1,41 @@
+"""What is kept of the graph after a step."""
+
+import gc
+import weakref
+
+import torch
+
+import gradsurgery as gs
+from tests.support.models import TwoEncoders
+
+
+def test_nothing_of_the_graph_is_kept_after_a_step():
+    model = TwoEncoders()
+    surgery = gs.Surgery("mgda", model, every=2)
+    kept = []
+
+    class Watched(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            big = x.new_zeros(1000)
+            kept.append(weakref.ref(big))
+            ctx.save_for_backward(big)
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            assert len(ctx.saved_tensors) == 1
+            return gradient
+
+    records = []
+    for seed in range(3):
+        losses = {name: Watched.apply(loss) for name, loss in model.losses(seed).items()}
+        records.append(surgery.backward(losses))
+        # what the last pass went through is freed with the call, as torch frees it; what only earlier losses used, with the losses
+        assert kept[-1]() is None
+        del losses
+        assert all(reference() is None for reference in kept)
+    gc.collect()
+    tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.grad_fn is not None]
+    assert not tensors
+    assert len(records) == 3

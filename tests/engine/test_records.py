@@ -1,0 +1,68 @@
+"""Records: what was decided then stays, and two of them can be compared."""
+
+import copy
+import dataclasses
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+
+import gradsurgery as gs
+from tests.support.changing import Changing, description
+
+
+@pytest.mark.parametrize("settings", [{}, {"nonfinite": "ignore"}, {"every": 2}])
+@pytest.mark.parametrize("strategy", ["sum", "mgda", "scaled-sum", "uw"])
+def test_a_record_keeps_no_tensor_of_the_model(strategy, settings):
+    model = Changing()
+    surgery = gs.Surgery(strategy, model, **settings)
+    records = [surgery.backward(model.losses("abc", torch.randn(5, 3))) for _ in range(4)]
+    held = [weakref.ref(p) for p in model.parameters()]
+    del model, surgery
+    gc.collect()
+    assert [ref() for ref in held] == [None] * len(held)
+    assert all(record["a"].objectives == ("a",) for record in records)
+
+
+def test_what_a_record_says_was_decided_then():
+    """Losses and groups are read later, from what they were."""
+    model = Changing()
+    for check in ("error", "ignore"):
+        losses = model.losses("abc", torch.randn(5, 3))
+        values = {name: loss.item() for name, loss in losses.items()}
+        record = gs.Surgery("sum", model, nonfinite=check).backward(losses)
+        with torch.no_grad():
+            for loss in losses.values():
+                loss.zero_()
+        assert record.losses == pytest.approx(values)
+        again = pickle.loads(pickle.dumps(record))
+        assert again.losses == record.losses
+        assert description(again) == description(copy.deepcopy(record)) == description(record)
+        assert dataclasses.replace(record, step=3).losses == record.losses
+        assert dataclasses.replace(record, step=3).step == 3
+        assert dataclasses.asdict(record)["losses"] == record.losses
+        assert [f.name for f in dataclasses.fields(record)] == [
+            "strategy",
+            "losses",
+            "groups",
+            "step",
+            "overflow",
+        ]
+        assert repr(record).startswith("Record(strategy='sum', losses={'a': ")
+        assert str(record).startswith("step 0: sum on a = ")
+
+
+def test_records_are_equal_either_way():
+    model = Changing()
+    x = torch.randn(5, 3)
+    one, two = (gs.Surgery("sum", model).backward(model.losses("a", x)) for _ in range(2))
+    read = copy.copy(two)
+    assert type(read) is gs.Record
+    assert one == two == read == one
+    assert one != gs.Surgery("sum", model).backward(model.losses("b", x))
+    assert "a+b" not in one
+    assert list(one) == list(one.groups)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.step = 1

@@ -1,0 +1,28 @@
+"""300 steps of a small transformer under autocast, with overflows injected."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+
+
+@pytest.mark.sampled(keep=lambda name: "[mgda]" in name)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["sum", "mgda", "nash-mtl", "moco", "famo", "graddrop"])
+def test_it_stays_finite_learns_and_grows_no_memory(strategy):
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.support.soak", strategy],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["injected"] >= 10
+    assert found["skipped"] >= found["injected"]
+    assert found["steps"] == 300 - found["skipped"], "a skipped step is none"
+    assert found["last"] < 0.7 * found["first"]
+    assert found["peak"]["300"] <= 1.02 * found["peak"]["50"]

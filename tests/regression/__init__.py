@@ -1,0 +1,1 @@
+"""Faults once found, by subject: what holds now."""

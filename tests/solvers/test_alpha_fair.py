@@ -1,0 +1,89 @@
+"""Alpha-fair weights: optimality conditions, closed forms and cvxpy."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradsurgery.solvers import (
+    alpha_fair,
+    min_norm,
+    reference,
+)
+from gradsurgery.testing import KINDS, drawn_samples, make_sample
+
+ALPHAS = (0.5, 1.0, 2.0)
+
+
+@given(drawn_samples(max_n=16), st.sampled_from(ALPHAS))
+def test_alpha_fair_meets_its_condition(sample, alpha):
+    """(Gw)ᵢ wᵢ^(1/α) = 1, judged on the rows and relative to the terms it is made of; or stationary, and zero."""
+    solution = alpha_fair(sample.gram, alpha)
+    assert solution.converged
+    if not solution.value.any():
+        assert sample.distance() <= 1e-12
+        return
+    assert (solution.value > 0).all()
+    terms = solution.value * sample.norms
+    image = sample.units @ (sample.units.T @ terms)
+    expected = solution.value ** (-1 / alpha) / sample.norms
+    assert np.abs(image - expected).max() <= 1e-10 * terms.sum()
+    if alpha == 1:  # ‖d‖² = n
+        assert solution.objective == pytest.approx(
+            sample.count, rel=1e-6 + 1e-13 / sample.conditioning
+        )
+
+
+def test_alpha_fair_closed_forms():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        a, b = rng.normal(size=(2, 3)) * 10.0 ** rng.uniform(-9, 9, (2, 1))
+        g = np.array([[a @ a, a @ b], [a @ b, b @ b]])
+        cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        expected = 1 / np.linalg.norm([a, b], axis=1) / np.sqrt(1 + cosine)
+        assert alpha_fair(g).value == pytest.approx(expected, rel=1e-8)
+    for alpha in (0.1, 0.5, 1.0, 2.0, 10.0):  # orthogonal: nᵢ²wᵢ = wᵢ^(−1/α)
+        norms = 10.0 ** rng.uniform(-3, 3, 6)
+        assert alpha_fair(np.diag(norms**2), alpha).value == pytest.approx(
+            norms ** (-2 / (1 + 1 / alpha)), rel=1e-9
+        )
+    assert alpha_fair(np.eye(3), 1e6).value == pytest.approx(np.ones(3), rel=1e-4)
+
+
+# no weights exist at a stationary point, be it only up to the rounding of float32
+LEFT_OUT = ("zero gradient", "strongly stationary", "weakly stationary", "opposite")
+LEFT_OUT += ("cancelling in float32",)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in LEFT_OUT])
+def test_alpha_fair_agrees_with_cvxpy(kind, alpha):
+    pytest.importorskip("cvxpy", reason="the reference solvers need the extra cvxpy")
+    compared = 0
+    for seed in range(6):
+        sample = make_sample(kind, 2 + seed, seed, spread=(seed % 3) * 1.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # cvxpy warns where it is inaccurate; those are left out
+            theirs = reference.alpha_fair(sample.gram, alpha)
+        if (
+            theirs.gap > 1e-5 or sample.distance() < 1e-8
+        ):  # its power cones rarely reach the tolerance that it is asked for
+            continue
+        compared += 1
+        ours = alpha_fair(sample.gram, alpha)
+        difference = sample.jacobian.T @ (ours.value - theirs.value)
+        assert np.linalg.norm(difference) <= 1e-5 * (ours.value @ sample.norms)
+    assert compared >= {"nearly cancelling": 0, "low rank": 1}.get(
+        kind, 2
+    )  # few of those are not stationary
+
+
+def test_stationary_points_have_no_alpha_fair_weights():
+    for gram in (np.zeros((2, 2)), [[1.0, -1.0], [-1.0, 1.0]], [[1.0, 0.0], [0.0, 0.0]]):
+        assert alpha_fair(gram).value.tolist() == [0.0, 0.0]
+    assert alpha_fair([[4.0]]).value.tolist() == [0.5]
+    assert min_norm([[4.0]]).value.tolist() == [1.0]

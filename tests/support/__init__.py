@@ -1,0 +1,1 @@
+"""What the tests share: models, losses, loops, and comparisons."""
