@@ -9,21 +9,23 @@ import torch
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine import commit
+from gradsurgery.engine.accumulation import add, check_gathered, check_still_given
 from gradsurgery.engine.boundary import parse_features
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.compiled import eager
 from gradsurgery.engine.config import Config, config_of
 from gradsurgery.engine.converted import check_kinds
 from gradsurgery.engine.described import described
 from gradsurgery.engine.forget import without_objectives
-from gradsurgery.engine.gathered import Gathered, add, check_gathered, check_still_given
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import LossesLike, parse_losses
-from gradsurgery.engine.observed import observed_losses
+from gradsurgery.engine.observed import numbers_by_name, observed_losses
 from gradsurgery.engine.resumed import resumed
 from gradsurgery.engine.saved import as_saved
 from gradsurgery.engine.settings import takes_settings_of, with_texts
-from gradsurgery.engine.solve import Call, Decision
-from gradsurgery.engine.step import decide, decide_gathered, gather_more
+from gradsurgery.engine.source import GradientSource
+from gradsurgery.engine.step import StepResult, gather_step, run_step
 from gradsurgery.errors import InputError, warn
 from gradsurgery.record import Record
 
@@ -53,10 +55,12 @@ class Surgery:
 
     @takes_settings_of(config_of)
     def __init__(self, config: Config) -> None:
-        self._plan = config
-        self.strategy: Strategy = self._plan.required
-        self._memory = History()
-        self._gathered: Gathered | None = None
+        self._config = config
+        self.strategy: Strategy = self._config.required
+        self._history = History()
+        self._cache = TraceCache()
+        self._communicator = SingleProcess()
+        self._gathered: GradientSource | None = None
 
     @eager
     def backward(
@@ -112,11 +116,18 @@ class Surgery:
             )
         cut = None if features is None else parse_features(features)
         parsed = parse_losses(losses, weights, self._earlier)
-        return self._write(
-            decide(
-                self._plan, parsed, self._memory, Call(_scores(scores), retain_graph, scaler, cut)
-            )
+        result = run_step(
+            self._config,
+            parsed,
+            self._history,
+            self._communicator,
+            self._cache,
+            features=cut,
+            scores=None if scores is None else numbers_by_name("scores", scores),
+            scaler=scaler,
+            retain_graph=retain_graph,
         )
+        return self._write(result)
 
     @eager
     def accumulate(
@@ -154,7 +165,7 @@ class Surgery:
             ('first', 'second')
         """
         parsed = parse_losses(losses, weights, self._earlier)
-        if self._plan.lean:
+        if self._config.low_memory:
             raise InputError(
                 "accumulate keeps the gradient of every loss until combine(): leave memory='auto'."
             )
@@ -163,17 +174,23 @@ class Surgery:
                 f"accumulate: strategy {self.strategy.name!r} takes losses of several batches at once; give them to backward."
             )
         if self._gathered is not None:
-            check_kinds("accumulate", self._gathered.scene.tensors, self._gathered.kinds)
-        new, memory = gather_more(
-            self._plan, parsed, self._memory, Call(None, retain_graph, scaler)
+            check_kinds("accumulate", self._gathered.trace.tensors, self._gathered.kinds)
+        new, history = gather_step(
+            self._config,
+            parsed,
+            self._history,
+            self._communicator,
+            self._cache,
+            scaler=scaler,
+            retain_graph=retain_graph,
         )
-        if self._plan.check and new.scale is None:
+        if self._config.check and new.scale is None:
             check_gathered(new)
         total, sums, terms = add(self._gathered, new)
         calls: list[partial[Any]] = [partial(torch._foreach_add_, sums, terms)] if sums else []
         calls += [
             partial(setattr, self, "_gathered", total),
-            partial(setattr, self, "_memory", memory),
+            partial(setattr, self, "_history", history),
         ]
         commit.at_once(
             calls
@@ -201,16 +218,20 @@ class Surgery:
             raise InputError(
                 "combine: nothing was gathered; call accumulate(losses) for each micro-batch first."
             )
-        check_still_given(
-            "combine",
-            self._gathered.scene,
-            {name: t for name, t, _ in self._plan.parameters.named().values()},
+        stored = self._gathered
+        given = {name: t for name, t, _ in self._config.parameters.named().values()}
+        check_still_given("combine", stored.trace, given)
+        check_kinds("combine", stored.trace.tensors, stored.kinds)
+        result = run_step(
+            self._config,
+            stored.losses,
+            self._history,
+            self._communicator,
+            self._cache,
+            scores=None if scores is None else numbers_by_name("scores", scores),
+            stored=stored,
         )
-        check_kinds("combine", self._gathered.scene.tensors, self._gathered.kinds)
-        return self._write(
-            decide_gathered(self._plan, self._gathered, self._memory, Call(_scores(scores))),
-            drop=True,
-        )
+        return self._write(result, drop=True)
 
     def discard(self) -> None:
         """Drop the gradients gathered by `accumulate`."""
@@ -218,7 +239,7 @@ class Surgery:
 
     def _earlier(self) -> set[str]:
         """The names of losses of earlier steps and micro-batches."""
-        return self._memory.objectives.union(
+        return self._history.objectives.union(
             () if self._gathered is None else self._gathered.losses.names
         )
 
@@ -251,14 +272,14 @@ class Surgery:
             raise InputError(
                 "forget: gradients were accumulated before; call combine(), or discard() to drop them."
             )
-        self._memory = without_objectives(self._memory, objectives)
+        self._history = without_objectives(self._history, objectives)
 
-    def _write(self, decision: Decision, drop: bool = False) -> Record:
-        """Make a decision stand: the memory and `.grad`, or neither; then the hooks."""
+    def _write(self, result: StepResult, drop: bool = False) -> Record:
+        """Make a step stand: the history and `.grad`, or neither; then the hooks."""
         gathered = None if drop else self._gathered
-        commit.write(decision.results, self, _memory=decision.memory, _gathered=gathered)
-        commit.fire_hooks([parameter for parameter, _ in decision.results])
-        return decision.record
+        commit.write(result.directions, self, _history=result.history, _gathered=gathered)
+        commit.fire_hooks([parameter for parameter, _ in result.directions])
+        return result.record
 
     @eager
     def observe(self, losses: Mapping[str, Any] | Iterable[Any]) -> None:
@@ -284,13 +305,13 @@ class Surgery:
             >>> with torch.no_grad():
             ...     surgery.observe(losses())
         """
-        known = self._memory.weights
+        known = self._history.weights
         if not known:
             raise InputError(
                 "observe: there was no step yet; call it after backward and the optimizer's step."
             )
         observed = observed_losses(losses, known)
-        self._memory = replace(self._memory, observed=observed)
+        self._history = replace(self._history, observed=observed)
 
     def state_dict(self) -> dict[str, Any]:
         """What to save: the step, which objectives have reached which parameter, and the strategy's state by group.
@@ -302,10 +323,10 @@ class Surgery:
             warn(
                 "state_dict: gradients gathered by accumulate are not saved; the step begins anew after loading."
             )
-        parameters = self._plan.parameters
+        parameters = self._config.parameters
         return {
             **described(self.strategy, parameters),
-            **as_saved(self._memory, named=not parameters.discover),
+            **as_saved(self._history, named=not parameters.discover),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -323,13 +344,13 @@ class Surgery:
             InputError: when it is not such a dict, belongs to another strategy, or to parameters of other shapes; under `strict`
                 also when it has parameters or explicit groups that are not given here, or other options. Nothing is changed then.
         """
-        self._memory, self._gathered = (
-            resumed(state, self.strategy, self._plan.parameters, strict),
+        self._history, self._gathered = (
+            resumed(state, self.strategy, self._config.parameters, strict),
             None,
         )
 
     def __repr__(self) -> str:
-        return f"Surgery({self.strategy!r}, step={self._memory.step})"
+        return f"Surgery({self.strategy!r}, step={self._history.step})"
 
 
 Surgery.__doc__ = with_texts(Surgery.__doc__)
