@@ -24,14 +24,23 @@ ONE_RECOMPUTATION = (
 
 
 def eager(function: Callable[P, T]) -> Callable[P, T]:
-    """Leave a function out of what torch.compile traces, so that a whole training step may be compiled around it."""
+    """Leave a function out of what torch.compile traces, and grad mode as it was.
+
+    A whole training step may then be compiled around it. Ctrl-C in the middle of torch's no_grad
+    would otherwise leave gradients off for the rest of the program.
+    """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if torch.compiler.is_compiling():
             left_out: Callable[P, T] = torch._dynamo.disable(function)  # type: ignore[no-untyped-call]  # torch's is untyped
             return left_out(*args, **kwargs)
-        return function(*args, **kwargs)
+        before = torch.is_grad_enabled()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if torch.is_grad_enabled() != before:
+                torch.set_grad_enabled(before)
 
     return call
 
