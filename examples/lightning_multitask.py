@@ -1,10 +1,11 @@
-"""Lightning: two digits read from one image by two heads on a shared trunk, with manual optimization.
+"""Lightning: two digits read from one image by two heads on a shared trunk.
 
-Each step logs its losses, the weights the strategy gave them and whether they were in conflict, to a CSV file; the strategy's state is saved and
-restored with the checkpoint. With the extra `lightning` installed:
+Optimization is manual. Each step logs its losses, the weights the strategy gave them and whether
+they were in conflict, to a CSV file. The strategy's state is saved and restored with the
+checkpoint. With the extra `lightning` installed:
 
-    python examples/lightning_multitask.py --epochs 3
-    python examples/lightning_multitask.py --epochs 3 --resume lightning_runs/checkpoints/epoch=0.ckpt
+    python examples/lightning_multitask.py
+    python examples/lightning_multitask.py --resume lightning_runs/checkpoints/epoch=0.ckpt
 
 The second goes on after the first epoch and ends with the very parameters of the first.
 """
@@ -29,15 +30,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def figures(record: gs.Record) -> dict[str, float]:
-    """What a step decided, as numbers to log: losses, pairs in conflict, and the weights in each group that several objectives share."""
+    """What a step decided, as numbers to log.
+
+    The losses, and per group of several objectives its pairs in conflict and its weights.
+    """
     found = {f"loss/{name}": value for name, value in record.losses.items()}
     for group in record.values():
         if len(group.objectives) > 1:
             if group.conflicts is not None:
                 found[f"conflicts/{group.name}"] = float(len(group.conflicts))
-                found[f"cosine/{group.name}"] = (
-                    group.mean_cosine
-                )  # orthogonal gradients are in conflict half the time
+                # beside it, as orthogonal gradients are in conflict half the time
+                found[f"cosine/{group.name}"] = group.mean_cosine
             if group.weights is not None:
                 weights = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
                 found |= {
@@ -68,10 +71,9 @@ class TwoDigits(lightning.LightningModule):
         optimizer.zero_grad()
         scaler = getattr(
             self.trainer.precision_plugin, "scaler", None
-        )  # there is one with precision="16-mixed"
-        record = self.surgery.backward(
-            losses, scaler=scaler
-        )  # in place of self.manual_backward(sum(losses.values()))
+        )  # there is one with 16-mixed
+        # in place of self.manual_backward(sum(losses.values()))
+        record = self.surgery.backward(losses, scaler=scaler)
         optimizer.step()
         self.log_dict(figures(record))
 
@@ -92,7 +94,10 @@ class TwoDigits(lightning.LightningModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        """The order of an epoch follows from (seed, epoch) alone, so that a resumed run sees the batches that an uninterrupted one does."""
+        """The training data; the order of an epoch follows from (seed, epoch) alone.
+
+        So a resumed run sees the batches that an uninterrupted one does.
+        """
         data = TensorDataset(*self.problem.train)
         return DataLoader(
             data,
@@ -176,9 +181,8 @@ def main(
     )
     trainer.fit(module, ckpt_path=resume, weights_only=True)
     show(Path(logger.log_dir) / "metrics.csv", strategy)
-    print(
-        f"{trainer.global_step} steps; {module.surgery}; checkpoints: {', '.join(sorted(str(p) for p in (out / 'checkpoints').iterdir()))}"
-    )
+    saved = ", ".join(sorted(str(path) for path in (out / "checkpoints").iterdir()))
+    print(f"{trainer.global_step} steps; {module.surgery}; checkpoints: {saved}")
 
 
 if __name__ == "__main__":

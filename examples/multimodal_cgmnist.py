@@ -1,6 +1,7 @@
-"""Two encoders and three losses: MMPareto in a plain training loop, and what it did to each encoder.
+"""Two encoders and three losses: MMPareto in a plain loop, and what it did to each encoder.
 
-The data and the model are the task "cg-mnist"; to compare strategies on it run `gradsurgery compare --tasks cg-mnist`.
+The data and the model are the task "cg-mnist". To compare strategies on it run
+`gradsurgery compare --tasks cg-mnist`.
 """
 
 from pathlib import Path
@@ -33,9 +34,8 @@ def main(
     torch.manual_seed(seed)
     model = problem.model()
     optimizer = problem.optimizer(model.parameters(), task.lr)
-    surgery = gs.Surgery(
-        strategy, model, seed=seed
-    )  # encoders and heads are found by the losses that reach them
+    # encoders and heads are found by the losses that reach them
+    surgery = gs.Surgery(strategy, model, seed=seed)
     for epoch in range(epochs):
         conflicts = {"fused+gray": 0, "colour+fused": 0}  # steps in conflict, by encoder
         cosines = dict.fromkeys(conflicts, 0.0)
@@ -52,9 +52,7 @@ def main(
             f"{encoder} {n} of {len(rows)} (mean cosine {cosines[encoder]:.2f})"
             for encoder, n in conflicts.items()
         )
-        if (
-            record["fused+gray"].gram is None
-        ):  # `sum` and the like never form the gradients; Surgery(measure=1) would
+        if record["fused+gray"].gram is None:  # `sum` forms no gradients; with measure=1 it would
             seen = "not measured"
         print(
             f"epoch {epoch + 1}: loss {sum(record.losses.values()):.3f}; steps in conflict: {seen}"

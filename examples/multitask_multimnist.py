@@ -1,6 +1,7 @@
-"""Two tasks on a shared trunk: the one-shot form in a plain training loop, and the weights that it found.
+"""Two tasks on a shared trunk: the one-shot form in a plain loop, and the weights that it found.
 
-The data and the model are the task "multimnist"; to compare strategies on it run `gradsurgery compare --tasks multimnist`.
+The data and the model are the task "multimnist". To compare strategies on it run
+`gradsurgery compare --tasks multimnist`.
 """
 
 from pathlib import Path
@@ -39,9 +40,8 @@ def main(
             images, labels = (tensor[rows] for tensor in problem.train)
             losses = problem.losses(model, (images, labels))
             optimizer.zero_grad()
-            record = gs.backward(
-                losses, model, strategy, seed=step
-            )  # in place of sum(losses.values()).backward()
+            # in place of sum(losses.values()).backward()
+            record = gs.backward(losses, model, strategy, seed=step)
             optimizer.step()
             step += 1
         print(f"epoch {epoch + 1}; the last {record}")

@@ -1,15 +1,19 @@
-"""Forget versus retain with LoRA: a small language model is to lose what it knows of some people and keep what it knows of all others.
+"""Forget versus retain with LoRA, on a small language model.
 
-A Llama of two layers learns three facts about each of 64 people, all made on the spot. Then only LoRA's parameters are trained, on two objectives
-that pull against each other: `forget`, the negative preference loss (NPO) on the answers about eight people, and `retain`, the usual loss on the
-others. The plain sum is compared with gradient surgeries. With the extra `peft` installed:
+It is to lose what it knows of some people and keep what it knows of all others. A Llama of two
+layers learns three facts about each of 64 people, all made on the spot. Then only LoRA's parameters
+are trained, on two objectives that conflict. `forget` is the negative preference loss (NPO) on the
+answers about eight people, and `retain` the usual loss on the others. The plain sum is compared
+with gradient surgeries. With the extra `peft` installed:
 
     python examples/peft_forget_retain.py
-    python examples/peft_forget_retain.py --strategy sum --strategy 'cagrad(c=0.4)' --no-protect --lr 0.3
+    python examples/peft_forget_retain.py --strategy sum --strategy 'cagrad(c=0.4)' --no-protect
 
-Columns: both losses on everybody, right answers, steps in which the gradients were in conflict (and their mean cosine), and steps after which
-retain's loss on the same rows had risen. That no direction conflicts with `retain` is promised to first order; a finite step may still do so. Where
-`retain` is learnt, its gradient is nearly zero, which for `mgda` is a stationary point: it stops before anything is forgotten.
+The columns are both losses on all people, right answers, steps in which the gradients were in
+conflict (and their mean cosine), and steps that raised retain's loss on the same rows. That no
+direction conflicts with `retain` is promised to first order: after a finite step its loss may still
+have risen. Where `retain` is learnt, its gradient is nearly zero, which for `mgda` is a stationary
+point: it stops before anything is forgotten.
 """
 
 import copy
@@ -37,7 +41,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def make_people(seed: int) -> Tensor:
-    """Token ids [64, 9]: begin, first name, surname, then question and answer three times. Whoever shares a name shares tokens, not facts."""
+    """Token ids [64, 9]: begin, first name, surname, then question and answer three times.
+
+    People of one name share tokens, not facts.
+    """
     draw = torch.Generator().manual_seed(seed)
     people = []
     for person in torch.randperm(NAMES * NAMES, generator=draw).tolist():
@@ -55,17 +62,16 @@ def log_likelihood(model: torch.nn.Module, rows: Tensor) -> Tensor:
     """log p [n, 3] of each answer, given the person and what comes before."""
     logits = model(input_ids=rows).logits[:, 3:-1:2]  # at each question
     answers = rows[:, 4::2]
-    return -cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none").view(
-        answers.shape
-    )
+    missing = cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none")
+    return -missing.view(answers.shape)
 
 
 def learn(rows: Tensor, seed: int, steps: int) -> LlamaForCausalLM:
-    """The model that knows everybody."""
+    """The model that knows all people."""
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=16,
-    ))  # fmt: skip
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "max_position_embeddings": 16}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **sizes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -78,9 +84,11 @@ def learn(rows: Tensor, seed: int, steps: int) -> LlamaForCausalLM:
 def losses(
     model: PeftModel, forget: Tensor, reference: Tensor, retain: Tensor, beta: float = 0.5
 ) -> dict[str, Tensor]:
-    """The two objectives; `reference` is log p [n, 3] of the answers to be forgotten before anything was forgotten.
+    """The two objectives.
 
-    forget = −(2/β) mean log σ(−β log(p / p_ref)), bounded below by 0 (Zhang et al. 2024, arXiv:2404.05868, equation 3); retain = −mean log p.
+    forget = −(2/β) mean log σ(−β log(p / p_ref)), bounded below by 0 (Zhang et al. 2024,
+    arXiv:2404.05868, equation 3); retain = −mean log p. `reference` is log p_ref [n, 3] of the
+    answers to be forgotten, before anything was forgotten.
     """
     ratio = (log_likelihood(model, forget) - reference).sum(1)
     return {
@@ -94,7 +102,7 @@ def losses(
 
 @dataclass(frozen=True)
 class Outcome:
-    """Both losses on everybody, and right answers in percent."""
+    """Both losses on all people, and right answers in percent."""
 
     forget: float
     forget_right: float
@@ -102,9 +110,8 @@ class Outcome:
     retain_right: float
 
 
-Run = tuple[
-    Outcome, float, float, float
-]  # shares of steps in conflict, and with retain risen; mean cosine
+# the outcome; the shares of steps in conflict, and of those after which retain rose; mean cosine
+Run = tuple[Outcome, float, float, float]
 
 
 @torch.no_grad()
@@ -130,8 +137,8 @@ def unlearn(
 ) -> Run:
     """LoRA beside a copy of the base, trained on both objectives.
 
-    Returns the outcome, two shares of steps in percent (those in conflict, and those after which retain's loss on the same rows had risen),
-    and the mean cosine.
+    Returns the outcome, two shares of steps in percent, and the mean cosine. The shares are those
+    of steps in conflict, and of steps after which retain's loss on the same rows had risen.
     """
     torch.manual_seed(seed)
     layers = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -140,18 +147,16 @@ def unlearn(
     )
     with torch.no_grad(), model.disable_adapter():
         reference = log_likelihood(model, forget)
-    surgery = gs.Surgery(
-        parameters=model, seed=seed, **surgery_options
-    )  # frozen parameters stay out of it
+    # frozen parameters stay out of it
+    surgery = gs.Surgery(parameters=model, seed=seed, **surgery_options)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr)
     conflicts = risen = 0
     cosine = 0.0
     for _ in range(steps):
         some = retain[torch.randint(len(retain), (16,))]
         found = losses(model, forget, reference, some)
-        group = gs.inspect(found, model)[
-            "forget+retain"
-        ]  # for the table: `sum` itself measures no gradient
+        # for the table: `sum` itself measures no gradient
+        group = gs.inspect(found, model)["forget+retain"]
         conflicts += bool(group.conflicts)
         cosine += group.mean_cosine / steps
         optimizer.zero_grad()
@@ -179,7 +184,7 @@ def main(
     protect: Annotated[bool, typer.Option(help="Also the sum with protect='retain'.")] = True,
     steps: Annotated[int, typer.Option(min=1, help="Steps of unlearning.")] = 150,
     pretraining: Annotated[
-        int, typer.Option(min=1, help="Steps in which the model learns everybody.")
+        int, typer.Option(min=1, help="Steps in which the model learns all people.")
     ] = 150,
     lr: Annotated[float, typer.Option(help="The learning rate of unlearning.")] = 0.1,
     seeds: Annotated[int, typer.Option(min=1, help="How many models, each of other people.")] = 2,

@@ -1,7 +1,9 @@
-"""Hugging Face Trainer: a small BERT learns masked words and sentence pairs at once, with gradient accumulation and clipping as ever.
+"""Hugging Face Trainer: a small BERT learns masked words and sentence pairs at once.
 
-A subclass of Trainer whose `training_step` calls the surgery where Trainer calls `accelerator.backward`; what each step decided goes into
-Trainer's own log, and the surgery's state into its checkpoints. The text is made on the spot. With the extra `transformers` installed:
+A subclass of Trainer whose `training_step` calls the surgery where Trainer calls
+`accelerator.backward`. Gradients are accumulated and clipped as ever. What each step decided goes
+into Trainer's own log, and the surgery's state into its checkpoints. The text is made on the spot.
+With the extra `transformers` installed:
 
     python examples/transformers_trainer.py --steps 300
     python examples/transformers_trainer.py --steps 300 --resume transformers_runs/checkpoint-150
@@ -39,11 +41,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 # [trainer]
 class SurgeryTrainer(Trainer):
-    """Trainer with several losses: `compute_losses` gives them by name, and a `Surgery` takes the place of `accelerator.backward`.
+    """Trainer with several losses.
+
+    `compute_losses` gives them by name, and a `Surgery` takes the place of `accelerator.backward`.
 
     Args:
         surgery: made on the same model.
-        whole_batch: whether one surgery is done on the gradients of all micro-batches of a step together, or one on each micro-batch.
+        whole_batch: whether one surgery is done on the gradients of all micro-batches of a step
+            together, or one on each micro-batch.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class SurgeryTrainer(Trainer):
     ) -> None:
         super().__init__(*args, **options)
         if self.accelerator.distributed_type != DistributedType.NO:
-            # each process would solve on its own gradients, and their averages would be nobody's surgery
+            # each process would solve on its own gradients; their average solves no problem at all
             raise RuntimeError("this example is for one process and one device")
         self.surgery, self.whole_batch = surgery, whole_batch
         self.records: list[gs.Record] = []  # since the last log
@@ -119,35 +124,36 @@ class SurgeryTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
         parts: int = 1,
     ) -> tuple[dict, Any]:
-        """The losses of a micro-batch, scaled so that their sum over the `parts` micro-batches of a step is the mean over the step.
+        """The losses of a micro-batch, scaled as parts of the mean over a step.
 
-        Trainer counts `num_items_in_batch`, the words to be found in all micro-batches together, as they differ in that.
+        Their sum over the `parts` micro-batches of a step is that mean. Trainer counts
+        `num_items_in_batch`, the words to be found in all micro-batches together, as these differ
+        in that.
         """
         words, pairs = inputs["labels"], inputs["next_sentence_label"]
         outputs = model(input_ids=inputs["input_ids"], token_type_ids=inputs["token_type_ids"])
         items = (words != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return {
-            "words": cross_entropy(
-                outputs.prediction_logits.flatten(0, 1), words.flatten(), reduction="sum"
-            )
-            / items,
-            "pairs": cross_entropy(outputs.seq_relationship_logits, pairs) / parts,
-        }, outputs
+        logits = outputs.prediction_logits.flatten(0, 1)
+        found = cross_entropy(logits, words.flatten(), reduction="sum") / items
+        related = cross_entropy(outputs.seq_relationship_logits, pairs) / parts
+        return {"words": found, "pairs": related}, outputs
 
 
 # [end]
 
 
 def figures(records: list[gs.Record], parts: int) -> dict[str, float]:
-    """Means over the records, of which `parts` make a step: losses, and in each group that several objectives share its weights and conflicts."""
+    """Means over the records, of which `parts` make a step.
+
+    The losses, and per group of several objectives its weights and conflicts.
+    """
     found: dict[str, list[float]] = {}
     for record in records:
         for group in record.values():
             if len(group.objectives) > 1 and group.conflicts is not None:
                 found.setdefault(f"conflicts/{group.name}", []).append(float(bool(group.conflicts)))
-                found.setdefault(f"cosine/{group.name}", []).append(
-                    group.mean_cosine
-                )  # orthogonal gradients are in conflict half the time
+                # beside it, as orthogonal gradients are in conflict half the time
+                found.setdefault(f"cosine/{group.name}", []).append(group.mean_cosine)
             if len(group.objectives) > 1 and group.weights is not None:
                 weights = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
                 for name, weight in zip(group.objectives, weights, strict=True):
@@ -158,9 +164,10 @@ def figures(records: list[gs.Record], parts: int) -> dict[str, float]:
 
 
 def make_text(rows: int, seed: int) -> list[dict[str, list[int] | int]]:
-    """Pairs of sentences with some words masked; the second keeps to the topic of the first (label 0) or not (1).
+    """Pairs of sentences with some words masked.
 
-    A topic is a sentence of eight words, in which one in ten is replaced by another word of the topic.
+    The second keeps to the topic of the first (label 0) or not (1). A topic is a sentence of eight
+    words, in which one in ten is replaced by another word of the topic.
     """
     draw = np.random.default_rng(seed)
     examples = []
@@ -176,12 +183,14 @@ def make_text(rows: int, seed: int) -> list[dict[str, list[int] | int]]:
             tokens += [*(FIRST_WORD + WORDS * topic + words).tolist(), SEP]
             kinds += [kind] * (WORDS + 1)
         masked = [token >= FIRST_WORD and draw.random() < 0.2 for token in tokens]
-        examples.append({
-            "input_ids": [MASK if hide else token for token, hide in zip(tokens, masked, strict=True)],
+        pairs = list(zip(tokens, masked, strict=True))
+        example = {
+            "input_ids": [MASK if hide else token for token, hide in pairs],
             "token_type_ids": kinds,
-            "labels": [token if hide else -100 for token, hide in zip(tokens, masked, strict=True)],
+            "labels": [token if hide else -100 for token, hide in pairs],
             "next_sentence_label": other,
-        })  # fmt: skip
+        }
+        examples.append(example)
     return examples
 
 
@@ -201,12 +210,12 @@ def main(
         str, typer.Option(help="A strategy's name; options in brackets, as in 'cagrad(c=0.4)'.")
     ] = "gradvac",
     steps: Annotated[int, typer.Option(min=2, help="Steps of the optimizer.")] = 300,
-    accumulation: Annotated[int, typer.Option(min=1, help="Micro-batches a step.")] = 4,
+    accumulation: Annotated[int, typer.Option(min=1, help="Micro-batches per step.")] = 4,
     whole_batch: Annotated[
         bool,
         typer.Option(
             "--whole-batch/--each-micro-batch",
-            help="One surgery a step, or one for each micro-batch.",
+            help="One surgery per step, or one per micro-batch.",
         ),
     ] = True,
     batch: Annotated[int, typer.Option(min=1, help="Rows of a micro-batch.")] = 16,
@@ -263,12 +272,13 @@ def main(
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     after = trainer.evaluate()
     show([entry for entry in trainer.state.log_history if "grad_norm" in entry], strategy)
-    print(
-        f"pairs {before['eval_pairs']:.1f} % -> {after['eval_pairs']:.1f} %, masked words {before['eval_words']:.1f} % -> {after['eval_words']:.1f} %"
+    pairs, words = (
+        f"{before[name]:.1f} % -> {after[name]:.1f} %" for name in ("eval_pairs", "eval_words")
     )
-    print(
-        f"{trainer.state.global_step} steps; {trainer.surgery}; the log: {out}/checkpoint-{trainer.state.global_step}/trainer_state.json"
-    )
+    print(f"pairs {pairs}, masked words {words}")
+    count = trainer.state.global_step
+    log = f"{out}/checkpoint-{count}/trainer_state.json"
+    print(f"{count} steps; {trainer.surgery}; the log: {log}")
 
 
 def show(logs: list[dict[str, float]], strategy: str) -> None:

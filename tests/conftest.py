@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from gradsurgery.testing import temporary_strategies
+
 torch.set_num_threads(1)  # two threads on a busy machine made a step many times slower
 settings.register_profile(
     "default",
@@ -22,3 +24,10 @@ def pytest_collection_modifyitems(items):
         sampled = item.get_closest_marker("sampled")
         if sampled is not None and not sampled.kwargs["keep"](item.name):
             item.add_marker(pytest.mark.exhaustive)
+
+
+@pytest.fixture
+def temporary():
+    """Strategies that the test registers are gone at its end."""
+    with temporary_strategies():
+        yield

@@ -1,9 +1,11 @@
 """Strategies by name: the decorator that registers a function, and the lookup."""
 
+import contextlib
 import copyreg
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gradsurgery.contract.claims import Claim, as_claims
@@ -19,6 +21,7 @@ SCALES = ("sum", "mean", "convex", "own")
 _reserved = {"gradients", "step"}
 _registry: dict[str, Strategy] = {}
 _discovered = False  # set when all of them are there, and not before
+_temporary = threading.RLock()
 
 
 def reserve(names: Iterable[str]) -> None:
@@ -132,6 +135,37 @@ def _add(new: Strategy) -> None:
             "choose another name."
         )
     _registry[new.name] = new
+
+
+@contextlib.contextmanager
+def temporary_strategies() -> Iterator[None]:
+    """Strategies registered within this context are gone from the registry at its end.
+
+    The registry is then as it was before, also after an exception. A strategy object that was made
+    within can still be called. Contexts nest; that of another thread waits for the end of this one.
+
+    Example:
+        >>> import gradsurgery as gs
+        >>> from gradsurgery.testing import temporary_strategies
+        >>> with temporary_strategies():
+        ...     @gs.strategy("halves")
+        ...     def halves(gram):
+        ...         return [0.5] * len(gram)
+        ...     chosen = gs.get_strategy("halves")
+        >>> "halves" in gs.strategy_names()
+        False
+        >>> chosen.weights([[1.0, 0.0], [0.0, 1.0]]).tolist()
+        [0.5, 0.5]
+    """
+    with _temporary:
+        _discover()  # before the copy: strategies that are found later would be taken for new ones
+        before = dict(_registry)
+        try:
+            yield
+        finally:
+            for name in [name for name in list(_registry) if name not in before]:
+                del _registry[name]
+            _registry.update(before)
 
 
 def _home(function: Callable[..., Any]) -> str:

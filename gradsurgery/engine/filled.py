@@ -1,4 +1,4 @@
-"""Functions that fill `.grad` in their own backward pass: seen by their effect, undone where that is possible, raised."""
+"""Functions that fill `.grad` in their own backward pass: noticed, undone if possible, raised."""
 
 import contextlib
 import functools
@@ -14,20 +14,22 @@ MOST = 1000  # objects that are searched for modules per node
 
 @contextlib.contextmanager
 def nothing_filled(parameters: Mapping[str, Tensor], nodes: Sequence[Any]) -> Iterator[None]:
-    """Within, `.grad` stays as it is: of these parameters, and of what functions keep for their backward passes.
+    """Within, `.grad` stays as it is: of these parameters, and of what functions keep for backward.
 
-    Where no node belongs to a function written in Python nothing is watched: another thread, or a hook
-    with a step of its own, may then write to `.grad` of parameters that no loss reaches.
+    A reversible block or a home-made checkpoint runs a backward pass inside its own, which adds to
+    `.grad`. Gradients of single losses do not go through it, so no strategy can decide over its
+    parameters.
 
-    A reversible block or a home-made checkpoint runs a backward pass inside its own, which adds to `.grad`. Gradients of
-    single losses do not go through it, so no strategy can decide over its parameters.
+    Where no node belongs to a function written in Python nothing is watched: another thread, or a
+    hook with a step of its own, may then write to `.grad` of parameters that no loss reaches.
 
     Args:
         parameters: those that were given or are reached, by name.
         nodes: the nodes of functions that are written in Python.
 
     Raises:
-        InputError: when a `.grad` was filled; a new one is taken away again, one that was added to stays.
+        InputError: when a `.grad` was filled; a new one is taken away again, one that was added to
+            stays.
     """
     if not nodes:
         yield
@@ -62,27 +64,32 @@ def _check(
     if not filled and not added:
         return
     names = ", ".join(dict.fromkeys([*filled, *added]))
-    lost = (
-        f" What it added to the .grad of {', '.join(added)} cannot be undone: zero the gradients."
-        if added
-        else ""
-    )
+    lost = ""
+    if added:
+        lost = (
+            f" What it added to the .grad of {', '.join(added)} cannot be undone: zero the "
+            "gradients."
+        )
     raise InputError(
-        f"a function in the losses' graph fills .grad within its own backward pass (a reversible block, a home-made checkpoint): "
-        f"{names}. Gradients of single losses do not reach these parameters. Use torch.utils.checkpoint(..., use_reentrant=False), or have "
-        f"the function return its parameters' gradients.{lost} Nothing was decided."
+        "a function in the losses' graph fills .grad within its own backward pass (a reversible "
+        f"block, a home-made checkpoint): {names}. Gradients of single losses do not reach these "
+        "parameters. Use torch.utils.checkpoint(..., use_reentrant=False), or have the function "
+        f"return its parameters' gradients.{lost} Nothing was decided."
     ) from error
 
 
 def _kept_by(node: Any) -> Iterator[tuple[str, Tensor]]:
-    """The trainable leaves that a function's context holds: its own, those of modules, and within containers and closures."""
-    seen: set[int] = set()
+    """The trainable leaves that a function's context holds.
+
+    Its own, those of modules, and those within containers and closures.
+    """
+    visited: set[int] = set()
     stack = list(getattr(node, "__dict__", {}).values())
-    while stack and len(seen) < MOST:
+    while stack and len(visited) < MOST:
         value = stack.pop()
-        if id(value) in seen:
+        if id(value) in visited:
             continue
-        seen.add(id(value))
+        visited.add(id(value))
         if isinstance(value, nn.Module):
             yield from ((name, p) for name, p in value.named_parameters() if p.requires_grad)
         elif isinstance(value, Tensor):

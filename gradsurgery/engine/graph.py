@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.compiled import COMPILED, allows_one_pass
-from gradsurgery.engine.elements import joins
+from gradsurgery.engine.nodes import joins
 from gradsurgery.errors import InputError
 
 Output = tuple[Any, int]  # a node and which of its outputs

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gradsurgery.engine.elements import JOINING, Positions, kind_of, origins, shape_of
+from gradsurgery.engine.elements import JOINING, origins
 from gradsurgery.engine.graph import JOINS, Graph, Output
+from gradsurgery.engine.moves import Positions
+from gradsurgery.engine.nodes import kind_of, shape_of
 
 FOLLOWED = 64  # nodes that are followed from one loss, the nearest first
 FEW = 64  # entries of a tensor of losses, and nodes below one, where joins are searched for

@@ -1,4 +1,4 @@
-"""Activations under `retain_grad()`: a batched pass leaves tensors in their `.grad` that no operation takes any more."""
+"""Activations under `retain_grad()`: a batched pass leaves `.grad` that nothing can use."""
 
 import gc
 from typing import Any
@@ -10,24 +10,23 @@ YOUNG = (0, 1)  # generations of the garbage collector: what a forward pass has 
 
 
 def drop_batched(everywhere: bool) -> bool:
-    """Take away the gradients that a batched pass has left in activations; whether there were any.
+    """Take away the gradients that a batched pass has left in activations.
 
-    torch keeps no list of such activations. Those that were made lately are found in any case, older ones where the search is
-    `everywhere`, which takes some tens of milliseconds in a large program.
+    torch keeps no list of such activations. Those that were made lately are found in any case,
+    older ones where the search is `everywhere`, which takes some tens of milliseconds in a large
+    program.
+
+    Returns:
+        Whether there were any.
     """
-    is_batched = (
-        getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
-        if hasattr(torch._C, "_functorch")
-        else None
-    )
+    functorch = getattr(torch._C, "_functorch", None)
+    is_batched = getattr(functorch, "is_legacy_batchedtensor", None)
     if is_batched is None:
         return False
+    objects: list[Any] = []
+    for generation in (None,) if everywhere else YOUNG:
+        objects += gc.get_objects(generation)
     found = False
-    objects: list[Any] = (
-        gc.get_objects()
-        if everywhere
-        else [o for generation in YOUNG for o in gc.get_objects(generation)]
-    )
     for thing in objects:
         if type(thing) is Tensor and not thing.is_leaf and thing.retains_grad:
             gradient = thing.grad

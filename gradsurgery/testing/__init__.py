@@ -1,10 +1,12 @@
 """Conformance checks for any strategy, and the adversarial gradients that they use.
 
 `check_strategy` and `parametrize_with_checks` check what a strategy claims; `samples`, `grams` and
-`jacobians` are for tests of one's own. pytest and hypothesis are imported where they are used:
+`jacobians` are for tests of one's own, `temporary_strategies` for strategies that live as long as a
+test. pytest and hypothesis are imported where they are used:
 `pip install 'gradsurgery[testing]'`.
 """
 
+from gradsurgery.contract.registry import temporary_strategies
 from gradsurgery.errors import ConformanceError
 from gradsurgery.testing.adversarial import make_sample, samples
 from gradsurgery.testing.check import check_strategy
@@ -27,4 +29,5 @@ __all__ = [
     "make_sample",
     "parametrize_with_checks",
     "samples",
+    "temporary_strategies",
 ]

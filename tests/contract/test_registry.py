@@ -8,14 +8,6 @@ import gradsurgery as gs
 import gradsurgery.contract.registry as registry
 
 
-@pytest.fixture
-def clean():
-    before = dict(registry._registry)
-    yield
-    registry._registry.clear()
-    registry._registry.update(before)
-
-
 def register(function, name="test-it", **settings):
     return gs.strategy(name, **{"paper": "a test", "scale": "own", **settings})(function)
 
@@ -63,7 +55,7 @@ def test_unknown_names_and_options_help():
         (lambda gram: gram, {"claims": ("homogeneous",)}, "degree"),
     ],
 )
-def test_bad_declarations_fail_at_import(clean, function, settings, message):
+def test_bad_declarations_fail_at_import(temporary, function, settings, message):
     with pytest.raises(gs.StrategyError, match=message):
         register(function, **settings)
     assert "test-it" not in gs.strategy_names()
@@ -81,7 +73,7 @@ def test_conditions():
         gs.when("odd", lambda n: True)
 
 
-def test_inputs_are_injected_by_name(clean):
+def test_inputs_are_injected_by_name(temporary):
     seen = {}
 
     def every(
@@ -110,14 +102,14 @@ def test_inputs_are_injected_by_name(clean):
     assert seen["observed"] is None
 
 
-def test_missing_inputs_are_said(clean):
+def test_missing_inputs_are_said(temporary):
     register(lambda gram, scores: gram[0])
     with pytest.raises(gs.StrategyError, match="needs the input 'scores'"):
         gs.get_strategy("test-it").weights(np.eye(2))
     assert gs.get_strategy("test-it").weights(np.eye(2), scores={"a": 1.0}).tolist() == [1.0, 0.0]
 
 
-def test_narrowed_inputs(clean):
+def test_narrowed_inputs(temporary):
     def narrow(gram, losses, *, use=False):
         return np.ones(len(gram)) if losses is None else losses
 
@@ -131,14 +123,14 @@ def test_narrowed_inputs(clean):
         gs.get_strategy("test-it", use=True).weights(np.eye(2))
 
 
-def test_required_options(clean):
+def test_required_options(temporary):
     register(lambda gram, *, target: target * np.ones(len(gram)))
     with pytest.raises(gs.StrategyError, match="needs the option 'target'"):
         gs.get_strategy("test-it")
     assert gs.get_strategy("test-it", target=2.0).weights(np.eye(2)).tolist() == [2.0, 2.0]
 
 
-def test_rows_strategies_return_a_direction(clean):
+def test_rows_strategies_return_a_direction(temporary):
     register(lambda rows, splits: rows.sign().sum(0))
     weight, bias = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2).double())
     record = gs.backward(
@@ -153,7 +145,7 @@ def test_rows_strategies_return_a_direction(clean):
         gs.get_strategy("test-wrong")(torch.ones(2, 3))
 
 
-def test_weights_per_tensor(clean):
+def test_weights_per_tensor(temporary):
     register(lambda block_grams: np.arange(4.0).reshape(2, 2))
     weight, bias = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(1))
     record = gs.backward(
@@ -164,7 +156,7 @@ def test_weights_per_tensor(clean):
     assert record["0+1"].weights.shape == (2, 2)
 
 
-def test_names_are_taken_once_and_a_cell_may_run_again(clean):
+def test_names_are_taken_once_and_a_cell_may_run_again(temporary):
     def again(gram):
         return np.ones(len(gram))
 
@@ -174,7 +166,7 @@ def test_names_are_taken_once_and_a_cell_may_run_again(clean):
         register(again, name="mgda")
 
 
-def test_entry_points_are_loaded_once_and_failures_warn(clean, monkeypatch):
+def test_entry_points_are_loaded_once_and_failures_warn(temporary, monkeypatch):
     import importlib.metadata
 
     class Point:
@@ -229,7 +221,7 @@ def test_mixed_up_arguments_are_explained():
         gs.Surgery(model, "mgda")
 
 
-def test_eps_follows_the_gram_dtype(clean):
+def test_eps_follows_the_gram_dtype(temporary):
     seen = []
 
     def look(gram, eps):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import gradsurgery as gs
-import gradsurgery.contract.registry as registry
 from tests.support.models import TwoEncoders, grads, same
 from tests.support.shipped import plain
 
@@ -18,7 +17,7 @@ PACKAGE = str(pathlib.Path(gs.__file__).parent)
 
 
 @pytest.fixture
-def counting():
+def counting(temporary):
     """A stateful strategy whose weights depend on how many steps it has seen."""
 
     @gs.strategy("test-counting", paper="a test", scale="own")
@@ -27,8 +26,7 @@ def counting():
         seen += 1
         return 1.0 + seen
 
-    yield "test-counting"
-    registry._registry.pop("test-counting")
+    return "test-counting"
 
 
 class Fault(BaseException):
@@ -242,19 +240,16 @@ def test_a_strategy_that_raises_or_returns_nonsense(counting):
     def nonsense(gram, *, kind="raise"):
         return answers[kind]()
 
-    try:
-        for kind, error, message in (
-            ("raise", ZeroDivisionError, "zero"),
-            ("nan", gs.NonFiniteError, "test-nonsense.*not finite"),
-            ("shape", gs.StrategyError, r"audio\+fused.*shape \[1\]"),
-            ("text", gs.StrategyError, "test-nonsense.*returned str"),
-            ("none", gs.StrategyError, "test-nonsense.*returned NoneType"),
-        ):
-            with pytest.raises(error, match=message):
-                gs.backward(model.losses(), model, "test-nonsense", kind=kind)
-            assert all(p.grad is None for p in model.parameters())
-    finally:
-        registry._registry.pop("test-nonsense")
+    for kind, error, message in (
+        ("raise", ZeroDivisionError, "zero"),
+        ("nan", gs.NonFiniteError, "test-nonsense.*not finite"),
+        ("shape", gs.StrategyError, r"audio\+fused.*shape \[1\]"),
+        ("text", gs.StrategyError, "test-nonsense.*returned str"),
+        ("none", gs.StrategyError, "test-nonsense.*returned NoneType"),
+    ):
+        with pytest.raises(error, match=message):
+            gs.backward(model.losses(), model, "test-nonsense", kind=kind)
+        assert all(p.grad is None for p in model.parameters())
 
 
 def test_a_grad_that_cannot_be_added_to_stops_everything():

@@ -8,6 +8,7 @@ import gradsurgery as gs
 from tests.support.models import Tree, TwoEncoders
 
 
+@pytest.mark.usefixtures("temporary")
 def test_cross_grams_are_those_between_the_batches():
     seen = {}
 
@@ -18,54 +19,51 @@ def test_cross_grams_are_those_between_the_batches():
             np.arange(1.0, 7.0).reshape(3, 2) if cross.shape[-1] == 2 else np.ones(cross.shape[1:3])
         )
 
-    try:
-        model = TwoEncoders()
-        batches = [model.losses(seed) for seed in range(3)]
-        batches[1] = dict(reversed(batches[1].items()))  # the order within a batch does not matter
-        expected = [
-            [
-                torch.cat(
-                    [
-                        g.reshape(-1)
-                        for g in torch.autograd.grad(
-                            batch[o], model.audio.parameters(), retain_graph=True
-                        )
-                    ]
-                )
-                for o in ("fused", "audio")
-            ]
-            for batch in batches
+    model = TwoEncoders()
+    batches = [model.losses(seed) for seed in range(3)]
+    batches[1] = dict(reversed(batches[1].items()))  # the order within a batch does not matter
+    expected = [
+        [
+            torch.cat(
+                [
+                    g.reshape(-1)
+                    for g in torch.autograd.grad(
+                        batch[o], model.audio.parameters(), retain_graph=True
+                    )
+                ]
+            )
+            for o in ("fused", "audio")
         ]
-        heads = [
-            torch.autograd.grad(batch["audio"], model.audio_head.weight, retain_graph=True)[0]
-            for batch in batches
-        ]
-        record = gs.backward(batches, model, "test-cross")
-        objectives, cross = seen["audio+fused"]
-        assert objectives == ("fused", "audio")
-        for a in range(3):
-            for b in range(3):
-                assert np.allclose(
-                    cross[a, b], [[float(x @ y) for y in expected[b]] for x in expected[a]]
-                )
-        found = torch.cat([p.grad.reshape(-1) for p in model.audio.parameters()])
-        assert torch.allclose(
-            found,
-            sum(
-                w * g
-                for w, g in zip(range(1, 7), [g for batch in expected for g in batch], strict=True)
-            ),
-        )
-        assert torch.allclose(
-            model.audio_head.weight.grad, sum(heads) / 3
-        )  # one objective: the mean over the batches
-        mean = [sum(batch[i] for batch in expected) / 3 for i in range(2)]
-        assert np.allclose(record["audio+fused"].gram, [[float(x @ y) for y in mean] for x in mean])
-        assert record.losses["fused"] == pytest.approx(
-            np.mean([float(batch["fused"].detach()) for batch in batches])
-        )
-    finally:
-        gs.contract.registry._registry.pop("test-cross")
+        for batch in batches
+    ]
+    heads = [
+        torch.autograd.grad(batch["audio"], model.audio_head.weight, retain_graph=True)[0]
+        for batch in batches
+    ]
+    record = gs.backward(batches, model, "test-cross")
+    objectives, cross = seen["audio+fused"]
+    assert objectives == ("fused", "audio")
+    for a in range(3):
+        for b in range(3):
+            assert np.allclose(
+                cross[a, b], [[float(x @ y) for y in expected[b]] for x in expected[a]]
+            )
+    found = torch.cat([p.grad.reshape(-1) for p in model.audio.parameters()])
+    assert torch.allclose(
+        found,
+        sum(
+            w * g
+            for w, g in zip(range(1, 7), [g for batch in expected for g in batch], strict=True)
+        ),
+    )
+    assert torch.allclose(
+        model.audio_head.weight.grad, sum(heads) / 3
+    )  # one objective: the mean over the batches
+    mean = [sum(batch[i] for batch in expected) / 3 for i in range(2)]
+    assert np.allclose(record["audio+fused"].gram, [[float(x @ y) for y in mean] for x in mean])
+    assert record.losses["fused"] == pytest.approx(
+        np.mean([float(batch["fused"].detach()) for batch in batches])
+    )
 
 
 @pytest.mark.parametrize("name", ["modo", "sdmgrad"])

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 import gradsurgery as gs
-import gradsurgery.contract.registry as registry
 from tests.support.models import Tree, TwoEncoders, grads, same
 
 
 @pytest.fixture(autouse=True)
-def running():
+def running(temporary):
     """A toy: each objective's weight is how often it was seen; a matrix of pairs; a counter; an average of the rows."""
 
     @gs.strategy("test-running", paper="a test", scale="own")
@@ -28,10 +27,6 @@ def running():
         average = state.rows("average")
         average.mul_(0.5).add_(rows, alpha=0.5)
         return average.sum(0)
-
-    yield
-    registry._registry.pop("test-running")
-    registry._registry.pop("test-momentum")
 
 
 def reload(surgery, new):

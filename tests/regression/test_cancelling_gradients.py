@@ -157,10 +157,9 @@ def test_a_projection_that_float64_determines_is_exact(spread, allowed):
         assert np.linalg.norm(rows.T @ found.value - expected) <= allowed * np.linalg.norm(expected)
 
 
+@pytest.mark.usefixtures("temporary")
 def test_a_projection_without_bounds_fails_the_conformance_checks():
     from scipy.optimize import nnls
-
-    from gradsurgery.contract.registry import _registry
 
     @gs.strategy("test-unbounded", paper="none", scale="mean", claims=("projection",))
     def unbounded(gram):
@@ -169,11 +168,8 @@ def test_a_projection_without_bounds_fails_the_conformance_checks():
         start = norms / len(norms)
         return (start + nnls(root, -root @ start, maxiter=10_000)[0]) / norms
 
-    try:
-        with pytest.raises(ConformanceError, match="times longer than the mean gradient"):
-            check_strategy("test-unbounded")
-    finally:
-        del _registry["test-unbounded"]
+    with pytest.raises(ConformanceError, match="times longer than the mean gradient"):
+        check_strategy("test-unbounded")
     assert any(s.kind == "cancelling in float32" for s in samples(20))
 
 

@@ -21,7 +21,7 @@ import gradsurgery.contract.registry as registry
 
 
 @pytest.fixture
-def first(monkeypatch):
+def first(monkeypatch, temporary):
     """As in a fresh process, with plugins that a test lists; each is a function that is called to load it."""
 
     class Point:
@@ -29,8 +29,6 @@ def first(monkeypatch):
             self.value, self.load = load.__name__, load
 
     points = []
-    gs.strategy_names()  # so that the strategies that ship are in the copy
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
     monkeypatch.setattr(registry, "_discovered", False)
     monkeypatch.setattr(
         importlib.metadata,

@@ -274,6 +274,7 @@ def test_numbers_that_are_not_there_yet_are_not_saved_and_older_states_have_them
     assert runs[0] == runs[1] == runs[2]
 
 
+@pytest.mark.usefixtures("temporary")
 def test_a_loss_and_a_strategys_number_may_be_named_steps():
     @gs.strategy("test-decayed", paper="a test", scale="own")
     def decayed(gram, state):
@@ -281,15 +282,10 @@ def test_a_loss_and_a_strategys_number_may_be_named_steps():
         state["steps"] = -0.5
         return np.ones(len(gram))
 
-    try:
-        model = Two()
-        surgery = gs.Surgery("test-decayed", model)
-        losses = model(data(0))
-        surgery.backward(
-            {"steps": losses["a"], "b": losses["b"]}, weights={"steps": 0.5, "b": -1.0}
-        )
-        again = gs.Surgery("test-decayed", model)
-        again.load_state_dict(surgery.state_dict())
-        assert_unchanged(again, surgery.state_dict())
-    finally:
-        gs.contract.registry._registry.pop("test-decayed")
+    model = Two()
+    surgery = gs.Surgery("test-decayed", model)
+    losses = model(data(0))
+    surgery.backward({"steps": losses["a"], "b": losses["b"]}, weights={"steps": 0.5, "b": -1.0})
+    again = gs.Surgery("test-decayed", model)
+    again.load_state_dict(surgery.state_dict())
+    assert_unchanged(again, surgery.state_dict())

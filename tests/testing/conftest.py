@@ -6,16 +6,10 @@ import gradsurgery as gs
 
 
 @pytest.fixture
-def register(monkeypatch):
+def register(temporary):
     """Register a function for one test only."""
-    import gradsurgery.contract.registry as registry
-
-    gs.strategy_names()
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
     def add(function, name="mine", **settings):
-        return gs.strategy(name, **{"paper": "a test", "scale": "own", "claims": (), **settings})(
-            function
-        )
+        return gs.strategy(name, **{"paper": "a test", "scale": "own", **settings})(function)
 
     return add

@@ -8,20 +8,6 @@ import gradsurgery as gs
 from gradsurgery.testing import ConformanceError, check_strategy, checks_of, parametrize_with_checks
 
 
-@pytest.fixture
-def register(monkeypatch):
-    """Register a function for one test only."""
-    import gradsurgery.contract.registry as registry
-
-    gs.strategy_names()
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
-
-    def add(function, name="mine", **settings):
-        return gs.strategy(name, **{"paper": "a test", "scale": "own", **settings})(function)
-
-    return add
-
-
 def test_the_message_has_the_claim_and_the_jacobian(register):
     register(lambda gram: np.ones(len(gram)), claims=("deterministic", "non-conflicting"))
     with pytest.raises(ConformanceError) as caught:
