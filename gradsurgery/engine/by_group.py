@@ -1,7 +1,6 @@
 """From gradients to directions: per group a gradient matrix, a problem, and Jᵀw."""
 
-import math
-from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,58 +41,55 @@ def from_gradients(
     matrices = matrices_of(config, strategy, source, solving.groups, rows, use_up)
     check = config.check
     solving.values = total_values(source, solving.groups, matrices, communicator, check, strategy)
-    places = _present(config, solving.groups, matrices)
-    names = [
-        group.objectives if kept is None else tuple(group.objectives[i] for i in kept)
-        for group, kept in zip(solving.groups, places, strict=True)
-    ]
-    solving.begin(names)
+    places: list[Places] = [None] * len(matrices)
+    names = [group.objectives for group in solving.groups]
+    if config.zero == "absent" and strategy is not None and strategy.needs_gradients:
+        pairs = list(zip(solving.groups, matrices, strict=True))
+        places = [present(m) if is_several(config, g) else None for g, m in pairs]
+        names = [
+            group.objectives if kept is None else tuple(group.objectives[i] for i in kept)
+            for group, kept in zip(solving.groups, places, strict=True)
+        ]
+    if strategy is not None and (solving.replay is not None or strategy.acts_on == "losses"):
+        solving.begin(names)
     directions = dict(idle)
     doubtful: list[tuple[str, str, Tensor]] = []
     in_chunks: dict[str, tuple[Group, Outcome]] = {}
     for group, matrix, kept, solved in zip(solving.groups, matrices, places, names, strict=True):
-        outcome, applied = _solved(solving, group, matrix, kept, solved)
-        _add_record(solving, group, matrix, kept, solved, outcome, applied)
+        part = matrix if kept is None else matrix.only(rows_of(kept, matrix))
+        finite = matrix.finite and all(isfinite(solving.values[o]) for o in group.objectives)
+        outcome, applied = solving.for_group(group, solved, part, finite)
+        solving.records[group.name] = group_record(
+            group.name,
+            solved,
+            strategy.name if strategy is not None and applied else "plain",
+            len(group.parameters),
+            outcome.weights if strategy is not None else None,
+            outcome.gap,
+            outcome.converged,
+            solving.replaying and applied,
+            part.gram if part.batches == 1 else part.cross.mean((0, 1)),
+            part.eps if finite and solved else None,
+            () if kept is None else tuple(o for o in group.objectives if o not in solved),
+        )
         if strategy is None:
             continue
         whole = outcome if kept is None else spread(outcome, kept, len(group.objectives))
         found = _directions(source, group, matrix, whole, use_up)
-        if config.check and not group.unchecked and _in_doubt(source, group, matrix, whole, found):
+        odd = source.odd and not source.odd.isdisjoint(group.parameters)
+        narrow = odd and narrowed(found.values())  # whose range it may have left
+        if config.check and not group.unchecked and (narrow or may_overflow(matrix, whole)):
             title = strategy.name if strategy is not None and applied else "sum"
             doubtful += [(title, group.name, d) for d in found.values()]
         directions |= found
         if source.grams:
             in_chunks |= {n: (group, whole) for n in group.parameters if n in source.grams}
-    check_directions(doubtful)
+    if doubtful:
+        check_directions(doubtful)
     if in_chunks:
         directions |= of_chunks(config, source, in_chunks)
     named = None if strategy is None else strategy.name
     return directions, Record(named, solving.values, solving.records, solving.history.step)
-
-
-def _present(
-    config: Config, groups: Sequence[Group], matrices: Sequence[GradientMatrix]
-) -> list[Places]:
-    """Per group the objectives that its problem is solved for, by `zero="absent"`."""
-    strategy = config.strategy
-    if config.zero != "absent" or strategy is None or not strategy.needs_gradients:
-        return [None] * len(groups)
-    pairs = zip(groups, matrices, strict=True)
-    return [present(matrix) if is_several(config, group) else None for group, matrix in pairs]
-
-
-def _solved(
-    solving: Solving,
-    group: Group,
-    matrix: GradientMatrix,
-    kept: Places,
-    names: tuple[str, ...],
-) -> tuple[Outcome, bool]:
-    config = solving.config
-    several = is_several(config, group) and len(names) >= config.min_objectives
-    part = matrix if kept is None else matrix.only(rows_of(kept, matrix))
-    finite = matrix.finite and all(math.isfinite(solving.values[o]) for o in group.objectives)
-    return solving.for_group(group, names, part, several, finite)
 
 
 def _directions(
@@ -107,42 +103,3 @@ def _directions(
     if source.odd and (odd := source.odd & group.parameters.keys()):
         found = as_parameters(found, group.parameters, odd)
     return {n: d for n, d in zip(group.parameters, found, strict=True) if d is not None}
-
-
-def _in_doubt(
-    source: GradientSource,
-    group: Group,
-    matrix: GradientMatrix,
-    outcome: Outcome,
-    found: dict[str, Tensor],
-) -> bool:
-    """Whether a direction may have left the range of its dtype."""
-    odd = source.odd and not source.odd.isdisjoint(group.parameters)
-    return bool(odd and narrowed(found.values())) or may_overflow(matrix, outcome)
-
-
-def _add_record(
-    solving: Solving,
-    group: Group,
-    matrix: GradientMatrix,
-    kept: Places,
-    names: tuple[str, ...],
-    outcome: Outcome,
-    applied: bool,
-) -> None:
-    strategy = solving.config.strategy
-    gram = matrix.cross.mean((0, 1)) if matrix.batches > 1 else matrix.gram
-    finite = matrix.finite and all(math.isfinite(solving.values[o]) for o in group.objectives)
-    solving.records[group.name] = group_record(
-        group.name,
-        names,
-        strategy.name if strategy is not None and applied else "plain",
-        len(group.parameters),
-        outcome.weights if strategy is not None else None,
-        outcome.gap,
-        outcome.converged,
-        solving.replaying and applied,
-        gram if kept is None else gram[np.ix_(kept, kept)],
-        matrix.eps if finite and names else None,
-        () if kept is None else tuple(o for o in group.objectives if o not in names),
-    )

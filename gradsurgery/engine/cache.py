@@ -29,6 +29,7 @@ class TraceCache:
         self.verified: dict[str, bool] = {}
         self.batched_left = True
         self._key: tuple[Any, ...] | None = None
+        self._new: tuple[Any, ...] | None = None
         self._held: tuple[Any, ...] = ()
         self.trace: Trace | None = None
 
@@ -40,33 +41,48 @@ class TraceCache:
         self.__init__()  # type: ignore[misc]  # begin as a new one
         self.warned = set(saved["warned"])
 
-    def find(self, key: tuple[Any, ...], before: Reach) -> Trace | None:
-        """The trace of the last step, if it holds for a step with this key, else None.
+    def find(
+        self,
+        given: Mapping[int, Any],
+        known: Mapping[int, Any],
+        losses: Losses,
+        graph: Graph,
+        before: Reach,
+    ) -> Trace | None:
+        """The trace of the last step, if it holds for this one, else None.
+
+        The key is by what a step is known again: the parameters given, and found without being
+        given, the losses, and the graph's leaves with the losses that reach each.
 
         Args:
-            key: `key_of` the step.
+            given: the given parameters by id; the same dict as long as none has changed.
+            known: those found, alike.
+            losses: the losses.
+            graph: their graph.
             before: the reach of the steps before.
         """
+        possible = [graph.possible[k] for k in graph.at.values()]
+        certain = not graph.regions or possible == [graph.certain[k] for k in graph.at.values()]
+        counts = len(losses.tensors), len(graph.joins)
+        key = id(given), id(known), losses.names, *counts, tuple(graph.leaves), possible
+        self._new = key if certain else None
         trace = self.trace
-        if trace is None or key != self._key:
+        if trace is None or self._new is None or self._new != self._key:
             return None
         return trace if before is trace.before or before is trace.grouping[1] else None
 
-    def keep(self, key: tuple[Any, ...] | None, held: tuple[Any, ...], trace: Trace) -> None:
-        """Replace what was known; with the key None there is nothing to know the trace by."""
-        self._key, self._held, self.verified = key, held, {}
-        self.trace = trace if key is not None else None
-        self.batched_left = True
+    def keep(self, trace: Trace, *held: Any) -> None:
+        """Know the step by the key that `find` has made last.
 
+        Args:
+            trace: its trace.
+            *held: what has ids in the key, beside the leaves that the trace holds.
+        """
+        self._key, self._held = self._new, held
+        self.trace = None if self._new is None else trace
+        self.verified, self.batched_left = {}, True
 
-def key_of(given: Mapping[int, Any], known: Mapping[int, Any], losses: Losses, graph: Graph) -> Any:
-    """By what a step is known again: parameters given and found, losses, and the graph's leaves.
-
-    None where a loss reaches a leaf possibly, and not certainly.
-    """
-    at = graph.at.values()
-    possible = [graph.possible[k] for k in at]
-    if graph.regions and possible != [graph.certain[k] for k in at]:
-        return None
-    counts = len(losses.tensors), len(graph.joins)
-    return id(given), id(known), losses.names, *counts, tuple(graph.leaves), possible
+    def drop(self) -> None:
+        """Forget the last trace: this step is not to be known again."""
+        self._key, self._held, self.trace = None, (), None
+        self.verified, self.batched_left = {}, True

@@ -70,7 +70,7 @@ class Config:
         """Whether no gradient of a single loss is kept for large tensors."""
         return self.memory == "low"
 
-    @property
+    @cached_property
     def required(self) -> Strategy:
         """The strategy of settings that decide."""
         assert self.strategy is not None

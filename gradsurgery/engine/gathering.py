@@ -32,7 +32,8 @@ def gather(
     """Fill the source with the gradients of every loss: factored, batched or in chunks as set."""
     strategy, trace, graph = config.strategy, source.trace, source.graph
     factored: dict[str, Tap] = {}
-    if graph is not None and (strategy is None or "rows" not in strategy.inputs):
+    wanted = config.method in ("auto", "taps") and (graph is not None and trace.matrices)
+    if graph is not None and wanted and (strategy is None or "rows" not in strategy.inputs):
         factored = find_taps(graph, source.losses, trace, config, cache)
     if config.low_memory:
         form_grams(source, chunks(trace, factored))
@@ -47,6 +48,10 @@ def arrived(source: GradientSource) -> tuple[list[Group], Reach, list[Named], Na
         parameters that no loss reaches.
     """
     trace = source.trace
+    if not (trace.reach.uncertain or source.grams):
+        pairs = zip(source.rows, trace.wanted, strict=True)
+        if all(row.keys() == wanted.keys() for row, wanted in pairs):  # as the graph says
+            return *trace.grouping, source.rows, {}
     rows, idle = (source.rows, {}) if not trace.reach.uncertain else without_zeros(source)
     reach = trace.reach.arrived(rows, source.gram_reach)
     groups, grown = trace.grouping if reach is trace.reach else trace.grouped(reach)

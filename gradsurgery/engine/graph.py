@@ -18,6 +18,7 @@ WITHOUT_CLASS = "CppFunction"  # nodes that C++ code has added, without a class 
 SCRIPTED = (
     "DifferentiableGraph"  # a TorchScript region; it gives zeros to what a loss does not reach
 )
+PICKS, STACK = ("UnbindBackward0", "SelectBackward0"), "StackBackward0"
 ORDINARY: set[type] = set()  # torch's own kinds of nodes seen so far: nothing is special about them
 
 
@@ -76,12 +77,6 @@ class Graph:
                     stack.append(after)
         return frozenset(key for key, number in self.at.items() if number in seen)
 
-    def add(self) -> int:
-        """A new number."""
-        self.uses.append(0)
-        self.targets.append([])
-        return len(self.uses) - 1
-
 
 def walk(
     losses: Sequence[Tensor],
@@ -104,19 +99,28 @@ def walk(
     bits: dict[int, int] = {}
     for i in sorted(range(len(losses)), key=names.__getitem__):
         loss, bit = losses[i], 1 << i
-        if loss.grad_fn is None:
-            key = id(loss)
-            if key not in graph.leaves:
-                graph.leaves[key], graph.at[key] = loss, graph.add()
-            bits[graph.at[key]] = bits.get(graph.at[key], 0) | bit
+        node = loss.grad_fn
+        if node is None:
+            number = graph.at.get(id(loss), len(graph.uses))
+            if number == len(graph.uses):
+                graph.leaves[id(loss)], graph.at[id(loss)] = loss, number
+                graph.uses.append(0)
+                graph.targets.append([])
+            bits[number] = bits.get(number, 0) | bit
             continue
-        for start in _starts(loss) if not places or i not in places else places[i]:
-            if start in cuts:
-                number = graph.cuts.setdefault(cuts[start], -1)
-                if number < 0:
-                    number = graph.cuts[cuts[start]] = graph.add()
-            elif start[0] in graph.numbers:
-                number = graph.numbers[start[0]]
+        starts: Sequence[Output] = ((node, loss.output_nr),)
+        if places and i in places:
+            starts = places[i]
+        elif loss.ndim == 0 and type(node).__name__ in PICKS:
+            starts = _starts(loss)
+        for start in starts:
+            known = graph.cuts.get(cuts[start]) if start in cuts else graph.numbers.get(start[0])
+            if known is not None:
+                number = known
+            elif start in cuts:
+                number = graph.cuts[cuts[start]] = len(graph.uses)
+                graph.uses.append(0)
+                graph.targets.append([])
             else:
                 number = _explore(start[0], graph, cuts)
             bits[number] = bits.get(number, 0) | bit
@@ -126,49 +130,44 @@ def walk(
 
 def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> int:
     """Number everything that a node leads to, and count the edges."""
-    numbers, uses, targets = graph.numbers, graph.uses, graph.targets
-    first = numbers[start] = graph.add()
+    numbers, uses, targets, leaves = graph.numbers, graph.uses, graph.targets, graph.leaves
+    first = numbers[start] = len(uses)
+    uses.append(0)
+    targets.append([])
     stack = [start]
     while stack:
         node = stack.pop()
         kind = type(node)
+        number = numbers[node]
         if kind is ACCUMULATE:
-            _leaf(node, numbers[node], graph)
+            leaf: Tensor = node.variable
+            key = id(leaf)
+            if key in leaves:  # it is a loss itself
+                targets[number].append(graph.at[key])
+                uses[graph.at[key]] += 1
+            elif leaf.requires_grad:  # it may have been frozen since the forward pass
+                leaves[key], graph.at[key] = leaf, number
             continue
         if kind not in ORDINARY:
-            _inspect(node, numbers[node], graph)
-        row = targets[numbers[node]]
+            _inspect(node, number, graph)
+        row = targets[number]
         for edge in node.next_functions:
             after = edge[0]
             if after is None:
                 continue
             if cuts and edge in cuts:
-                number = graph.cuts.setdefault(cuts[edge], -1)
-                if number < 0:
-                    number = graph.cuts[cuts[edge]] = graph.add()
-                uses[number] += 1
-            elif after in numbers:
-                number = numbers[after]
-                uses[number] += 1
+                number = graph.cuts.setdefault(cuts[edge], len(uses))
             else:
-                number = numbers[after] = len(uses)
-                uses.append(1)
+                number = numbers.get(after, -1)
+                if number < 0:
+                    number = numbers[after] = len(uses)
+                    stack.append(after)
+            if number == len(uses):
+                uses.append(0)
                 targets.append([])
-                stack.append(after)
+            uses[number] += 1
             row.append(number)
     return first
-
-
-def _leaf(node: Any, number: int, graph: Graph) -> None:
-    leaf: Tensor = node.variable
-    if not leaf.requires_grad:  # frozen since the forward pass
-        return
-    key = id(leaf)
-    if key in graph.leaves:  # it is a loss itself
-        graph.targets[number].append(graph.at[key])
-        graph.uses[graph.at[key]] += 1
-    else:
-        graph.leaves[key], graph.at[key] = leaf, number
 
 
 def _inspect(node: Any, number: int, graph: Graph) -> None:
@@ -224,15 +223,16 @@ def _spread(bits: Mapping[int, int], graph: Graph) -> None:
 
 
 def _starts(loss: Tensor) -> tuple[Output, ...]:
-    """Where a loss starts: for an element of `torch.stack(losses)` that loss; nothing for a constant."""
+    """Where a loss starts that was picked out of several: that loss, of `torch.stack(losses)`.
+
+    Nothing for a constant; else the loss's own node.
+    """
     node: Any = loss.grad_fn
-    kind = type(node).__name__
-    if loss.ndim == 0 and kind in ("UnbindBackward0", "SelectBackward0"):
-        before: Any = node.next_functions[0][0]
-        if type(before).__name__ == "StackBackward0":
-            count = len(before.next_functions)
-            index = loss.output_nr if kind == "UnbindBackward0" else node._saved_index
-            index -= 1 << 64 if index >= 1 << 63 else 0  # torch shows negative ones without sign
-            start: Output = before.next_functions[index % count]
-            return (start,) if start[0] is not None else ()
-    return ((node, loss.output_nr),)
+    before: Any = node.next_functions[0][0]
+    if type(before).__name__ != STACK:
+        return ((node, loss.output_nr),)
+    count = len(before.next_functions)
+    index = loss.output_nr if type(node).__name__ == PICKS[0] else node._saved_index
+    index -= 1 << 64 if index >= 1 << 63 else 0  # torch shows negative ones without sign
+    start: Output = before.next_functions[index % count]
+    return (start,) if start[0] is not None else ()

@@ -104,10 +104,12 @@ class History:
             replay: the weights solved in this step, if they are to be used again; None where
                 earlier ones were used.
         """
-        alive = set(reach.values())
-        every = {**self.states, **states}
-        kept = {k: s for k, s in every.items() if not isinstance(k, frozenset) or k in alive}
-        waiting = {k: s for k, s in self.waiting.items() if k not in kept}
+        kept, waiting = {**self.states, **states}, self.waiting
+        if kept:
+            alive = reach.sets
+            kept = {k: s for k, s in kept.items() if not isinstance(k, frozenset) or k in alive}
+        if waiting:
+            waiting = {k: s for k, s in waiting.items() if k not in kept}
         solved, again = (self.solved, self.replay) if replay is None else (self.step, dict(replay))
         return History(
             self.step + 1,

@@ -33,11 +33,6 @@ class Losses:
     weights: NDArray[np.float64]
     batches: int = 1
 
-    def by_batch(self, items: Sequence[T]) -> list[Sequence[T]]:
-        """m·n items as m sequences of n."""
-        n = len(self.names)
-        return [items[b * n : (b + 1) * n] for b in range(self.batches)]
-
     def detached(self) -> "Losses":
         """The same without graph."""
         return replace(self, tensors=tuple(loss.detach() for loss in self.tensors))
@@ -54,15 +49,10 @@ class Losses:
 
     def values(self, numbers: Sequence[float]) -> dict[str, float]:
         """name -> value of each loss; with several batches the mean over them."""
-        return named_values(self.names, self.batches, numbers)
-
-
-def named_values(names: Sequence[str], batches: int, numbers: Sequence[float]) -> dict[str, float]:
-    """name -> value of each loss, the mean over the batches, which lie one after the other."""
-    if batches == 1:
-        return dict(zip(names, numbers, strict=True))
-    means = np.reshape(numbers, (batches, len(names))).mean(0).tolist()
-    return dict(zip(names, means, strict=True))
+        if self.batches == 1:
+            return dict(zip(self.names, numbers, strict=True))
+        means = np.reshape(numbers, (self.batches, len(self.names))).mean(0).tolist()
+        return dict(zip(self.names, means, strict=True))
 
 
 def parse_losses(
@@ -80,7 +70,7 @@ def parse_losses(
             require grad, losses on different devices, or weights that do not fit; the message
             names the loss.
     """
-    if _are_batches(losses):
+    if type(losses) is not dict and _are_batches(losses):
         return _independent([parse_losses(part, weights, earlier) for part in losses])
     if isinstance(losses, Tensor) and losses.ndim > 1:
         weights = _by_index(losses.shape, weights)

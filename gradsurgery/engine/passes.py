@@ -9,6 +9,7 @@ from torch import Tensor
 from gradsurgery.engine.compiled import explained
 from gradsurgery.engine.proof import compared
 from gradsurgery.engine.taps import Tap, listening
+from gradsurgery.engine.trace import passes
 from gradsurgery.errors import InputError
 
 Named = dict[str, Tensor]
@@ -43,6 +44,7 @@ def gather(
     wanted: Sequence[Named],
     retain_graph: bool,
     factored: MutableMapping[str, Tap] | None = None,
+    together: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[dict[int, Named]]:
     """Pass by pass: loss -> the gradients of its own wanted parameters, without those that are None.
 
@@ -57,8 +59,9 @@ def gather(
         factored: the weights for which the gradients at their layers' outputs are wanted instead.
             Those that are to be compared are formed too in the first pass that reaches them.
             Where both differ the weight is taken out, and its own gradient is given.
+        together: per pass its losses; None works them out (see `passes`).
     """
-    together = passes(wanted)
+    together = passes(wanted) if together is None else together
     factored = {} if factored is None else factored
     compared_so_far: dict[str, list[tuple[int, bool]]] = {}  # the losses, and whether they told
     for members in together:
@@ -141,22 +144,6 @@ def merged(parts: Iterable[Mapping[int, Named]], count: int) -> list[Named]:
         for i, found in part.items():
             rows[i].update(found)
     return rows
-
-
-def passes(wanted: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
-    """The losses that take part in one pass: those that share no parameter."""
-    together: list[tuple[list[int], set[str]]] = []
-    for i, inputs in enumerate(wanted):
-        if not inputs:
-            continue
-        for members, names in together:
-            if names.isdisjoint(inputs):
-                members.append(i)
-                names.update(inputs)
-                break
-        else:
-            together.append(([i], set(inputs)))
-    return [members for members, _ in together]
 
 
 def gather_batched(

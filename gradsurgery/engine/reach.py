@@ -18,9 +18,12 @@ class Reach(Mapping[str, frozenset[str]]):
             loss has bit i.
         certain: parameter -> those that certainly do; None where all do.
         batches: m.
+
+    Attributes:
+        uncertain: the parameters that some loss reaches possibly, and not certainly.
     """
 
-    __slots__ = ("_certain", "_possible", "_sets", "batches", "objectives")
+    __slots__ = ("_alive", "_certain", "_possible", "_sets", "batches", "objectives", "uncertain")
 
     def __init__(
         self,
@@ -34,7 +37,13 @@ class Reach(Mapping[str, frozenset[str]]):
         self._possible = dict(possible or {})
         odd = certain is not None and certain != self._possible
         self._certain = dict(certain or {}) if odd else self._possible
+        self.uncertain = frozenset[str]()
+        if odd:
+            table = self._certain
+            doubtful = (n for n, p in self._possible.items() if p & ~table.get(n, 0))
+            self.uncertain = frozenset(doubtful)
         self._sets: dict[int, tuple[str, ...]] = {}
+        self._alive: frozenset[frozenset[str]] | None = None
 
     @classmethod
     def of(cls, sets: Mapping[str, Iterable[str]]) -> "Reach":
@@ -88,11 +97,11 @@ class Reach(Mapping[str, frozenset[str]]):
         return self._possible.get(parameter, 0).bit_count()
 
     @property
-    def uncertain(self) -> frozenset[str]:
-        """The parameters that some loss reaches possibly, and not certainly."""
-        if self._certain is self._possible:
-            return frozenset()
-        return frozenset(n for n, p in self._possible.items() if p & ~self._certain.get(n, 0))
+    def sets(self) -> frozenset[frozenset[str]]:
+        """The different sets of objectives that reach some parameter."""
+        if self._alive is None:
+            self._alive = frozenset(map(frozenset, map(self._named, {*self._possible.values()})))
+        return self._alive
 
     def only_possibly(self, parameter: str, loss: int) -> bool:
         """Whether the loss at this position reaches a parameter possibly, and not certainly."""

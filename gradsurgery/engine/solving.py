@@ -17,7 +17,6 @@ from gradsurgery.engine.checks import check_no_rows
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.history import LOSSES, History
-from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
 from gradsurgery.gradients.matrix import GradientMatrix
@@ -79,7 +78,8 @@ class Solving:
         self.fixed: dict[str, float] | None = None
         self.states: dict[GroupKey, State] = {}
         self.kept: dict[GroupKey, dict[str, float]] = {}
-        self.replay = history.replay if history.replays(config.every) else None
+        again = bool(history.replay) and history.replays(config.every)
+        self.replay = history.replay if again else None
         self.replaying = False
 
     def reset(self) -> None:
@@ -131,7 +131,6 @@ class Solving:
         group: Group,
         names: tuple[str, ...],
         matrix: GradientMatrix,
-        several: bool,
         finite: bool,
     ) -> tuple[Outcome, bool]:
         """Weights or a direction for one group from its gradients, and whether the strategy is applied.
@@ -140,11 +139,11 @@ class Solving:
             group: the group.
             names: the objectives that the problem is solved for.
             matrix: their gradients.
-            several: whether they are enough for a strategy.
             finite: whether all gradients and losses are.
         """
         config, strategy = self.config, self.config.strategy
         finite = finite and strategy is not None
+        several = not group.plain and len(names) >= config.min_objectives
         guard = finite and len(names) > 1 and config.protect in names
         if self.fixed is not None:
             outcome = Outcome(np.array([self.fixed[o] for o in names]))
@@ -162,7 +161,7 @@ class Solving:
             if group.key in self.states:
                 features = self.source.trace.features
                 check_no_rows(config.required, group, features, self.states[group.key])
-            if "zeros" not in self.warned:
+            if matrix.some_zero and "zeros" not in self.warned:
                 first = partial(self._first_step, group, names, matrix)
                 own = config.required, group.name, names, matrix, outcome
                 warn_if_stopped(*own, first, self.warned)
@@ -245,12 +244,9 @@ class Solving:
     def advanced(self) -> History:
         """The history once the step stands."""
         kept = None if self.replaying else self.kept if self.config.every > 1 else {}
-        return self.history.advance(self.reach, self.states, user_weights(self.source.losses), kept)
-
-
-def user_weights(losses: Losses) -> dict[str, float]:
-    """The user's own weight of each loss."""
-    return dict(zip(losses.names, losses.weights.tolist(), strict=False))
+        losses = self.source.losses
+        weights = dict(zip(losses.names, losses.weights.tolist(), strict=False))
+        return self.history.advance(self.reach, self.states, weights, kept)
 
 
 def weights_again(

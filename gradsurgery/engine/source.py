@@ -109,7 +109,8 @@ class GradientSource:
             finally:
                 cache.batched_left = drop_batched(everywhere=cache.batched_left)
         else:
-            parts = gather(self.losses.tensors, roots, wanted, retain, self.factored)
+            together = None if self.grams else trace.together
+            parts = gather(self.losses.tensors, roots, wanted, retain, self.factored, together)
             self.rows = merged(communicator.scatter(parts), len(roots))
         self.odd, sparse = unusual(self.rows, trace.tensors, self.factored)
         self.sparse |= sparse

@@ -73,7 +73,9 @@ def run_step(
             communicator,
             cache,
         )
-    check_call(config, losses, history, features)
+    strategy = config.strategy
+    if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
+        check_call(config, losses, history, features)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
     communicator.agree(losses, trace, config, history)
     scale = scale_of(scaler, losses.tensors[0]) if scaler is not None else None
@@ -84,8 +86,8 @@ def run_step(
             result = _decide(config, source, solving, communicator, cache)
     else:
         result = _decide(config, source, solving, communicator, cache)
-    if scores is not None and history.step == 0 and config.strategy is not None:
-        check_scores(config.strategy, scores, list(result.record.groups))
+    if scores is not None and history.step == 0 and strategy is not None:
+        check_scores(strategy, scores, list(result.record.groups))
     return result
 
 
@@ -106,7 +108,7 @@ def gather_step(
     source = GradientSource(trace, losses, graph, scale, retain_graph)
     with nothing_filled(trace.watched if graph.written else {}, graph.written):
         source.per_loss(cache, communicator, batched=config.method == "batched")
-    if len(found := set().union(*source.rows)) < len(trace.reach):
+    if len(found := set().union(*source.rows)) < len(trace.tensors):
         check_attached(graph, [(name, t) for name, t in trace.tensors.items() if name not in found])
     return source, history
 
@@ -140,7 +142,7 @@ def _decide(
         return StepResult(*skipped(config, source, solving))
     targets = trace.targets
     written = [(targets[name], d) for name, d in communicator.publish(directions).items()]
-    if graph is not None and live and (trace.features or len(written) < len(trace.reach)):
+    if graph is not None and live and (trace.features or len(written) < len(trace.tensors)):
         got = {id(tensor) for tensor, _ in written}
         check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])
     return StepResult(written, solving.advanced(), record)

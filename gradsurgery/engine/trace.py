@@ -1,5 +1,6 @@
 """The trace of a step: what is trained, which loss reaches what, and the groups that follow."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -44,6 +45,11 @@ class Trace:
         return {**self.trained, **self.others}
 
     @cached_property
+    def together(self) -> list[list[int]]:
+        """Per backward pass its losses, where each gives its own gradients."""
+        return passes(self.wanted)
+
+    @cached_property
     def targets(self) -> dict[str, Tensor]:
         """Every parameter that may get a gradient, by name, those of the trunk by number."""
         if not self.features:
@@ -55,6 +61,12 @@ class Trace:
         """Tensors of the trunk under the names that they have in `targets`."""
         numbers = {id(t): i for i, t in enumerate(self.trunk + self.trunk_others)}
         return {f".trunk#{numbers[id(t)]}": t for t in wanted}
+
+    @cached_property
+    def matrices(self) -> dict[str, Tensor]:
+        """Trained real matrices that several losses reach: weights of layers may be among them."""
+        found = {n: t for n, t in self.trained.items() if t.ndim == 2 and not t.is_complex()}
+        return {n: t for n, t in found.items() if self.reach.count(n) > 1}
 
     @property
     def watched(self) -> dict[str, Tensor]:
@@ -106,3 +118,19 @@ class Trace:
             self.before,
             single_pass=self.single_pass or new.single_pass,
         )
+
+
+def passes(wanted: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
+    """The losses that take part in one pass: those that share no parameter."""
+    together: list[tuple[list[int], set[str]]] = []
+    for i, inputs in enumerate(wanted):
+        if not inputs:
+            continue
+        for members, names in together:
+            if names.isdisjoint(inputs):
+                members.append(i)
+                names.update(inputs)
+                break
+        else:
+            together.append(([i], set(inputs)))
+    return [members for members, _ in together]

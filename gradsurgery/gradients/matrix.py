@@ -90,6 +90,7 @@ class GradientMatrix:
         self._pending: list[Product] | None = None
         self._lost: list[Tensor] = []
         self._grams: Array | None = None  # [1, n, n], or [k, n, n] with one per tensor
+        self.some_zero = True  # whether some squared norm is zero, as far as it is known
 
     @cached_property
     def _total(self) -> Array:
@@ -194,6 +195,7 @@ class GradientMatrix:
         part._total = self._total[np.ix_(rows, rows)]
         assert self._grams is not None
         part._grams = self._grams[:, rows][:, :, rows]
+        part.some_zero = self.some_zero
         return part
 
     def not_finite(self) -> list[int]:
@@ -303,6 +305,7 @@ class GradientMatrix:
                 self._wide, self._single, self._lost = True, False, []
                 return False
         self._grams, self._total = grams, total
+        self.some_zero = not total.diagonal().all()
         return True
 
 

@@ -221,7 +221,7 @@ def test_reentrant_checkpoint_is_a_clear_error():
 
 def test_stacked_losses_reach_what_each_of_them_reaches():
     """One 1-d tensor, or what comes of iterating over it, gives the groups and gradients of the losses themselves."""
-    from models import Tree, grads
+    from tests.support.models import Tree, grads
 
     def step(form):
         model = Tree()
