@@ -1,18 +1,18 @@
-"""The contract of a call: finite, reproducible, without side effects; state that survives being saved."""
+"""The contract of a call: finite, reproducible, no side effects; a state that can be saved."""
 
 import copy
 import io
 import random
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from gradsurgery.contract import State, Strategy
+from gradsurgery.contract.inputs import INPUTS
 from gradsurgery.errors import InputError
-from gradsurgery.testing.circumstances import inputs_of
-from gradsurgery.testing.runner import BATCHES, SKIP, later, permuted, run
+from gradsurgery.testing.context import context_of, inputs_of
+from gradsurgery.testing.runner import SKIP, later, permuted, run
 from gradsurgery.testing.sample import Array, Sample
 
 ABSENT = "with some objectives absent or in another order than before"
@@ -43,22 +43,22 @@ def broken_contract(strategy: Strategy, sample: Sample) -> str | None:
 
 
 def changed_inputs(strategy: Strategy, sample: Sample) -> str | None:
-    """Call the function on arrays of our own, twice, and see whether they stay as they were, those of the first call too.
+    """Whether the function changes an input in place, also one of an earlier call that it kept.
 
-    The second call is a later step, with the state of the first.
+    It is called twice on arrays of our own. The second call is a later step, with the state of the
+    first.
     """
     state, calls = State(), []
     for moment in (0, 1):
-        given = _own(later(sample, moment), strategy, moment)
-        bound = given["state"] = state.bind(given["objectives"], ("0",), [given["rows"][0]])
+        context = context_of(later(sample, moment), strategy, moment=moment, state=state)
+        given = {name: INPUTS[name].provide(context) for name in strategy.inputs}
         kept = {
-            name: copy.deepcopy(given[name])
-            for name in given
-            if name in strategy.inputs and name not in ("state", "rng", "generator")
+            name: copy.deepcopy(value) for name, value in given.items() if not INPUTS[name].used_up
         }
         calls.append((given, kept))
         outcome = strategy.solve(given, sample.count, len(sample.splits))
-        state.adopt(bound)
+        if "state" in given:
+            state.adopt(given["state"])
         for number, (theirs, ours) in enumerate(calls):
             changed = next(
                 (name for name, value in ours.items() if not _same(value, theirs[name])), None
@@ -67,26 +67,11 @@ def changed_inputs(strategy: Strategy, sample: Sample) -> str | None:
                 when = "" if number == moment else ", of an earlier call that it kept"
                 return f"it changed its input {changed!r} in place{when}: work on a copy"
         if outcome.direction is not None and _shares(outcome.direction, given["rows"]):
-            return "its direction shares memory with its input 'rows', so that whoever changes the one changes the other: return a copy"
+            return (
+                "its direction shares memory with its input 'rows', so that whoever changes the "
+                "one changes the other: return a copy"
+            )
     return None
-
-
-def _own(sample: Sample, strategy: Strategy, moment: int) -> dict[str, Any]:
-    """Every input, in memory of its own."""
-    sources: dict[str, Callable[[], Any]] = {
-        "gram": lambda: sample.gram.copy(),
-        "block_grams": lambda: sample.block_grams.copy(),
-        "rng": lambda: np.random.default_rng(0),
-        "generator": lambda: torch.Generator().manual_seed(0),
-        "cross": lambda: np.broadcast_to(
-            sample.gram, (BATCHES, BATCHES, *sample.gram.shape)
-        ).copy(),
-        "eps": lambda: 1e-15,
-    }
-    given = {name: make() for name, make in sources.items() if name in strategy.inputs}
-    given |= inputs_of(sample, strategy, moment=moment)
-    given["rows"] = torch.from_numpy(sample.jacobian.copy())
-    return given
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -130,9 +115,10 @@ def _halved(strategy: Strategy, sample: Sample) -> str | None:
 
 
 def _forgets(strategy: Strategy, sample: Sample) -> str | None:
-    """A step without one objective, one with all, saved and loaded, then one without another: the same as without saving.
+    """Whether it goes on otherwise after its state was saved and loaded.
 
-    In each the objectives come in another order, as the state is kept by name.
+    The steps: one without an objective, one with all, then one without another. In each the
+    objectives come in another order, as the state is kept by name.
     """
     n = sample.count
     turned = [np.roll(np.arange(n)[::-1], sample.draw % n + k) for k in range(3)]

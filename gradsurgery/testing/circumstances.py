@@ -1,14 +1,14 @@
-"""What comes with the gradients: names, losses, group, scores, accuracy; as varied as in a training run.
+"""What comes with the gradients, as varied as in training: names, losses, group, scores, accuracy.
 
-All of it follows from the sample's `draw`, so that a smaller Jacobian of the same draw keeps it. A draw of 0 is the
-plain case: names "0", "1", ..., one group "all", losses from 0.5 to 2, Gram matrices in float64.
+All of it follows from the sample's `draw`, so that a smaller Jacobian of the same draw keeps it. A
+draw of 0 is the plain case: names "0", "1", ..., one group "all", losses from 0.5 to 2, Gram
+matrices in float64.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -56,16 +56,14 @@ def stationary(sample: Sample, least: float) -> float:
     return max(least, 100 * (circumstances(sample.draw).eps or 0.0))
 
 
-def names_of(strategy: Strategy | None, sample: Sample) -> tuple[str, ...]:
+def names_of(strategy: Strategy, sample: Sample) -> tuple[str, ...]:
     """The objectives' names: words or digits. Those that an option refers to stay digits."""
-    if strategy is None or not circumstances(sample.draw).words:
+    if not circumstances(sample.draw).words:
         return sample.names
     kept = _referred(strategy)
-    return (
-        sample.names
-        if kept is None
-        else tuple(n if n in kept else word(int(n)) for n in sample.names)
-    )
+    if kept is None:
+        return sample.names
+    return tuple(n if n in kept else word(int(n)) for n in sample.names)
 
 
 def word(index: int) -> str:
@@ -74,7 +72,10 @@ def word(index: int) -> str:
 
 
 def _referred(strategy: Strategy) -> set[str] | None:
-    """The names that options refer to; None where they go by position, or name a strategy that may."""
+    """The names that options refer to.
+
+    None where options go by position, or name another strategy whose options may.
+    """
     found: set[str] = set()
     for value in strategy.options.values():
         if isinstance(value, str) and not re.search(r"[(\[]", value):
@@ -87,16 +88,17 @@ def _referred(strategy: Strategy) -> set[str] | None:
 
 
 def losses_of(sample: Sample, moment: int = 0) -> Array:
-    """Losses [n], positive and all different, fixed for a number of objectives and a draw; they belong to the names.
+    """Losses [n], positive and all different; they belong to the names.
 
-    "near" is 0.5 to 2, "wide" 1e-3 to 1e3, "small" 1e-3 to 0.1. Those of later moments have changed by factors of up to 2.
+    "near" is 0.5 to 2, "wide" 1e-3 to 1e3, "small" 1e-3 to 0.1. Those of later moments have
+    changed by factors of up to 2.
     """
     places = _places(sample)
     return np.asarray(_losses(max(places) + 1, sample.draw, moment)[places])
 
 
 def changes(sample: Sample, moment: int, what: int) -> Array:
-    """By how much a positive quantity of each objective has changed until a later moment: factors [n] from 0.5 to 2."""
+    """Factors [n] from 0.5 to 2 by which a positive quantity has changed until a later moment."""
     places = _places(sample)
     return np.asarray(_changes(max(places) + 1, sample.draw, moment, what)[places])
 
@@ -122,27 +124,18 @@ def _changes(n: int, draw: int, moment: int, what: int) -> Array:
     return np.asarray(2.0 ** np.random.default_rng([draw, moment, what]).uniform(-1, 1, n))
 
 
-def inputs_of(
-    sample: Sample, strategy: Strategy | None = None, *, moment: int = 0
-) -> dict[str, Any]:
-    """Every input of a step that does not come from the gradients' coordinates; for a strategy those that it takes."""
-    drawn = circumstances(sample.draw)
-    names = names_of(strategy, sample)
-    wanted = None if strategy is None else strategy.inputs
-    found: dict[str, Any] = {"objectives": names, "splits": sample.splits, "group": drawn.group}
-    if wanted is None or "losses" in wanted:
-        found["losses"] = losses_of(sample, moment)
-    if wanted is None or "scores" in wanted:
-        others = ("other", "third") if drawn.group == "all" else ("visual", "text")
-        found["scores"] = dict(zip((drawn.group, *others), drawn.scores, strict=False))
-    if drawn.observed and (wanted is None or "observed" in wanted):
-        found["observed"] = losses_of(sample, moment) * changes(sample, moment + 1, 2)
-        if moment and sample.count > 1:
-            places = _places(sample)
-            unseen = sorted(places)[
-                sample.draw % sample.count
-            ]  # one that was not there to be observed
-            found["observed"][places.index(unseen)] = np.nan
-    if drawn.eps is not None and sample.clear and (wanted is None or "eps" in wanted):
-        found["eps"] = drawn.eps
+def observed_of(sample: Sample, moment: int) -> Array:
+    """The losses as observed after the step before; NaN for an objective that was absent then."""
+    found = losses_of(sample, moment) * changes(sample, moment + 1, 2)
+    if moment and sample.count > 1:
+        places = _places(sample)
+        absent = sorted(places)[sample.draw % sample.count]
+        found[places.index(absent)] = np.nan
     return found
+
+
+def scores_of(sample: Sample) -> dict[str, float]:
+    """Scores of the group's modality, named as the group, and of others."""
+    drawn = circumstances(sample.draw)
+    others = ("other", "third") if drawn.group == "all" else ("visual", "text")
+    return dict(zip((drawn.group, *others), drawn.scores, strict=False))

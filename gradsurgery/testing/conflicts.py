@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from gradsurgery.contract import Claim, State, Strategy
-from gradsurgery.testing.circumstances import inputs_of
-from gradsurgery.testing.runner import BATCHES, SKIP, Direction, claims_of, is_random, run
+from gradsurgery.testing.context import BATCHES, inputs_of
+from gradsurgery.testing.runner import SKIP, Direction, claims_of, is_random, run
 from gradsurgery.testing.sample import Array, Sample
 from gradsurgery.testing.tolerances import (
     HALF,

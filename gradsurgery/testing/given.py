@@ -20,7 +20,9 @@ def drawn_samples(
     max_ratio: float = 1e6,
     max_scale: float = 1e20,
 ) -> "SearchStrategy[Sample]":
-    """A hypothesis strategy for `Sample` objects; it shrinks towards few objectives, equal norms and scale 1.
+    """A hypothesis strategy for `Sample` objects.
+
+    It shrinks towards few objectives, equal norms and scale 1.
 
     Args:
         min_n: the least number of objectives. Kinds that need more are drawn with what they need.
@@ -44,7 +46,8 @@ def drawn_samples(
     fitting = [kind for kind in chosen if least_size(kind) <= max_n]
     if not 1 <= min_n <= max_n or not fitting or max_ratio < 1 or max_scale < 1:
         raise InputError(
-            f"expected 1 <= min_n <= max_n, a kind that fits, and ratios of 1 or more; got {min_n}, {max_n}, {list(chosen)}, {max_ratio}, {max_scale}."
+            "expected 1 <= min_n <= max_n, a kind that fits, and ratios of 1 or more; "
+            f"got {min_n}, {max_n}, {list(chosen)}, {max_ratio}, {max_scale}."
         )
     spreads = [s for s in SPREADS if s < log10(max_ratio)] + [log10(max_ratio)]
     limit = int(log10(max_scale) / log10(2))
@@ -70,7 +73,9 @@ def jacobians(
     max_ratio: float = 1e6,
     max_scale: float = 1e20,
 ) -> "SearchStrategy[Array]":
-    """A hypothesis strategy for adversarial Jacobians J [n, d], float64. Arguments as for `drawn_samples`.
+    """A hypothesis strategy for adversarial Jacobians J [n, d], float64.
+
+    The arguments are those of `drawn_samples`.
 
     Example:
         >>> from hypothesis import given, settings
@@ -94,9 +99,10 @@ def grams(
     max_ratio: float = 1e6,
     max_scale: float = 1e20,
 ) -> "SearchStrategy[Array]":
-    """A hypothesis strategy for adversarial Gram matrices G = JJᵀ [n, n], float64. Arguments as for `drawn_samples`.
+    """A hypothesis strategy for adversarial Gram matrices G = JJᵀ [n, n], float64.
 
-    The cosines come first and the norms after, so that small rows keep their relative accuracy.
+    The cosines come first and the norms after, so that small rows keep their relative accuracy. The
+    arguments are those of `drawn_samples`.
 
     Example:
         >>> from hypothesis import given, settings

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from gradsurgery.contract import Strategy
-from gradsurgery.testing.circumstances import inputs_of
+from gradsurgery.testing.context import inputs_of
 from gradsurgery.testing.runner import run
 from gradsurgery.testing.sample import Sample
 

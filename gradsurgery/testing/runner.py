@@ -4,29 +4,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from gradsurgery.contract import Claim, State, Strategy
-from gradsurgery.testing.circumstances import changes, inputs_of, losses_of
+from gradsurgery.contract.outcome import Outcome
+from gradsurgery.testing.circumstances import changes
+from gradsurgery.testing.context import context_of
 from gradsurgery.testing.sample import Array, Sample
 
-__all__ = [
-    "BATCHES",
-    "SKIP",
-    "Direction",
-    "claims_of",
-    "combine",
-    "inputs_of",
-    "is_random",
-    "later",
-    "losses_of",
-    "permuted",
-    "run",
-    "scaled",
-]
-
 SKIP = "cannot tell"
-BATCHES = 3  # independent batches, for strategies that take `cross`; here all of them are alike
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,24 +49,14 @@ def run(
         sized: False where only the vector is wanted: a direction made of rows then gets no size.
     """
     sample = later(sample, moment)
-    inputs = inputs_of(sample, strategy, moment=moment)
-    if "state" in strategy.inputs:
-        inputs["state"] = State() if state is None else state
-    if "rows" in strategy.inputs:
-        vector = _from_rows(
-            strategy, sample.jacobian.copy(), sample.draw + step, inputs, keep=state is not None
-        )
-        if not sized:
-            return Direction(vector, np.nan, None)
-        return Direction(vector, max(float(np.linalg.norm(vector)), _usual(strategy, sample)), None)
-    if "cross" in strategy.inputs:
-        inputs["cross"] = np.broadcast_to(
-            sample.gram, (BATCHES, BATCHES, *sample.gram.shape)
-        ).copy()
-    if {"block_grams", "splits"} & strategy.inputs:  # weights may be one row per tensor
-        inputs["block_grams"] = sample.block_grams.copy()
-    weights = strategy.weights(sample.gram, step=sample.draw + step, **inputs)
-    return combine(sample, weights.sum(0) if "cross" in strategy.inputs else weights)
+    context = context_of(sample, strategy, moment=moment, step=step, state=state)
+    outcome = strategy.decide(context)
+    if outcome.weights is not None:
+        several = "cross" in strategy.inputs
+        return combine(sample, outcome.weights.sum(0) if several else outcome.weights)
+    vector = _vector(outcome)
+    size = max(float(np.linalg.norm(vector)), _usual(strategy, sample)) if sized else np.nan
+    return Direction(vector, size, None)
 
 
 def is_random(strategy: Strategy) -> bool:
@@ -105,38 +80,15 @@ def later(sample: Sample, moment: int) -> Sample:
 
 def _usual(strategy: Strategy, sample: Sample) -> float:
     """‖d‖ on orthogonal gradients of the same lengths; a zero one gets the least of the others'."""
-    live = sample.norms[sample.norms > 0]
+    n, live = sample.count, sample.norms[sample.norms > 0]
     norms = np.where(sample.norms > 0, sample.norms, live.min() if len(live) else 0.0)
-    inputs = inputs_of(sample, strategy) | {"splits": (sample.count,)}
-    if "state" in strategy.inputs:
-        inputs["state"] = State()
-    return float(np.linalg.norm(_from_rows(strategy, np.diag(norms), sample.draw, inputs)))
+    apart = replace(sample, units=np.eye(n), norms=norms, splits=(n,))
+    return float(np.linalg.norm(_vector(strategy.decide(context_of(apart, strategy)))))
 
 
-def _from_rows(
-    strategy: Strategy, jacobian: Array, seed: int, inputs: dict[str, Any], keep: bool = False
-) -> Array:
-    """The direction of a strategy that takes rows.
-
-    Without a Gram matrix where it takes none, as making one is most of the time. The state has one
-    parameter tensor, and changes only where it is to be kept.
-    """
-    rows = torch.from_numpy(jacobian)
-    if strategy.inputs & {"gram", "block_grams", "cross"}:
-        return np.asarray(strategy(rows, step=seed, **inputs).numpy())
-    given = {"eps": 1e-15, **inputs, "rows": rows}
-    if "rng" in strategy.inputs:
-        given["rng"] = np.random.default_rng([seed, 2])
-    if "generator" in strategy.inputs:
-        given["generator"] = torch.Generator().manual_seed(seed)
-    state = inputs.get("state")
-    if state is not None:
-        given["state"] = state.bind(inputs["objectives"], ("0",), [rows[0]])
-    direction = strategy.solve(given, len(rows), len(inputs["splits"])).direction
-    if state is not None and keep:
-        state.adopt(given["state"])
-    assert direction is not None
-    return np.asarray(direction.to(rows.dtype).numpy())
+def _vector(outcome: Outcome) -> Array:
+    assert outcome.direction is not None
+    return np.asarray(outcome.direction.double().numpy())
 
 
 def combine(sample: Sample, weights: Array) -> Direction:
