@@ -21,7 +21,7 @@ from gradsurgery.record import Record
 
 
 @eager
-@shows_settings(without=("every", "measure"))  # which say something of several steps
+@shows_settings(without=("every", "measure"))  # these two speak of several steps
 def backward(
     losses: LossesLike,
     parameters: ParametersLike = None,
@@ -46,6 +46,8 @@ def backward(
 
     Args:
         losses: as for `Surgery.backward`.
+        parameters: as for `Surgery`.
+        strategy: as for `Surgery`.
         {settings}
         features: as for `Surgery.backward`, like all that follow.
         scaler: a `torch.amp.GradScaler`.

@@ -13,6 +13,7 @@ P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 ENTRY = re.compile(r"^(?=\S)", re.MULTILINE)  # where the text of a parameter begins
+OWN = ("strategy", "parameters", "**options")  # a function has its own texts of these
 PLACE = re.compile(r"^( *)\{settings\}$", re.MULTILINE)
 
 
@@ -58,7 +59,7 @@ def shows_settings(without: Collection[str]) -> Callable[[F], F]:
         settings = [p for p in settings if p.name not in without]
         both = signature.replace(parameters=[*first, *settings, *rest, options])
         function.__signature__ = both  # type: ignore[attr-defined]
-        function.__doc__ = with_texts(function.__doc__, {*without, "**options"})
+        function.__doc__ = with_texts(function.__doc__, {*without, *OWN})
         return function
 
     return decorate
