@@ -1,7 +1,7 @@
 """Everything finite, or an error that names the objective and the group."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ from gradsurgery.gradients.transfer import to_host
 from gradsurgery.types import Array
 
 WIDE = (torch.float32, torch.float64)
+SMALL = 1 << 14  # entries up to which a gradient is copied, to be summed with others
+_flatten: Callable[[Sequence[Tensor]], Tensor] = torch._utils._flatten_dense_tensors
 LEAST_RANGE = torch.finfo(torch.float16).max / 2
 
 
@@ -58,23 +60,35 @@ def check_finite(
         )
 
 
-def read_finite(losses: Losses, gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
-    """The losses' values and the positions of gradients with a NaN or an infinity, in one transfer."""
-    return _read(losses.tensors, gradients)
-
-
-def not_finite(gradients: Sequence[Tensor]) -> list[int]:
-    """The positions of gradients with a NaN or an infinity, in one transfer."""
-    return _read((), gradients)[1]
-
-
 @torch.no_grad()
-def _read(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[list[float], list[int]]:
-    """A sum is the cheapest read that NaN and infinity survive; one that only overflows is looked at again."""
-    totals = [g.sum() if g.dtype in WIDE else _total(g) for g in gradients]
+def read_finite(
+    values: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> tuple[list[float], list[int]]:
+    """Some scalars, and the positions of gradients with NaN or infinity, in one transfer.
+
+    A sum is the cheapest read that NaN and infinity survive. Small gradients of one kind are summed
+    together: a call per gradient would cost more than their entries. Where a sum is not finite the
+    gradients are read again, since it may only overflow.
+    """
+    small: list[Tensor] = []
+    totals: list[Tensor] = []
+    kind = None
+    for g in gradients:
+        if g.dtype in WIDE and g.layout is torch.strided:
+            if g.numel() <= SMALL and (kind is None or kind == (g.dtype, g.device)):
+                kind = g.dtype, g.device
+                small.append(g)
+            else:
+                totals.append(g.sum())
+        else:
+            totals.append(_total(g))
+    if small:
+        totals.append((_flatten(small) if len(small) > 1 else small[0]).sum())
     arrived = to_host((), (*values, *totals))
-    odd = [i for i, total in enumerate(arrived[len(values) :]) if not math.isfinite(total)]
-    return arrived[: len(values)], [i for i in odd if not _all_finite(gradients[i])]
+    count = len(values)
+    if all(map(math.isfinite, arrived[count:])):
+        return arrived[:count], []
+    return arrived[:count], [i for i, g in enumerate(gradients) if not _all_finite(g)]
 
 
 def _values(gradient: Tensor) -> Tensor:
@@ -218,7 +232,7 @@ def check_directions(directions: Sequence[tuple[str, str, Tensor]]) -> None:
     Raises:
         OutOfRangeError: for the first of them.
     """
-    if odd := not_finite([d for _, _, d in directions]) if directions else []:
+    if odd := read_finite((), [d for _, _, d in directions])[1] if directions else []:
         strategy, group, _ = directions[odd[0]]
         raise OutOfRangeError(
             f"the direction of strategy {strategy!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed."

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine import commit
-from gradsurgery.engine.checks import check_losses, not_finite, read_finite, suspects
+from gradsurgery.engine.checks import check_losses, read_finite, suspects
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.history import History
@@ -80,7 +80,7 @@ def _check(source: GradientSource, solving: Solving, found: Named) -> None:
     """Losses and gradients are finite; the losses' values come to the host with the answer."""
     losses = source.losses
     names = list(found)
-    numbers, odd = read_finite(losses, list(found.values()))
+    numbers, odd = read_finite(losses.tensors, list(found.values()))
     solving.values = values = losses.values(numbers)
     bad = [names[i] for i in odd if names[i] not in source.trace.unchecked]
     if source.scale is not None:
@@ -122,7 +122,7 @@ def through_trunk(
     names, gradients = list(found), list(found.values())
     found.clear()
     parameters = [trace.targets[name] for name in names]
-    odd = not_finite(gradients) if config.check else []
+    odd = read_finite((), gradients)[1] if config.check else []
     unchecked = [leaf for leaf in trace.trunk_others if not is_parameter(leaf)]
     odd = [i for i in odd if not any(parameters[i] is leaf for leaf in unchecked)]
     if odd:
@@ -164,7 +164,7 @@ def of_chunks(
         found |= source.weighted(row, wanted, retain or i + 1 < len(alike))
     order, gradients = list(found), list(found.values())
     found.clear()
-    odd = not_finite(gradients) if config.check else []
+    odd = read_finite((), gradients)[1] if config.check else []
     if odd := [i for i in odd if order[i] not in trace.unchecked]:
         where = called(order[odd[0]], trace.tensors[order[odd[0]]])
         raise OutOfRangeError(

@@ -50,9 +50,8 @@ def _for_losses(config: Config, source: GradientSource, solving: Solving) -> boo
     # past a compiled region only gradients tell the reach
     solving.reach = trace.before if trace.reach.uncertain else grown
     solving.passes.append((weights.tolist(), trace.reached))
-    place = {name: i for i, name in enumerate(source.losses.names)}
-    for name, objectives, count in trace.outline:
-        own = weights[[place[o] for o in objectives]]
+    for name, objectives, count, places in trace.outline:
+        own = weights[places]
         solving.records[name] = group_record(
             name,
             objectives,

@@ -98,9 +98,13 @@ class Trace:
         return {name: t for group in self.grouping[0] for name, t in group.parameters.items()}
 
     @cached_property
-    def outline(self) -> list[tuple[str, tuple[str, ...], int]]:
-        """Name, objectives and number of parameters of each group."""
-        return [(g.name, g.objectives, len(g.parameters)) for g in self.grouping[0]]
+    def outline(self) -> list[tuple[str, tuple[str, ...], int, list[int]]]:
+        """Name, objectives, number of parameters and the objectives' places of each group."""
+        place = {name: i for i, name in enumerate(self.reach.objectives)}
+        return [
+            (g.name, g.objectives, len(g.parameters), [place[o] for o in g.objectives])
+            for g in self.grouping[0]
+        ]
 
     def grouped(self, reach: Reach) -> tuple[list[Group], Reach]:
         """The groups by a reach that only gradients showed."""

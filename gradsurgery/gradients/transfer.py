@@ -27,6 +27,11 @@ def to_host(matrices: Iterable[OnDevice], values: Sequence[Tensor] = ()) -> list
         The scalars' values.
     """
     waiting, numbers = list(matrices), [0.0] * len(values)
+    if not waiting and len({(value.device, value.dtype) for value in values}) == 1:
+        found: list[float] = torch.stack(
+            [v if v.ndim == 0 else v.reshape(()) for v in values]
+        ).tolist()
+        return found
     alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for i, value in enumerate(values):
         alike.setdefault((value.device, value.dtype), []).append(i)
