@@ -13,7 +13,7 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.engine.taps import Tap, find_taps, inputs_of
+from gradsurgery.engine.taps import Tap, find_taps, layers_of
 from gradsurgery.gradients.coordinates import (
     check_not_sparse,
     entries,
@@ -130,7 +130,7 @@ def matrices_of(
         odd = source.odd and source.odd & parameters.keys()
         if odd:
             like, sparse = in_coordinates(columns, parameters, odd, source.factored)
-        inputs = inputs_of(list(parameters), source.factored) if source.factored else {}
+        inputs = layers_of(list(parameters), source.factored) if source.factored else {}
         formed = []
         if source.grams:
             formed = [(gram, places) for gram in _grams_by_device(source, group)]

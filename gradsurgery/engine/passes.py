@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.compiled import explained
-from gradsurgery.engine.proof import compared
 from gradsurgery.engine.taps import Tap, listening
 from gradsurgery.engine.trace import passes
 from gradsurgery.errors import InputError
+from gradsurgery.gradients.agreement import compared
 
 Named = dict[str, Tensor]
 
@@ -97,8 +97,10 @@ def gather(
         gradients: dict[int, Named] = {i: {} for i in members}
         if doubtful:
             known = {name: given[name] for name in doubtful if name in given}
-            odd, agreeing = compared(at_outputs, known, doubtful)
+            layers = {name: tap.layer for name, tap in doubtful.items()}
+            odd, agreeing = compared(at_outputs, known, layers)
             for name in odd:
+                factored[name].proved[name] = False
                 del factored[name], doubtful[name]
                 at_outputs.pop(name, None)
                 for i, told in compared_so_far.pop(name, ()):
