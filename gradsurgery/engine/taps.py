@@ -87,11 +87,7 @@ def find_taps(
     method, every = config.method, config.method == "taps"
     if method in ("gradients", "batched") or losses.batches > 1:
         return {}
-    names = {
-        id(t): name
-        for name, t in trace.trained.items()
-        if t.ndim > 1 and (every or t.numel() >= SMALL) and not t.is_complex()
-    }
+    names = {id(t): n for n, t in trace.matrices.items() if every or t.numel() >= SMALL}
     if not names:
         return {}
     found: dict[str, Tap] = {}
@@ -102,8 +98,7 @@ def find_taps(
         name = names.get(id(match.weight))
         if name is None or name in trace.reach.uncertain or cache.verified.get(name) is False:
             continue
-        n = trace.reach.count(name)
-        if n < 2 or not pays(rule, match, n, every, config.low_memory):
+        if not pays(rule, match, trace.reach.count(name), every, config.low_memory):
             continue
         through, bias = _way_to(match, trace)
         hooked = match.hooked(every)
