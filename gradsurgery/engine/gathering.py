@@ -134,7 +134,13 @@ def matrices_of(
         formed = []
         if source.grams:
             formed = [(gram, places) for gram in _grams_by_device(source, group)]
-        found.append(GradientMatrix(columns, like, blocks, losses.batches, inputs, formed, sparse))
+        writable = None
+        if use_up:
+            writable = [None if n in odd else source.writable.pop(n, None) for n in parameters]
+        batches = losses.batches
+        found.append(
+            GradientMatrix(columns, like, blocks, batches, inputs, formed, sparse, writable)
+        )
     return found
 
 

@@ -51,6 +51,8 @@ def directions(
         if reuse:
             for block in few:
                 block.gradients[:] = [None] * len(block.gradients)
+                if type(block) is Dense:
+                    block.into = None
     return out
 
 

@@ -1,6 +1,6 @@
 """Which gradients may be written to: those whose memory nothing else holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter, is_not
 from sys import getrefcount
@@ -74,20 +74,33 @@ def owned(
     return out
 
 
-def as_owned(gradients: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+def as_owned(
+    gradients: Sequence[Tensor | None],
+    like: Sequence[Tensor],
+    places: Iterable[int] | None = None,
+) -> list[Tensor | None]:
     """Gradients that may become `.grad`: those that are `owned`, and copies of the others.
 
     Like torch's own accumulation, this takes a gradient over only where nothing else holds it and
     its layout fits.
+
+    Args:
+        gradients: a list or tuple of gradients, with None where there is none.
+        like: for each a tensor of the dtype and strides that it is to have.
+        places: which of them may become `.grad`; None is all. The others come back as they are.
     """
-    out: list[Tensor] = []
-    for mine, gradient, wanted in zip(owned(gradients, like), gradients, like, strict=True):
-        if mine is not None:
-            out.append(mine)
-        elif gradient.layout != torch.strided:
-            out.append(gradient.clone())
-        else:
-            out.append(torch.empty_like(wanted, dtype=gradient.dtype).copy_(gradient))
+    places = range(len(gradients)) if places is None else places
+    asked = [i for i in places if gradients[i] is not None]
+    found = owned(gradients, like, asked)
+    out = list(gradients)
+    for i, mine in zip(asked, found, strict=True):
+        gradient = gradients[i]
+        if mine is None and gradient is not None:
+            if gradient.layout != torch.strided:
+                mine = gradient.clone()
+            else:
+                mine = torch.empty_like(like[i], dtype=gradient.dtype).copy_(gradient)
+        out[i] = mine
     return out
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Dense, Factored, GramOnly, Sparse
 from gradsurgery.gradients.combine import directions, needs_float64
-from gradsurgery.gradients.donation import owned
 from gradsurgery.gradients.factored import Layer
 from gradsurgery.gradients.gram import Product, products, runs_of
 from gradsurgery.gradients.precision import LARGE, may_be_single, single_sufficed
@@ -84,7 +83,6 @@ class GradientMatrix:
         self.formed = [GramOnly(product, places) for product, places in formed]
         self.per_tensor = blocks
         self.scale = 1.0
-        self._asked = writable is not None
         self._rows: Tensor | None = None
         self._runs = runs_of(self.blocks, self.splits)
         self._single = False  # whether sums were made in float32
@@ -226,33 +224,14 @@ class GradientMatrix:
 
         Args:
             weights: [n], or [k, n] with one row per tensor, or [m, n] with one row per batch.
-            reuse: whether d may be formed in the memory of gradients. They are then gone.
+            reuse: whether the gradients are not needed after this: they are gone then, and d is
+                formed in the memory of those that are `writable`.
         """
         if self.batches > 1:
             weights = np.reshape(weights, self.count)
-        if reuse and not self._asked:
-            self._donate()
         bound = 0.0 if self._grams is None else self.bound(weights)
         precise = needs_float64(weights, self._grams, bound, self.like)
         return directions(self.blocks, self._runs, weights, precise, reuse)
-
-    def _donate(self) -> None:
-        """Find out which gradients may be written to, of those that only this matrix holds."""
-        dense = [block for block in self.blocks if isinstance(block, Dense)]
-        places = [
-            next((i for i, g in enumerate(block.gradients) if g is not None), -1) for block in dense
-        ]
-        # Moved out of the blocks, so that one list holds each.
-        held = [
-            block.gradients[i] if i >= 0 else None for block, i in zip(dense, places, strict=True)
-        ]
-        for block, i in zip(dense, places, strict=True):
-            if i >= 0:
-                block.gradients[i] = None
-        own = owned(held, [block.like for block in dense])
-        for block, i, gradient, mine in zip(dense, places, held, own, strict=True):
-            if i >= 0:
-                block.gradients[i], block.into = gradient, mine
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
