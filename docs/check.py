@@ -13,6 +13,7 @@ from typing import Any
 
 MODULES = (
     "gradsurgery",
+    "gradsurgery.contract",
     "gradsurgery.solvers",
     "gradsurgery.testing",
     "gradsurgery.tasks",
@@ -39,12 +40,15 @@ def missing(module: ModuleType, inventory: set[str]) -> Iterator[str]:
     """Public functions and classes of a module that are on no page."""
     for name in module.__all__:
         thing = getattr(module, name)
-        names = {
-            f"{module.__name__}.{name}",
-            f"{getattr(thing, '__module__', '')}.{name}",
-        }  # as imported, or where it is at home
+        # as imported, where it is at home, or as another public module imports it
+        names = {f"{module.__name__}.{name}", f"{getattr(thing, '__module__', '')}.{name}"}
+        names |= {f"{other}.{name}" for other in MODULES if _has(other, name, thing)}
         if (inspect.isclass(thing) or inspect.isroutine(thing)) and not names & inventory:
             yield f"{module.__name__}.{name}"
+
+
+def _has(module: str, name: str, thing: Any) -> bool:
+    return getattr(importlib.import_module(module), name, None) is thing
 
 
 def _is_code(value: Any) -> bool:

@@ -1,8 +1,10 @@
-"""One page per strategy, their table, and the README's, from the registry alone. `python docs/strategy_pages.py` renews the README."""
+"""One page per strategy, their table, the README's, and the table of inputs, from the registry.
+
+`python docs/strategy_pages.py` renews the README.
+"""
 
 import inspect
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import gradsurgery as gs
 from gradsurgery.contract import Strategy
+from gradsurgery.contract.inputs import INPUTS
 from gradsurgery.contract.registry import registered
+
+SOURCES = {
+    "gradients": "the gradients",
+    "losses": "the losses",
+    "call": "what the user's call gives",
+    "surgery": "the Surgery",
+}
 
 
 def link(paper: str) -> str:
@@ -22,12 +32,6 @@ def link(paper: str) -> str:
 def shipped() -> list[Strategy]:
     """The strategies that come with the library."""
     return [s for s in map(registered, gs.strategy_names()) if s.shipped]
-
-
-def summary(strategy: Strategy) -> str:
-    """What it does in one line: the first line of its file, after the name."""
-    text = sys.modules[strategy.function.__module__].__doc__ or ""
-    return text.splitlines()[0].partition(": ")[2].rstrip(".")
 
 
 def remembers(strategy: Strategy) -> bool:
@@ -46,7 +50,10 @@ DEGENERATE = {
 
 
 def degenerate(strategy: Strategy) -> list[tuple[str, str]]:
-    """What it makes of degenerate gradients, with losses of 1, in a first step: the direction, or why there is none."""
+    """What it makes of degenerate gradients, with losses of 1, in a first step.
+
+    That is the direction, or why there is none.
+    """
     bound = strategy.with_options(**dict.fromkeys(strategy.required, "0"))
     found = []
     for case, rows in DEGENERATE.items():
@@ -73,15 +80,14 @@ def readme_table() -> str:
         ]
         if safe and remembers(strategy):
             safe[-1] += ", from a fresh state"
-        paper = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[\1](https://arxiv.org/abs/\1)", strategy.paper)
-        lines.append(
-            f"| `{strategy.name}` | {summary(strategy)} | {'; '.join(dict.fromkeys(safe))} | {paper} |"
-        )
+        paper = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[\1](https://arxiv.org/abs/\1)", strategy.source)
+        when = "; ".join(dict.fromkeys(safe))
+        lines.append(f"| `{strategy.name}` | {strategy.summary} | {when} | {paper} |")
     return "\n".join(lines)
 
 
 def renew_readme(text: str) -> str:
-    """The README with its table of strategies made anew."""
+    """The README with a new table of strategies."""
     return re.sub(
         r"\| name \| what it does \|.*?(?=\n\n)",
         lambda _: readme_table(),
@@ -92,7 +98,10 @@ def renew_readme(text: str) -> str:
 
 
 def write_pages(docs: Path) -> list[Path]:
-    """Write `strategies/index.rst` and `strategies/NAME.rst`; pages of strategies that are gone are removed."""
+    """Write `strategies/index.rst`, `strategies/NAME.rst` and the table `strategies/inputs.inc`.
+
+    Pages of strategies that are gone are removed.
+    """
     environment = Environment(
         loader=FileSystemLoader(docs / "_templates"),
         undefined=StrictUndefined,
@@ -102,11 +111,7 @@ def write_pages(docs: Path) -> list[Path]:
     environment.filters["link"] = link
     folder = docs / "strategies"
     folder.mkdir(exist_ok=True)
-    texts = {
-        "index": environment.get_template("strategies.rst.jinja").render(
-            strategies=shipped(), summary=summary
-        )
-    }
+    texts = {"index": environment.get_template("strategies.rst.jinja").render(strategies=shipped())}
     for strategy in shipped():
         names = [
             n
@@ -122,16 +127,22 @@ def write_pages(docs: Path) -> list[Path]:
             degenerate=degenerate(strategy),
             remembers=remembers(strategy),
         )
+    inputs_table = environment.get_template("inputs.rst.jinja").render(
+        inputs=INPUTS.values(), sources=SOURCES
+    )
+    _write(folder / "inputs.inc", inputs_table)
     for old in folder.glob("*.rst"):
         if old.stem not in texts:
             old.unlink()
     for name, text in texts.items():
-        page = folder / f"{name}.rst"
-        if (
-            not page.exists() or page.read_text() != text
-        ):  # so that only what changed is built again
-            page.write_text(text)
+        _write(folder / f"{name}.rst", text)
     return sorted(folder.glob("*.rst"))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write what changed: only that is built again."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 if __name__ == "__main__":

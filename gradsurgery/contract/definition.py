@@ -127,6 +127,11 @@ class Strategy:
         }
 
     @property
+    def summary(self) -> str:
+        """What it does, in one line: the first of its docstring, without the full stop."""
+        return self.description.partition("\n")[0].rstrip(".")
+
+    @property
     def source(self) -> str:
         """Its source in words, also where there is none."""
         return self.paper or UNPUBLISHED

@@ -17,6 +17,7 @@ class Range:
     """The numbers an option may take, as the second part of an `Annotated`.
 
     Example:
+        >>> from gradsurgery.contract import Range
         >>> str(Range(0, 1)), str(Range(0, low_open=True)), str(Range(1))
         ('from 0 to 1', 'above 0', 'at least 1')
     """
@@ -48,6 +49,7 @@ class PerObjective:
     The second part of an `Annotated[Any, ...]`; `by_objective` then reads such an option.
 
     Example:
+        >>> from gradsurgery.contract import PerObjective, Range
         >>> str(PerObjective(Range(0, 1)))
         'from 0 to 1, or one such number per objective'
         >>> {"a": 0.5} in PerObjective(Range(0, 1)), [0.5, 2.0] in PerObjective(Range(0, 1))

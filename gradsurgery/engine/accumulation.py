@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.engine import commit
 from gradsurgery.engine.checks import read_finite
 from gradsurgery.engine.converted import kind_of
 from gradsurgery.engine.losses import Losses
@@ -14,16 +13,17 @@ from gradsurgery.engine.source import GradientSource
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError, NonFiniteError
 from gradsurgery.gradients.coordinates import called, unusual
+from gradsurgery.gradients.donation import as_owned
 
 
 def stored(source: GradientSource) -> GradientSource:
     """The same without graph, with gradients that nothing else holds, so that others may be added."""
-    kept = []
+    kept: list[dict[str, Tensor]] = []
     for found in source.rows:
         names, gradients = list(found), list(found.values())
-        found.clear()
-        parameters = [source.trace.tensors[name] for name in names]
-        kept.append(dict(zip(names, commit.owned(gradients, parameters), strict=True)))
+        found.clear()  # so that one list holds each
+        own = as_owned(gradients, [source.trace.tensors[name] for name in names])
+        kept.append({name: g for name, g in zip(names, own, strict=True) if g is not None})
     reached = set().union(*kept)
     new = GradientSource(source.trace, source.losses.detached(), scale=source.scale)
     new.rows, new.odd, new.sparse = kept, source.odd, source.sparse

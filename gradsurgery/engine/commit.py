@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 
 from gradsurgery.errors import InputError
-from gradsurgery.gradients.donation import as_owned
 
 SET_GRAD = torch.Tensor.grad.__set__  # type: ignore[union-attr]  # a slot of C; the stubs see what instances have
-
-owned = as_owned
 
 
 def at_once(calls: Iterable[partial[Any]]) -> None:

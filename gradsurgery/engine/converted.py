@@ -27,9 +27,10 @@ def check_kinds(where: str, parameters: Mapping[str, Tensor], kinds: Mapping[str
         now = kind_of(parameters[name])
         if now != before:
             raise InputError(
-                f"{where}: {_named(name, parameters[name])} was {_said(before)} when gradients were "
-                f"gathered, and is {_said(now)} now. Convert the model before the first accumulate(). "
-                "Convert it back to go on; discard() drops what was gathered, which is kept until then."
+                f"{where}: {_named(name, parameters[name])} was {_as_text(before)} when gradients "
+                f"were gathered, and is {_as_text(now)} now. Convert the model before the first "
+                "accumulate(). Convert it back to go on; discard() drops what was gathered, which "
+                "is kept until then."
             )
 
 
@@ -45,13 +46,13 @@ def check_attached(graph: Graph, missing: Iterable[tuple[str, Tensor]]) -> None:
         trained = tensor.is_leaf and tensor.requires_grad
         if trained and get_gradient_edge(tensor).node not in graph.numbers:
             raise InputError(
-                f"{_named(name, tensor)} was converted to {_said(kind_of(tensor))} after the forward "
-                "pass, so that the losses' graph does not lead to it any more: convert the model "
-                "first, then compute the losses."
+                f"{_named(name, tensor)} was converted to {_as_text(kind_of(tensor))} after the "
+                "forward pass, so that the losses' graph does not lead to it any more: convert the "
+                "model first, then compute the losses."
             )
 
 
-def _said(kind: Kind) -> str:
+def _as_text(kind: Kind) -> str:
     dtype, device, shape = kind
     return f"{str(dtype).removeprefix('torch.')} {list(shape)} on {device}"
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from gradsurgery.contract.outcome import Outcome
-from gradsurgery.engine import commit
 from gradsurgery.engine.checks import check_losses, read_finite, suspects
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
@@ -64,16 +63,12 @@ def from_passes(
     features = {name: found.pop(name) for name in trace.features if name in found}
     if features and solving.sums is None and trace.trunk_others:
         solving.at_features = features
-    names, gradients = list(found), list(found.values())
-    found.clear()
-    parameters = [trace.tensors[name] for name in names]
-    directions = dict(zip(names, commit.owned(gradients, parameters), strict=True))
     for name, factor in solving.factors.items():
-        if name in directions:
-            directions[name].mul_(factor)
+        if name in found:
+            found[name].mul_(factor)
         elif name in features:
             features[name] = features[name] * factor
-    return directions | features, record
+    return found | features, record
 
 
 def _check(source: GradientSource, solving: Solving, found: Named) -> None:
@@ -119,10 +114,8 @@ def through_trunk(
             named = trace.trunk_named(wanted)
             pairs = zip(named, gradients, strict=True)
             found |= {name: g for name, g in pairs if g is not None}
-    names, gradients = list(found), list(found.values())
-    found.clear()
-    parameters = [trace.targets[name] for name in names]
-    odd = read_finite((), gradients)[1] if config.check else []
+    parameters = [trace.targets[name] for name in found]
+    odd = read_finite((), list(found.values()))[1] if config.check else []
     unchecked = [leaf for leaf in trace.trunk_others if not is_parameter(leaf)]
     odd = [i for i in odd if not any(parameters[i] is leaf for leaf in unchecked)]
     if odd:
@@ -131,7 +124,7 @@ def through_trunk(
             f"the gradient of a parameter of shape {shape} behind the features has NaN or inf. "
             "Nothing was changed."
         )
-    return out | dict(zip(names, commit.owned(gradients, parameters), strict=True))
+    return out | found
 
 
 def of_chunks(
@@ -162,16 +155,14 @@ def of_chunks(
     retain = source.retain_graph or bool(trace.features)
     for i, (row, wanted) in enumerate(alike.items()):
         found |= source.weighted(row, wanted, retain or i + 1 < len(alike))
-    order, gradients = list(found), list(found.values())
-    found.clear()
-    odd = read_finite((), gradients)[1] if config.check else []
+    order = list(found)
+    odd = read_finite((), list(found.values()))[1] if config.check else []
     if odd := [i for i in odd if order[i] not in trace.unchecked]:
         where = called(order[odd[0]], trace.tensors[order[odd[0]]])
         raise OutOfRangeError(
             f"the direction for {where} is not finite in its dtype. Nothing was changed."
         )
-    parameters = [trace.tensors[name] for name in order]
-    return dict(zip(order, commit.owned(gradients, parameters), strict=True))
+    return found
 
 
 def skipped(

@@ -13,7 +13,7 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.engine.taps import Tap, find_taps, inputs_of
+from gradsurgery.engine.taps import Tap, find_taps, layers_of
 from gradsurgery.gradients.coordinates import (
     check_not_sparse,
     entries,
@@ -130,11 +130,17 @@ def matrices_of(
         odd = source.odd and source.odd & parameters.keys()
         if odd:
             like, sparse = in_coordinates(columns, parameters, odd, source.factored)
-        inputs = inputs_of(list(parameters), source.factored) if source.factored else {}
+        inputs = layers_of(list(parameters), source.factored) if source.factored else {}
         formed = []
         if source.grams:
             formed = [(gram, places) for gram in _grams_by_device(source, group)]
-        found.append(GradientMatrix(columns, like, blocks, losses.batches, inputs, formed, sparse))
+        writable = None
+        if use_up:
+            writable = [None if n in odd else source.writable.pop(n, None) for n in parameters]
+        batches = losses.batches
+        found.append(
+            GradientMatrix(columns, like, blocks, batches, inputs, formed, sparse, writable)
+        )
     return found
 
 

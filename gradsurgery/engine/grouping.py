@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradsurgery.engine.naming import apart
+from gradsurgery.engine.naming import distinct
 from gradsurgery.engine.reach import Reach
 
 GroupKey = str | frozenset[str]
@@ -117,4 +117,4 @@ def _titles(explicit: Mapping[str, str] | None, reach: Reach) -> dict[frozenset[
     if explicit is None and not any("+" in o for key in known for o in key):
         return {}
     titles = ["+".join(sorted(key)) for key in known]
-    return dict(zip(known, apart(titles, set((explicit or {}).values())), strict=True))
+    return dict(zip(known, distinct(titles, set((explicit or {}).values())), strict=True))

@@ -111,6 +111,3 @@ def distinct(titles: Sequence[str], taken: Iterable[str]) -> list[str]:
         used.add(title)
         out.append(title)
     return out
-
-
-apart = distinct

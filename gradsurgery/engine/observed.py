@@ -39,8 +39,13 @@ def observed_losses(losses: Any, weights: Mapping[str, float]) -> dict[str, floa
         weights: the weight of each loss of the last step.
 
     Raises:
-        InputError: for numbers that are not finite, or for other names than those.
+        InputError: for numbers that are not finite, for other names than those, or before the
+            first step.
     """
+    if not weights:
+        raise InputError(
+            "observe: there was no step yet; call it after backward and the optimizer's step."
+        )
     if isinstance(losses, Iterable) and not isinstance(losses, Mapping):
         losses = _in_order(losses, list(weights))
     values = numbers_by_name("observe", losses)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.compiled import explained
-from gradsurgery.engine.proof import compared
 from gradsurgery.engine.taps import Tap, listening
 from gradsurgery.engine.trace import passes
 from gradsurgery.errors import InputError
+from gradsurgery.gradients.agreement import compared
+from gradsurgery.gradients.donation import owned
 
 Named = dict[str, Tensor]
 
@@ -45,6 +46,7 @@ def gather(
     retain_graph: bool,
     factored: MutableMapping[str, Tap] | None = None,
     together: Sequence[Sequence[int]] | None = None,
+    writable: MutableMapping[str, Tensor | None] | None = None,
 ) -> Iterator[dict[int, Named]]:
     """Pass by pass: loss -> the gradients of its own wanted parameters, without those that are None.
 
@@ -60,6 +62,9 @@ def gather(
             Those that are to be compared are formed too in the first pass that reaches them.
             Where both differ the weight is taken out, and its own gradient is given.
         together: per pass its losses; None works them out (see `passes`).
+        writable: takes, per parameter, the first gradient that a pass gives it, as a tensor that
+            may be written to, or None where something else holds it (see `donation`). With None
+            nothing is asked.
     """
     together = passes(wanted) if together is None else together
     factored = {} if factored is None else factored
@@ -76,14 +81,13 @@ def gather(
         starts, own = [losses[i] for i in members], [roots[i] for i in members]
         if not tapped:
             found = grad(starts, asked, own, retain_graph or not last)
-            own_rows: dict[int, Named] = {i: {} for i in members}
+            _ask(found, formed, asked, writable)
+            gradients: dict[int, Named] = {i: {} for i in members}
             for name, g in zip(formed, found, strict=True):
                 if g is not None:
-                    own_rows[by[name]][name] = g
-            del found
-            g = None  # nothing but what is given may hold a gradient
-            yield own_rows
-            del own_rows
+                    gradients[by[name]][name] = g
+            found, g = (), None  # what was yielded is freed when it is used up
+            yield gradients
             continue
         ways = [
             tap.through
@@ -92,13 +96,16 @@ def gather(
         ]
         with listening(tapped) as at_outputs:
             found = grad(starts, [*asked, *ways], own, retain_graph or not last)
+        _ask(found, formed, asked, writable)
         given = {name: g for name, g in zip(formed, found, strict=False) if g is not None}
-        del found
-        gradients: dict[int, Named] = {i: {} for i in members}
+        found = ()
+        gradients = {i: {} for i in members}
         if doubtful:
             known = {name: given[name] for name in doubtful if name in given}
-            odd, agreeing = compared(at_outputs, known, doubtful)
+            layers = {name: tap.layer for name, tap in doubtful.items()}
+            odd, agreeing = compared(at_outputs, known, layers)
             for name in odd:
+                factored[name].proved[name] = False
                 del factored[name], doubtful[name]
                 at_outputs.pop(name, None)
                 for i, told in compared_so_far.pop(name, ()):
@@ -118,6 +125,21 @@ def gather(
     for name, results in compared_so_far.items():
         if any(told for _, told in results):
             factored[name].proved[name] = True
+
+
+def _ask(
+    found: Sequence[Tensor | None],
+    names: Sequence[str],
+    parameters: Sequence[Tensor],
+    writable: MutableMapping[str, Tensor | None] | None,
+) -> None:
+    """Note which gradients may be written to, of parameters that have got none so far."""
+    if writable is not None:
+        new = [i for i, name in enumerate(names) if name not in writable and found[i] is not None]
+        if new:
+            writable.update(
+                zip([names[i] for i in new], owned(found, parameters, new), strict=True)
+            )
 
 
 def _formed(loss: Tensor, root: Tensor, name: str, weight: Tensor, told: bool, gone: bool) -> Named:

@@ -17,6 +17,7 @@ from gradsurgery.engine.taps import Tap
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import unusual
+from gradsurgery.gradients.donation import as_owned
 
 Named = dict[str, Tensor]
 
@@ -36,6 +37,8 @@ class GradientSource:
         factored: the weights for which `rows` holds the gradients at the layer's outputs.
         grams: the Gram matrices of tensors whose gradients are not kept (memory="low").
         gram_reach: which losses gave these a gradient.
+        writable: per parameter the gradient of the loss that reached it first, where d may be
+            formed in its memory, or None.
         odd: the names whose gradients are not dense real tensors of the parameter's dtype.
         sparse: those of them that are sparse, or were where `grams` has them.
         kinds: what each parameter was when its gradient was stored.
@@ -58,17 +61,21 @@ class GradientSource:
         self.factored: MutableMapping[str, Tap] = {}
         self.grams: Named = {}
         self.gram_reach: Reach | None = None
+        self.writable: dict[str, Tensor | None] = {}
         self.odd: frozenset[str] = frozenset()
         self.sparse: frozenset[str] = frozenset()
         self.kinds: Mapping[str, Any] = {}
 
     def weighted(self, weights: Sequence[float], wanted: Named, retain_graph: bool) -> Named:
-        """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass."""
+        """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass; it may become `.grad`."""
         if not wanted:
             return {}
         roots = self._roots(weights)
-        found = grad(self.losses.tensors, list(wanted.values()), roots, retain_graph)
-        return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
+        targets, features = list(wanted.values()), self.trace.features
+        directions = [i for i, name in enumerate(wanted) if name not in features]
+        found = grad(self.losses.tensors, targets, roots, retain_graph)
+        own = as_owned(found, targets, directions)
+        return {name: g for name, g in zip(wanted, own, strict=True) if g is not None}
 
     def per_loss(
         self,
@@ -110,7 +117,9 @@ class GradientSource:
                 cache.batched_left = drop_batched(everywhere=cache.batched_left)
         else:
             together = None if self.grams else trace.together
-            parts = gather(self.losses.tensors, roots, wanted, retain, self.factored, together)
+            parts = gather(
+                self.losses.tensors, roots, wanted, retain, self.factored, together, self.writable
+            )
             self.rows = merged(communicator.scatter(parts), len(roots))
         self.odd, sparse = unusual(self.rows, trace.tensors, self.factored)
         self.sparse |= sparse
@@ -121,12 +130,18 @@ class GradientSource:
         parts = gather(self.losses.tensors, self._roots(None), wanted, True)
         return merged(parts, len(wanted))
 
-    def through(self, roots: Named, wanted: Sequence[Tensor], retain_graph: bool) -> list[Any]:
-        """From gradients at the features those of the trunk's tensors; None where there is none."""
+    def through(
+        self, roots: Named, wanted: Sequence[Tensor], retain_graph: bool
+    ) -> list[Tensor | None]:
+        """From gradients at the features those of the trunk's tensors, which may become `.grad`.
+
+        None where there is none.
+        """
         features = self.trace.features
         used = [name for name in features if name in roots]
         starts, own = [features[name] for name in used], [roots[name] for name in used]
-        return list(grad(starts, list(wanted), own, retain_graph))
+        found = grad(starts, wanted, own, retain_graph)
+        return as_owned(found, wanted)
 
     def _roots(self, weights: Sequence[float] | None) -> list[Tensor]:
         """The gradient each loss starts from: the user's weight for it, times `weights`."""

@@ -64,8 +64,8 @@ class Trace:
 
     @cached_property
     def matrices(self) -> dict[str, Tensor]:
-        """Trained real matrices that several losses reach: weights of layers may be among them."""
-        found = {n: t for n, t in self.trained.items() if t.ndim == 2 and not t.is_complex()}
+        """Trained real tensors, no vectors, that several losses reach: perhaps layers' weights."""
+        found = {n: t for n, t in self.trained.items() if t.ndim > 1 and not t.is_complex()}
         return {n: t for n, t in found.items() if self.reach.count(n) > 1}
 
     @property

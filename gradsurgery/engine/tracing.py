@@ -13,7 +13,7 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.graph import Graph, Output, walk
 from gradsurgery.engine.grouping import OTHERS
 from gradsurgery.engine.history import History
-from gradsurgery.engine.joined import Joined, may_be_joined
+from gradsurgery.engine.joined import may_be_joined, separated
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parameters import is_parameter
 from gradsurgery.engine.reach import Reach
@@ -45,7 +45,7 @@ def trace_graph(
     walked, graph = graph, _separated(losses, cuts, graph, cache)
     trace, history = _trace(config, losses, history, features or {}, graph, given, cache)
     complete = len(graph.leaves) == len(trace.tensors)
-    # losses told apart are told apart anew; and no inputs or features are held on to
+    # joined losses are separated every time; and no inputs or features are held on to
     if walked is graph and complete and not features and not trace.unchecked:
         cache.find(given, history.known, losses, graph, history.reach)  # with new numbers
         cache.keep(trace, given, history.known)
@@ -64,15 +64,15 @@ def _separated(
     if cache.separate == key:  # as in the last step in which nothing was found
         return graph
     names = losses.names * losses.batches
-    joined = Joined(losses.tensors, names, graph, cuts)
-    if joined.warning and joined.warning not in cache.warned:
-        cache.warned.add(joined.warning)
-        warn(joined.warning)
-    if joined.starts:
-        apart = walk(losses.tensors, names, cuts, joined.starts)
+    starts, warning = separated(losses.tensors, names, graph, cuts)
+    if warning and warning not in cache.warned:
+        cache.warned.add(warning)
+        warn(warning)
+    if starts:
+        again = walk(losses.tensors, names, cuts, starts)
         # a part that no loss takes gets zeros from torch, not nothing
-        if apart.leaves.keys() == graph.leaves.keys():
-            return apart
+        if again.leaves.keys() == graph.leaves.keys():
+            return again
     cache.separate = key
     return graph
 

@@ -11,8 +11,8 @@ from gradsurgery.gradients.sparse import combine_sparse
 from gradsurgery.types import Array
 
 PIECE = {"cpu": 1 << 15, "other": 1 << 20}
-CANCELLING = 4.0  # terms this many times longer than their sum are summed in float64
 IN_RANGE = (1e-30, 1e30)  # weights that float32 holds: a gradient of 1e-20 may need others
+CANCELLING = 4.0  # terms this many times longer than their sum are summed in float64
 WIDE = (torch.float32, torch.float64)
 
 
@@ -22,126 +22,126 @@ def directions(
     runs: Sequence[Sequence[int]],
     weights: Array,
     precise: bool,
+    reuse: bool = False,
 ) -> list[Tensor | None]:
-    """d = Jᵀw in new tensors, or in the memory that a block says; None where no objective reaches.
+    """d = Jᵀw in the parameters' dtypes and layouts; None where no objective reaches a tensor.
 
     Args:
         blocks: the gradients, tensor by tensor.
         runs: which tensors are handled together.
         weights: [n], or [k, n] with one row per tensor.
         precise: sum in float64.
+        reuse: form d in the memory that a block says, and drop each tensor's gradients after it.
     """
     out: list[Tensor | None] = [None] * len(blocks)
     rows = weights.tolist() if weights.ndim > 1 else [weights.tolist()] * len(blocks)
-    together = not precise and weights.ndim == 1 and all_in_range(weights.tolist())
     for run in runs:
-        if together and len(run) > 1 and blocks[run[0]].like.dtype in WIDE:
-            found = _combine_run([blocks[t] for t in run], rows[0])
-            for t, direction in zip(run, found, strict=False):
+        few = [blocks[t] for t in run]
+        if len(run) > 1 and weights.ndim == 1 and not precise and few[0].like.dtype in WIDE:
+            for t, direction in zip(run, _combine_run(few, rows[0], reuse), strict=False):
                 out[t] = direction
-            continue
-        for t in run:
-            block, column = blocks[t], blocks[t].gradients
-            if type(block) is Dense:
-                out[t] = _combine(block, rows[t], precise)
-            elif type(block) is Factored:
-                out[t] = block.layer.combine(column, rows[t], block.like, precise)
-            else:
-                out[t] = combine_sparse(column, rows[t])
+        else:
+            for t, block in zip(run, few, strict=True):
+                if type(block) is Dense:
+                    out[t] = _combine(block, rows[t], precise, reuse)
+                elif type(block) is Factored:
+                    out[t] = block.layer.combine(block.gradients, rows[t], block.like, precise)
+                else:
+                    out[t] = combine_sparse(block.gradients, rows[t])
+        if reuse:
+            for block in few:
+                block.gradients[:] = [None] * len(block.gradients)
+                if type(block) is Dense:
+                    block.into = None
     return out
 
 
-def all_in_range(weights: Sequence[float]) -> bool:
-    """Whether float32 holds all weights."""
-    return all(w == 0 or IN_RANGE[0] < abs(w) < IN_RANGE[1] for w in weights)
-
-
-def cancels(weights: Array, grams: Array, total: Array, like: Sequence[Tensor]) -> bool:
-    """Whether d is so much shorter than its terms that float32 would leave little of it.
+def needs_float64(
+    weights: Array, grams: Array | None, bound: float, like: Sequence[Tensor]
+) -> bool:
+    """Whether float32 would leave little of d: weights out of its range, or terms that cancel.
 
     Args:
         weights: [n], or [k, n].
-        grams: [1, n, n], or [k, n, n].
-        total: their sum.
+        grams: [1, n, n], or [k, n, n]; None where there are none.
+        bound: Σ |wᵢ| ‖gᵢ‖, the largest over the tensors.
         like: the k tensors.
     """
-    if len(total) == 1 or all(t.dtype == torch.float64 for t in like):
+    if all(t.dtype == torch.float64 for t in like):
         return False
-    norms = np.sqrt(np.diagonal(total))
+    least, most = IN_RANGE
+    if not all(w == 0 or least < abs(w) < most for w in weights.reshape(-1).tolist()):
+        return True
+    if grams is None or weights.shape[-1] == 1:
+        return False
+    shorter = (bound / CANCELLING) ** 2
     with np.errstate(over="ignore", invalid="ignore"):
         if weights.ndim == 1 and len(grams) == 1:
-            shorter = (float(np.abs(weights) @ norms) / CANCELLING) ** 2
             return bool(weights @ grams[0] @ weights < shorter)
-        table = np.broadcast_to(weights, (len(like), len(norms)))
+        table = np.broadcast_to(weights, (len(like), weights.shape[-1]))
         used = table if len(grams) == len(table) else table[:1]
-        shorter = (float(np.abs(table).max(0) @ norms) / CANCELLING) ** 2
         return bool(np.einsum("ki,kij,kj->", used, grams, used) < shorter)
 
 
-def _combine_run(blocks: Sequence[Block], weights: Sequence[float]) -> list[Tensor]:
+def _combine_run(blocks: Sequence[Block], weights: Sequence[float], reuse: bool) -> list[Tensor]:
     """Σ wᵢgᵢ of tensors of one dtype that the same objectives reach, if any.
 
     One call into torch per objective.
     """
-    reaching = [i for i, g in enumerate(blocks[0].gradients) if g is not None]
-    if not reaching:
-        return []
+    # Gradients that some of the tensors lack, all lack.
     rows = [
         (w, [g for block in blocks if (g := block.gradients[i]) is not None])
-        for i in reaching
-        if (w := weights[i]) != 0
+        for i, w in enumerate(weights)
+        if w != 0
     ]
+    rows = [(w, row) for w, row in rows if row]
     if not rows:
-        return [torch.zeros_like(block.like) for block in blocks]
+        reached = any(g is not None for g in blocks[0].gradients)
+        return [torch.zeros_like(block.like) for block in blocks] if reached else []
     weight, first = rows[0]
-    out = [own for block in blocks if (own := _memory(block, reaching[0])) is not None]
-    if len(out) < len(blocks):
-        out = list(torch._foreach_mul(first, weight))
-    else:
-        if weights[reaching[0]] == 0:
-            torch._foreach_copy_(out, first)
+    own = [block.into for block in blocks if type(block) is Dense] if reuse else []
+    free = [
+        d
+        for d, g in zip(own, first, strict=False)
+        if d is not None and d.data_ptr() == g.data_ptr()
+    ]
+    if len(free) == len(blocks):
+        out = free
         if weight != 1:
             torch._foreach_mul_(out, weight)
+    else:
+        out = list(torch._foreach_mul(first, weight))
     for weight, row in rows[1:]:
         torch._foreach_add_(out, row, alpha=weight)
-    return [_laid_out(d, block.like) for d, block in zip(out, blocks, strict=True)]
+    for t, block in enumerate(blocks):
+        if out[t].stride() != block.like.stride():
+            out[t] = _laid_out(out[t], block.like)
+    return out
 
 
-def _combine(block: Dense, weights: Sequence[float], precise: bool) -> Tensor | None:
+def _combine(block: Dense, weights: Sequence[float], precise: bool, reuse: bool) -> Tensor | None:
     """Σ wᵢgᵢ for one tensor."""
     like, column = block.like, block.gradients
-    reaching = [i for i, g in enumerate(column) if g is not None]
-    if not reaching:
+    terms = [(w, g) for w, g in zip(weights, column, strict=True) if g is not None]
+    if not terms:
         return None
-    terms = [(w, g) for w, g in zip(weights, column, strict=True) if g is not None and w != 0]
+    donor = terms[0][1]
+    terms = [(w, g) for w, g in terms if w != 0]
     if not terms:
         return torch.zeros_like(like)
     wide = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
-    if wide == torch.float32 and not all_in_range([w for w, _ in terms]):
-        wide = torch.float64
     if precise and wide == torch.float32 and like.device.type != "mps":
         return _combine_precisely(terms, like)
-    first, gradient = terms[0]
-    out = _memory(block, reaching[0])
-    if out is not None and out.dtype == wide:
-        if weights[reaching[0]] == 0:
-            torch.mul(gradient, first, out=out)
-        elif first != 1:
-            out.mul_(first)
+    weight, gradient = terms[0]
+    own = block.into if reuse else None
+    if own is not None and own.dtype == wide and own.data_ptr() == donor.data_ptr():
+        # Its gradient is the first term, or none at all.
+        out = own if gradient is donor and weight == 1 else torch.mul(gradient, weight, out=own)
     else:
-        out = torch.mul(gradient if gradient.dtype == wide else gradient.to(wide), first)
+        out = torch.mul(gradient if gradient.dtype == wide else gradient.to(wide), weight)
     for weight, gradient in terms[1:]:
         out.add_(gradient if gradient.dtype == wide else gradient.to(wide), alpha=weight)
     return _laid_out(out.to(like.dtype), like)
-
-
-def _memory(block: Block, first: int) -> Tensor | None:
-    """Where d may be formed: in the first gradient's memory, which no later term then needs."""
-    if type(block) is not Dense or block.into is None:
-        return None
-    gradient = block.gradients[first]
-    same = gradient is not None and block.into.data_ptr() == gradient.data_ptr()
-    return block.into if same else None
 
 
 def _laid_out(direction: Tensor, like: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Which gradients may be written to: those whose memory nothing else holds."""
 
-from collections.abc import Callable, Sequence
-from itertools import compress
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import compress, repeat
+from operator import attrgetter, is_not
 from sys import getrefcount
 from typing import Any
 
@@ -22,7 +22,11 @@ _address, _base = attrgetter("_cdata"), attrgetter("_base")
 STRIDED, NONE = torch.strided, torch.zeros(0)
 
 
-def owned(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
+def owned(
+    gradients: Sequence[Tensor | None],
+    like: Sequence[Tensor],
+    places: Sequence[int] | None = None,
+) -> list[Tensor | None]:
     """For each gradient a tensor that may be written to and become `.grad`, or None.
 
     That is the gradient itself, where only `gradients` holds it or its memory, and its dtype and
@@ -38,73 +42,92 @@ def owned(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Te
     Args:
         gradients: a list or tuple of gradients, with None where there is none.
         like: for each a tensor of the dtype and strides that it is to have.
+        places: which of them are asked for; None is all.
+
+    Returns:
+        One per place.
     """
-    out: list[Tensor | None] = [None] * len(gradients)
-    if not ALONE:
-        return out
+    asked = range(len(gradients)) if places is None else places
     # Sparse tensors have no memory to ask for, and that of a subclass need not be all it has.
     # NONE is held by this module, so that it is never alone.
-    held = [g if type(g) is Tensor and g.layout is STRIDED else NONE for g in gradients]
-    counts, storages, views, bases = _holders(held)
-    of_views = iter(bases)
-    rest = zip(range(len(out)), held, like, counts, storages, views, strict=True)
-    for place, tensor, wanted, holders, storage, view in rest:
-        base = next(of_views) if view else None
-        if (
-            holders in ALONE
-            and tensor.dtype is wanted.dtype
-            and tensor.stride() == wanted.stride()
-            and storage.nbytes() == tensor.nbytes
-            # Memory that cannot grow belongs to NumPy, DLPack, a buffer, a file or a process.
-            and storage.resizable()
-            and not tensor.requires_grad
-            and not _is_cached(tensor)
-            and not (storage.is_shared() and tensor.is_cpu)
-        ):
-            if base is None:
-                out[place] = tensor
-            elif not _is_cached(base):
-                out[place] = tensor.data  # no view, and less work than detach()
+    some = map(gradients.__getitem__, asked)
+    held = [g if type(g) is Tensor and g.layout is STRIDED else NONE for g in some]
+    out: list[Tensor | None] = []
+    for i, holders, storage, base in zip(asked, *_holders(held), strict=False):
+        mine = None
+        if holders in ALONE:
+            tensor, wanted = gradients[i], like[i]
+            if (
+                tensor is not None
+                and tensor.dtype is wanted.dtype
+                and tensor.stride() == wanted.stride()
+                and storage.nbytes() == tensor.nbytes
+                # Memory that cannot grow belongs to NumPy, DLPack, a buffer, a file or a process.
+                and storage.resizable()
+                and not tensor.requires_grad
+                and not _is_cached(tensor)
+                and not (base is not None and _is_cached(base))
+                and not (storage.is_shared() and tensor.is_cpu)
+            ):
+                mine = tensor if base is None else tensor.data  # no view, less work than detach()
+        out.append(mine)
     return out
 
 
-def as_owned(gradients: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+def as_owned(
+    gradients: Sequence[Tensor | None],
+    like: Sequence[Tensor],
+    places: Iterable[int] | None = None,
+) -> list[Tensor | None]:
     """Gradients that may become `.grad`: those that are `owned`, and copies of the others.
 
     Like torch's own accumulation, this takes a gradient over only where nothing else holds it and
     its layout fits.
+
+    Args:
+        gradients: a list or tuple of gradients, with None where there is none.
+        like: for each a tensor of the dtype and strides that it is to have.
+        places: which of them may become `.grad`; None is all. The others come back as they are.
     """
-    out: list[Tensor] = []
-    for mine, gradient, wanted in zip(owned(gradients, like), gradients, like, strict=True):
-        if mine is not None:
-            out.append(mine)
-        elif gradient.layout != torch.strided:
-            out.append(gradient.clone())
-        else:
-            out.append(torch.empty_like(wanted, dtype=gradient.dtype).copy_(gradient))
+    places = range(len(gradients)) if places is None else places
+    asked = [i for i in places if gradients[i] is not None]
+    found = owned(gradients, like, asked)
+    out = list(gradients)
+    for i, mine in zip(asked, found, strict=True):
+        gradient = gradients[i]
+        if mine is None and gradient is not None:
+            if gradient.layout != torch.strided:
+                mine = gradient.clone()
+            else:
+                mine = torch.empty_like(like[i], dtype=gradient.dtype).copy_(gradient)
+        out[i] = mine
     return out
 
 
 def _holders(
     held: list[Tensor],
-) -> tuple[Sequence[tuple[int, ...]], list[Any], list[bool], list[Tensor]]:
+) -> tuple[Sequence[tuple[int, ...]], Sequence[Any], Sequence[Tensor | None]]:
     """How often each tensor, its memory and its base are held, in Python and in torch.
 
     Counted by C code: no variable of a frame refers to any of them, since a debugger that reads
     the variables of a frame would hold them too.
 
     Returns:
-        The numbers of each tensor, two more for a view; the storages; which are views; their bases.
+        The numbers of each tensor, two more for a view; the storages; the bases, or None.
     """
-    storages, views = list(map(Tensor.untyped_storage, held)), list(map(Tensor._is_view, held))
+    if not COUNTS:
+        return [()] * len(held), [None] * len(held), [None] * len(held)
+    storages, bases = list(map(Tensor.untyped_storage, held)), list(map(_base, held))
     uses = map(_storage_uses, map(_address, storages))
-    numbers = map(getrefcount, held), map(_uses, held), map(getrefcount, storages), uses
-    counts: list[tuple[int, ...]] = list(zip(*numbers, strict=True))
-    bases: list[Tensor] = list(map(_base, compress(held, views)))
-    if bases:
-        of_bases = zip(map(getrefcount, bases), map(_uses, bases), strict=True)
+    counts: list[tuple[int, ...]] = list(
+        zip(map(getrefcount, held), map(_uses, held), map(getrefcount, storages), uses)  # noqa: B905
+    )
+    if any(map(is_not, bases, repeat(None))):
+        views = list(map(is_not, bases, repeat(None)))
+        found = list(compress(bases, views))
+        of_bases = zip(map(getrefcount, found), map(_uses, found), strict=True)
         counts = [c + next(of_bases) if v else c for c, v in zip(counts, views, strict=True)]
-    return counts, storages, views, bases
+    return counts, storages, bases
 
 
 def _alone() -> set[tuple[int, ...]]:

@@ -46,15 +46,6 @@ def runs_of(blocks: Sequence[Block], sizes: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def gram_of_few(gradients: Sequence[Tensor], n: int) -> Tensor:
-    """G [n, n] in float64 of small gradients, n times those of the same tensors, by one product."""
-    flat = flatten(gradients).double() if len(gradients) > 1 else gradients[0].double().reshape(-1)
-    if n == 1:
-        return torch.dot(flat, flat)
-    rows = flat.view(n, -1)
-    return rows @ rows.T
-
-
 def products(
     blocks: Sequence[Block],
     sizes: Sequence[int],
@@ -74,10 +65,18 @@ def products(
     Returns:
         The products, which add up, and for factored ones ‖x‖²‖Δᵢ‖² [n].
     """
+    n, first = len(blocks[0].gradients), blocks[0]
+    few = 0 < n * sum(sizes) <= RUN and len(runs) == 1 and not per_tensor and type(first) is Dense
+    if few and first.like.device.type != "mps" and all(g is not None for g in first.gradients):
+        # What a small model has: all of it in one product.
+        found = [g for i in range(n) for b in blocks if (g := b.gradients[i]) is not None]
+        flat = flatten(found) if len(found) > 1 else found[0].reshape(-1)
+        rows = flat.double().view(n, -1)
+        return [(0, rows @ rows.T if n > 1 else torch.dot(rows[0], rows[0]))], []
     dense = [run for run in runs if type(blocks[run[0]]) is Dense]
     if per_tensor:
         dense = [[t] for run in dense for t in run]
-    found = _dense_products(blocks, sizes, dense, per_tensor, dtype) if dense else []
+    parts = _dense_products(blocks, sizes, dense, per_tensor, dtype) if dense else []
     lost = []
     for t, block in enumerate(blocks if len(dense) < len(runs) or per_tensor else ()):
         if type(block) is Factored:
@@ -87,8 +86,8 @@ def products(
             continue
         else:
             product = gram_sparse(block.gradients)
-        found.append((t if per_tensor else 0, product))
-    return found, lost
+        parts.append((t if per_tensor else 0, product))
+    return parts, lost
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from operator import mul
 
 import numpy as np
 import torch
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Dense, Factored, GramOnly, Sparse
-from gradsurgery.gradients.combine import cancels, directions
-from gradsurgery.gradients.donation import owned
-from gradsurgery.gradients.factored import Layer, Linear
-from gradsurgery.gradients.gram import RUN, Product, gram_of_few, products, runs_of
+from gradsurgery.gradients.combine import directions, needs_float64
+from gradsurgery.gradients.factored import Layer
+from gradsurgery.gradients.gram import Product, products, runs_of
 from gradsurgery.gradients.precision import LARGE, may_be_single, single_sufficed
+from gradsurgery.gradients.rules.linear import Linear
 from gradsurgery.gradients.transfer import to_host
 from gradsurgery.types import Array
 
@@ -63,10 +64,9 @@ class GradientMatrix:
     ) -> None:
         self.count = len(gradients)
         columns = [list(column) for column in zip(*gradients, strict=True)]
-        if not columns and like is not None:  # no objective is left
-            columns = [[] for _ in like]
         if like is None:
             like = [next(g for g in column if g is not None) for column in columns]
+        columns = columns or [[] for _ in like]  # no objective is left
         self.like = list(like)
         self.splits = [t.numel() for t in self.like]
         self.batches = batches
@@ -94,7 +94,7 @@ class GradientMatrix:
 
     @cached_property
     def _total(self) -> Array:
-        """Their sum: set by `arrive`, which this waits for where it is asked for before."""
+        """Their sum. Like `eps` set by `arrive`, which this waits for where it is asked before."""
         to_host([self])
         return self._total
 
@@ -120,15 +120,14 @@ class GradientMatrix:
         n = self.count // self.batches
         return self.gram.reshape(self.batches, n, self.batches, n).transpose(0, 2, 1, 3)
 
-    @property
+    @cached_property
     def eps(self) -> float:
         """The accuracy of the Gram's entries relative to ‖gᵢ‖‖gⱼ‖.
 
         It is 1e-15, or 1e-6 where part of the sums was made in float32.
         """
-        if self._grams is None:
-            to_host([self])
-        return 1e-6 if self._single else 1e-15
+        to_host([self])
+        return self.eps
 
     @property
     def finite(self) -> bool:
@@ -144,18 +143,20 @@ class GradientMatrix:
 
         A gradient whose square underflows float64 is read to tell.
         """
-        zero: NDArray[np.bool_] = np.diagonal(self._total) == 0
-        if zero.any():
-            wide = [block for block in self.blocks if block.like.dtype == torch.float64]
-            found = [
-                (i, formed)
-                for i in np.flatnonzero(zero).tolist()
-                for block in wide
-                if (formed := _formed(block, i)) is not None and formed.numel()
-            ]
-            sizes = torch._foreach_norm([g for _, g in found], torch.inf) if found else ()
-            for (i, _), size in zip(found, to_host((), sizes), strict=True):
-                zero[i] &= size == 0
+        squares = np.diagonal(self._total)
+        if squares.all():
+            return np.zeros(self.count // self.batches, np.bool_)
+        zero: NDArray[np.bool_] = squares == 0
+        wide = [block for block in self.blocks if block.like.dtype == torch.float64]
+        found = [
+            (i, formed)
+            for i in np.flatnonzero(zero).tolist()
+            for block in wide
+            if (formed := _formed(block, i)) is not None and formed.numel()
+        ]
+        sizes = torch._foreach_norm([g for _, g in found], torch.inf) if found else ()
+        for (i, _), size in zip(found, to_host((), sizes), strict=True):
+            zero[i] &= size == 0
         return np.asarray(zero.reshape(self.batches, -1).all(axis=0))
 
     @property
@@ -191,7 +192,7 @@ class GradientMatrix:
         part = GradientMatrix(
             gradients, self.like, self.per_tensor, self.batches, layers, sparse=sparse
         )
-        part._single, part.scale = self._single, self.scale
+        part.eps, part.scale = self.eps, self.scale
         part._total = self._total[np.ix_(rows, rows)]
         assert self._grams is not None
         part._grams = self._grams[:, rows][:, :, rows]
@@ -211,10 +212,10 @@ class GradientMatrix:
 
         For weights [k, n] the largest over the tensors.
         """
-        norms = np.sqrt(np.diagonal(self._total))
-        with np.errstate(over="ignore"):
-            sizes: Array = np.abs(weights) @ norms
-        return float(sizes if sizes.ndim == 0 else sizes.max())
+        norms = np.sqrt(np.diagonal(self._total)).tolist()
+        rows = np.atleast_2d(np.abs(weights)).tolist()
+        sizes = [sum(map(mul, row, norms)) for row in rows]  # floats overflow without a warning
+        return float(max(sizes))
 
     def combine(self, weights: Array, reuse: bool = False) -> list[Tensor | None]:
         """d = Jᵀw tensor by tensor; None where no objective reaches one.
@@ -223,36 +224,14 @@ class GradientMatrix:
 
         Args:
             weights: [n], or [k, n] with one row per tensor, or [m, n] with one row per batch.
-            reuse: whether d may be formed in the memory of gradients. They are then gone.
+            reuse: whether the gradients are not needed after this: they are gone then, and d is
+                formed in the memory of those that are `writable`.
         """
         if self.batches > 1:
             weights = np.reshape(weights, self.count)
-        if reuse:
-            self._donate()
-        precise = self._grams is not None and cancels(weights, self._grams, self._total, self.like)
-        found = directions(self.blocks, self._runs, weights, precise)
-        if reuse:
-            for block in self.blocks:
-                block.gradients[:] = [None] * self.count
-        return found
-
-    def _donate(self) -> None:
-        """Find out which gradients may be written to, of those that only this matrix holds."""
-        dense = [block for block in self.blocks if isinstance(block, Dense)]
-        places = [
-            next((i for i, g in enumerate(block.gradients) if g is not None), -1) for block in dense
-        ]
-        # Moved out of the blocks, so that one list holds each.
-        held = [
-            block.gradients[i] if i >= 0 else None for block, i in zip(dense, places, strict=True)
-        ]
-        for block, i in zip(dense, places, strict=True):
-            if i >= 0:
-                block.gradients[i] = None
-        own = owned(held, [block.like for block in dense])
-        for block, i, gradient, mine in zip(dense, places, held, own, strict=True):
-            if i >= 0:
-                block.gradients[i], block.into = gradient, mine
+        bound = 0.0 if self._grams is None else self.bound(weights)
+        precise = needs_float64(weights, self._grams, bound, self.like)
+        return directions(self.blocks, self._runs, weights, precise, reuse)
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
@@ -265,25 +244,17 @@ class GradientMatrix:
         if self._grams is not None:
             return []
         if self._pending is None:
-            self._form()
-        assert self._pending is not None
+            blocks, size = self.blocks, self.count * sum(self.splits)
+            factored = any(type(block) is Factored for block in blocks)
+            if not self._wide and (factored or size >= LARGE):
+                found = [g for block in blocks for g in block.gradients if g is not None]
+                many = factored or sum([g.numel() for g in found]) >= LARGE
+                self._single = many and may_be_single(found)
+            dtype = torch.float32 if self._single else torch.float64
+            self._pending, lost = products(blocks, self.splits, self._runs, self.per_tensor, dtype)
+            self._lost = lost if self._single else []
         grams = [kept.gram for kept in self.formed]
         return [*[product for _, product in self._pending], *grams, *self._lost]
-
-    def _form(self) -> None:
-        n, blocks, runs, size = self.count, self.blocks, self._runs, self.count * sum(self.splits)
-        columns = [block.gradients for block in blocks]
-        found = [g for i in range(n) for column in columns if (g := column[i]) is not None]
-        alike = len(runs) == 1 and len(found) == n * len(blocks) and type(blocks[0]) is Dense
-        if alike and size <= RUN and not self.per_tensor and self.like[0].device.type != "mps":
-            self._pending = [(0, gram_of_few(found, n))]
-            return
-        factored = any(type(block) is Factored for block in blocks)
-        many = factored or (size >= LARGE and sum([g.numel() for g in found]) >= LARGE)
-        self._single = many and not self._wide and may_be_single(found)
-        dtype = torch.float32 if self._single else torch.float64
-        self._pending, lost = products(blocks, self.splits, runs, self.per_tensor, dtype)
-        self._lost = lost if self._single else []
 
     def arrive(self, found: list[Array]) -> bool:
         """Take the Gram matrices; False where sums made in float32 are not good enough."""
@@ -304,7 +275,7 @@ class GradientMatrix:
             if not single_sufficed(total, squares, list(pieces)):
                 self._wide, self._single, self._lost = True, False, []
                 return False
-        self._grams, self._total = grams, total
+        self._grams, self._total, self.eps = grams, total, 1e-6 if self._single else 1e-15
         self.some_zero = not total.diagonal().all()
         return True
 

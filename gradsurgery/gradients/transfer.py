@@ -41,7 +41,7 @@ def to_host(matrices: Iterable[OnDevice], values: Sequence[Tensor] = ()) -> list
     ]
     while True:
         started = [matrix.start() for matrix in waiting]
-        arrays = _arrays([*scalars, *[tensor for some in started for tensor in some]])
+        arrays = iter(_arrays([*scalars, *[tensor for some in started for tensor in some]]))
         for places in alike.values() if scalars else ():
             for i, number in zip(places, next(arrays).tolist(), strict=True):
                 numbers[i] = number

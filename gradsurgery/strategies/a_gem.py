@@ -1,4 +1,4 @@
-"""a-gem: the sum of the other objectives, without its harm to one."""
+"""a-gem: averaged gradient episodic memory."""
 
 import numpy as np
 
@@ -20,13 +20,17 @@ from gradsurgery.types import Array
     variants=({"objective": "0"},),
 )
 def a_gem(gram: Array, objectives: tuple[str, ...], *, objective: ObjectiveName) -> Array:
-    """d = g − min(0, ⟨g, r⟩)/‖r‖² · r, with r the gradient of the named objective and g the sum of all others (equation 11).
+    """The sum of the other gradients, projected so that it does not conflict with the named one.
 
-    The named objective, in continual learning the loss on the memory, is never hurt; it is not followed either. On a group
-    that it does not reach d is the sum. `Surgery(protect=NAME)` does the same over any other strategy, with r among the gradients.
+    d = g − min(0, ⟨g, r⟩)/‖r‖² · r, with r the gradient of the named objective and g the sum of
+    all others (equation 11).
+
+    In continual learning r is the gradient of the loss on the memory. d never conflicts with it,
+    and does not follow it either. On a group that it does not reach d is the sum.
+    `Surgery(protect=NAME)` does the same over any other strategy, with r among the gradients.
 
     Args:
-        objective: the name of the objective that shall not be hurt.
+        objective: the name of the objective that d does not conflict with.
 
     Example:
         >>> from gradsurgery import get_strategy

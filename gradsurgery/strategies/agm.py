@@ -1,4 +1,4 @@
-"""agm: each modality's encoder is modulated by how far ahead of the others it is, against its running mean."""
+"""agm: adaptive gradient modulation."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -26,10 +26,14 @@ def agm(
     alpha: Annotated[float, POSITIVE] = 1.0,
     modality: Any = None,
 ) -> Array:
-    """d = exp(α(τ − r)) Σ gᵢ, r = exp(mean(s_others) − s_own), τ the running mean of r over the steps (equations 7 to 9).
+    """The sum, scaled by how far a modality is ahead of the others, beside its running mean.
 
-    s is the cross-entropy of the modality alone, given as `surgery.backward(losses, scores={modality: s})`: a modality ahead of the others
-    has r > 1. In the first step r is its own mean and nothing changes. Groups as for `ogm-ge`.
+    d = exp(α(τ − r)) Σ gᵢ, r = exp(mean(s_others) − s_own), τ the running mean of r over the steps
+    (equations 7 to 9).
+
+    s is the cross-entropy of the modality alone, given as `surgery.backward(losses,
+    scores={modality: s})`. A modality ahead of the others has r > 1. In the first step r is its
+    own mean and nothing changes. Groups as for `ogm-ge`.
 
     Args:
         alpha: α.

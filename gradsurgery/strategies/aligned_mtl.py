@@ -1,4 +1,4 @@
-"""aligned-mtl: the gradients' principal components brought to one length."""
+"""aligned-mtl: independent component alignment for multi-task learning."""
 
 from typing import Any, Literal
 
@@ -30,15 +30,20 @@ def aligned_mtl(
     reduction: Literal["mean", "sum"] = "mean",
     preference: Any = None,
 ) -> Array:
-    """d = Jᵀw with w = √s V Λ^(−½) Vᵀ u, G = VΛVᵀ over the positive eigenvalues, u = 1/n (Algorithm 1).
+    """The mean of the gradients after their principal components are brought to one length.
 
-    It replaces J by the matrix with the same singular vectors whose singular values are all √s, and takes its mean: the
-    linear system of the gradients becomes perfectly conditioned.
+    d = Jᵀw with w = √s V Λ^(−½) Vᵀ u, G = VΛVᵀ over the positive eigenvalues, u = 1/n
+    (Algorithm 1).
+
+    J is replaced by the matrix with the same singular vectors whose singular values are all √s.
+    The linear system of the gradients then has the condition number 1.
 
     Args:
-        scale: s: the least positive eigenvalue, their median, or their mean (the square of the root mean square).
+        scale: s: the least positive eigenvalue, their median, or their mean (the square of the
+            root mean square).
         reduction: "mean" (u = 1/n) or "sum" (u = 1).
-        preference: u itself, a dict from name to number, or numbers in the order of the losses when those are a sequence.
+        preference: u itself, a dict from name to number, or numbers in the order of the losses
+            when those are a sequence.
 
     Raises:
         InputError: when an objective has no number, or one is not finite.
@@ -78,7 +83,8 @@ def _components(gram: Array) -> tuple[Array, Array]:
         values, vectors = np.linalg.eigh(gram / norms.max() / norms.max())
         kept = values > len(norms) * 1e-14 * values[-1]
         return np.sqrt(values[kept]) * norms.max(), vectors[:, kept]
-    # One-sided Jacobi finds the singular values of L·diag(n), LᵀL the cosines, to high relative accuracy whatever the norms.
+    # One-sided Jacobi finds the singular values of L·diag(n), LᵀL the cosines, to high relative
+    # accuracy whatever the norms.
     from scipy.linalg.lapack import dgejsv
 
     on = np.flatnonzero(live)

@@ -1,4 +1,4 @@
-"""cagrad: near the mean gradient, the direction whose worst improvement is largest."""
+"""cagrad: conflict-averse gradient descent."""
 
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -28,11 +28,15 @@ def cagrad(
     c: Annotated[float, NON_NEGATIVE] = 0.5,
     rescale: Literal["none", 1, 2] = "none",
 ) -> Solution:
-    """max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, g₀ the mean gradient (equation 3; Algorithm 1).
+    """In a ball around the mean gradient, the direction whose least improvement is largest.
 
-    By the dual, d = g₀ + c‖g₀‖ g_w/‖g_w‖ with w = argmin over the simplex of ⟨g_w, g₀⟩ + c‖g₀‖‖g_w‖. Where g_w is only
-    rounding (Pareto stationary although g₀ ≠ 0) d is the projection of g₀ onto the cone of directions that hurt
-    nobody. c = 0 is the mean; for c >= 1 nobody is hurt.
+    max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, g₀ the mean gradient (equation 3;
+    Algorithm 1).
+
+    By the dual, d = g₀ + c‖g₀‖ g_w/‖g_w‖ with w = argmin over the simplex of ⟨g_w, g₀⟩ +
+    c‖g₀‖‖g_w‖. Where g_w is only rounding (Pareto stationary although g₀ ≠ 0), d is the projection
+    of g₀ onto the cone of non-conflicting directions. c = 0 is the mean; for c >= 1 d is
+    non-conflicting.
 
     Args:
         c: the radius of the ball, in units of ‖g₀‖.

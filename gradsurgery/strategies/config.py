@@ -1,4 +1,4 @@
-"""config: the direction of equal cosines with all gradients, as long as their projections onto it."""
+"""config: conflict-free inverse gradients."""
 
 from typing import Any
 
@@ -37,17 +37,20 @@ def config(
     *,
     preference: Any = None,
 ) -> Array:
-    """d = (Σᵢ ⟨gᵢ, x̂⟩) x̂ with x̂ the direction of x = U⁺1, U the unit rows (equations 2 and 3).
+    """The direction of equal cosines with all gradients, as long as their projections onto it.
 
-    All on the matrix of cosines C: x = UᵀC⁺1, so that no [n, d] pseudo-inverse is formed. With linearly independent
-    gradients every cosine with d is the same and positive, so nobody is hurt. A zero gradient is left out.
+    d = (Σᵢ ⟨gᵢ, x̂⟩) x̂ with x̂ the direction of x = U⁺1, U the unit rows (equations 2 and 3).
 
-    Where the unit gradients sum to zero up to rounding (two against two, three at 120°) no
+    All on the matrix of cosines C: x = UᵀC⁺1, so that no [n, d] pseudo-inverse is formed. With
+    linearly independent gradients every cosine with d is the same and positive. A zero gradient is
+    left out.
+
+    Where the unit gradients sum to zero up to rounding (two against two, three at 120°), no
     direction has equal positive cosines with all of them, and d is zero.
 
     Args:
-        preference: in place of 1: the cosines' ratio; a dict from name to number, or numbers in the order of the losses
-            when those are a sequence.
+        preference: in place of 1: the cosines' ratio; a dict from name to number, or numbers in
+            the order of the losses when those are a sequence.
 
     Raises:
         InputError: when an objective has no number, or one is not finite.

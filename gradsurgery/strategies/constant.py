@@ -1,4 +1,4 @@
-"""constant: a fixed weight per loss."""
+"""constant: fixed weights of the losses."""
 
 from typing import Any
 
@@ -16,11 +16,13 @@ from gradsurgery.types import Array
     also=("weighted sum", "fixed weights"),
 )
 def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:
-    """d = Σᵢ pᵢ gᵢ with given weights p.
+    """The sum of the gradients with a fixed weight per loss.
+
+    d = Σᵢ pᵢ gᵢ with given weights p.
 
     Args:
-        preference: p, a dict from name to number, or numbers in the order of the losses when those are a sequence.
-            None is one for each, which is `sum`.
+        preference: p, a dict from name to number, or numbers in the order of the losses when those
+            are a sequence. None is one for each, which is `sum`.
 
     Raises:
         InputError: when an objective has no number, or one is not finite.

@@ -1,4 +1,4 @@
-"""cosmos: a weighted sum of losses that is pulled towards a preferred proportion."""
+"""cosmos: conditioned one-shot multi-objective search."""
 
 from typing import Annotated, Any
 
@@ -23,13 +23,18 @@ def cosmos(
     preference: Any = None,
     lam: Annotated[float, NON_NEGATIVE] = 2.0,
 ) -> Array:
-    """The gradient of Σᵢ rᵢLᵢ − λ cos(r, L): wᵢ = rᵢ − λ(rᵢ/(‖r‖‖L‖) − ⟨r, L⟩Lᵢ/(‖r‖‖L‖³)) (equation 6).
+    """A weighted sum of the losses, less their cosine with the preferred proportion.
 
-    Weights may be negative: a loss that is too small for its preference is allowed to grow. The paper also gives r to the model
-    as an input and draws it anew for every batch, which is the user's to do.
+    The gradient of Σᵢ rᵢLᵢ − λ cos(r, L): wᵢ = rᵢ − λ(rᵢ/(‖r‖‖L‖) − ⟨r, L⟩Lᵢ/(‖r‖‖L‖³))
+    (equation 6).
+
+    Weights may be negative: a loss that is too small for its preference is allowed to grow. The
+    paper also gives r to the model as an input and draws another one for every batch; that is left
+    to the user.
 
     Args:
-        preference: r, a dict from name to number, or numbers in the order of the losses when those are a sequence; 1/n by default.
+        preference: r, a dict from name to number, or numbers in the order of the losses when those
+            are a sequence; 1/n by default.
         lam: λ; 0.01 to 8 in the paper, by data set.
 
     Raises:

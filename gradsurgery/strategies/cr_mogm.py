@@ -1,4 +1,4 @@
-"""cr-mogm: another strategy's weights, averaged over the steps."""
+"""cr-mogm: averaged weights for stochastic multi-objective gradient methods."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +26,8 @@ def _base(options: Mapping[str, Any]) -> Strategy:
     base = get_strategy(options["base"])
     if {"rows", "cross", "block_grams"} & base.inputs or base.function is cr_mogm:
         raise StrategyError(
-            f"strategy 'cr-mogm' averages one weight per objective, so that it cannot wrap {base!r}."
+            "strategy 'cr-mogm' averages one weight per objective, so that it cannot wrap "
+            f"{base!r}."
         )
     return base
 
@@ -79,15 +80,19 @@ def cr_mogm(
     alpha: Annotated[float, SHARE] = 0.9,
     initial: Annotated[Any, PerObjective()] | None = None,
 ) -> Solution | Array:
-    """d = Jᵀλ with λₖ = αλₖ₋₁ + (1 − α)λ̂ₖ, λ̂ the weights of the wrapped strategy (Algorithm 1).
+    """The weights of another strategy, averaged over the steps.
 
-    The average starts at the first step's λ̂, so that the first step is the wrapped strategy's, with all that it promises;
-    later ones are steadier, and what is promised for the newest gradients alone no longer holds. Scale and inputs are those of
-    the wrapped strategy, except that one which acts on losses is asked group by group here, so that heads keep their plain
-    gradient; an objective that was not there before starts at its own λ̂.
+    d = Jᵀλ with λₖ = αλₖ₋₁ + (1 − α)λ̂ₖ, λ̂ the weights of the wrapped strategy (Algorithm 1).
+
+    The average starts at the first step's λ̂, so that the first step is the wrapped strategy's,
+    with all that it promises. Later steps are steadier, and what is promised for the newest
+    gradients alone no longer holds. Scale and inputs are those of the wrapped strategy. One that
+    acts on losses is asked per group here, so that heads keep their plain gradient. An objective
+    that was not there before starts at its own λ̂.
 
     Args:
-        base: the strategy that is wrapped: a name, also with options as in "cagrad(c=0.4)", or a `Strategy`.
+        base: the strategy that is wrapped: a name, also with options as in "cagrad(c=0.4)", or a
+            `Strategy`.
         alpha: α, how much of the past is kept.
         initial: λ₀, which the average then starts from: one number for all, a dict by name, or
             numbers in the order of the losses. Nothing is promised of the signs of ⟨gᵢ, d⟩ then.

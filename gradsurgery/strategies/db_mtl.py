@@ -1,4 +1,4 @@
-"""db-mtl: gradients of the log losses, averaged over the steps and brought to the length of the longest."""
+"""db-mtl: dual-balancing multi-task learning."""
 
 from typing import Annotated
 
@@ -33,11 +33,14 @@ def db_mtl(
     beta: Annotated[float, Range(0, 1, high_open=True)] = 0.9,
     beta_decay: Annotated[float, NON_NEGATIVE] = 0.0,
 ) -> Tensor:
-    """d = Σᵢ (maxⱼ‖yⱼ‖/‖yᵢ‖) yᵢ with yᵢ ← βₖyᵢ + (1 − βₖ) gᵢ/Lᵢ, βₖ = β/k^σ in step k (equations 2 and 3, Algorithm 1).
+    """Gradients of the log losses, averaged over the steps, each as long as the longest.
 
-    gᵢ/Lᵢ is the gradient of log Lᵢ, which balances the losses' scales; the common length balances the gradients'. y starts
-    at the first gradient's share (1 − β₁) gᵢ/Lᵢ, as in the official code. A loss of exactly zero
-    counts as 1e-8, which that code adds to every loss.
+    d = Σᵢ (maxⱼ‖yⱼ‖/‖yᵢ‖) yᵢ with yᵢ ← βₖyᵢ + (1 − βₖ) gᵢ/Lᵢ, βₖ = β/k^σ in step k (equations 2
+    and 3, Algorithm 1).
+
+    gᵢ/Lᵢ is the gradient of log Lᵢ, which balances the losses' scales; the common length balances
+    the gradients'. y starts at the first gradient's share (1 − β₁) gᵢ/Lᵢ, as in the official code.
+    A loss of exactly zero counts as 1e-8, which that code adds to every loss.
 
     Args:
         beta: β of the running gradients.

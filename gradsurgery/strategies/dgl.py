@@ -1,4 +1,4 @@
-"""dgl: encoders follow their unimodal losses only, the fusion follows the joint one only."""
+"""dgl: disentangled gradient learning."""
 
 from typing import Annotated
 
@@ -18,10 +18,14 @@ from gradsurgery.types import Array
 def dgl(
     objectives: tuple[str, ...], *, joint: ObjectiveName, alpha: Annotated[float, POSITIVE] = 1.0
 ) -> Array:
-    """d = α Σ gᵢ over the objectives other than the joint one; where only the joint one arrives, its gradient.
+    """Encoders follow their unimodal losses only, the fusion module follows the joint one only.
 
-    On an encoder these are its unimodal loss and the joint loss, whose gradient is dropped; the fusion module is reached by the joint
-    loss alone and keeps it, as every unimodal head keeps its own.
+    d = α Σ gᵢ over the objectives other than the joint one; where only the joint one arrives, its
+    gradient.
+
+    An encoder is reached by its unimodal loss and by the joint loss, whose gradient is dropped.
+    The fusion module is reached by the joint loss alone and keeps it, as every unimodal head keeps
+    its own.
 
     Args:
         joint: the name of the joint (fused) objective.

@@ -1,4 +1,4 @@
-"""dualproj: the mean gradient, projected so that it hurts nobody."""
+"""dualproj: the projection of gradient episodic memory (GEM)."""
 
 from typing import Any
 
@@ -28,13 +28,17 @@ def dualproj(
     *,
     preference: Any = None,
 ) -> Solution:
-    """The direction nearest to the mean among those that conflict with no gradient: d = Jᵀv, v = argmin vᵀGv s.t. v >= u, u = 1/n.
+    """The mean gradient, projected so that it conflicts with none.
 
-    Equation 11 of GEM, with all gradients as constraints. Nobody is hurt; an objective that the mean hurts is left just
-    where it is, so it need not improve.
+    The nearest direction to the mean in the cone of non-conflicting ones: d = Jᵀv, v = argmin vᵀGv
+    s.t. v >= u, u = 1/n.
+
+    Equation 11 of GEM, with all gradients as constraints. An objective whose gradient the
+    mean conflicts with has ⟨gᵢ, d⟩ = 0, so it need not improve.
 
     Args:
-        preference: u, a dict from name to number, or numbers in the order of the losses when those are a sequence.
+        preference: u, a dict from name to number, or numbers in the order of the losses when those
+            are a sequence.
 
     Raises:
         InputError: when an objective has no number, or one is not finite.

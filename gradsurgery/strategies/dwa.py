@@ -1,4 +1,4 @@
-"""dwa: the slower a loss falls, the larger its weight."""
+"""dwa: dynamic weight average."""
 
 from typing import Annotated
 
@@ -32,10 +32,13 @@ def dwa(
     temperature: Annotated[float, POSITIVE] = 2.0,
     window: Annotated[int, Range(1)] = 100,
 ) -> Array:
-    """w = n·softmax(r/T) with rᵢ = L̄ᵢ(t − 1)/L̄ᵢ(t − 2), L̄(t) the mean loss over the t-th window (equation 7).
+    """The more slowly a loss falls, the larger its weight.
 
-    In the first two windows, and for an objective that was not there for two whole windows, r is 1.
-    So it is where L̄(t − 2) is exactly zero, since there is no rate then.
+    w = n·softmax(r/T) with rᵢ = L̄ᵢ(t − 1)/L̄ᵢ(t − 2), L̄(t) the mean loss over the t-th window
+    (equation 7).
+
+    In the first two windows, and for an objective that was not there for two whole windows, r is
+    1. So it is where L̄(t − 2) is exactly zero, since there is no rate then.
 
     Args:
         temperature: T; the larger, the more even are the weights.

@@ -1,4 +1,4 @@
-"""excess-mtl: objectives that still have much to gain, measured against their beginning, gain weight."""
+"""excess-mtl: weights from excess risks."""
 
 from typing import Annotated
 
@@ -25,19 +25,24 @@ def excess_mtl(
     eta: Annotated[float, POSITIVE] = 1.0,
     warmup: Annotated[int, Range(0)] = 0,
 ) -> Tensor:
-    """d = Σ wᵢgᵢ, w ∝ w·exp(η êᵢ), Σw = n: exponentiated ascent on the excess risks (equations 6 to 9).
+    """Objectives with a large excess risk, relative to their first one, gain weight.
 
-    êᵢ is eᵢ = Σ g²/√(Σₜ g²), over the coordinates, with the squares summed over all steps so far, divided by the value it
-    had at the objective's first step. The square root has no constant added: a coordinate without any gradient yet counts as
-    zero, and the size of the gradients does not matter. As in the official code and LibMTL's, the
-    first step moves no weight: it only gives what later ones are divided by. (TorchJD takes the
-    first step's eᵢ undivided, so that its weights depend on the number of parameters.) An objective
-    whose first gradients are zero begins with the first that is not.
+    d = Σ wᵢgᵢ, w ∝ w·exp(η êᵢ), Σw = n: exponentiated ascent on the excess risks (equations 6 to
+    9).
+
+    êᵢ is eᵢ = Σ g²/√(Σₜ g²) divided by the value it had at the objective's first step. The sum
+    goes over the coordinates, the squares under the root over all steps so far. The root has no
+    constant added: a coordinate without any gradient yet counts as zero, and the size of the
+    gradients does not matter.
+
+    As in the official code and LibMTL's, the first step moves no weight: it only gives what later
+    ones are divided by. (TorchJD takes the first step's eᵢ undivided, so that its weights depend
+    on the number of parameters.) An objective whose first gradients are zero begins with the first
+    that is not.
 
     No weight falls below 1e-8 of the largest, which float32 cannot tell from zero; a smaller one
-    might never return.
-
-    The sums are kept in the parameters' dtype: in half precision small gradients stop counting beside large sums.
+    might never return. The sums are kept in the parameters' dtype: in half precision small
+    gradients stop counting beside large sums.
 
     Args:
         eta: η, the step size of the weights.
@@ -51,12 +56,9 @@ def excess_mtl(
         tensor([1., 2.])
     """
     size, length = rows.abs(), state.rows("root of the squares")
-    torch.hypot(
-        length, rows, out=length
-    )  # whose squares may leave the range of the gradients' dtype
-    ratio = torch.where(
-        length > 0, size * (size / length), torch.zeros((), dtype=rows.dtype, device=rows.device)
-    )
+    torch.hypot(length, rows, out=length)  # squares may leave the range of the gradients' dtype
+    nothing = torch.zeros((), dtype=rows.dtype, device=rows.device)
+    ratio = torch.where(length > 0, size * (size / length), nothing)
     excess = ratio.sum(1, dtype=torch.float64).cpu().numpy()
     start = state.vector("start", np.nan)
     begun = start > 0
@@ -72,9 +74,8 @@ def excess_mtl(
     start[:] = np.where(~waiting & ~(start > 0) & (excess > 0), excess, start)
     relative = np.divide(excess, start, out=np.ones_like(excess), where=start > 0)
     logs = state.vector("logs", 0.0)
-    logs += eta * (
-        relative - relative.mean()
-    )  # what all have in common would count against those that are absent
+    # What all have in common would count against those that are absent.
+    logs += eta * (relative - relative.mean())
     np.maximum(logs, logs.max() + LEAST, out=logs)
     weights = len(rows) * softmax(logs)
     return torch.as_tensor(weights, dtype=rows.dtype, device=rows.device) @ rows

@@ -1,4 +1,4 @@
-"""fairgrad: alpha-fair improvements, from the sum over proportional fairness to equal ones."""
+"""fairgrad: fair resource allocation."""
 
 from typing import Annotated
 
@@ -30,11 +30,14 @@ def fairgrad(
     *,
     alpha: Annotated[float, NON_NEGATIVE] = 2.0,
 ) -> Solution | Array:
-    """d = Jᵀw with (Gw)ᵢ = wᵢ^(−1/α), w > 0 (equation 4): every objective improves, by (Gw)ᵢ.
+    """The α-fair improvements of all objectives, from their largest sum to equal ones.
 
-    Found as the minimum of a strictly convex function, so that w is unique. α = 1 is `nash-mtl`; a larger α cares more for the
-    objective that improves least. α = 0 asks for the sum of all improvements alone: w = 1, so the
-    sum of the gradients, which may conflict. For α > 0 d is zero where they are Pareto stationary.
+    d = Jᵀw with (Gw)ᵢ = wᵢ^(−1/α), w > 0 (equation 4): every objective improves, by (Gw)ᵢ.
+
+    Found as the minimum of a strictly convex function, so that w is unique. α = 1 is `nash-mtl`; a
+    larger α cares more for the objective that improves least. α = 0 asks for the sum of all
+    improvements alone: w = 1, so the sum of the gradients, which may conflict. For α > 0 d is zero
+    where they are Pareto stationary.
 
     Args:
         alpha: α >= 0; 2 in the official runs. Between 0 and 1e-5 no weights can be computed.

@@ -1,4 +1,4 @@
-"""famo: losses that fall at the same rate, from the losses alone."""
+"""famo: fast adaptive multitask optimization."""
 
 from typing import Annotated, Any
 
@@ -38,17 +38,23 @@ def famo(
     weight_decay: Annotated[float, NON_NEGATIVE] = 1e-3,
     minimum: Any = 0.0,
 ) -> Array:
-    """The gradient of c Σᵢ zᵢ log Dᵢ: wᵢ = c zᵢ/Dᵢ, z = softmax(ξ), D = L − L_min + 1e-8, 1/c = Σ z/D (equations 8 and 9, Algorithm 1).
+    """Weights learned from the losses alone, so that all losses fall at the same rate.
 
-    Then ξ takes Adam's step on J_softmaxᵀ(log D − log D'), with D' the same after the step on the parameters. Give the losses on the
-    same data after the optimizer's step to `Surgery.observe(losses)`; without that the next step's losses serve as D', which are
-    those of other data. Either way ξ moves at the beginning of the next step. A loss at its minimum
-    has D = 1e-8, so that it takes nearly all of the weight, as in the official code.
+    The gradient of c Σᵢ zᵢ log Dᵢ: wᵢ = c zᵢ/Dᵢ, z = softmax(ξ), D = L − L_min + 1e-8, 1/c = Σ z/D
+    (equations 8 and 9, Algorithm 1).
+
+    Then ξ takes Adam's step on J_softmaxᵀ(log D − log D'), with D' the same after the step on the
+    parameters. Give the losses on the same data after the optimizer's step to
+    `Surgery.observe(losses)`; without that the next step's losses serve as D', which are those of
+    other data. Either way ξ moves at the beginning of the next step. A loss at its minimum has D =
+    1e-8, so that it takes nearly all of the weight, as in the official code.
 
     Args:
         lr: Adam's learning rate for ξ.
-        weight_decay: added to the gradient of ξ; 1e-3 in the official runs, 1e-5 in the official class.
-        minimum: L_min: a number, a dict from name to number, or numbers in the order of the losses when those are a sequence.
+        weight_decay: added to the gradient of ξ; 1e-3 in the official runs, 1e-5 in the official
+            class.
+        minimum: L_min: a number, a dict from name to number, or numbers in the order of the losses
+            when those are a sequence.
 
     Raises:
         InputError: when a loss is below its minimum; the message names it.
@@ -67,7 +73,8 @@ def famo(
         name = objectives[int(np.argmin(above))]
         warn(
             f"strategy 'famo': loss {name!r} is at its minimum and takes nearly all of the weight "
-            "(z/D with D = 1e-8), so that the others hardly train: leave it out of losses in that step."
+            "(z/D with D = 1e-8), so that the others hardly train: "
+            "leave it out of losses in that step."
         )
     logits, last = state.vector("xi", 0.0), state.vector("last", np.nan)
     seen = ~np.isnan(last)

@@ -1,4 +1,4 @@
-"""gls: the geometric mean of the losses."""
+"""gls: geometric loss strategy."""
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from gradsurgery.types import Array
     also=("geometric loss strategy", "geometric mean"),
 )
 def gls(losses: Array, objectives: tuple[str, ...]) -> Array:
-    """The gradient of (Π Lᵢ)^(1/n): wᵢ = (Π L)^(1/n) / (n Lᵢ) (equation 3).
+    """The gradient of the geometric mean of the losses.
+
+    The gradient of (Π Lᵢ)^(1/n): wᵢ = (Π L)^(1/n) / (n Lᵢ) (equation 3).
 
     Raises:
         InputError: when a loss is not positive; the message names it.

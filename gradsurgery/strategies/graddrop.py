@@ -1,4 +1,4 @@
-"""graddrop: per coordinate, the gradients of one sign are kept and those of the other dropped, by chance."""
+"""graddrop: gradient sign dropout."""
 
 from typing import Any
 
@@ -18,17 +18,21 @@ from gradsurgery.contract import by_objective, homogeneous, strategy
 def graddrop(
     rows: Tensor, generator: torch.Generator, objectives: tuple[str, ...], *, leak: Any = 0.0
 ) -> Tensor:
-    """Per coordinate P = ½(1 + Σg/Σ|g|) and U ~ U(0, 1): gᵢ > 0 is kept where P > U, gᵢ < 0 where P < U (Algorithm 1).
+    """Per coordinate, the gradients of one sign, chosen at random, are kept and the others dropped.
 
-    d = Σᵢ (ℓᵢ + (1 − ℓᵢ)Mᵢ) gᵢ with Mᵢ in {0, 1} whether it was kept. One pass over the gradients; U follows
-    from (seed, step, group). Where all gradients agree in sign nothing is dropped.
+    P = ½(1 + Σg/Σ|g|) and U ~ U(0, 1). gᵢ > 0 is kept where P > U, gᵢ < 0 where P < U
+    (Algorithm 1). d = Σᵢ (ℓᵢ + (1 − ℓᵢ)Mᵢ) gᵢ with Mᵢ in {0, 1} whether it was kept.
 
-    The paper masks the gradients of a shared representation, each times the sign of its activation.
-    Here coordinates are those of the parameters; with `features=` those of the representation.
+    One pass over the gradients; U follows from (seed, step, group). Where all gradients agree in
+    sign nothing is dropped.
+
+    The paper masks the gradients of a shared representation, each times the sign of its
+    activation. Here coordinates are those of the parameters; with `features=` those of the
+    representation.
 
     Args:
-        leak: ℓ in 0..1: a number for all, a dict from name to number, or numbers in the order of the losses when those are
-            a sequence.
+        leak: ℓ in 0..1: a number for all, a dict from name to number, or numbers in the order of
+            the losses when those are a sequence.
 
     Raises:
         InputError: when an objective has no number.
@@ -40,7 +44,8 @@ def graddrop(
     """
     shares = by_objective("leak", leak, objectives).tolist()
     chance = torch.rand(rows.shape[1], generator=generator, dtype=torch.float32, device=rows.device)
-    # the sums of the positive and of the negative entries; every row is read once, and nothing of the size of all rows is made
+    # The sums of the positive and of the negative entries: every row is read once, and nothing of
+    # the size of all rows is made.
     positive, negative, part = (
         torch.zeros(rows.shape[1], dtype=rows.dtype, device=rows.device) for _ in range(3)
     )

@@ -1,4 +1,4 @@
-"""gradnorm: weights learned so that all gradients have the same length, up to how far their losses have fallen."""
+"""gradnorm: gradient normalization."""
 
 from typing import Annotated
 
@@ -34,16 +34,19 @@ def gradnorm(
     lr: Annotated[float, POSITIVE] = 0.025,
     optimizer: Optimizer = "adam",
 ) -> Array:
-    """d = Σ wᵢgᵢ; then w takes a step on Σᵢ |wᵢnᵢ − n̄ rᵢ^α|, n̄ = mean(wn) and rᵢ = (Lᵢ/Lᵢ⁰)/mean, both held fixed (equation 2).
+    """Weights learned so that all gradients have one length, more for losses that fall slowly.
 
-    w starts at 1, is kept >= 0 and rescaled after each step so that Σw over all objectives, those absent in this
-    step included, stays their number (Algorithm 1). Lᵢ⁰ is the loss of the objective's
-    first step; a later one may be zero. Lengths are taken in units of n̄, so that their scale does
-    not matter to the learning rate of w. One step moves a weight by at most 1, the mean weight:
-    under "sgd" a gradient 1e6 times longer than the others would move it further.
+    d = Σ wᵢgᵢ; then w takes a step on Σᵢ |wᵢnᵢ − n̄ rᵢ^α|, n̄ = mean(wn) and rᵢ = (Lᵢ/Lᵢ⁰)/mean,
+    both held fixed (equation 2).
+
+    w starts at 1, is kept >= 0 and rescaled after each step so that Σw stays the number of all
+    objectives, those absent in this step included (Algorithm 1). Lᵢ⁰ is the loss of the
+    objective's first step; a later one may be zero. Lengths are taken in units of n̄, so that
+    their scale does not matter to the learning rate of w. One step moves a weight by at most 1,
+    the mean weight: under "sgd" a gradient 1e6 times longer than the others would move it further.
 
     Args:
-        alpha: α, how strongly objectives that lag behind are favoured.
+        alpha: α, how strongly objectives whose losses fall slowly are favoured.
         lr: the learning rate of w.
         optimizer: what moves w: "adam" or "sgd".
 

@@ -1,4 +1,4 @@
-"""gradvac: gradients pulled together until their cosines reach a moving target."""
+"""gradvac: gradient vaccine."""
 
 from typing import Annotated
 
@@ -24,11 +24,14 @@ FLOOR = 1e-12  # of 1 − ρ̂²: a target of 1 asks for a multiple without boun
 def gradvac(
     gram: Array, state: State, rng: np.random.Generator, *, beta: Annotated[float, SHARE] = 0.01
 ) -> Array:
-    """d = Σᵢ g̃ᵢ; for each i over the other j in random order, where ρ = cos(g̃ᵢ, gⱼ) is below the target ρ̂ᵢⱼ:
+    """Each gradient is turned towards the others until their cosines reach a running target.
 
-    g̃ᵢ ← g̃ᵢ + ‖g̃ᵢ‖ (ρ̂√(1 − ρ²) − ρ√(1 − ρ̂²)) / (nⱼ√(1 − ρ̂²)) · gⱼ, which brings the cosine to ρ̂ (equation 4), and always
-    ρ̂ᵢⱼ ← (1 − β)ρ̂ᵢⱼ + βρ (equation 5), from 0. Algorithm 1, with ρ and the length of the current g̃ᵢ. With targets of 0, as
-    in the first step, it is `pcgrad`; nothing is guaranteed later. Permutation equivariance holds in distribution.
+    d = Σᵢ g̃ᵢ. For each i over the other j in random order, where ρ = cos(g̃ᵢ, gⱼ) is below the
+    target ρ̂ᵢⱼ: g̃ᵢ ← g̃ᵢ + ‖g̃ᵢ‖ (ρ̂√(1 − ρ²) − ρ√(1 − ρ̂²)) / (nⱼ√(1 − ρ̂²)) · gⱼ, which brings
+    the cosine to ρ̂ (equation 4). Always ρ̂ᵢⱼ ← (1 − β)ρ̂ᵢⱼ + βρ (equation 5), from 0.
+
+    Algorithm 1, with ρ and the length of the current g̃ᵢ. With targets of 0, as in the first step,
+    it is `pcgrad`; nothing is guaranteed later. Permutation equivariance holds in distribution.
 
     Args:
         beta: β, how fast the targets follow the cosines.
@@ -44,9 +47,7 @@ def gradvac(
     target = state.pairs("target", 0.0)
     each = np.arange(n)
     order = meetings(n, rng)
-    wanted = target[
-        each, order
-    ]  # [n − 1, n]; each pair is met once, so that all of this is known before
+    wanted = target[each, order]  # [n − 1, n]: no pair comes twice, so that none changes in between
     slant = wanted / np.sqrt(np.maximum(1 - wanted * wanted, FLOOR))
     real = (norms > 0)[order]
     slant[~real] = 0.0
@@ -55,9 +56,8 @@ def gradvac(
     along, squares, pulls = [], [], []
     for slope, others, place in zip(slant, order, order + n * each, strict=True):
         here = image.take(place)
-        pull = np.maximum(
-            slope * np.sqrt(np.maximum(square - here * here, 0.0)) - here, 0.0
-        )  # > 0 where ρ < ρ̂
+        across = np.sqrt(np.maximum(square - here * here, 0.0))
+        pull = np.maximum(slope * across - here, 0.0)  # > 0 where ρ < ρ̂
         along.append(here)
         squares.append(square)
         pulls.append(pull)
@@ -68,7 +68,6 @@ def gradvac(
         np.reshape(along, order.shape), length, out=np.zeros(order.shape), where=real & (length > 0)
     )
     target[each, order] = (1 - beta) * wanted + beta * np.minimum(np.maximum(rho, -1.0), 1.0)
-    coefficients = norms + np.bincount(
-        order.ravel(), np.ravel(pulls), n
-    )  # of the unit rows, in the sum of all g̃ᵢ
+    # of the unit rows, in the sum of all g̃ᵢ
+    coefficients = norms + np.bincount(order.ravel(), np.ravel(pulls), n)
     return np.asarray(np.divide(coefficients, norms, out=np.ones(n), where=norms > 0))

@@ -1,4 +1,4 @@
-"""imtl-g: the direction whose projections onto all gradients are equal."""
+"""imtl-g: impartial multi-task learning, its part for gradients."""
 
 import numpy as np
 
@@ -21,16 +21,20 @@ from gradsurgery.types import Array
     also=("IMTL",),
 )
 def imtl_g(gram: Array, eps: float | None = None) -> Array:
-    """d = Jᵀw with ⟨d, gᵢ⟩/nᵢ equal for all i and Σw = 1 (equation 6): wᵢ ∝ (C⁺1)ᵢ/nᵢ, C the matrix of cosines.
+    """The direction whose projections onto all gradients are equal.
 
-    For two objectives w₁ = n₂/(n₁ + n₂), and nobody is hurt. From three on weights may be negative, and d even an ascent
-    direction for every objective: that is the method. Where some gradients are zero they take all the weight, so that d
-    is zero. Where the unit gradients sum to zero up to rounding, or the weights do (they cannot be
-    brought to sum to one), all weights are zero.
+    d = Jᵀw with ⟨d, gᵢ⟩/nᵢ equal for all i and Σw = 1 (equation 6): wᵢ ∝ (C⁺1)ᵢ/nᵢ, C the matrix
+    of cosines.
+
+    For two objectives w₁ = n₂/(n₁ + n₂), and d is non-conflicting. From three on weights may be
+    negative, and d even an ascent direction for every objective: that is the method. Where some
+    gradients are zero they take all the weight, so that d is zero. Where the unit gradients sum to
+    zero up to rounding, or the weights do (they cannot be brought to sum to one), all weights are
+    zero.
 
     At rank n − 1 only d = 0 has equal projections onto all gradients, unless the weights of the
-    combination that vanishes sum to zero themselves. The formula of the paper, which inverts an
-    [n − 1, n − 1] matrix, gives that d = 0; here C⁺ gives projections that are as nearly equal as
+    combination that vanishes sum to zero themselves. The formula of the paper, which inverts an [n
+    − 1, n − 1] matrix, gives that d = 0. Here C⁺ gives projections that are as nearly equal as
     they can be, so that training goes on.
 
     Example:

@@ -1,4 +1,4 @@
-"""imtl-l: every loss scaled to the same size, by a learned factor."""
+"""imtl-l: impartial multi-task learning, its part for losses."""
 
 import math
 from typing import Annotated
@@ -31,16 +31,19 @@ def imtl_l(
     lr: Annotated[float, POSITIVE] = 1e-3,
     optimizer: Optimizer = "sgd",
 ) -> Array:
-    """The gradient of Σᵢ e^(sᵢ) Lᵢ − sᵢ, s learned: at the optimum every scaled loss e^(sᵢ) Lᵢ is 1 (equation 8).
+    """Every loss is scaled to the same size, by a learned factor.
 
-    wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is the sum.
+    The gradient of Σᵢ e^(sᵢ) Lᵢ − sᵢ, s learned: at the optimum every scaled loss e^(sᵢ) Lᵢ is 1
+    (equation 8). wᵢ = e^(sᵢ); then sᵢ takes a step of its own. s starts at 0: the first step is
+    the sum.
 
     One step moves s by at most 1, so a weight by a factor of e at most. At a loss of 4e4 plain
-    gradient descent would move s by 40 and switch that loss off for good: s returns by lr per step
-    only. A weight below 1e-9 that leaves its loss no part in the sum is warned of.
+    gradient descent would move s by 40 and switch that loss off for good: s returns by lr per
+    step only. A weight below 1e-9 that leaves its loss no part in the sum is warned of.
 
     Args:
-        lr: the learning rate of s. In the paper s is one more parameter of the model, at the model's learning rate: give yours.
+        lr: the learning rate of s. In the paper s is one more parameter of the model, at the
+            model's learning rate: give yours.
         optimizer: what moves s: "adam" or "sgd".
 
     Example:

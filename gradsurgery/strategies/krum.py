@@ -1,4 +1,4 @@
-"""krum: the mean of the gradients that lie nearest to their neighbours."""
+"""krum: Krum and Multi-Krum."""
 
 from typing import Annotated
 
@@ -19,10 +19,14 @@ from gradsurgery.types import Array
 def krum(
     gram: Array, *, byzantine: Annotated[int, Range(0)] = 1, selected: Annotated[int, Range(1)] = 1
 ) -> Array:
-    """The mean of the `selected` gradients whose n − f − 2 nearest neighbours have the least sum of squared distances (section 4).
+    """The mean of the gradients that are nearest to their neighbours.
 
-    f gradients may be anything without steering d. Of gradients with the same score the first is chosen, as in the paper; with
-    n = f + 3 the two that are nearest to each other always have the same, so that d may depend on the order.
+    Of each gradient the squared distances to its n − f − 2 nearest neighbours are summed; the
+    `selected` gradients with the least sums are averaged (section 4).
+
+    f gradients may be anything without steering d. Of gradients with the same sum the first is
+    chosen, as in the paper. With n = f + 3 the two that are nearest to each other always have the
+    same, so that d may depend on the order.
 
     Args:
         byzantine: f, how many gradients may be wrong.

@@ -1,4 +1,4 @@
-"""mean: the average of the gradients."""
+"""mean: equal weights that sum to one."""
 
 import numpy as np
 
@@ -15,9 +15,12 @@ from gradsurgery.types import Array
     also=("average", "avg"),
 )
 def mean(objectives: tuple[str, ...]) -> Array:
-    """d = (1/n) Σᵢ gᵢ, with n the number of losses in this step.
+    """The mean of the gradients.
 
-    Exactly the gradient of `torch.stack(losses).mean().backward()`, heads included, in one backward pass.
+    d = (1/n) Σᵢ gᵢ, with n the number of losses in this step.
+
+    Exactly the gradient of `torch.stack(losses).mean().backward()`, heads included, in one
+    backward pass.
 
     Example:
         >>> from gradsurgery import get_strategy

@@ -1,4 +1,4 @@
-"""mgda: the min-norm point of the convex hull of the gradients."""
+"""mgda: multiple gradient descent algorithm."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -61,17 +61,23 @@ def mgda(
     normalize: Literal["none", "l2", "loss", "loss+"] = "none",
     solver: Method = "auto",
 ) -> Solution:
-    """d = Jᵀw, w = argmin wᵀGw over the simplex (w >= 0, Σw = 1): equation 3 of Sener & Koltun.
+    """The min-norm point of the convex hull of the gradients.
 
-    ⟨gᵢ, d⟩ >= ‖d‖² for every i, so nobody is hurt. Where the gradients are Pareto stationary up to rounding
-    (‖d‖² <= 10·eps·(Σ wⱼnⱼ)²) the direction is exactly zero and so are the weights.
+    d = Jᵀw, w = argmin wᵀGw over the simplex (w >= 0, Σw = 1): equation 3 of Sener & Koltun.
 
-    With a normalisation the problem is solved on gᵢ/cᵢ, and the same scaled gradients are combined, d = Σ αᵢ gᵢ/cᵢ:
-    weights found on scaled gradients but applied to the raw ones would lose the guarantee.
+    ⟨gᵢ, d⟩ >= ‖d‖² for every i, so that d is non-conflicting. Where the gradients are Pareto
+    stationary up to rounding (‖d‖² <= 10·eps·(Σ wⱼnⱼ)²) the direction is exactly zero and so are
+    the weights.
+
+    With a normalisation the problem is solved on gᵢ/cᵢ, and the same scaled gradients are
+    combined, d = Σ αᵢ gᵢ/cᵢ. Weights found on scaled gradients but applied to the raw ones would
+    lose the guarantee.
 
     Args:
-        normalize: cᵢ: "none" 1, "l2" nᵢ, "loss" Lᵢ, "loss+" Lᵢ·nᵢ. Losses have to be positive where they are used.
-        solver: the method of `gradsurgery.solvers.min_norm`; "frank-wolfe" is accurate to 1e-6, so it may hurt by as much.
+        normalize: cᵢ: "none" 1, "l2" nᵢ, "loss" Lᵢ, "loss+" Lᵢ·nᵢ. Losses have to be positive
+            where they are used.
+        solver: the method of `gradsurgery.solvers.min_norm`. "frank-wolfe" is accurate to 1e-6, so
+            d may conflict by as much.
 
     Raises:
         InputError: when a loss is not positive under "loss" or "loss+"; the message names it.

@@ -1,4 +1,4 @@
-"""mmpareto: Pareto weights where the objectives of an encoder conflict, the plain sum where they do not."""
+"""mmpareto: MMPareto, for multimodal models."""
 
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -54,21 +54,27 @@ def mmpareto(
     max_rescale: Annotated[float, Range(1)] = 100,
     solver: Method = "auto",
 ) -> Solution | Array:
-    """No pair in conflict: d = γ Σ gᵢ. Else h = n Σ αᵢ gᵢ at the min-norm α, lengthened to the sum: d = γ h max(1, ‖Σg‖/‖h‖).
+    """The min-norm direction where gradients conflict, as long as their sum; else the sum.
 
-    Section 4 of the paper, for n >= 2 objectives on a group (n = 2 in a multimodal encoder: its unimodal loss and the
-    joint one). ⟨h, gᵢ⟩ >= ‖h‖²/n > 0, and one positive factor keeps that, so nobody is hurt. A zero gradient is left
-    out of the problem. Where the min-norm point is nothing but rounding, d is zero.
+    No pair in conflict: d = γ Σ gᵢ. Else h = n Σ αᵢ gᵢ at the min-norm α, lengthened to the sum: d
+    = γ h max(1, ‖Σg‖/‖h‖).
+
+    Section 4 of the paper, for n >= 2 objectives on a group (n = 2 in a multimodal encoder: its
+    unimodal loss and the joint one). ⟨h, gᵢ⟩ >= ‖h‖²/n > 0, and one positive factor keeps that, so
+    that d is non-conflicting. A zero gradient is left out of the problem. Where the min-norm point
+    is nothing but rounding, d is zero.
 
     Args:
         gamma: γ; the official code's 1.5.
-        gamma_on: "always" multiplies both cases by γ, as the official code does; "conflict" only the second.
-        rescale: "group" restores the length with one factor for the whole group. "tensor" does it parameter tensor by
-            parameter tensor and takes cos = 0 for a conflict, which reproduces the official code, bends the direction
-            and loses the guarantee. "none" keeps h.
-        max_rescale: the largest factor ‖Σg‖/‖h‖ allowed under "group"; it grows without bound near stationarity. Not
-            applied under "tensor".
-        solver: the method of `gradsurgery.solvers.min_norm`; "frank-wolfe" is accurate to 1e-6, so it may hurt by as much.
+        gamma_on: "always" multiplies both cases by γ, as the official code does; "conflict" only
+            the second.
+        rescale: "group" restores the length with one factor for the whole group. "tensor" does it
+            per parameter tensor and takes cos = 0 for a conflict, which reproduces the official
+            code, bends the direction and loses the guarantee. "none" keeps h.
+        max_rescale: the largest factor ‖Σg‖/‖h‖ allowed under "group"; it grows without bound near
+            stationarity. Not applied under "tensor".
+        solver: the method of `gradsurgery.solvers.min_norm`. "frank-wolfe" is accurate to 1e-6, so
+            d may conflict by as much.
 
     Example:
         >>> from gradsurgery import get_strategy

@@ -1,4 +1,4 @@
-"""moco: the min-norm weights tracked over the steps, on gradients whose noise is averaged out."""
+"""moco: multi-objective gradient correction."""
 
 from typing import Annotated
 
@@ -36,12 +36,15 @@ def moco(
     gamma_decay: Annotated[float, NON_NEGATIVE] = 0.5,
     rho: Annotated[float, NON_NEGATIVE] = 0.0,
 ) -> Tensor:
-    """d = Yᵀλ with yᵢ ← yᵢ − βₖ(yᵢ − Lᵢgᵢ/nᵢ) and λ ← Π(λ − γₖ(YYᵀ + ρI)λ) onto the simplex (Algorithm 1).
+    """Min-norm weights that follow running gradients, in which noise is averaged out.
 
-    βₖ = β/k^σ and γₖ = γ/k^τ in step k; y starts at zero and λ at 1/n. Gradients are brought to the length of their loss first, as
-    in the official code; one whose loss is exactly zero adds nothing. LibMTL's class has a softmax
-    where the paper projects onto the simplex. γ is absolute: beside losses of 1e3 and more λ leaps
-    between objectives, which a smaller γ or smaller losses prevent.
+    d = Yᵀλ with yᵢ ← yᵢ − βₖ(yᵢ − Lᵢgᵢ/nᵢ) and λ ← Π(λ − γₖ(YYᵀ + ρI)λ) onto the simplex
+    (Algorithm 1). βₖ = β/k^σ and γₖ = γ/k^τ in step k; y starts at zero and λ at 1/n.
+
+    Gradients are brought to the length of their loss first, as in the official code; one whose
+    loss is exactly zero adds nothing. LibMTL's class has a softmax where the paper projects onto
+    the simplex. γ is absolute: beside losses of 1e3 and more λ leaps between objectives, which a
+    smaller γ or smaller losses prevent.
 
     Args:
         beta: β of the running gradients.

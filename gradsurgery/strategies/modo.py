@@ -1,4 +1,4 @@
-"""modo: min-norm weights moved by a stochastic step whose two batches are independent, so that it is unbiased."""
+"""modo: multi-objective gradients with double sampling."""
 
 from typing import Annotated
 
@@ -23,9 +23,13 @@ def modo(
     gamma: Annotated[float, POSITIVE] = 1e-3,
     rho: Annotated[float, NON_NEGATIVE] = 0.1,
 ) -> Array:
-    """d = J₃ᵀλ with λ ← Π(λ − γ(J₁J₂ᵀλ + ρλ)) onto the simplex, J₁, J₂, J₃ from three independent batches (Algorithm 1).
+    """Min-norm weights from stochastic steps that two independent batches make unbiased.
 
-    λ starts at 1/n. γ is absolute, as in the paper: what it does depends on the size of the gradients.
+    d = J₃ᵀλ with λ ← Π(λ − γ(J₁J₂ᵀλ + ρλ)) onto the simplex, J₁, J₂, J₃ from three independent
+    batches (Algorithm 1).
+
+    λ starts at 1/n. γ is absolute, as in the paper: what it does depends on the size of the
+    gradients.
 
     Args:
         gamma: γ, the step size of λ.
@@ -44,7 +48,8 @@ def modo(
     """
     if len(cross) != 3:
         raise InputError(
-            f"strategy 'modo' takes three independent batches: surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}."
+            "strategy 'modo' takes three independent batches: "
+            f"surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}."
         )
     n = cross.shape[-1]
     weights = state.vector("lambda", 1 / n)

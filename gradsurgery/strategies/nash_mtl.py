@@ -1,4 +1,4 @@
-"""nash-mtl: the Nash bargaining solution, every relative improvement weighing the same."""
+"""nash-mtl: multi-task learning as a bargaining game."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -27,16 +27,21 @@ from gradsurgery.types import Array
 def nash_mtl(
     gram: Array, eps: float | None = None, *, max_norm: Annotated[float, POSITIVE] | None = None
 ) -> Solution:
-    """d = Jᵀα with (Gα)ᵢ = 1/αᵢ, α > 0 (equation 2 and claim 3.1), so that every objective improves and ‖d‖² = n exactly.
+    """The Nash bargaining solution: the largest product of improvements at a given length.
 
-    α is the minimum of ½αᵀGα − Σ log αᵢ, found by damped Newton steps on the cosines. The length of d says nothing about the
-    gradients': with plain SGD that is a step of fixed length. Where the gradients are Pareto stationary d is zero.
+    d = Jᵀα with (Gα)ᵢ = 1/αᵢ, α > 0 (equation 2 and claim 3.1), so that every objective improves
+    and ‖d‖² = n exactly.
+
+    α is the minimum of ½αᵀGα − Σ log αᵢ, found by damped Newton steps on the cosines. The length
+    of d says nothing about the gradients': with plain SGD that is a step of fixed length. Where
+    the gradients are Pareto stationary d is zero.
 
     The official code solves for G/‖G‖, so that its α and d are √‖G‖ times these, and then clips d
     to length 1. With `max_norm=1.0` the two differ only where its d is shorter than 1.
 
     Args:
-        max_norm: shorten d to at most this length, as the official code does with 1; None does not.
+        max_norm: shorten d to at most this length, as the official code does with 1; None does
+            not.
 
     Example:
         >>> from gradsurgery import get_strategy

@@ -1,4 +1,4 @@
-"""ogm-ge: the encoder of a dominant modality is slowed down, and noise is added."""
+"""ogm-ge: on-the-fly gradient modulation with generalisation enhancement."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -38,12 +38,17 @@ def ogm_ge(
     noise: bool = True,
     modality: Any = None,
 ) -> Array | Tensor:
-    """d = k Σ gᵢ + noise, k = 1 − tanh(αρ) where ρ = s_own/mean(s_others) > 1, else 1 (equations 8 to 10).
+    """The encoder of a dominant modality is slowed down, and noise is added.
 
-    s is what the user gives as `surgery.backward(losses, scores={modality: s})`: the sum over the batch of the true class's probability from
-    that modality alone. The noise is normal with the standard deviation of each parameter tensor's own modulated gradient
-    (generalisation enhancement, equation 11). Give the encoders as groups and count them with one loss too:
-    `Surgery("ogm-ge", {"audio": model.audio, "visual": model.visual}, min_objectives=1)`. A group without a score is left alone.
+    d = k Σ gᵢ + noise, k = 1 − tanh(αρ) where ρ = s_own/mean(s_others) > 1, else 1 (equations 8 to
+    10).
+
+    s is what the user gives as `surgery.backward(losses, scores={modality: s})`: the sum over the
+    batch of the true class's probability from that modality alone. The noise is normal with the
+    standard deviation of each parameter tensor's own modulated gradient (generalisation
+    enhancement, equation 11). Give the encoders as groups and count them with one loss too:
+    `Surgery("ogm-ge", {"audio": model.audio, "visual": model.visual}, min_objectives=1)`. A group
+    without a score is left alone.
 
     Args:
         alpha: α; 0.1 to 0.8 in the paper.
@@ -51,7 +56,8 @@ def ogm_ge(
         modality: {group: modality}, where their names differ.
 
     Raises:
-        InputError: when the scores are missing, not positive, or do not name a modality that was asked for.
+        InputError: when the scores are missing, not positive, or do not name a modality that was
+            asked for.
 
     Example:
         >>> import gradsurgery as gs

@@ -1,4 +1,4 @@
-"""pbi: progress along a preferred direction, with a penalty on the distance from it."""
+"""pbi: penalty-based boundary intersection."""
 
 from typing import Annotated, Any
 
@@ -27,13 +27,17 @@ def pbi(
     theta: Annotated[float, NON_NEGATIVE] = 5.0,
     ideal: Any = 0.0,
 ) -> Array:
-    """The gradient of d₁ + θd₂, d₁ = ⟨L − z, ŵ⟩ and d₂ = ‖(L − z) − d₁ŵ‖: ŵ + θ((L − z) − d₁ŵ)/d₂ (section III.A).
+    """Progress along a preferred direction of the losses, with a penalty on the distance from it.
+
+    The gradient of d₁ + θd₂, d₁ = ⟨L − z, ŵ⟩ and d₂ = ‖(L − z) − d₁ŵ‖: ŵ + θ((L − z) − d₁ŵ)/d₂
+    (section III.A).
 
     Where the losses lie on the preferred direction (d₂ is only the rounding of losses in float32)
     the second term, which has no gradient there, is left out.
 
     Args:
-        preference: w, a dict from name to number, or numbers in the order of the losses when those are a sequence; 1 by default.
+        preference: w, a dict from name to number, or numbers in the order of the losses when those
+            are a sequence; 1 by default.
         theta: θ; 5 in the paper.
         ideal: z: a number, or by objective as above.
 

@@ -1,4 +1,4 @@
-"""pcd: the primary objective's gradient, moved so little that every secondary objective still improves by a share."""
+"""pcd: priority-constrained descent."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -46,7 +46,9 @@ def pcd(
     tau: Annotated[Any, PerObjective(SHARE)] = 0.02,
     beta: Annotated[float, Range(0, 1, high_open=True)] = 0.999,
 ) -> Array:
-    """min ½‖d − g̃₁‖² s.t. ⟨g̃ⱼ, d⟩ >= τ‖g̃ⱼ‖² for every secondary j, then d rescaled to n₁.
+    """The nearest direction to the primary gradient by which every other objective improves.
+
+    min ½‖d − g̃₁‖² s.t. ⟨g̃ⱼ, d⟩ >= τ‖g̃ⱼ‖² for every secondary j, then d rescaled to n₁.
 
     g̃ᵢ = gᵢ/√v̂ᵢ with v̂ᵢ the bias-corrected running mean of nᵢ² (decay β). Where the constraints
     contradict each other (up to rounding) d = g₁; where the primary gradient is zero, d = 0. On a
@@ -54,9 +56,9 @@ def pcd(
 
     Args:
         primary: the primary objective's name; None is the first.
-        tau: τ, the share of its own step's progress that each secondary objective is promised, 0 to
-            1: one number for all, a dict by their names, or numbers in the order of the losses (the
-            primary's is not used).
+        tau: τ, the share of its own step's progress that each secondary objective is promised, 0
+            to 1: one number for all, a dict by their names, or numbers in the order of the losses
+            (the primary's is not used).
         beta: β of the running mean of the squared norms.
 
     Raises:

@@ -1,4 +1,4 @@
-"""pcgrad: each gradient projected, in random order, off the gradients it conflicts with."""
+"""pcgrad: projecting conflicting gradients."""
 
 from typing import Literal
 
@@ -24,11 +24,14 @@ from gradsurgery.types import Array
 def pcgrad(
     gram: Array, rng: np.random.Generator, *, reduction: Literal["sum", "mean"] = "sum"
 ) -> Array:
-    """d = Σᵢ g̃ᵢ with, for each i over the other j in random order: if ⟨g̃ᵢ, gⱼ⟩ < 0, g̃ᵢ ← g̃ᵢ − (⟨g̃ᵢ, gⱼ⟩/nⱼ²) gⱼ.
+    """Each gradient is projected, in random order, off the gradients it conflicts with.
 
-    Algorithm 1 of the paper, with a fresh order for each i, on the Gram matrix alone: g̃ᵢ is kept as coefficients
-    of the rows. For two objectives nobody is hurt; for more that is not guaranteed. Permutation equivariance holds in
-    distribution.
+    d = Σᵢ g̃ᵢ with, for each i over the other j in random order: if ⟨g̃ᵢ, gⱼ⟩ < 0, g̃ᵢ ← g̃ᵢ −
+    (⟨g̃ᵢ, gⱼ⟩/nⱼ²) gⱼ.
+
+    Algorithm 1 of the paper, with an order of its own for each i, on the Gram matrix alone: g̃ᵢ is
+    kept as coefficients of the rows. For two objectives d is non-conflicting; for more that is not
+    guaranteed. Permutation equivariance holds in distribution.
 
     Args:
         reduction: "sum" (the paper) or "mean" of the projected gradients.
@@ -42,7 +45,8 @@ def pcgrad(
     cosines, norms = split(gram)
     each = np.arange(n)
     order = meetings(n, rng)
-    # Row i holds g̃ᵢ as coefficients of the unit rows; step k projects every g̃ᵢ off its own k-th other at once.
+    # Row i holds g̃ᵢ as coefficients of the unit rows; step k projects every g̃ᵢ off its own k-th
+    # other at once.
     coefficients = np.diag(norms)
     for j in order:
         along = np.einsum("ij,ij->i", coefficients, cosines[j])

@@ -1,4 +1,4 @@
-"""random: random loss weights (RLW), a baseline that is hard to beat."""
+"""random: random loss weighting (RLW)."""
 
 import numpy as np
 
@@ -15,10 +15,12 @@ from gradsurgery.types import Array
     also=("RLW", "random loss weighting"),
 )
 def random(objectives: tuple[str, ...], rng: np.random.Generator) -> Array:
-    """w = softmax(z), z ~ N(0, I), drawn anew at every step (section 3.1 of the paper).
+    """Random weights that sum to one, drawn at every step: a baseline that is hard to beat.
 
-    The numbers follow from (seed, step): `Surgery(..., seed=)` or `step=` of a call. Permutation equivariance holds in
-    distribution.
+    w = softmax(z), z ~ N(0, I) (section 3.1 of the paper).
+
+    The numbers follow from (seed, step): `Surgery(..., seed=)` or `step=` of a call. Permutation
+    equivariance holds in distribution.
 
     Example:
         >>> from gradsurgery import get_strategy

@@ -1,4 +1,4 @@
-"""scaled-sum: what a mere change of the learning rate on shared parameters buys."""
+"""scaled-sum: a longer step on shared parameters."""
 
 import numpy as np
 
@@ -13,10 +13,12 @@ from gradsurgery.types import Array
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
 )
 def scaled_sum(objectives: tuple[str, ...], *, gamma: float = 1.5) -> Array:
-    """d = γ Σᵢ gᵢ on groups that several objectives reach; the plain gradient elsewhere.
+    """The sum times a factor on shared parameters: a baseline for methods that lengthen the step.
 
-    Methods that lengthen the step on shared parameters (MMPareto multiplies it by γ = 1.5 even without conflict) have
-    to beat this baseline, not only `sum`.
+    d = γ Σᵢ gᵢ on groups that several objectives reach; the plain gradient elsewhere.
+
+    Methods that lengthen the step on shared parameters have to beat this baseline, not only `sum`:
+    MMPareto multiplies it by γ = 1.5 even without conflict.
 
     Args:
         gamma: γ.

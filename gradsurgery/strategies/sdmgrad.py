@@ -1,4 +1,4 @@
-"""sdmgrad: min-norm weights with a pull towards the mean, by projected stochastic steps on two independent batches."""
+"""sdmgrad: stochastic direction-oriented multi-objective gradient descent."""
 
 from typing import Annotated, Any
 
@@ -44,12 +44,17 @@ def sdmgrad(
     steps: Annotated[int, Range(1)] = 20,
     preference: Annotated[Any, PerObjective(NON_NEGATIVE)] | None = None,
 ) -> Array:
-    """d = (J₃ᵀw + λJ₃ᵀu)/(1 + λ), u = 1/n, with w from projected steps on wᵀG₁₂w/2 + λwᵀG₁₂u, G₁₂ = J₁J₂ᵀ (Algorithm 1).
+    """Min-norm weights with a pull towards the mean, from projected steps on independent batches.
 
-    J₁, J₂, J₃ come from three independent batches. G₁₂ is divided by the mean of n₁ᵢn₂ᵢ, the product of the lengths on both
-    batches (the official code takes its own mean diagonal, which may be negative on two different batches), so that the
-    size of the gradients does not matter. w goes on from where the last step left it; the momentum starts anew. At the paper's
-    learning rate w swings from side to side: between gradients that nearly cancel, rounding decides where it ends.
+    d = (J₃ᵀw + λJ₃ᵀu)/(1 + λ), u = 1/n, with w from projected steps on wᵀG₁₂w/2 + λwᵀG₁₂u, G₁₂ =
+    J₁J₂ᵀ (Algorithm 1).
+
+    J₁, J₂, J₃ come from three independent batches. G₁₂ is divided by the mean of n₁ᵢn₂ᵢ, the
+    product of the lengths on both batches, so that the size of the gradients does not matter. (The
+    official code takes its own mean diagonal, which may be negative on two different batches.) w
+    goes on from where the last step left it; the momentum starts from zero. At the paper's
+    learning rate w swings from side to side: between gradients that nearly cancel, rounding
+    decides where it ends.
 
     The unit of `lr` is 1/mean(n₁ᵢn₂ᵢ). The official code and LibMTL divide by the square of the
     mean length, which is up to n times smaller: the same number is a shorter step here. LibMTL's
@@ -75,7 +80,8 @@ def sdmgrad(
     """
     if len(cross) != 3:
         raise InputError(
-            f"strategy 'sdmgrad' takes three independent batches: surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}."
+            "strategy 'sdmgrad' takes three independent batches: "
+            f"surgery.backward([losses_1, losses_2, losses_3]); got {len(cross)}."
         )
     n = cross.shape[-1]
     mean = np.full(n, 1 / n)

@@ -1,4 +1,4 @@
-"""stch: a smooth maximum of the losses."""
+"""stch: smooth Tchebycheff scalarization."""
 
 from typing import Annotated, Any
 
@@ -39,17 +39,21 @@ def stch(
     preference: Any = None,
     ideal: Any = 0.0,
 ) -> Array:
-    """The gradient of μ log Σᵢ exp(λᵢ(fᵢ − zᵢ)/μ), which tends to the largest λᵢ(fᵢ − zᵢ) as μ → 0 (equation 7).
+    """The gradient of a smooth maximum of the losses.
 
-    With a window, as in the official multi-task runs, fᵢ = log(Lᵢ/L̄ᵢ), λ = 1 and the whole times n, where the nadir L̄ᵢ is the mean of
-    the objective's first `window` losses; during these steps Σ log Lᵢ is descended. Without a window fᵢ = Lᵢ, as
-    the formula is written. With a window a loss of exactly zero counts as 1e-8.
+    The gradient of μ log Σᵢ exp(λᵢ(fᵢ − zᵢ)/μ), which tends to the largest λᵢ(fᵢ − zᵢ) as μ → 0
+    (equation 7).
+
+    With a window, as in the official multi-task runs, fᵢ = log(Lᵢ/L̄ᵢ), λ = 1 and the whole times
+    n. The nadir L̄ᵢ is the mean of the objective's first `window` losses; during these steps Σ log
+    Lᵢ is descended. Without a window fᵢ = Lᵢ, as the formula is written. With a window a loss of
+    exactly zero counts as 1e-8.
 
     Args:
         mu: μ, the smoothing.
         window: how many steps the nadir is averaged over; 0 for the plain formula.
-        preference: λ without a window (default 1/n): a dict from name to number, or numbers in the order of the losses when
-            those are a sequence.
+        preference: λ without a window (default 1/n): a dict from name to number, or numbers in the
+            order of the losses when those are a sequence.
         ideal: z without a window: a number, or by objective as above.
 
     Raises:

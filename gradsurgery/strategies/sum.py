@@ -1,4 +1,4 @@
-"""sum: plain addition of the gradients, the baseline of every comparison."""
+"""sum: the baseline of every comparison."""
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from gradsurgery.types import Array
     also=("EW", "equal weighting", "LS", "linear scalarization", "uniform", "vanilla"),
 )
 def sum_(objectives: tuple[str, ...]) -> Array:
-    """d = Σᵢ gᵢ: w = 1 for each of the n objectives.
+    """The sum of the gradients, as `loss.backward()` of the summed losses gives it.
+
+    d = Σᵢ gᵢ: w = 1 for each of the n objectives.
 
     Exactly the gradient of `sum(losses).backward()`, in one backward pass.
 

@@ -1,4 +1,4 @@
-"""trimmed-mean: per coordinate, the mean without the largest and the smallest entries."""
+"""trimmed-mean: the coordinate-wise trimmed mean."""
 
 from typing import Annotated
 
@@ -19,9 +19,13 @@ CHUNK = 1 << 16  # coordinates at once: what is computed stays in the cache
     variants=({"trim": 0}, {"trim": 2}),
 )
 def trimmed_mean(rows: Tensor, *, trim: Annotated[int, Range(0)] = 1) -> Tensor:
-    """Per coordinate the mean of the entries that are neither among the `trim` largest nor the `trim` smallest (definition 2).
+    """Per coordinate, the mean without the largest and the smallest entries.
 
-    A minority of gradients, however large, moves no coordinate beyond the range of the others. One pass, piece by piece.
+    The mean of the entries that are neither among the `trim` largest nor the `trim` smallest
+    (definition 2).
+
+    A minority of gradients, however large, moves no coordinate beyond the range of the others. One
+    pass, piece by piece.
 
     Args:
         trim: how many entries are left out on each side.
@@ -37,7 +41,8 @@ def trimmed_mean(rows: Tensor, *, trim: Annotated[int, Range(0)] = 1) -> Tensor:
     n = len(rows)
     if n <= 2 * trim:
         raise InputError(
-            f"strategy 'trimmed-mean' with trim = {trim} needs more than {2 * trim} objectives; got {n}."
+            f"strategy 'trimmed-mean' with trim = {trim} needs more than {2 * trim} objectives; "
+            f"got {n}."
         )
     out = torch.empty(rows.shape[1], dtype=rows.dtype, device=rows.device)
     for start in range(0, rows.shape[1], CHUNK):

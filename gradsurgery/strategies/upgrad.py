@@ -1,4 +1,4 @@
-"""upgrad: the mean of the gradients, each first projected so that it hurts none."""
+"""upgrad: unconflicting projection of gradients."""
 
 from typing import Any
 
@@ -30,13 +30,16 @@ def upgrad(
     *,
     preference: Any = None,
 ) -> Solution:
-    """d = Σᵢ of the projections of uᵢgᵢ onto the cone of directions that conflict with no gradient, u = 1/n (definition 5).
+    """The mean of the gradients, each first projected so that it conflicts with none.
 
-    Each projection is Jᵀv with v = argmin vᵀGv s.t. v >= uᵢeᵢ (proposition 1). Nobody is hurt, and where no gradients
-    conflict it is their mean.
+    d = Σᵢ of the projections of uᵢgᵢ onto the cone of non-conflicting directions, u = 1/n
+    (definition 5). Each projection is Jᵀv with v = argmin vᵀGv s.t. v >= uᵢeᵢ (proposition 1).
+
+    d is non-conflicting, and the mean where no gradients conflict.
 
     Args:
-        preference: u > 0, a dict from name to number, or numbers in the order of the losses when those are a sequence.
+        preference: u > 0, a dict from name to number, or numbers in the order of the losses when
+            those are a sequence.
 
     Raises:
         InputError: when an objective has no number, or one that is not positive.
@@ -51,6 +54,7 @@ def upgrad(
     wanted = by_objective("preference", preference, objectives)
     if not (wanted > 0).all():
         raise InputError(
-            f"strategy 'upgrad': preference is positive; got {dict(zip(objectives, wanted.tolist(), strict=True))}."
+            "strategy 'upgrad': preference is positive; "
+            f"got {dict(zip(objectives, wanted.tolist(), strict=True))}."
         )
     return project_each(gram, np.asarray(wanted), eps)

@@ -1,4 +1,4 @@
-"""uw: homoscedastic uncertainty as the weight of each loss."""
+"""uw: uncertainty weighting."""
 
 import math
 from typing import Annotated
@@ -32,9 +32,11 @@ def uw(
     lr: Annotated[float, POSITIVE] = 2.5e-3,
     optimizer: Optimizer = "sgd",
 ) -> Array:
-    """The gradient of Σᵢ ½(e^(−sᵢ) Lᵢ + sᵢ), s = log σ² learned (equation 7 of the paper, with its log variance).
+    """Each loss is weighted by its learned homoscedastic uncertainty.
 
-    wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first weights are ½.
+    The gradient of Σᵢ ½(e^(−sᵢ) Lᵢ + sᵢ), s = log σ² learned (equation 7 of the paper, with its
+    log variance). wᵢ = ½e^(−sᵢ); then sᵢ takes a step of its own. s starts at 0, so that the first
+    weights are ½.
 
     One step moves s by at most 1, so a weight by a factor of e at most. At a loss of 4e4 plain
     gradient descent would move s by 50 and switch that loss off for good, since s returns by lr/2

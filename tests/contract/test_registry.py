@@ -252,3 +252,37 @@ else:
 assert {"mgda", "pcgrad", "sum"} <= set(gs.strategy_names())
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_first_strategy_is_three_lines(temporary):
+    from gradsurgery.contract.catalogue import describe
+    from gradsurgery.testing import check_strategy
+
+    @gs.strategy("test-shortest")
+    def shortest(gram):
+        return np.eye(len(gram))[gram.diagonal().argmin()]
+
+    chosen = gs.get_strategy("test-shortest")
+    assert chosen.weights([[4.0, 0.0], [0.0, 1.0]]).tolist() == [0.0, 1.0]
+    assert (chosen.source, chosen.scale, chosen.claims, chosen.summary) == (
+        "unpublished", "own", (), ""
+    )  # fmt: skip
+    assert "unpublished" in describe(chosen)
+    assert check_strategy(shortest) == {"contract": "passed"}
+
+
+def test_a_reserved_name_is_no_option(temporary, monkeypatch):
+    monkeypatch.setattr(registry, "_reserved", set(registry._reserved))
+    register(lambda gram, *, tempo=1.0: gram[0])
+    registry.reserve(["tempo"])
+    with pytest.raises(gs.StrategyError, match="'tempo' is named like an argument of Surgery"):
+        register(lambda gram, *, tempo=1.0: gram[0])
+
+
+@pytest.mark.parametrize("name", gs.strategy_names())
+def test_what_a_strategy_does_is_one_sentence(name):
+    first, *rest = registry.registered(name).description.split("\n")
+    assert first.endswith(".")
+    assert ". " not in first
+    assert rest[:1] in ([], [""])
+    assert registry.registered(name).summary == first[:-1]
