@@ -34,7 +34,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The pages with warnings as errors, their doctests, and a check that every public name is documented."""
+    """The pages with warnings as errors, their doctests, and whether every name is documented."""
     session.install(*CONSTRAINTS, "-e", ".[docs]")
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run(
@@ -45,7 +45,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Agreement with TorchJD where definitions are the same, and the weights' times beside its own in one run."""
+    """Agreement with TorchJD where definitions are the same; the weights' times beside its own."""
     session.install(*CONSTRAINTS, "-e", ".[test]", "torchjd[full]==0.18.0")
     session.run("python", "-m", "pytest", "tests/strategies/test_peers.py")
     session.run("python", "benchmarks/weights.py")
@@ -53,7 +53,10 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The times of solvers, strategies and steps (pytest-benchmark): `nox -s bench -- -k upgrad`. Tables beside TorchJD: `nox -s speed`."""
+    """The times of solvers, strategies and steps (pytest-benchmark): `nox -s bench -- -k upgrad`.
+
+    `nox -s speed` has the tables beside TorchJD.
+    """
     session.install(*CONSTRAINTS, "-e", ".[bench]")
     files = [str(path) for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))]
     session.run(
@@ -71,14 +74,17 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """What needs a GPU, in one run: tests marked gpu, time and host syncs of a step; `nox -s gpu -- --device cpu --quick --out FILE` tries the way."""
+    """What needs a GPU, in one run: tests marked gpu, time and host syncs of a step.
+
+    `nox -s gpu -- --device cpu --quick --out FILE` tries the way.
+    """
     session.install(*CONSTRAINTS, "-e", ".[bench,testing]", "torchjd[full]==0.18.0")
     session.run("python", "-m", "benchmarks.gpu", *session.posargs)
 
 
 @nox.session
 def speed(session: nox.Session) -> None:
-    """The page on speed and memory, made anew: beside TorchJD and the floor, growth, peak memory, MMPareto's own procedure."""
+    """The page on speed and memory, measured: TorchJD, the floor, MMPareto's own procedure."""
     session.install(*CONSTRAINTS, "-e", ".[bench,testing]", "torchjd[full]==0.18.0")
     session.run("python", "docs/speed.py")
 

@@ -23,7 +23,7 @@ KINDS = (int, float, str, tuple, dict)  # constants, which have no docstring of 
 
 
 def undocumented(module: ModuleType) -> Iterator[str]:
-    """Public names of a module, and public members of its classes, that have no docstring of their own."""
+    """Public names of a module, and of members of its classes, that have no docstring."""
     for name in module.__all__:
         thing = getattr(module, name)
         if isinstance(thing, KINDS) or getattr(thing, "__origin__", None) is not None:

@@ -1,4 +1,4 @@
-"""Sphinx: autodoc over the public modules, and one page per registered strategy, made anew at each build."""
+"""Sphinx: autodoc over the public modules, and one page per strategy, written at each build."""
 
 import sys
 from pathlib import Path
@@ -32,7 +32,15 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 default_role = "code"
-doctest_global_setup = "import torch; torch.manual_seed(0)"
+doctest_global_setup = """
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.manual_seed(0)
+# a first draw may be slow on a busy machine, which says nothing about the example
+settings.register_profile("docs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("docs")
+"""
 
 write_pages(HERE)
 

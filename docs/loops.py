@@ -1,10 +1,15 @@
-"""The table of training loops x strategies, from the tests' own list. `python docs/loops.py` renews loops.rst."""
+"""The table of training loops x strategies, from the tests' own list.
+
+`python docs/loops.py` renews loops.rst.
+"""
 
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from prose import paragraph  # noqa: E402
 
 MARK = {"yes": "✓", "note": "✓ ¹", "error": "✗"}
 
@@ -15,13 +20,18 @@ def page() -> str:
     from tests.support.shipped import SHIPPED
 
     cells = {key: {name: loop.outcome(name) for name in SHIPPED} for key, loop in LOOPS.items()}
+    tests = f"{len(LOOPS) * len(SHIPPED):,}"
     lines = [
-        "Training loops", "==============", "",
-        f"{len(LOOPS)} loops as people write them, each with each of the {len(SHIPPED)} strategies: {len(LOOPS) * len(SHIPPED):,} tests",
-        "(``tests/support/loops.py``) compare ``.grad``, or where the parameters went, with gradients known by hand, and every error with what it should",
-        "say. Renewed by ``python docs/loops.py``.", "",
-        ".. list-table::", "   :header-rows: 1", "   :widths: 4 50 46", "", "   * - no.", "     - loop", "     - outcome",
-    ]  # fmt: skip
+        *("Training loops", "==============", ""),
+        *paragraph(
+            f"{len(LOOPS)} loops as people write them, each with each of the {len(SHIPPED)}",
+            f"strategies: {tests} tests (``tests/support/loops.py``). They compare ``.grad``,",
+            "or where the parameters went, with gradients known by hand, and every error with",
+            "what it should say. Renewed by ``python docs/loops.py``.",
+        ),
+        *("", ".. list-table::", "   :header-rows: 1", "   :widths: 4 50 46", ""),
+        *("   * - no.", "     - loop", "     - outcome"),
+    ]
     for number, (key, loop) in enumerate(LOOPS.items(), 1):
         found = cells[key].values()
         texts = {
@@ -37,12 +47,11 @@ def page() -> str:
         if count["error"]:
             who = "" if count["error"] == len(SHIPPED) else f" for {count['error']}"
             told.append(f"a clear error{who}: \u201c… {'; '.join(texts['error'])} …\u201d")
-        lines += [f"   * - {number}", f"     - {loop.title}", f"     - {'; '.join(told)}"]
-    lines += [
-        "", "And every cell: ✓ works, ✓ ¹ works with the note above, ✗ a clear error.", "",
-        ".. list-table::", "   :header-rows: 1", "", "   * - strategy",
-        *(f"     - {number}" for number in range(1, len(LOOPS) + 1)),
-    ]  # fmt: skip
+        lines += [f"   * - {number}", *paragraph(loop.title, first="     - ")]
+        lines += paragraph("; ".join(told), first="     - ")
+    lines += ["", "And every cell: ✓ works, ✓ ¹ works with the note above, ✗ a clear error.", ""]
+    lines += [".. list-table::", "   :header-rows: 1", "", "   * - strategy"]
+    lines += [f"     - {number}" for number in range(1, len(LOOPS) + 1)]
     for name in SHIPPED:
         lines += [f"   * - ``{name}``", *(f"     - {MARK[cells[key][name][0]]}" for key in LOOPS)]
     return "\n".join([*lines, ""])

@@ -1,6 +1,8 @@
-"""Speed and memory as a page. `python docs/speed.py` runs the benchmarks (half an hour on two cores) and renews docs/speed/*.json, speed.png and speed.rst.
+"""Speed and memory as a page.
 
-With names of benchmarks (`python docs/speed.py memory`) only those are run; with `page` none.
+`python docs/speed.py` runs the benchmarks (half an hour on two cores) and renews docs/speed/*.json,
+speed.png and speed.rst. With names of benchmarks (`python docs/speed.py memory`) only those are
+run; with `page` none.
 """
 
 import json
@@ -11,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from prose import paragraph
+
 HERE = Path(__file__).parent
 KEPT = HERE / "speed"
 BENCHMARKS = ("peers", "multimodal", "memory", "growth")
@@ -19,7 +23,8 @@ Figures = dict[str, dict[str, Any]]
 
 def ran(found: dict[str, Any]) -> str:
     """Where figures come from."""
-    return f"{found['machine']}, {found['threads']} threads, Python {found['python']}, torch {found['torch']}, seed 0"
+    machine = f"{found['machine']}, {found['threads']} threads"
+    return f"{machine}, Python {found['python']}, torch {found['torch']}, seed 0"
 
 
 def table(title: str, headings: list[str], rows: list[list[str]]) -> list[str]:
@@ -66,7 +71,7 @@ def beside(found: dict[str, Any]) -> list[str]:
     ]
     return [
         *table(
-            f"time of a step, median of up to {found['rounds']} (at least 3), and ratios of medians",
+            f"time of a step, median of up to {found['rounds']} (at least 3), ratios of medians",
             headings,
             times,
         ),
@@ -101,15 +106,25 @@ def on_gpu(found: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"``{name}`` {count}" for name, count in found["syncs"].items())
     tests = found["tests"]
     return [
-        "On a GPU", "--------", "",
-        f"{found['machine']}, Python {found['python']}, torch {found['torch']}, seed 0: ``python -m benchmarks.gpu`` (``nox -s gpu``)",
-        f"took {found['seconds']:.0f} s. Of the tests marked ``gpu`` {tests['passed']} of {tests['tests']} passed. The two columns of methods are",
-        "that method's time over that of ``auto``: below 1 it is faster. ``auto`` counts operations as on a CPU, and",
-        "here it is not the fastest where passes are short: for the transformer with n = 8 the batched pass takes 0.6 of its time.",
+        *("On a GPU", "--------", ""),
+        *paragraph(
+            f"{found['machine']}, Python {found['python']}, torch {found['torch']}, seed 0:",
+            f"``python -m benchmarks.gpu`` (``nox -s gpu``) took {found['seconds']:.0f} s. Of the",
+            f"tests marked ``gpu`` {tests['passed']} of {tests['tests']} passed. The two columns",
+            "of methods are that method's time over that of ``auto``: below 1 it is faster.",
+            "``auto`` counts operations as on a CPU, and here it is not the fastest where",
+            "passes are short: for the transformer with n = 8 the batched pass takes 0.6 of its",
+            "time.",
+        ),
         "",
-        *table(f"time of a step, median of up to {found['rounds']}, and ratios of medians", headings, rows),
-        f"Host syncs of one step (MLP, n = 4): {counts}.", "",
-    ]  # fmt: skip
+        *table(
+            f"time of a step, median of up to {found['rounds']}, and ratios of medians",
+            headings,
+            rows,
+        ),
+        *paragraph(f"Host syncs of one step (MLP, n = 4): {counts}."),
+        "",
+    ]
 
 
 def page(figures: Figures) -> str:
@@ -131,35 +146,77 @@ def page(figures: Figures) -> str:
         for quantity, unit in (("time", "milliseconds"), ("peak memory", "megabytes"))
         for size, axis in (("n", "n"), ("d", "d"))
     ]
-    return "\n".join([
-        "Speed and memory", "================", "",
-        "Everything here is printed by ``python docs/speed.py`` (``nox -s speed`` installs what it needs), which runs ``python -m benchmarks.peers``,",
-        "``.multimodal``, ``.memory`` and ``.growth``; figures are kept in ``docs/speed/``. Times alternate in one process and are given as ratios of medians;",
-        "each peak of memory is that of a process of its own, by the same probe for all: the high-water mark of the process during one step. Timed is",
-        "the way from the losses to ``.grad``; the forward pass is not. ``nox -s bench`` times solvers, strategies and steps one by one.", "",
-        "Beside TorchJD, the floor and plain training", "--------------------------------------------", "",
-        f"{ran(peers)}. The strategy is ``upgrad``; TorchJD 0.18 is the faster of its settings (vmap or one row at a time, with and without its Gramian",
-        "option). The floor is one ``torch.autograd.grad`` a loss, one Gram matrix and one combination, written out. The last four columns are one-pass",
-        "steps, ``sum`` and ``uw``, also with ``nonfinite=\"ignore\"``, beside ``sum(losses).backward()``: what is above 1 there is a fixed cost of about half",
-        "a millisecond (the walk through the graph that finds out which loss reaches what, the bookkeeping, the Record) and one read of the gradients, which",
-        "models that take a few milliseconds feel. A combination of n gradients cannot cost less than the n passes where those are matrix products at the",
-        "machine's peak, as in the transformer and the convolutions; it does where layers are tapped (the MLPs), and where losses share no parameter and take",
-        "part in one pass (the two encoders).", "",
+    sizes = {
+        "n": f"n from {growth['n'][0]} to {growth['n'][-1]} at 4 layers",
+        "d": f"d from {growth['d'][0] / 1e6:.1f} to {growth['d'][-1] / 1e6:.1f} million at n = 4",
+    }
+    peaks = [[name, f"{value:.0f}"] for name, value in memory["megabytes"].items()]
+    columns = ["quantity", "over", "auto (taps)", 'method="gradients"', 'memory="low", gradients']
+    lines = [
+        *("Speed and memory", "================", ""),
+        *paragraph(
+            "Everything here is printed by ``python docs/speed.py`` (``nox -s speed`` installs",
+            "what it needs), which runs ``python -m benchmarks.peers``, ``.multimodal``,",
+            "``.memory`` and ``.growth``; figures are kept in ``docs/speed/``. Times alternate",
+            "in one process and are given as ratios of medians. Each peak of memory is that of",
+            "a process of its own, by the same probe for all: the high-water mark of the",
+            "process during one step. Timed is the way from the losses to ``.grad``; the",
+            "forward pass is not. ``nox -s bench`` times solvers, strategies and steps one by one.",
+        ),
+        *("", "Beside TorchJD, the floor and plain training", "-" * 44, ""),
+        *paragraph(
+            f"{ran(peers)}. The strategy is ``upgrad``. TorchJD 0.18 is the fastest of its",
+            "settings: vmap or one row at a time, with and without its Gramian option. The",
+            "floor is one ``torch.autograd.grad`` per loss, one Gram matrix and one",
+            "combination, written out.",
+        ),
+        "",
+        *paragraph(
+            "The last four columns are one-pass steps, ``sum`` and ``uw``, also with",
+            '``nonfinite="ignore"``, beside ``sum(losses).backward()``. What is above 1 there is a',
+            "fixed cost of about half a millisecond and one read of the gradients, which models",
+            "that take a few milliseconds feel. The fixed cost is the walk through the graph",
+            "that finds out which loss reaches what, the bookkeeping, and the Record.",
+        ),
+        "",
+        *paragraph(
+            "A combination of n gradients cannot cost less than the n passes where those are",
+            "matrix products at the machine's peak, as in the transformer and the convolutions.",
+            "It does where layers are tapped (the MLPs), and where losses share no parameter",
+            "and take part in one pass (the two encoders).",
+        ),
+        "",
         *beside(peers),
-        "MMPareto", "--------", "",
-        f"{ran(multimodal)}. The two-encoder model: beside the official procedure (four backward passes, gradients cloned, norms per tensor;",
-        f"{official:.1f} ms) a step of ours takes, as a share of it: {', '.join(shares)}.", "",
-        "Memory", "------", "",
-        f"{ran(memory)}. An MLP with {memory['parameters']:.0f} MB of parameters, batch {memory['batch']}, {memory['n']} losses:", "",
-        *table("peak memory of one step", ["step", "MB"], [[name, f"{value:.0f}"] for name, value in memory["megabytes"].items()]),
-        "Growth", "------", "",
-        f"{ran(growth)}. An MLP {growth['width']} wide, batch {growth['batch']}; n from {growth['n'][0]} to {growth['n'][-1]} at 4 layers, d from",
-        f"{growth['d'][0] / 1e6:.1f} to {growth['d'][-1] / 1e6:.1f} million at n = 4. Fitted exponents:", "",
-        *table("value ~ size to the power of", ["quantity", "over", "auto (taps)", 'method="gradients"', 'memory="low", gradients'], slopes),
+        *("MMPareto", "--------", ""),
+        *paragraph(
+            f"{ran(multimodal)}. The two-encoder model, beside the official procedure: four",
+            f"backward passes, gradients cloned, norms per tensor; {official:.1f} ms. As a share",
+            f"of it a step of ours takes: {', '.join(shares)}.",
+        ),
+        *("", "Memory", "------", ""),
+        *paragraph(
+            f"{ran(memory)}. An MLP with {memory['parameters']:.0f} MB of parameters, batch",
+            f"{memory['batch']}, {memory['n']} losses:",
+        ),
+        "",
+        *table("peak memory of one step", ["step", "MB"], peaks),
+        *("Growth", "------", ""),
+        *paragraph(
+            f"{ran(growth)}. An MLP {growth['width']} wide, batch {growth['batch']}; {sizes['n']},",
+            f"{sizes['d']}. Fitted exponents:",
+        ),
+        "",
+        *table("value ~ size to the power of", columns, slopes),
         ".. image:: speed.png",
-        "   :alt: Time and peak memory of a step over the number of objectives and of parameters, doubly logarithmic, with the fitted exponents.", "",
+        *paragraph(
+            "Time and peak memory of a step over the number of objectives and of parameters,",
+            "doubly logarithmic, with the fitted exponents.",
+            first="   :alt: ",
+        ),
+        "",
         *on_gpu(figures["gpu"]),
-    ])  # fmt: skip
+    ]
+    return "\n".join(lines)
 
 
 def kept() -> Figures:

@@ -1,4 +1,7 @@
-"""How often strategies that do not promise it hurt an objective, on Gaussian rows. `python docs/violations.py` renews violations.rst."""
+"""How often the direction conflicts with a gradient, on Gaussian rows, by strategy.
+
+`python docs/violations.py` renews violations.rst.
+"""
 
 import os
 import platform
@@ -10,16 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from prose import paragraph
 
 import gradsurgery as gs
 
 SHAPES = ((2, 2), (3, 3), (3, 4), (4, 4), (5, 2), (5, 5), (5, 10), (10, 10))
 STRATEGIES = (
-    "sum", "aligned-mtl", "cagrad(c=0.4)", "cagrad(c=1.0)", "config", "graddrop", "gradvac", "imtl-g", "krum(byzantine=0)", "pcgrad", "trimmed-mean",
-    "mgda", "nash-mtl", "upgrad",
+    "sum", "aligned-mtl", "cagrad(c=0.4)", "cagrad(c=1.0)", "config", "graddrop", "gradvac",
+    "imtl-g", "krum(byzantine=0)", "pcgrad", "trimmed-mean", "mgda", "nash-mtl", "upgrad",
 )  # fmt: skip
 DRAWS = 2000
-HURT = -1e-6  # a cosine below this
+CONFLICT = -1e-6  # a cosine below this
 
 
 def directions(
@@ -40,30 +44,44 @@ def directions(
 def rate(
     name: str, n: int, d: int, draws: int, seed: int = 0, all_of_them: bool = False
 ) -> float | None:
-    """The share of draws in which some objective (or every one) is hurt, in percent; None where the strategy does not take n objectives."""
+    """The share of draws in which the direction conflicts with a gradient (or all), in percent.
+
+    None where the strategy does not take n objectives.
+    """
     try:
-        hurt = [
-            (cosines < HURT).all() if all_of_them else (cosines < HURT).any()
+        conflicts = [
+            (cosines < CONFLICT).all() if all_of_them else (cosines < CONFLICT).any()
             for _, cosines in directions(name, n, d, draws, seed)
         ]
     except gs.InputError:
         return None
-    return 100 * float(np.mean(hurt))
+    return 100 * float(np.mean(conflicts))
 
 
 def page(draws: int = DRAWS) -> str:
     """The page, measured now."""
     shown = lambda value: "--" if value is None else f"{value:.1f}"  # noqa: E731
     head = [f"n={n}, d={d}" for n, d in SHAPES]
+    versions = f"Python {platform.python_version()}, numpy {np.__version__}"
+    machine = f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores"
+    title = "How often a direction conflicts with a gradient"
     lines = [
-        "How often somebody is hurt", "==========================", "",
-        "What a strategy does not promise does happen. The share of draws, in percent, in which the direction has a cosine below",
-        f"-1e-6 with some gradient: {draws:,} draws of n standard normal rows in d dimensions, seed 0, a fresh state each, in float64",
-        "(at stationary points a direction shorter than 1e-6 of the shortest gradient counts as zero;",
-        f"Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores).", "",
-        "High-dimensional random rows rarely conflict, and strategies that hurt nobody are there to compare. Renewed by",
-        "``python docs/violations.py``.", "", ".. list-table::", "   :header-rows: 1", "", "   * - strategy", *(f"     - {h}" for h in head),
-    ]  # fmt: skip
+        *(title, "=" * len(title), ""),
+        *paragraph(
+            "What a strategy does not promise does happen. The table has the share of draws, in",
+            "percent, in which the direction has a cosine below -1e-6 with some gradient. There",
+            f"are {draws:,} draws of n standard normal rows in d dimensions, seed 0, a fresh state",
+            "each, in float64. At stationary points a direction shorter than 1e-6 of the",
+            f"shortest gradient counts as zero. ({versions}, {machine}.)",
+        ),
+        "",
+        *paragraph(
+            "High-dimensional random rows rarely conflict, and non-conflicting strategies are",
+            "there to compare. Renewed by ``python docs/violations.py``.",
+        ),
+        *("", ".. list-table::", "   :header-rows: 1", "", "   * - strategy"),
+        *(f"     - {h}" for h in head),
+    ]
     for name in STRATEGIES:
         lines += [
             f"   * - ``{name}``",
@@ -72,10 +90,16 @@ def page(draws: int = DRAWS) -> str:
         print(name, file=sys.stderr)
     ascent = rate("imtl-g", 3, 4, 10 * draws, all_of_them=True)
     lines += [
-        "", f"``imtl-g`` at n = 3, d = 4 hurts *every* objective, an ascent direction for all, in {shown(ascent)} % of {10 * draws:,} draws:",
-        "weights that sum to one may be those of the opposite direction. ``config`` promises nothing when the gradients are linearly",
-        "dependent, as with more objectives than dimensions (n=5, d=2). In the first step ``gradvac`` is ``pcgrad``.", "",
-    ]  # fmt: skip
+        "",
+        *paragraph(
+            "``imtl-g`` at n = 3, d = 4 conflicts with *every* gradient, an ascent direction for",
+            f"all, in {shown(ascent)} % of {10 * draws:,} draws: weights that sum to one may be",
+            "those of the opposite direction. ``config`` promises nothing when the gradients are",
+            "linearly dependent, as with more objectives than dimensions (n=5, d=2). In the",
+            "first step ``gradvac`` is ``pcgrad``.",
+        ),
+        "",
+    ]
     return "\n".join(lines)
 
 

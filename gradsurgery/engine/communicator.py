@@ -91,13 +91,8 @@ def check_setting(process_group: Any) -> None:
         )
 
 
-def started() -> bool:
-    """Whether `torch.distributed` is initialised, be it with one rank."""
-    return AVAILABLE and dist.is_initialized()
-
-
 def check_processes(parameters: Parameters, graph: Graph | None) -> None:
-    """Refuse what one process cannot decide; for use where `started()` holds.
+    """Refuse what one process cannot decide, once `torch.distributed` is initialised.
 
     Args:
         parameters: those that were given.
@@ -114,7 +109,7 @@ def check_processes(parameters: Parameters, graph: Graph | None) -> None:
 
 
 def check_alone(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> None:
-    """Refuse what one process cannot decide; for use where `started()` holds.
+    """Refuse what one process cannot decide, once `torch.distributed` is initialised.
 
     Args:
         modules: those that were given.

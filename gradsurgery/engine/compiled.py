@@ -13,13 +13,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 COMPILED = "CompiledFunctionBackward"  # the kind of node that a region is
 ONE_PASS = (
-    "a region that torch.compile made allows one backward pass only: import gradsurgery before the first forward pass of the compiled model, "
-    "or set torch._functorch.config.donated_buffer = False there; call torch.compiler.reset() to have it compiled again."
+    "a region that torch.compile made allows one backward pass only: import gradsurgery before the "
+    "first forward pass of the compiled model, or set torch._functorch.config.donated_buffer = "
+    "False there; call torch.compiler.reset() to have it compiled again."
 )
 ONE_RECOMPUTATION = (
-    "a region in torch.utils.checkpoint with {} allows one backward pass only: give method='batched', "
-    "where no head lies in the region (one pass for all that several losses reach), or checkpoint "
-    "the region without it."
+    "a region in torch.utils.checkpoint with {} allows one backward pass only: give "
+    "method='batched', where no head lies in the region (one pass for all that several losses "
+    "reach), or checkpoint the region without it."
 )
 
 
@@ -33,7 +34,8 @@ def eager(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if torch.compiler.is_compiling():
-            left_out: Callable[P, T] = torch._dynamo.disable(function)  # type: ignore[no-untyped-call]  # torch's is untyped
+            disable: Any = torch._dynamo.disable
+            left_out: Callable[P, T] = disable(function)
             return left_out(*args, **kwargs)
         before = torch.is_grad_enabled()
         try:
@@ -48,8 +50,9 @@ def eager(function: Callable[P, T]) -> Callable[P, T]:
 def allow_several_passes() -> None:
     """Have regions that are compiled from now on keep what a second backward pass needs.
 
-    By default the compiler lets a backward pass overwrite what the forward pass saved ("donated buffers"), and a graph that is traversed
-    once per loss then raises. The setting costs memory, changes no number, and can only be made before the first forward pass.
+    By default the compiler lets a backward pass overwrite what the forward pass saved ("donated
+    buffers"), and a graph that is traversed once per loss then raises. The setting costs memory,
+    changes no number, and can only be made before the first forward pass.
     """
     with contextlib.suppress(ImportError, AttributeError):
         import torch._functorch.config as config
@@ -63,12 +66,12 @@ def allow_several_passes() -> None:
 
 
 def allows_one_pass(node: Any) -> bool:
-    """Whether a compiled region was made for one backward pass: its buffers are then overwritten, whatever the setting is by now."""
-    return bool(
-        getattr(
-            getattr(getattr(node, "_forward_cls", None), "metadata", None), "bw_donated_idxs", None
-        )
-    )
+    """Whether a compiled region was made for one backward pass, which overwrites its buffers.
+
+    Later settings do not change that.
+    """
+    metadata = getattr(getattr(node, "_forward_cls", None), "metadata", None)
+    return bool(getattr(metadata, "bw_donated_idxs", None))
 
 
 def explained(error: Exception) -> InputError | None:

@@ -11,15 +11,16 @@ from functools import cached_property
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy, reserve
 from gradsurgery.engine.communicator import (
+    AVAILABLE,
     ProcessGroup,
     check_processes,
     check_setting,
-    started,
 )
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.parameters import Parameters
@@ -82,7 +83,7 @@ class Config:
         Raises:
             InputError: for wrapped or sharded models, and for all others with several ranks.
         """
-        if self.process_group is not None and started():
+        if self.process_group is not None and AVAILABLE and dist.is_initialized():
             check_processes(self.parameters, graph)
 
 

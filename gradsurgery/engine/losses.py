@@ -74,13 +74,14 @@ def parse_losses(
         return _independent([parse_losses(part, weights, earlier) for part in losses])
     if isinstance(losses, Tensor) and losses.ndim > 1:
         weights = _by_index(losses.shape, weights)
-    named = by_name(losses)
+    named: Mapping[str, Any] = losses if isinstance(losses, MAPPINGS) else by_name(losses)
     names, tensors = tuple(named), tuple(named.values())
     if not names:
         raise InputError("losses: at least one is needed; got none.")
-    for loss in tensors:
+    for name, loss in named.items():
         if not (
-            isinstance(loss, Tensor)
+            isinstance(name, str)
+            and isinstance(loss, Tensor)
             and loss.numel() == 1
             and loss.dtype in LARGEST
             and loss.requires_grad
@@ -100,16 +101,11 @@ def parse_losses(
 
 
 def by_name(losses: Any) -> Mapping[str, Any]:
-    """Losses by name: those of a sequence by position, those of a tensor by index, as "0,1".
+    """Losses without names by name: those of a sequence by position, of a tensor by index ("0,1").
 
     Raises:
-        InputError: for what has none of these forms.
+        InputError: for what is neither.
     """
-    if isinstance(losses, MAPPINGS):
-        for name in losses:
-            if not isinstance(name, str):
-                raise InputError(f"losses: the names are strings; got {name!r}.")
-        return losses
     if isinstance(losses, Tensor):
         if losses.ndim == 0:
             raise InputError(

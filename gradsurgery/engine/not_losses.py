@@ -9,13 +9,17 @@ from torch import Tensor
 
 
 def what_is_wrong(losses: Mapping[str, Any], dtypes: Collection[torch.dtype]) -> str:
-    """What is wrong with the first of these that is no loss, or lies on another device.
+    """What is wrong with the first of these that cannot be taken.
 
     Args:
-        losses: by name; one of them is no scalar tensor of these dtypes that requires grad.
+        losses: by name; one of them is no scalar tensor of these dtypes that requires grad, lies on
+            another device, or has a name that is no string.
         dtypes: those that losses may have.
     """
     first, *_ = losses
+    for name in losses:
+        if not isinstance(name, str):
+            return f"losses: the names are strings; got {name!r}."
     for name, loss in losses.items():
         if not isinstance(loss, Tensor):
             nested = all(isinstance(part, list | tuple) for part in losses.values())
