@@ -12,7 +12,7 @@ from gradsurgery.engine.checks import check_directions, may_overflow, total_valu
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.directions import of_chunks
-from gradsurgery.engine.gathering import arrived, is_several, matrices_of
+from gradsurgery.engine.gathering import arrived, matrices_of
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
@@ -44,8 +44,11 @@ def from_gradients(
     places: list[Places] = [None] * len(matrices)
     names = [group.objectives for group in solving.groups]
     if config.zero == "absent" and strategy is not None and strategy.needs_gradients:
-        pairs = list(zip(solving.groups, matrices, strict=True))
-        places = [present(m) if is_several(config, g) else None for g, m in pairs]
+        several = [
+            not g.plain and len(g.objectives) >= config.min_objectives for g in solving.groups
+        ]
+        pairs = zip(matrices, several, strict=True)
+        places = [present(matrix) if enough else None for matrix, enough in pairs]
         names = [
             group.objectives if kept is None else tuple(group.objectives[i] for i in kept)
             for group, kept in zip(solving.groups, places, strict=True)

@@ -32,8 +32,8 @@ def gather(
     """Fill the source with the gradients of every loss: factored, batched or in chunks as set."""
     strategy, trace, graph = config.strategy, source.trace, source.graph
     factored: dict[str, Tap] = {}
-    wanted = config.method in ("auto", "taps") and (graph is not None and trace.matrices)
-    if graph is not None and wanted and (strategy is None or "rows" not in strategy.inputs):
+    some = trace.large if config.method == "auto" else config.method == "taps"
+    if graph is not None and some and (strategy is None or "rows" not in strategy.inputs):
         factored = find_taps(graph, source.losses, trace, config, cache)
     if config.low_memory:
         form_grams(source, chunks(trace, factored))
@@ -122,7 +122,8 @@ def matrices_of(
             [take(row, name, None) for name in parameters] for row in own
         ]
         blocks = False
-        if strategy is not None and is_several(config, group):
+        several = not group.plain and len(group.objectives) >= config.min_objectives
+        if strategy is not None and several:
             blocks = "block_grams" in strategy.inputs
             if source.sparse and strategy.needs_gradients:
                 check_not_sparse(source.sparse, parameters, strategy.name, group.name)
@@ -142,11 +143,6 @@ def matrices_of(
             GradientMatrix(columns, like, blocks, batches, inputs, formed, sparse, writable)
         )
     return found
-
-
-def is_several(config: Config, group: Group) -> bool:
-    """Whether a group has enough objectives for a strategy."""
-    return not group.plain and len(group.objectives) >= int(config.min_objectives)
 
 
 def _grams_by_device(source: GradientSource, group: Group) -> list[Tensor]:

@@ -124,7 +124,9 @@ def _decide(
     due = config.measure is not None and history.step % config.measure == 0
     try:
         live = strategy is not None and graph is not None
-        if live and known_weights(config, source, solving):
+        # only a strategy that looks at no gradient, or a replay, can do without them
+        gradients = not live or (config.required.needs_gradients and solving.replay is None)
+        if not gradients and known_weights(config, source, solving):
             retain = source.retain_graph or due
             directions, record = from_passes(config, source, solving, retain)
             if due:
