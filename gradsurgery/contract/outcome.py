@@ -71,8 +71,8 @@ def checked(
             f"strategy {strategy!r} returned weights of shape {list(weights.shape)}; "
             f"expected {list(shape)}."
         )
-    # The sum tells in one call; where it is not finite, it may have overflowed by itself.
-    if not (math.isfinite(weights.sum()) or np.isfinite(weights).all()):
+    # The sum of squares tells in one quick call; where it is not finite, it may have overflowed.
+    if not (math.isfinite(np.vdot(weights, weights)) or np.isfinite(weights).all()):
         raise NonFiniteError(
             f"strategy {strategy!r} returned weights that are not finite: {weights.tolist()}."
         )

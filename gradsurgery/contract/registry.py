@@ -16,8 +16,7 @@ from gradsurgery.contract.written import read_call
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
 
 SCALES = ("sum", "mean", "convex", "own")
-# No option may be named like an argument of a call of the strategy, of Surgery, or of a step; the
-# last two are reserved where they are declared.
+# No option may be named like an argument of a call of the strategy, or like one that is reserved.
 _reserved = {"gradients", "step"}
 _registry: dict[str, Strategy] = {}
 _discovered = False  # set when all of them are there, and not before

@@ -1,4 +1,4 @@
-"""A strategy as it is written in text: its name, and its options in brackets behind it."""
+"""A strategy as it is written in text: its name, with its options in brackets."""
 
 import ast
 import re

@@ -12,7 +12,8 @@ from gradsurgery.errors import InputError
 from gradsurgery.solvers.dual_cone import project_dual_cone
 from gradsurgery.solvers.min_norm import is_stationary
 from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, split
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.solvers.solution import Solution
+from gradsurgery.types import Array
 
 TOLERANCE = 1e-10
 MAX_ITERATIONS = 300

@@ -11,7 +11,8 @@ from gradsurgery.solvers.dual_cone import project_dual_cone
 from gradsurgery.solvers.min_norm import min_norm
 from gradsurgery.solvers.nonnegative import least_distance
 from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, factor, split
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.solvers.solution import Solution
+from gradsurgery.types import Array
 
 NDArrayBool = NDArray[np.bool_]
 TOLERANCE = 1e-10

@@ -10,7 +10,8 @@ from gradsurgery.solvers.gaps import cone_gap
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
 from gradsurgery.solvers.pivoting import complementary
 from gradsurgery.solvers.scaling import accuracy, as_gram, factor, split, well_conditioned
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.solvers.solution import Solution
+from gradsurgery.types import Array
 
 TOLERANCE = 1e-10
 SWAP = np.array([[0.0, 1.0], [1.0, 0.0]])

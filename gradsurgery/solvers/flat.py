@@ -4,7 +4,7 @@ import numpy as np
 
 from gradsurgery.solvers.pivoting import complementary
 from gradsurgery.solvers.scaling import DEFAULT_EPS
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 RIDGE = 5e-11  # well above float64 rounding, and half of what a gap may be
 FLAT = 5e-13  # curvatures well below it are rounding, those above it are determined

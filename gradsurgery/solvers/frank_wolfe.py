@@ -3,7 +3,8 @@
 import numpy as np
 
 from gradsurgery.solvers.scaling import split
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.solvers.solution import Solution
+from gradsurgery.types import Array
 
 CORRECT_EVERY = 10
 

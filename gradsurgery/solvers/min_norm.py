@@ -13,7 +13,8 @@ from gradsurgery.solvers.frank_wolfe import frank_wolfe
 from gradsurgery.solvers.gaps import hull_gap
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
 from gradsurgery.solvers.scaling import as_gram, at_rounding_floor, factor, split
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.solvers.solution import Solution
+from gradsurgery.types import Array
 
 Method = Literal["auto", "active-set", "frank-wolfe", "cvxpy"]
 EXACT: tuple[Method, ...] = ("auto", "active-set")  # to rounding; the others to about 1e-6

@@ -7,7 +7,8 @@ import numpy as np
 from gradsurgery.errors import InputError
 from gradsurgery.solvers.nonnegative import least_distance
 from gradsurgery.solvers.scaling import as_gram, factor, split
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.solvers.solution import Solution
+from gradsurgery.types import Array
 
 TOLERANCE = 1e-9
 

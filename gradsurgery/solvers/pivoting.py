@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from gradsurgery.solvers.nonnegative import nonnegative_least_squares
 from gradsurgery.solvers.scaling import factor
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 ROUNDS = 30
 ACCURATE = 1e-12

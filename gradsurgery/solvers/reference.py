@@ -11,7 +11,8 @@ import numpy as np
 from gradsurgery.errors import extra
 from gradsurgery.solvers.gaps import cone_gap, hull_gap
 from gradsurgery.solvers.scaling import as_gram, factor, split
-from gradsurgery.solvers.solution import Array, Solution
+from gradsurgery.solvers.solution import Solution
+from gradsurgery.types import Array
 
 
 def _cvxpy() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gradsurgery.errors import InputError, NonFiniteError
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 DEFAULT_EPS = 1e-15
 SINGLE_EPS = 1e-6

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 def project_simplex(point: Array) -> Array:

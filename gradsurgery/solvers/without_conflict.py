@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.solvers.solution import Array
+from gradsurgery.types import Array
 
 
 def without_conflict(weights: Array, grams: Array, index: int) -> Array:

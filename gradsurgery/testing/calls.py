@@ -13,7 +13,8 @@ from gradsurgery.contract.inputs import INPUTS
 from gradsurgery.errors import InputError
 from gradsurgery.testing.context import context_of, inputs_of
 from gradsurgery.testing.runner import SKIP, later, permuted, run
-from gradsurgery.testing.sample import Array, Sample
+from gradsurgery.testing.sample import Sample
+from gradsurgery.types import Array
 
 ABSENT = "with some objectives absent or in another order than before"
 SAFE = (1e-15, 1e15)  # norms of gradients that bfloat16 holds, their squares included

@@ -13,7 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 from gradsurgery.contract import Strategy
-from gradsurgery.testing.sample import Array, Sample
+from gradsurgery.testing.sample import Sample
+from gradsurgery.types import Array
 
 SINGLE_EPS = 1e-6  # of a Gram matrix whose sums were made in float32
 GROUPS = ("all", "encoder", "audio+fused", "0")

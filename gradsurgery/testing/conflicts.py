@@ -6,7 +6,7 @@ import torch
 from gradsurgery.contract import Claim, State, Strategy
 from gradsurgery.testing.context import BATCHES, inputs_of
 from gradsurgery.testing.runner import SKIP, Direction, claims_of, is_random, run
-from gradsurgery.testing.sample import Array, Sample
+from gradsurgery.testing.sample import Sample
 from gradsurgery.testing.tolerances import (
     HALF,
     LENGTH,
@@ -17,6 +17,7 @@ from gradsurgery.testing.tolerances import (
     nearly_stationary,
     tolerance_of,
 )
+from gradsurgery.types import Array
 
 
 def non_conflicting(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:

@@ -18,7 +18,8 @@ from gradsurgery.testing.circumstances import (
     observed_of,
     scores_of,
 )
-from gradsurgery.testing.sample import Array, Sample
+from gradsurgery.testing.sample import Sample
+from gradsurgery.types import Array
 
 BATCHES = 3  # independent batches, for strategies that take `cross`; here all of them are alike
 

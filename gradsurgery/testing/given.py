@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from gradsurgery.errors import InputError, extra, one_of
 from gradsurgery.testing.adversarial import SPREADS, make_sample
 from gradsurgery.testing.kinds import KINDS, least_size
-from gradsurgery.testing.sample import Array, Sample
+from gradsurgery.testing.sample import Sample
+from gradsurgery.types import Array
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

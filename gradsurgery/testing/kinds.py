@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gradsurgery.testing.sample import Array
+from gradsurgery.types import Array
 
 Builder = Callable[[np.random.Generator, int], Array]
 BUILDERS: dict[str, tuple[int, Builder]] = {}  # name -> the least n that it makes sense for, rows

@@ -9,7 +9,8 @@ from gradsurgery.contract import Claim, State, Strategy
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.testing.circumstances import changes
 from gradsurgery.testing.context import context_of
-from gradsurgery.testing.sample import Array, Sample
+from gradsurgery.testing.sample import Sample
+from gradsurgery.types import Array
 
 SKIP = "cannot tell"
 

@@ -6,11 +6,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gradsurgery.errors import InputError
-
-Array = NDArray[np.float64]
+from gradsurgery.types import Array
 
 
 @dataclass(frozen=True, eq=False)

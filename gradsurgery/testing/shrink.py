@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from gradsurgery.testing.sample import Array, Sample
+from gradsurgery.testing.sample import Sample
+from gradsurgery.types import Array
 
 
 def shrink(sample: Sample, fails: Callable[[Sample], bool], budget: int = 400) -> Sample:
