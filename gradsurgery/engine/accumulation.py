@@ -25,7 +25,9 @@ def stored(source: GradientSource) -> GradientSource:
         own = as_owned(gradients, [source.trace.tensors[name] for name in names])
         kept.append({name: g for name, g in zip(names, own, strict=True) if g is not None})
     reached = set().union(*kept)
-    new = GradientSource(source.trace, source.losses.detached(), scale=source.scale)
+    new = GradientSource(
+        source.trace, source.losses.detached(), source.communicator, scale=source.scale
+    )
     new.rows, new.odd, new.sparse = kept, source.odd, source.sparse
     new.kinds = {name: kind_of(t) for name, t in source.trace.tensors.items() if name in reached}
     return new
@@ -77,7 +79,9 @@ def add(
     both = np.array([weights[name] for name in names])
     losses = Losses(names, tuple(values[name] for name in names), both)
     trace = before.trace.joined(new.trace)
-    total = GradientSource(trace, losses, scale=_both_scales(before.scale, new.scale))
+    total = GradientSource(
+        trace, losses, new.communicator, scale=_both_scales(before.scale, new.scale)
+    )
     total.rows = [rows[name] for name in names]
     total.odd, total.sparse = unusual(total.rows, trace.tensors)
     total.kinds = {**before.kinds, **new.kinds}
@@ -125,7 +129,7 @@ def check_gathered(source: GradientSource) -> None:
         for loss, found in zip(losses.names, source.rows, strict=True)
         for name, g in found.items()
     ]
-    values, bad = read_finite(losses.tensors, [g for _, _, g in places])
+    values, bad = read_finite(losses.tensors, [g for _, _, g in places], source.communicator.total)
     for name, value in zip(losses.names, values, strict=True):
         if not np.isfinite(value):
             raise NonFiniteError(f"loss {name!r} is {value}. Nothing was added.")

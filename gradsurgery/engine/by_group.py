@@ -9,7 +9,6 @@ from torch import Tensor
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine.absent import present, rows_of, spread
 from gradsurgery.engine.checks import check_directions, may_overflow, total_values
-from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.directions import of_chunks
 from gradsurgery.engine.gathering import arrived, matrices_of
@@ -27,7 +26,6 @@ def from_gradients(
     config: Config,
     source: GradientSource,
     solving: Solving,
-    communicator: SingleProcess,
 ) -> tuple[dict[str, Tensor], Record]:
     """The direction of each parameter; a strategy of None only inspects.
 
@@ -40,7 +38,7 @@ def from_gradients(
     use_up = source.graph is not None and rows is source.rows and not trace.features
     matrices = matrices_of(config, strategy, source, solving.groups, rows, use_up)
     check = config.check
-    solving.values = total_values(source, solving.groups, matrices, communicator, check, strategy)
+    solving.values = total_values(source, solving.groups, matrices, check, strategy)
     places: list[Places] = [None] * len(matrices)
     names = [group.objectives for group in solving.groups]
     if config.zero == "absent" and strategy is not None and strategy.needs_gradients:

@@ -10,7 +10,6 @@ from torch import Tensor
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.contract.state import State
-from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.history import History
@@ -28,7 +27,7 @@ from gradsurgery.errors import (
     warn,
 )
 from gradsurgery.gradients.matrix import GradientMatrix
-from gradsurgery.gradients.transfer import to_host
+from gradsurgery.gradients.transfer import Total, to_host
 from gradsurgery.types import Array
 
 WIDE = (torch.float32, torch.float64)
@@ -62,7 +61,7 @@ def check_finite(
 
 @torch.no_grad()
 def read_finite(
-    values: Sequence[Tensor], gradients: Sequence[Tensor]
+    values: Sequence[Tensor], gradients: Sequence[Tensor], total: Total | None = None
 ) -> tuple[list[float], list[int]]:
     """Some scalars, and the positions of gradients with NaN or infinity, in one transfer.
 
@@ -84,7 +83,7 @@ def read_finite(
             totals.append(_total(g))
     if small:
         totals.append((_flatten(small) if len(small) > 1 else small[0]).sum())
-    arrived = to_host((), (*values, *totals))
+    arrived = to_host((), (*values, *totals), total=total)
     count = len(values)
     if all(map(math.isfinite, arrived[count:])):
         return arrived[:count], []
@@ -113,7 +112,6 @@ def total_values(
     source: GradientSource,
     groups: Sequence[Group],
     matrices: Sequence[GradientMatrix],
-    communicator: SingleProcess,
     check: bool,
     strategy: Strategy | None,
 ) -> dict[str, float]:
@@ -125,7 +123,8 @@ def total_values(
     """
     losses, count = source.losses, len(source.losses.tensors)
     scales = () if source.scale is None else tuple(source.scale.reshape(-1).unbind())
-    arrived = to_host(matrices, (*losses.tensors, *scales))
+    total = source.communicator.total
+    arrived = to_host(matrices, losses.tensors, scales, total)
     values = losses.values(arrived[:count])
     scale = one_scale(arrived[count:]) if scales else 1.0
     if check and (strategy is not None or not scales):

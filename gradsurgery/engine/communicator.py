@@ -62,12 +62,12 @@ class SingleProcess:
         """
         return list(gradients)
 
-    def total(self, numbers: Tensor) -> Tensor:
+    def total(self, numbers: list[Tensor]) -> list[Tensor]:
         """Numbers on their way to the host, summed over the processes.
 
         Args:
-            numbers: one device's products of gradients and values of losses, [k], float64.
-                Nothing that every process has as a whole, such as a loss scale.
+            numbers: products of gradients and values of losses, a tensor of any shape each. Nothing
+                that every process has as a whole, such as a loss scale.
         """
         return numbers
 

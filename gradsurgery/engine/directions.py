@@ -29,7 +29,9 @@ def values_of(config: Config, source: GradientSource) -> dict[str, float]:
     Raises:
         NonFiniteError: for NaN or inf, without a GradScaler that would skip the step.
     """
-    values = source.losses.values(to_host((), source.losses.tensors))
+    values = source.losses.values(
+        to_host((), source.losses.tensors, total=source.communicator.total)
+    )
     if config.check and source.scale is None:
         check_losses(values, source.trace.grouping[0])
     return values
@@ -75,7 +77,7 @@ def _check(source: GradientSource, solving: Solving, found: Named) -> None:
     """Losses and gradients are finite; the losses' values come to the host with the answer."""
     losses = source.losses
     names = list(found)
-    numbers, odd = read_finite(losses.tensors, list(found.values()))
+    numbers, odd = read_finite(losses.tensors, list(found.values()), source.communicator.total)
     solving.values = values = losses.values(numbers)
     bad = [names[i] for i in odd if names[i] not in source.trace.unchecked]
     if source.scale is not None:
@@ -115,7 +117,9 @@ def through_trunk(
             pairs = zip(named, gradients, strict=True)
             found |= {name: g for name, g in pairs if g is not None}
     parameters = [trace.targets[name] for name in found]
-    odd = read_finite((), list(found.values()))[1] if config.check else []
+    odd = (
+        read_finite((), list(found.values()), source.communicator.total)[1] if config.check else []
+    )
     unchecked = [leaf for leaf in trace.trunk_others if not is_parameter(leaf)]
     odd = [i for i in odd if not any(parameters[i] is leaf for leaf in unchecked)]
     if odd:
@@ -156,7 +160,9 @@ def of_chunks(
     for i, (row, wanted) in enumerate(alike.items()):
         found |= source.weighted(row, wanted, retain or i + 1 < len(alike))
     order = list(found)
-    odd = read_finite((), list(found.values()))[1] if config.check else []
+    odd = (
+        read_finite((), list(found.values()), source.communicator.total)[1] if config.check else []
+    )
     if odd := [i for i in odd if order[i] not in trace.unchecked]:
         where = called(order[odd[0]], trace.tensors[order[odd[0]]])
         raise OutOfRangeError(

@@ -8,7 +8,6 @@ from torch import Tensor
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.cache import TraceCache
 from gradsurgery.engine.chunks import chunks, form_grams
-from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.reach import Reach
@@ -26,9 +25,7 @@ from gradsurgery.gradients.transfer import to_host
 Named = dict[str, Tensor]
 
 
-def gather(
-    config: Config, source: GradientSource, cache: TraceCache, communicator: SingleProcess
-) -> None:
+def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     """Fill the source with the gradients of every loss: factored, batched or in chunks as set."""
     strategy, trace, graph = config.strategy, source.trace, source.graph
     factored: dict[str, Tap] = {}
@@ -37,7 +34,7 @@ def gather(
         factored = find_taps(graph, source.losses, trace, config, cache)
     if config.low_memory:
         form_grams(source, chunks(trace, factored))
-    source.per_loss(cache, communicator, factored, config.method == "batched")
+    source.per_loss(cache, factored, config.method == "batched")
 
 
 def arrived(source: GradientSource) -> tuple[list[Group], Reach, list[Named], Named]:
@@ -77,7 +74,8 @@ def without_zeros(source: GradientSource) -> tuple[list[Named], Named]:
     if not places:
         return source.rows, {}
     found = [entries(source.rows[i][name]) for i, name in places]
-    largest = iter(to_host((), torch._foreach_norm(found, torch.inf)))
+    sizes = torch._foreach_norm(found, torch.inf)
+    largest = iter(to_host((), sizes, total=source.communicator.total))
     kept = [dict(row) for row in source.rows]
     for (i, name), size in zip(places, largest, strict=True):
         if size == 0 and names[i] not in trace.before.get(name, ()):
@@ -139,9 +137,9 @@ def matrices_of(
         if use_up:
             writable = [None if n in odd else source.writable.pop(n, None) for n in parameters]
         batches = losses.batches
-        found.append(
-            GradientMatrix(columns, like, blocks, batches, inputs, formed, sparse, writable)
-        )
+        matrix = GradientMatrix(columns, like, blocks, batches, inputs, formed, sparse, writable)
+        matrix.total = source.communicator.total
+        found.append(matrix)
     return found
 
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from gradsurgery.engine.cache import TraceCache
 from gradsurgery.engine.checks import total_values
-from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.gathering import arrived, gather, matrices_of
 from gradsurgery.engine.grouping import Group
@@ -21,14 +20,13 @@ def with_grams(
     source: GradientSource,
     record: Record,
     cache: TraceCache,
-    communicator: SingleProcess,
 ) -> Record:
     """The same record with what `inspect` says of the gradients."""
-    gather(config, source, cache, communicator)
+    gather(config, source, cache)
     with without_autocast(source.losses.tensors[0].device):
         groups, _, rows, _ = arrived(source)
         matrices = matrices_of(config, None, source, groups, rows, use_up=False)
-        values = total_values(source, groups, matrices, communicator, False, None)
+        values = total_values(source, groups, matrices, False, None)
         pairs = list(zip(groups, matrices, strict=True))
         if config.required.acts_on == "losses":
             found = _by_losses(record, pairs, values)

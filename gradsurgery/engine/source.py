@@ -28,6 +28,7 @@ class GradientSource:
     Args:
         trace: what each loss reaches.
         losses: the losses; without graph where the gradients are stored.
+        communicator: what is exchanged with other processes.
         graph: their graph; None where the gradients are stored.
         scale: the GradScaler's factor, or None.
         retain_graph: whether the graph is needed after the step.
@@ -48,12 +49,14 @@ class GradientSource:
         self,
         trace: Trace,
         losses: Losses,
+        communicator: SingleProcess,
         graph: Graph | None = None,
         scale: Tensor | None = None,
         retain_graph: bool = False,
     ) -> None:
         self.trace = trace
         self.losses = losses
+        self.communicator = communicator
         self.graph = graph
         self.scale = scale
         self.retain_graph = retain_graph
@@ -75,12 +78,12 @@ class GradientSource:
         directions = [i for i, name in enumerate(wanted) if name not in features]
         found = grad(self.losses.tensors, targets, roots, retain_graph)
         own = as_owned(found, targets, directions)
-        return {name: g for name, g in zip(wanted, own, strict=True) if g is not None}
+        given = {name: g for name, g in zip(wanted, own, strict=True) if g is not None}
+        return self.communicator.scatter([given])[0]
 
     def per_loss(
         self,
         cache: TraceCache,
-        communicator: SingleProcess,
         factored: MutableMapping[str, Tap] | None = None,
         batched: bool = False,
     ) -> None:
@@ -88,7 +91,6 @@ class GradientSource:
 
         Args:
             cache: says whether a batched pass has to clean up.
-            communicator: takes the gradients of each pass.
             factored: the weights of layers for whose output the gradient is wanted instead.
             batched: one pass, batched over the losses (vmap).
 
@@ -120,7 +122,7 @@ class GradientSource:
             parts = gather(
                 self.losses.tensors, roots, wanted, retain, self.factored, together, self.writable
             )
-            self.rows = merged(communicator.scatter(parts), len(roots))
+            self.rows = merged(self.communicator.scatter(parts), len(roots))
         self.odd, sparse = unusual(self.rows, trace.tensors, self.factored)
         self.sparse |= sparse
 
@@ -128,7 +130,7 @@ class GradientSource:
         """Per loss the gradients of these parameters alone; the graph stays."""
         wanted = [{n: t for n, t in w.items() if n in names} for w in self.trace.wanted]
         parts = gather(self.losses.tensors, self._roots(None), wanted, True)
-        return merged(parts, len(wanted))
+        return merged(self.communicator.scatter(parts), len(wanted))
 
     def through(
         self, roots: Named, wanted: Sequence[Tensor], retain_graph: bool

@@ -66,26 +66,21 @@ def run_step(
     """
     if stored is not None:
         communicator.agree(losses, stored.trace, config, history)
-        return _decide(
-            config,
-            stored,
-            Solving(config, stored, history, scores, cache.warned),
-            communicator,
-            cache,
-        )
+        solving = Solving(config, stored, history, scores, cache.warned)
+        return _decide(config, stored, solving, cache)
     strategy = config.strategy
     if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
         check_call(config, losses, history, features)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
     communicator.agree(losses, trace, config, history)
     scale = scale_of(scaler, losses.tensors[0]) if scaler is not None else None
-    source = GradientSource(trace, losses, graph, scale, retain_graph)
+    source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
     solving = Solving(config, source, history, scores, cache.warned)
     if graph.written:
         with nothing_filled(trace.watched, graph.written):
-            result = _decide(config, source, solving, communicator, cache)
+            result = _decide(config, source, solving, cache)
     else:
-        result = _decide(config, source, solving, communicator, cache)
+        result = _decide(config, source, solving, cache)
     if scores is not None and history.step == 0 and strategy is not None:
         check_scores(strategy, scores, list(result.record.groups))
     return result
@@ -105,9 +100,9 @@ def gather_step(
     check_call(config, losses, history, None)
     trace, history, graph = trace_graph(config, losses, history, None, cache)
     scale = scale_of(scaler, losses.tensors[0])
-    source = GradientSource(trace, losses, graph, scale, retain_graph)
+    source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
     with nothing_filled(trace.watched if graph.written else {}, graph.written):
-        source.per_loss(cache, communicator, batched=config.method == "batched")
+        source.per_loss(cache, batched=config.method == "batched")
     if len(found := set().union(*source.rows)) < len(trace.tensors):
         check_attached(graph, [(name, t) for name, t in trace.tensors.items() if name not in found])
     return source, history
@@ -117,7 +112,6 @@ def _decide(
     config: Config,
     source: GradientSource,
     solving: Solving,
-    communicator: SingleProcess,
     cache: TraceCache,
 ) -> StepResult:
     strategy, trace, graph, history = config.strategy, source.trace, source.graph, solving.history
@@ -130,12 +124,12 @@ def _decide(
             retain = source.retain_graph or due
             directions, record = from_passes(config, source, solving, retain)
             if due:
-                record = with_grams(config, source, record, cache, communicator)
+                record = with_grams(config, source, record, cache)
         else:
             if graph is not None:
-                gather(config, source, cache, communicator)
+                gather(config, source, cache)
             with without_autocast(source.losses.tensors[0].device):
-                directions, record = from_gradients(config, source, solving, communicator)
+                directions, record = from_gradients(config, source, solving)
         if strategy is not None and trace.features:
             directions = through_trunk(config, source, directions, solving)
     except OutOfRangeError:
@@ -143,7 +137,7 @@ def _decide(
             raise
         return StepResult(*skipped(config, source, solving))
     targets = trace.targets
-    written = [(targets[name], d) for name, d in communicator.publish(directions).items()]
+    written = [(targets[name], d) for name, d in source.communicator.publish(directions).items()]
     if graph is not None and live and (trace.features or len(written) < len(trace.tensors)):
         got = {id(tensor) for tensor, _ in written}
         check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])

@@ -17,10 +17,8 @@ from gradsurgery.engine.cache import TraceCache
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.trace import Trace
+from gradsurgery.engine.trace import SMALL, Trace
 from gradsurgery.gradients.factored import RULES, Layer, Match, find, pays
-
-SMALL = 1 << 14  # weights with fewer entries are not worth looking for
 
 
 @dataclass(frozen=True)

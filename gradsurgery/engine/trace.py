@@ -10,6 +10,8 @@ from gradsurgery.engine.grouping import Group, make_groups
 from gradsurgery.engine.parameters import is_parameter
 from gradsurgery.engine.reach import Reach
 
+SMALL = 1 << 14  # weights with fewer entries are not worth a short cut
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -67,6 +69,11 @@ class Trace:
         """Trained real tensors, no vectors, that several losses reach: perhaps layers' weights."""
         found = {n: t for n, t in self.trained.items() if t.ndim > 1 and not t.is_complex()}
         return {n: t for n, t in found.items() if self.reach.count(n) > 1}
+
+    @cached_property
+    def large(self) -> bool:
+        """Whether some of these are large enough for a short cut to their Gram matrix."""
+        return any(t.numel() >= SMALL for t in self.matrices.values())
 
     @property
     def watched(self) -> dict[str, Tensor]:

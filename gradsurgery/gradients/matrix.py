@@ -16,7 +16,7 @@ from gradsurgery.gradients.factored import Layer
 from gradsurgery.gradients.gram import Product, products, runs_of
 from gradsurgery.gradients.precision import LARGE, may_be_single, single_sufficed
 from gradsurgery.gradients.rules.linear import Linear
-from gradsurgery.gradients.transfer import to_host
+from gradsurgery.gradients.transfer import Total, to_host
 from gradsurgery.types import Array
 
 NOTHING: frozenset[int] = frozenset()
@@ -47,6 +47,7 @@ class GradientMatrix:
     Attributes:
         count: the number of gradients: n objectives, times m with several batches.
         splits: the number of elements of each tensor.
+        total: sums numbers on their way to the host over the processes; None for one process.
         scale: what the gradients come multiplied by (a GradScaler's factor). Grams, `rows` and
             what `split` takes are without it.
     """
@@ -83,6 +84,7 @@ class GradientMatrix:
         self.formed = [GramOnly(product, places) for product, places in formed]
         self.per_tensor = blocks
         self.scale = 1.0
+        self.total: Total | None = None
         self._rows: Tensor | None = None
         self._runs = runs_of(self.blocks, self.splits)
         self._single = False  # whether sums were made in float32
@@ -95,7 +97,7 @@ class GradientMatrix:
     @cached_property
     def _total(self) -> Array:
         """Their sum. Like `eps` set by `arrive`, which this waits for where it is asked before."""
-        to_host([self])
+        to_host([self], total=self.total)
         return self._total
 
     @property
@@ -109,7 +111,7 @@ class GradientMatrix:
         if self._grams is None or not self.per_tensor:
             self.per_tensor, self._wide = True, False
             self._pending, self._grams = None, None
-            to_host([self])
+            to_host([self], total=self.total)
         grams = self._grams
         assert grams is not None
         return grams / self.scale**2 if self.scale != 1 else grams
@@ -126,7 +128,7 @@ class GradientMatrix:
 
         It is 1e-15, or 1e-6 where part of the sums was made in float32.
         """
-        to_host([self])
+        to_host([self], total=self.total)
         return self.eps
 
     @property
@@ -155,7 +157,7 @@ class GradientMatrix:
             if (formed := _formed(block, i)) is not None and formed.numel()
         ]
         sizes = torch._foreach_norm([g for _, g in found], torch.inf) if found else ()
-        for (i, _), size in zip(found, to_host((), sizes), strict=True):
+        for (i, _), size in zip(found, to_host((), sizes, total=self.total), strict=True):
             zero[i] &= size == 0
         return np.asarray(zero.reshape(self.batches, -1).all(axis=0))
 

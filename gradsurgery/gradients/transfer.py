@@ -1,12 +1,14 @@
 """All Gram matrices and loss values to the host, in one copy per device."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradsurgery.types import Array
+
+Total = Callable[[list[Tensor]], list[Tensor]]
 
 
 class OnDevice(Protocol):
@@ -20,40 +22,62 @@ class OnDevice(Protocol):
 
 
 @torch.no_grad()
-def to_host(matrices: Iterable[OnDevice], values: Sequence[Tensor] = ()) -> list[float]:
+def to_host(
+    matrices: Iterable[OnDevice],
+    values: Sequence[Tensor] = (),
+    whole: Sequence[Tensor] = (),
+    total: Total | None = None,
+) -> list[float]:
     """Bring the Gram matrices of all groups, and some scalars, to the host: one copy per device.
 
+    Args:
+        matrices: those whose Gram matrices are wanted.
+        values: scalars.
+        whole: scalars that every process has as a whole; `total` is not asked about them.
+        total: sums numbers on their way over the processes; None where there is one.
+
     Returns:
-        The scalars' values.
+        The scalars' values, those of `whole` last.
     """
-    waiting, numbers = list(matrices), [0.0] * len(values)
-    if not waiting and len({(value.device, value.dtype) for value in values}) == 1:
-        found: list[float] = torch.stack(
-            [v if v.ndim == 0 else v.reshape(()) for v in values]
-        ).tolist()
-        return found
-    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for i, value in enumerate(values):
-        alike.setdefault((value.device, value.dtype), []).append(i)
-    scalars = [
-        torch.stack([v if v.ndim == 0 else v.reshape(()) for v in map(values.__getitem__, places)])
-        for places in alike.values()
-    ]
+    waiting = list(matrices)
+    places, scalars = _stacked(values)
+    more, extra = _stacked(whole)
+    numbers = [0.0] * (len(values) + len(whole))
     while True:
         started = [matrix.start() for matrix in waiting]
-        arrays = iter(_arrays([*scalars, *[tensor for some in started for tensor in some]]))
-        for places in alike.values() if scalars else ():
-            for i, number in zip(places, next(arrays).tolist(), strict=True):
+        tensors = [*scalars, *[tensor for some in started for tensor in some]]
+        if total is not None:
+            tensors = total(tensors)
+        if len(tensors) == 1 and not (waiting or extra):  # scalars of one kind
+            return [float(number) for number in tensors[0].tolist()]
+        arrays = iter(_arrays([*tensors, *extra]))
+        for some in places if scalars else ():
+            for i, number in zip(some, next(arrays).tolist(), strict=True):
                 numbers[i] = number
-        scalars = []
         again = [
             matrix
             for matrix, some in zip(waiting, started, strict=True)
             if not matrix.arrive([next(arrays) for _ in some])
         ]
+        for some in more if extra else ():
+            for i, number in zip(some, next(arrays).tolist(), strict=True):
+                numbers[len(values) + i] = number
         if not again:
             return numbers
-        waiting = again
+        waiting, scalars, extra = again, [], []
+
+
+def _stacked(values: Sequence[Tensor]) -> tuple[list[list[int]], list[Tensor]]:
+    """Scalars of one device and dtype in one tensor each, and their places."""
+    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for i, value in enumerate(values):
+        alike.setdefault((value.device, value.dtype), []).append(i)
+    groups = list(alike.values())
+    scalars = [
+        torch.stack([v if v.ndim == 0 else v.reshape(()) for v in map(values.__getitem__, some)])
+        for some in groups
+    ]
+    return groups, scalars
 
 
 def _arrays(tensors: Sequence[Tensor]) -> Iterator[Array]:

@@ -28,11 +28,11 @@ class Reads(TorchDispatchMode):
 def transfers(monkeypatch):
     found = []
 
-    def counted(groups, values=()):
+    def counted(groups, values=(), *more, **total):
         groups = list(groups)
         if groups or values:
             found.append((len(groups), len(values)))
-        return real(groups, values)
+        return real(groups, values, *more, **total)
 
     real = checks.to_host
     for module in (checks, directions):

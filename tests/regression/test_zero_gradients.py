@@ -243,7 +243,7 @@ def test_one_transfer_where_a_gradient_is_zero(monkeypatch):
     found = []
     real = checks.to_host
     monkeypatch.setattr(
-        checks, "to_host", lambda groups, values=(): found.append(1) or real(groups, values)
+        checks, "to_host", lambda *given, **more: found.append(1) or real(*given, **more)
     )
     gs.backward(model.losses(), model, "mgda", zero="absent")
     assert found == [1]

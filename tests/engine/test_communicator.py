@@ -1,0 +1,82 @@
+"""What a step exchanges with other processes, seen by a communicator that notes what it is asked."""
+
+import pytest
+import torch
+from torch import nn
+
+import gradsurgery as gs
+from gradsurgery.engine.communicator import SingleProcess
+
+
+class Noting(SingleProcess):
+    """Answers like one process, and notes the calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def agree(self, losses, trace, *compared):
+        self.calls.append("agree")
+        return super().agree(losses, trace, *compared)
+
+    def scatter(self, gradients):
+        self.calls.append("scatter")
+        return super().scatter(gradients)
+
+    def total(self, numbers):
+        self.calls.append("total")
+        return super().total(numbers)
+
+    def publish(self, directions):
+        self.calls.append("publish")
+        return super().publish(directions)
+
+
+class Equals(Noting):
+    """One of two processes that have the same batch: gradients are sums over both."""
+
+    def scatter(self, gradients):
+        self.calls.append("scatter")
+        return [self._twice(part) for part in gradients]
+
+    def _twice(self, part):
+        return {
+            key: self._twice(value) if isinstance(value, dict) else 2 * value
+            for key, value in part.items()
+        }
+
+
+def step(strategy, communicator, **settings):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    surgery = gs.Surgery(strategy, model, **settings)
+    surgery._communicator = communicator
+    first, second = model(torch.randn(4, 3)).pow(2).mean(0)
+    record = surgery.backward({"a": first, "b": second})
+    return record, [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("settings", [{}, {"memory": "low"}, {"nonfinite": "ignore"}], ids=str)
+@pytest.mark.parametrize("strategy", ["mgda", "sum", "scaled-sum", "uw", "upgrad"])
+def test_the_four_exchanges_come_in_their_order(strategy, settings):
+    calls = Noting()
+    step(strategy, calls, **settings)
+    order = [call for i, call in enumerate(calls.calls) if call not in calls.calls[:i]]
+    wanted = ["agree", "scatter", "total", "publish"]
+    if "total" not in order:  # nothing has to come to the host
+        wanted.remove("total")
+        assert settings == {"nonfinite": "ignore"}
+        assert strategy in ("sum", "scaled-sum")
+    elif strategy == "uw":  # its weights follow from the losses' values
+        wanted = ["agree", "total", "scatter", "publish"]
+    assert order == wanted
+    assert calls.calls.count("agree") == calls.calls.count("publish") == 1
+
+
+@pytest.mark.parametrize(("strategy", "factor"), [("mgda", 2), ("upgrad", 2), ("sum", 2)])
+def test_what_scatter_gives_is_what_is_decided_on(strategy, factor):
+    alone, expected = step(strategy, SingleProcess())
+    both, found = step(strategy, Equals())
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(factor * one, other)
+    if both["a+b"].gram is not None:
+        assert abs(both["a+b"].gram / 4 - alone["a+b"].gram).max() < 1e-12
