@@ -1,1 +1,3 @@
-"""The tests: folders as in the package, support for what they share, regression for faults once found."""
+"""The tests: folders as in the package, support for what they share, regression for faults once
+found.
+"""

@@ -1,6 +1,7 @@
 """The house: who may import whom, what stays out of the import, and what the README says."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -25,7 +26,8 @@ ALLOWED = {
     "strategies": BELOW | {"contract", "solvers"},
     "engine": AUTHOR | {"engine"},
     "testing": AUTHOR | {"testing"},
-    # these build on the public package alone, as a user's code would; the errors' helpers word a wrong task as a wrong strategy is worded
+    # these build on the public package alone, as a user's code would; the errors' helpers word a
+    # wrong task as a wrong strategy is worded
     "tasks": {*gs.__all__, "errors", "tasks"},
     "compare": {*gs.__all__, "errors", "tasks", "compare"},
     "console": set(),
@@ -73,7 +75,11 @@ def test_optional_and_slow_imports_are_inside_functions():
                 else [getattr(node, "module", None) or ""]
             )
             assert not {name.split(".")[0] for name in names} & LAZY, path
-    code = "import sys, torch; before = set(sys.modules); import gradsurgery; print(sorted(m for m in set(sys.modules) - before if 'scipy' in m or 'cvxpy' in m))"
+    code = (
+        "import sys, torch; before = set(sys.modules); import gradsurgery; "
+        "new = set(sys.modules) - before; "
+        "print(sorted(m for m in new if 'scipy' in m or 'cvxpy' in m))"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
@@ -100,7 +106,7 @@ def test_public_names_are_documented_with_examples():
 
 
 def test_no_strategy_name_in_a_condition():
-    """Nobody writes a strategy's name in an `if`: comparisons with a registered name do not occur in the package."""
+    """A strategy's name occurs in no `if`: nothing in the package is compared with one."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Compare):
@@ -133,3 +139,35 @@ def test_readme_names_every_strategy_and_the_commands_are_single_lines():
     assert len(commands) == 2
     assert all("-c constraints.txt" in command for command in commands)
     assert "torch==" in (ROOT / "constraints.txt").read_text()
+
+
+def test_no_two_files_import_each_other():
+    """Imports within functions count: they would only hide a circle. So do those through others."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for part in ("gradsurgery", "benchmarks")
+        for path in (ROOT / part).rglob("*.py")
+    }
+    arrows = {name: imported(path, files) - {name} for name, path in files.items()}
+    assert arrows["gradsurgery.solvers.min_norm"] >= {"gradsurgery.solvers.reference"}
+    assert arrows["benchmarks.peers"] >= {"benchmarks.memory", "gradsurgery.errors"}
+    graphlib.TopologicalSorter(arrows).prepare()  # raises with the circle, where there is one
+
+
+def imported(path, files):
+    """The files, by the names of their modules, that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in files else node.module)
+    return found & set(files)
+
+
+def test_no_file_is_longer_than_300_lines():
+    for part in ("gradsurgery", "benchmarks", "examples", "docs"):
+        for path in (ROOT / part).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 300, path

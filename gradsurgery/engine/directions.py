@@ -1,4 +1,4 @@
-"""Directions from backward passes of weighted losses, checked, and owned by nobody else."""
+"""Directions from backward passes of weighted losses, checked, in memory of their own."""
 
 import math
 from collections.abc import Mapping

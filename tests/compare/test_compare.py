@@ -1,4 +1,6 @@
-"""Comparisons: what is run, what is written down, what is reported, and that test data choose nothing."""
+"""Comparisons: what is run, what is written down, what is reported, and that test data choose
+nothing.
+"""
 
 import io
 import json
@@ -97,13 +99,17 @@ def test_the_same_plan_gives_the_same_numbers(tmp_path):
 
 
 def test_all_strategies_start_alike(tmp_path):
-    """With a learning rate too small to move anything every strategy has the accuracy of the same initial model."""
+    """With a learning rate too small to move anything every strategy has the accuracy of the same
+    initial model.
+    """
     results = compare(Plan.of(["lines"], ["sum", "mgda", "random"], [0], lrs=[1e-30]), tmp_path)
     assert len({json.dumps(line["test"]) for line in results.runs}) == 1
 
 
 def test_conflicts_are_those_of_inspect(tmp_path):
-    """Opposite pulls on the shared weight are a conflict at every step; on a task without any the rate is 0."""
+    """Opposite pulls on the shared weight are a conflict at every step; on a task without any the
+    rate is 0.
+    """
 
     def pulled(sign):
         x = torch.ones(16, 1)
@@ -113,7 +119,8 @@ def test_conflicts_are_those_of_inspect(tmp_path):
             return {"one": out, "other": sign * out}
 
         return lambda data_root=None: Problem(
-            (x,), (x,), (x,), lambda: torch.nn.Linear(1, 1), lambda p, lr: torch.optim.SGD(p, lr=lr), losses,
+            (x,), (x,), (x,), lambda: torch.nn.Linear(1, 1),
+            lambda p, lr: torch.optim.SGD(p, lr=lr), losses,
             lambda model, examples: {"one": 50.0, "other": 50.0}, 10.0,
         )  # fmt: skip
 

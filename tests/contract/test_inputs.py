@@ -1,4 +1,4 @@
-"""The table of inputs: what a step knows becomes what a strategy takes, and nothing else is made."""
+"""The table of inputs: what a step knows is what a strategy takes; nothing else is made."""
 
 import numpy as np
 import pytest

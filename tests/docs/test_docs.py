@@ -1,4 +1,6 @@
-"""The docs' own check: it passes on what there is, and fails on a public name without documentation."""
+"""The docs' own check: it passes on what there is, and fails on a public name without
+documentation.
+"""
 
 import importlib.util
 import json
@@ -31,7 +33,8 @@ def test_an_undocumented_name_is_found(check):
         "def bare(): ...\n"
         "def told(): 'Said.'\n"
         "class Bare: ...\n"
-        "class Told:\n    'Said.'\n    def bare(self): ...\n    def _own(self): ...\n    @property\n    def size(self): ...\n"
+        "class Told:\n    'Said.'\n    def bare(self): ...\n    def _own(self): ...\n"
+        "    @property\n    def size(self): ...\n"
         "@dataclass\nclass Table:\n    x: int\n"
         "NUMBER = 1\n",
         module.__dict__,
@@ -52,7 +55,9 @@ def test_an_undocumented_name_is_found(check):
 
 
 def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
-    """One page per strategy that ships, the table has each, and the page of one that is gone goes too."""
+    """One page per strategy that ships, the table has each, and the page of one that is gone goes
+    too.
+    """
     pytest.importorskip("jinja2", reason="the pages are templates; torch brings jinja2")
     from gradsurgery.contract.registry import registered
     from tests.support.shipped import SHIPPED
@@ -78,7 +83,9 @@ def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
 
 
 def test_violation_rates_are_measured(monkeypatch):
-    """The page's own function on fewer draws; known rates for PCGrad at n = d = 3 and 5 are about 12.5 and 29 %."""
+    """The page's own function on fewer draws; known rates for PCGrad at n = d = 3 and 5 are about
+    12.5 and 29 %.
+    """
     monkeypatch.syspath_prepend(str(DOCS))
     violations = importlib.import_module("violations")
     assert 8 < violations.rate("pcgrad", 3, 3, 400) < 18
@@ -92,7 +99,9 @@ def test_violation_rates_are_measured(monkeypatch):
 
 
 def test_the_toys_page_is_its_recorded_outcomes(monkeypatch):
-    """toy.rst is what docs/toy.py makes of toy.json, and there the strategies end where their papers say."""
+    """toy.rst is what docs/toy.py makes of toy.json, and there the strategies end where their
+    papers say.
+    """
     monkeypatch.syspath_prepend(str(DOCS))
     toy = importlib.import_module("toy")
     outcomes = json.loads((DOCS / "toy.json").read_text())

@@ -34,7 +34,9 @@ class Fault(BaseException):
 
 
 def interrupted(k, call):
-    """Run `call` and raise `Fault` at the k-th line executed inside the package; how many lines were executed."""
+    """Run `call` and raise `Fault` at the k-th line executed inside the package; how many lines
+    were executed.
+    """
     count, raised = 0, False
 
     def trace(frame, event, arg):
@@ -173,7 +175,9 @@ def told(surgery):
     ],
 )
 def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, counting):
-    """`.grad`, the state and later steps are as if the call had not been made, or as if it had been made whole."""
+    """`.grad`, the state and later steps are as if the call had not been made, or as if it had been
+    made whole.
+    """
     _, options, first, make = MODES[mode]
 
     def start():
@@ -205,7 +209,8 @@ def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, 
     assert not same(before[0], after[0]) or before[1] != after[1]
     last = finished(model, surgery)
     kept = 0
-    # every line of the end, where things are written, and every eleventh (or 31st) of what leads there
+    # every line of the end, where things are written, and every eleventh (or 31st) of what leads
+    # there
     end = max(1, lines - (250 if mode == "plain" else 60))
     for k in [*range(1, end, 11 if mode == "plain" else 31), *range(end, lines + 1)]:
         model, surgery, call = start()

@@ -1,4 +1,6 @@
-"""What a Surgery takes from the step before: only what it would find again, whatever has changed since."""
+"""What a Surgery takes from the step before: only what it would find again, whatever has changed
+since.
+"""
 
 import copy
 import pickle

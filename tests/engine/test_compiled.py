@@ -14,7 +14,9 @@ from tests.support.shared_trunk import F64, SharedTrunk
 @pytest.mark.parametrize("given", ["module", "none", "explicit"])
 @pytest.mark.parametrize("strategy", ["sum", "mgda", "uw", "scaled-sum", "dgl(joint='fused')"])
 def test_groups_of_a_compiled_multimodal_model(strategy, given):
-    """One region for model and losses: every loss gives every parameter a gradient, and still each encoder is a group of its own two losses."""
+    """One region for model and losses: every loss gives every parameter a gradient, and still each
+    encoder is a group of its own two losses.
+    """
     models = TwoEncoders(), TwoEncoders()
     x, y = torch.randn(8, 4, dtype=F64), torch.randn(8, 5, dtype=F64)
 
@@ -60,7 +62,9 @@ def test_groups_of_a_compiled_multimodal_model(strategy, given):
 
 
 def test_a_gradient_that_is_zero_at_first_joins_the_group_when_it_comes():
-    """LoRA's B starts at zero: behind a compiled region A's gradient is then zero from every loss, and nobody is said to reach it."""
+    """LoRA's B starts at zero: behind a compiled region A's gradient is then zero from every loss,
+    and no loss is said to reach it.
+    """
     torch.manual_seed(0)
     low, high = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.zeros(3, 2))
     x = torch.randn(6, 4)

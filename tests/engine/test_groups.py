@@ -1,4 +1,6 @@
-"""Right groups with nothing to configure: multimodal, multi-task, trees, shared nodes, and explicit ones."""
+"""Right groups with nothing to configure: multimodal, multi-task, trees, shared nodes, and explicit
+ones.
+"""
 
 import pytest
 import torch
@@ -220,7 +222,9 @@ def test_reentrant_checkpoint_is_a_clear_error():
 
 
 def test_stacked_losses_reach_what_each_of_them_reaches():
-    """One 1-d tensor, or what comes of iterating over it, gives the groups and gradients of the losses themselves."""
+    """One 1-d tensor, or what comes of iterating over it, gives the groups and gradients of the
+    losses themselves.
+    """
     from tests.support.models import Tree, grads
 
     def step(form):

@@ -31,7 +31,8 @@ def test_nothing_of_the_graph_is_kept_after_a_step():
     for seed in range(3):
         losses = {name: Watched.apply(loss) for name, loss in model.losses(seed).items()}
         records.append(surgery.backward(losses))
-        # what the last pass went through is freed with the call, as torch frees it; what only earlier losses used, with the losses
+        # what the last pass went through is freed with the call, as torch frees it; what only
+        # earlier losses used, with the losses
         assert kept[-1]() is None
         del losses
         assert all(reference() is None for reference in kept)
@@ -39,3 +40,18 @@ def test_nothing_of_the_graph_is_kept_after_a_step():
     tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.grad_fn is not None]
     assert not tensors
     assert len(records) == 3
+
+
+def test_memory_is_freed_after_a_step():
+    model = TwoEncoders()
+    surgery = gs.Surgery("mgda", model)
+    activations = []
+    model.audio[1].register_forward_hook(
+        lambda module, inputs, output: activations.append(weakref.ref(output))
+    )
+    losses = model.losses()
+    assert activations[0]() is not None
+    record = surgery.backward(losses)
+    del losses
+    assert activations[0]() is None
+    assert record["audio+fused"].gram.shape == (2, 2)

@@ -27,7 +27,9 @@ def test_loop(title, name):
 
 
 def test_the_docs_table_is_what_is_tested():
-    """docs/loops.py makes it from the same list; its file has the name of ours, so it is loaded by its path."""
+    """docs/loops.py makes it from the same list; its file has the name of ours, so it is loaded by
+    its path.
+    """
     spec = importlib.util.spec_from_file_location("loops_page", DOCS / "loops.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -16,7 +16,9 @@ F64 = torch.float64
 
 
 class Mixed(nn.Module):
-    """Convolutions, a norm, a tied layer, an embedding; two trunks, one of which the third loss does not reach."""
+    """Convolutions, a norm, a tied layer, an embedding; two trunks, one of which the third loss
+    does not reach.
+    """
 
     def __init__(self) -> None:
         super().__init__()

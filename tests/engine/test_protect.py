@@ -22,7 +22,7 @@ LOUD = {"fused": 1.0, "audio": 20.0, "visual": 20.0}
 
 @pytest.mark.parametrize("name", [n for n in SHIPPED if n not in ("modo", "sdmgrad", *LEAST)])
 def test_no_direction_conflicts_with_a_protected_objective(name):
-    harm = 0
+    conflicts = 0
     for seed in range(12):
         model = TwoEncoders(seed)
         surgery = gs.Surgery(ready(name, "audio"), model, protect="fused", seed=seed)
@@ -40,7 +40,7 @@ def test_no_direction_conflicts_with_a_protected_objective(name):
                     for p in (probe.audio if part is model.audio else probe.visual).parameters()
                 ],
             )
-            harm += unprotected < -1e-6
+            conflicts += unprotected < -1e-6
         step(surgery, losses, weights=LOUD)
         for part in (model.audio, model.visual):
             fresh = model.losses(seed)["fused"]
@@ -57,7 +57,7 @@ def test_no_direction_conflicts_with_a_protected_objective(name):
         "krum",
         "trimmed-mean",
     ):
-        assert harm > 0  # there was something to protect from
+        assert conflicts > 0  # there was something to protect from
 
 
 def test_protection_is_a_projection_and_leaves_other_groups_alone():
@@ -80,8 +80,8 @@ def test_protection_is_a_projection_and_leaves_other_groups_alone():
                 assert torch.allclose(found[name], gradient, rtol=1e-12)
         names = [n for n in before if n.startswith("visual.")]
         protected = torch.autograd.grad(model.losses(seed)["visual"], model.visual.parameters())
-        hurt = cosine_of(protected, [before[n] for n in names])
-        if hurt < 0:
+        unprotected = cosine_of(protected, [before[n] for n in names])
+        if unprotected < 0:
             moved_somewhere += 1
             assert cosine_of(protected, [found[n] - before[n] for n in names]) == pytest.approx(1)
             assert cosine_of(protected, [found[n] for n in names]) == pytest.approx(0, abs=1e-9)

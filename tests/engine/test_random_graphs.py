@@ -1,4 +1,6 @@
-"""500 random graphs of shared modules with frozen parts, and losses that come, go and change order, against a plain reference."""
+"""500 random graphs of shared modules with frozen parts, and losses that come, go and change order,
+against a plain reference.
+"""
 
 import random
 import string
@@ -17,7 +19,9 @@ def random_name(rnd):
 
 
 def random_paths(modules, count, rnd):
-    """For each loss the modules it goes through: any at all, or from a leaf of a random tree up to its root."""
+    """For each loss the modules it goes through: any at all, or from a leaf of a random tree up to
+    its root.
+    """
     if rnd.random() < 0.5:
         return [[rnd.randrange(modules) for _ in range(rnd.randint(1, 4))] for _ in range(count)]
     parent = [None] + [rnd.randrange(k) for k in range(1, modules)]
@@ -32,7 +36,9 @@ def random_paths(modules, count, rnd):
 
 
 def random_losses(modules, paths, names, rnd):
-    """Some of the losses, in some order; each walks its own path through the modules, which share what they computed."""
+    """Some of the losses, in some order; each walks its own path through the modules, which share
+    what they computed.
+    """
     x = torch.randn(5, 4, dtype=torch.float64)
     computed = {}
     losses = {}

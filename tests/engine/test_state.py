@@ -1,4 +1,6 @@
-"""State by name: losses may be dropped, added and permuted, groups may split, and a checkpoint continues."""
+"""State by name: losses may be dropped, added and permuted, groups may split, and a checkpoint
+continues.
+"""
 
 import io
 
@@ -11,7 +13,9 @@ from tests.support.models import Tree, TwoEncoders, grads, same
 
 @pytest.fixture(autouse=True)
 def running(temporary):
-    """A toy: each objective's weight is how often it was seen; a matrix of pairs; a counter; an average of the rows."""
+    """A toy: each objective's weight is how often it was seen; a matrix of pairs; a counter; an
+    average of the rows.
+    """
 
     @gs.strategy("test-running", paper="a test", scale="own")
     def running(gram, objectives, state):

@@ -1,4 +1,6 @@
-"""Taps: Gram matrices from the gradients at the layers' outputs equal those from gradients, and only sound uses are tapped."""
+"""Taps: Gram matrices from the gradients at the layers' outputs equal those from gradients, and
+only sound uses are tapped.
+"""
 
 import math
 import warnings
@@ -83,8 +85,10 @@ class Net(nn.Module):
 
 # variant -> whether the middle layer may be tapped
 VARIANTS = {
-    "plain": True, "no bias": True, "linear": True, "functional": True, "matmul": False, "sequence": True, "one loss leaves it out": True,
-    "tied": False, "functional and module": False, "transposed": False, "addmm, beta": False, "twice": False, "penalty": False,
+    "plain": True, "no bias": True, "linear": True, "functional": True, "matmul": False,
+    "sequence": True, "one loss leaves it out": True,
+    "tied": False, "functional and module": False, "transposed": False, "addmm, beta": False,
+    "twice": False, "penalty": False,
     "penalty as a loss": False,
 }  # fmt: skip
 
@@ -141,7 +145,9 @@ def test_every_strategy_with_taps(name):
 
 
 def test_hooks():
-    """A hook on the weight keeps it from being tapped; hooks of modules and of outputs are in the gradients at the outputs."""
+    """A hook on the weight keeps it from being tapped; hooks of modules and of outputs are in the
+    gradients at the outputs.
+    """
     for place in ("weight", "output", "module"):
         models = Net(dtype=torch.float64), Net(dtype=torch.float64)
         for model, method in zip(models, ("taps", "gradients"), strict=True):
@@ -165,7 +171,9 @@ def test_hooks():
 
 
 def test_modes_with_taps():
-    """Features, a scaler, user weights, protection, replays, existing gradients, an objective that comes and goes."""
+    """Features, a scaler, user weights, protection, replays, existing gradients, an objective that
+    comes and goes.
+    """
     models = Net(dtype=torch.float64), Net(dtype=torch.float64)
     for model, method in zip(models, ("taps", "gradients"), strict=True):
         surgery = gs.Surgery("upgrad", model, method=method, protect="b", every=2)
@@ -212,7 +220,9 @@ def test_what_is_not_finite_is_seen_at_the_outputs(value):
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-12, 1.0, 1e12, 1e18])
 def test_any_scale_and_gradients_far_shorter_than_their_factors(scale):
-    """Inputs that are nearly constant and output gradients that sum to zero: in float32 the products lose everything, so float64 steps in."""
+    """Inputs that are nearly constant and output gradients that sum to zero: in float32 the
+    products lose everything, so float64 steps in.
+    """
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(64, 48))
     x = torch.ones(32, 48) + 1e-3 * torch.randn(32, 48)

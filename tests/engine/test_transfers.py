@@ -1,4 +1,4 @@
-"""What a step asks of a device: all Gram matrices and losses in one transfer, and no other number."""
+"""What a step asks of a device: Gram matrices and losses in one transfer, no other number."""
 
 import pytest
 import torch
@@ -11,7 +11,9 @@ from tests.support.shipped import LEAST, SHIPPED, ready, step
 
 
 class Reads(TorchDispatchMode):
-    """Counts what makes the host wait for a device: a number read out, or a mask turned into places."""
+    """Counts what makes the host wait for a device: a number read out, or a mask turned into
+    places.
+    """
 
     names = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select")
 
@@ -57,7 +59,8 @@ def test_one_transfer_and_no_number_besides(name, settings, monkeypatch):
     with Reads() as reads:
         step(surgery, losses)
     assert reads.found == []
-    # the values of the losses come before the weights that are made of them; a direction made on the device is checked there
+    # the values of the losses come before the weights that are made of them; a direction made on
+    # the device is checked there
     second = (
         not surgery.strategy.needs_gradients and "losses" in surgery.strategy.inputs
     ) or "rows" in surgery.strategy.inputs

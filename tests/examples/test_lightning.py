@@ -25,7 +25,9 @@ def lightning_checkpoint(folder, epoch):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_lightning_learns_logs_and_resumes(tmp_path, precision):
-    """An uninterrupted run, and one that goes on after its first epoch in another process: the same log and parameters, bit for bit."""
+    """An uninterrupted run, and one that goes on after its first epoch in another process: the same
+    log and parameters, bit for bit.
+    """
     options = ["--epochs", "2", "--steps", "40", "--precision", precision]
     run(tmp_path, "lightning_multitask.py", *options, "--out", "whole")
     run(
@@ -59,7 +61,9 @@ def test_lightning_learns_logs_and_resumes(tmp_path, precision):
 @needs_lightning
 @pytest.mark.slow
 def test_lightning_needs_the_saved_state(tmp_path):
-    """Without the strategy's state the resumed run is another one, so that the test above would see it missing."""
+    """Without the strategy's state the resumed run is another one, so that the test above would see
+    it missing.
+    """
     options = ["--epochs", "2", "--steps", "40"]
     run(tmp_path, "lightning_multitask.py", *options, "--out", "whole")
     checkpoint = lightning_checkpoint(tmp_path / "whole", 0)
@@ -74,7 +78,9 @@ def test_lightning_needs_the_saved_state(tmp_path):
 
 @needs_lightning
 def test_lightning_grad_scaler(tmp_path):
-    """With 16-mixed the scaler's factor is in `.grad`, and a step that overflows is skipped and leaves the surgery as it was."""
+    """With 16-mixed the scaler's factor is in `.grad`, and a step that overflows is skipped and
+    leaves the surgery as it was.
+    """
     code = """
 import lightning, torch, lightning_multitask
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -83,8 +89,10 @@ for scale in (2.0**10, 2.0**120):
     module = lightning_multitask.TwoDigits("mgda")
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     trainer = lightning.Trainer(
-        max_epochs=1, limit_train_batches=5, limit_val_batches=0, accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        max_epochs=1, limit_train_batches=5, limit_val_batches=0, accelerator="cpu",
+        plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
+        logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
     )
     trainer.fit(module)
     print("scale", scaler.get_scale() / scale, module.surgery.state_dict()["step"])

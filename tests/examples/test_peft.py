@@ -52,24 +52,29 @@ def test_peft_forgets_and_retains(tmp_path):
 
 @needs_peft
 def test_peft_only_lora_moves_and_the_first_step_is_non_conflicting(tmp_path):
-    """One surgery on LoRA's parameters: what is frozen gets no gradient, and what the protected direction does to retain is no harm."""
+    """One surgery on LoRA's parameters: what is frozen gets no gradient, and what the protected
+    direction does to retain is no conflict.
+    """
     code = """
 import copy, torch, gradsurgery as gs, peft_forget_retain as example
 from peft import LoraConfig, get_peft_model
 people = example.make_people(0)
 base = example.learn(people, 0, 60)
 torch.manual_seed(0)
-model = get_peft_model(copy.deepcopy(base), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+model = get_peft_model(copy.deepcopy(base), lora)
 trained = [p for p in model.parameters() if p.requires_grad]
 reference = example.log_likelihood(base, people[:8]).detach()
 losses = example.losses(model, people[:8], reference, people[8:])
-gradients = [torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, trained, retain_graph=True)]) for loss in losses.values()]
+found = [torch.autograd.grad(loss, trained, retain_graph=True) for loss in losses.values()]
+gradients = [torch.cat([g.double().flatten() for g in row]) for row in found]
 assert gradients[0] @ gradients[1] < 0
 record = gs.Surgery("sum", model, protect="retain").backward(losses)
 direction = torch.cat([p.grad.double().flatten() for p in trained])
 assert record["forget+retain"].conflicts == (("forget", "retain"),)
 assert record["forget+retain"].parameters == len(trained) == 8
-assert direction @ gradients[0] > 0 and direction @ gradients[1] > -1e-6 * direction.norm() * gradients[1].norm()
+assert direction @ gradients[0] > 0
+assert direction @ gradients[1] > -1e-6 * direction.norm() * gradients[1].norm()
 assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 """
     python(tmp_path, "-c", code)

@@ -22,7 +22,9 @@ def trainer_log(folder, step):
     "mode", [["--whole-batch"], ["--each-micro-batch"], ["--bf16"]], ids=lambda mode: mode[0]
 )
 def test_transformers_learns_logs_and_resumes(tmp_path, mode):
-    """An uninterrupted run, and one that goes on from its middle in another process: the same log and parameters, bit for bit."""
+    """An uninterrupted run, and one that goes on from its middle in another process: the same log
+    and parameters, bit for bit.
+    """
     options = ["--steps", "60", *mode]
     run(tmp_path, "transformers_trainer.py", *options, "--out", "whole")
     run(
@@ -75,7 +77,8 @@ def test_transformers_learns_logs_and_resumes(tmp_path, mode):
 
 SMALL_TRAINER = """
 import torch, gradsurgery as gs, transformers_trainer as example
-from transformers import BertConfig, BertForPreTraining, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import BertConfig, BertForPreTraining, PrinterCallback, Trainer
+from transformers import TrainingArguments, set_seed
 
 rows = example.make_text(256, 0)
 
@@ -84,19 +87,29 @@ class Plain(Trainer):
     loss_is_scaled_for_ga = True
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        return sum(example.SurgeryTrainer.compute_losses(self, model, inputs, num_items_in_batch, self.current_gradient_accumulation_steps)[0].values())
+        losses, _ = example.SurgeryTrainer.compute_losses(
+            self, model, inputs, num_items_in_batch, self.current_gradient_accumulation_steps
+        )
+        return sum(losses.values())
 
 
 def train(kind, batch=8, accumulation=4, dropout=0.0, strategy="sum", whole_batch=True, lr=1e-3):
     set_seed(0)
-    sizes = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32)
+    sizes = dict(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32,
+    )
     chances = dict(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     model = BertForPreTraining(BertConfig(vocab_size=64, **sizes, **chances))
     arguments = TrainingArguments(
-        "unused", max_steps=6, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, learning_rate=lr, optim="sgd",
-        max_grad_norm=0.5, use_cpu=True, disable_tqdm=True, report_to="none", save_strategy="no", logging_steps=1,
+        "unused", max_steps=6, per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation, learning_rate=lr, optim="sgd",
+        max_grad_norm=0.5, use_cpu=True, disable_tqdm=True, report_to="none",
+        save_strategy="no", logging_steps=1,
     )
-    options = {} if kind is Plain else dict(surgery=gs.Surgery(strategy, model), whole_batch=whole_batch)
+    options = {}
+    if kind is not Plain:
+        options = dict(surgery=gs.Surgery(strategy, model), whole_batch=whole_batch)
     trainer = kind(model, arguments, train_dataset=rows, **options)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -109,7 +122,8 @@ def train(kind, batch=8, accumulation=4, dropout=0.0, strategy="sum", whole_batc
 def test_transformers_sum_is_the_plain_trainer(tmp_path):
     """Dropout, accumulation, clipping: with the strategy `sum` everything is as Trainer does it."""
     code = """
-(plain, plain_norms), (summed, norms) = train(Plain, dropout=0.1), train(example.SurgeryTrainer, dropout=0.1, whole_batch=False)
+plain, plain_norms = train(Plain, dropout=0.1)
+summed, norms = train(example.SurgeryTrainer, dropout=0.1, whole_batch=False)
 assert norms.min() > 0.5  # so that every step is clipped
 assert torch.equal(plain, summed) and torch.equal(plain_norms, norms)
 """
@@ -118,7 +132,9 @@ assert torch.equal(plain, summed) and torch.equal(plain_norms, norms)
 
 @needs_transformers
 def test_transformers_whole_batch_is_one_large_batch(tmp_path):
-    """Four micro-batches of 8 rows, which differ in how many words are masked, are one of 32; a surgery on each is something else."""
+    """Four micro-batches of 8 rows, which differ in how many words are masked, are one of 32; a
+    surgery on each is something else.
+    """
     code = """
 for strategy in ("mgda", "gradvac"):
     large, _ = train(example.SurgeryTrainer, batch=32, accumulation=1, strategy=strategy)
@@ -126,6 +142,7 @@ for strategy in ("mgda", "gradvac"):
     parts, _ = train(example.SurgeryTrainer, strategy=strategy, whole_batch=False)
     start, _ = train(example.SurgeryTrainer, lr=0.0)
     way, rounding, difference = ((other - large).norm().item() for other in (start, whole, parts))
-    assert rounding < 1e-4 * way and rounding < 0.01 * difference, (strategy, way, rounding, difference)
+    found = (strategy, way, rounding, difference)
+    assert rounding < 1e-4 * way and rounding < 0.01 * difference, found
 """
     python(tmp_path, "-c", SMALL_TRAINER + code)

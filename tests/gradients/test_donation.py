@@ -1,4 +1,4 @@
-"""A direction is formed in the memory of a gradient only where nobody else has that memory."""
+"""A direction is formed in the memory of a gradient only where no other tensor has that memory."""
 
 import numpy as np
 import pytest

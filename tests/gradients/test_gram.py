@@ -1,4 +1,6 @@
-"""The Gram matrix: sums in float32 where they are good enough, and again in float64 where they are not."""
+"""The Gram matrix: sums in float32 where they are good enough, and again in float64 where they are
+not.
+"""
 
 import subprocess
 import sys
@@ -91,10 +93,15 @@ def test_float64_small_and_rounded_products_take_no_shortcut():
     ],
 )
 def test_each_way_to_allow_fewer_bits_is_seen(setting, single):
-    """In a process of its own, since torch refuses to be asked in the older way once the newer one was used."""
+    """In a process of its own, since torch refuses to be asked in the older way once the newer one
+    was used.
+    """
     if "fp32_precision" in setting and not hasattr(torch.backends.mkldnn, "matmul"):
         pytest.skip("torch < 2.9 has no such setting")
-    code = f"import torch; {setting}; from gradsurgery import Objectives; print(Objectives([[torch.randn(1 << 19)] for _ in range(2)]).eps)"
+    code = (
+        f"import torch; {setting}; from gradsurgery import Objectives; "
+        "print(Objectives([[torch.randn(1 << 19)] for _ in range(2)]).eps)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert float(ran.stdout) == (1e-6 if single else 1e-15)

@@ -1,4 +1,6 @@
-"""Gradients that cancel: where rounding decides, a projection stays short and no direction is made of rounding."""
+"""Gradients that cancel: where rounding decides, a projection stays short and no direction is made
+of rounding.
+"""
 
 import itertools
 import math
@@ -14,7 +16,9 @@ from gradsurgery.testing import ConformanceError, check_strategy, samples
 
 
 def test_cagrad_conflicts_with_no_gradient_of_an_inexact_gram():
-    """Where the mean is short beside the gradients, at eps = 1e-6 (float32), it was returned as it is."""
+    """Where the mean is short beside the gradients, at eps = 1e-6 (float32), it was returned as it
+    is.
+    """
     rows = np.array([[-1.0], [0.997]])
     for radius in (1.0, 2.0):
         weights = gs.get_strategy("cagrad", c=radius).weights(rows @ rows.T, eps=1e-6)
@@ -121,7 +125,9 @@ def exact_projection(rows, start):
 
 
 def duals(active, along):
-    """Of each active row the part orthogonal to the others: its product with Σ zᵢgᵢ has the sign of zᵢ."""
+    """Of each active row the part orthogonal to the others: its product with Σ zᵢgᵢ has the sign of
+    zᵢ.
+    """
     for k, row in enumerate(active):
         basis = []
         for other in [*active[:k], *active[k + 1 :], row]:

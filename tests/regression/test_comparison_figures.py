@@ -42,7 +42,9 @@ def row_of_file(folder):
 
 
 def test_figures_of_both_directions_are_not_added_up(toy, tmp_path):
-    """A large figure that is better lower, and a small one that is better higher: both are best at the same rate."""
+    """A large figure that is better lower, and a small one that is better higher: both are best at
+    the same rate.
+    """
 
     def metrics(model, examples):
         found = rmse(model, examples)

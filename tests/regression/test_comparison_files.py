@@ -28,7 +28,8 @@ def test_two_comparisons_do_not_take_one_folder(tmp_path, monkeypatch):
         monkeypatch.setattr("pathlib.Path.exists", lambda path: False)
         with pytest.raises(
             gs.InputError,
-            match=r"already holds results, or another comparison.*give another --out, or move them away",
+            match=r"already holds results, or another comparison"
+            r".*give another --out, or move them away",
         ):
             Results(tmp_path)
     assert read_results(tmp_path) == [{"kind": "setup"}]

@@ -17,8 +17,11 @@ def test_a_region_for_one_pass_behind_another_region():
     code = """
 import torch, warnings
 warnings.simplefilter("ignore")
-trunk, head = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU(), torch.nn.Linear(8, 8), torch.nn.GELU()), torch.nn.Linear(8, 2)
-out = torch.compile(head, backend="aot_eager")(torch.compile(trunk, backend="aot_eager")(torch.randn(5, 4)))
+from torch import nn
+trunk = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 8), nn.GELU())
+head = nn.Linear(8, 2)
+z = torch.compile(trunk, backend="aot_eager")(torch.randn(5, 4))
+out = torch.compile(head, backend="aot_eager")(z)
 import gradsurgery as gs
 try:
     gs.backward(dict(zip("ab", out.pow(2).mean(0))), list(trunk.parameters()), "mgda")

@@ -67,7 +67,9 @@ COMPLEX_MODES = [
 
 @each_with(COMPLEX, COMPLEX_MODES)
 def test_complex_parameters_count_as_pairs_of_reals(strategy, settings):
-    """Three steps are those of the same model whose parameters are real, with a last dimension of two."""
+    """Three steps are those of the same model whose parameters are real, with a last dimension of
+    two.
+    """
     models = Waves(), Waves(pairs=True)
     surgeries = [gs.Surgery(strategy, m, **settings) for m in models]
     for step in range(3):

@@ -42,7 +42,9 @@ def test_a_model_converted_while_gradients_are_gathered(convert, given):
 @pytest.mark.parametrize("name", ["sum", "mgda", "graddrop", "scaled-sum"])
 @pytest.mark.parametrize("part", ["whole", "trunk"])
 def test_a_model_converted_after_the_forward_pass(name, part):
-    """Autograd finds no way from the old graph to a converted parameter: an error, in place of no gradient and no word."""
+    """Autograd finds no way from the old graph to a converted parameter: an error, in place of no
+    gradient and no word.
+    """
     model = Tasks(torch.float32)
     surgery = gs.Surgery(name, model)
     losses = model.losses(1.0)

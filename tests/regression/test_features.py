@@ -134,7 +134,9 @@ def test_features_and_a_strategy_that_keeps_gradients():
 @pytest.mark.parametrize("order", [0, 1, 2])
 @pytest.mark.parametrize("strategy", ["sum", "mgda"])
 def test_features_out_of_the_region_that_computed_the_losses(strategy, order):
-    """Whichever output they are: no gradient goes from the losses to the features, and nothing may be trained in silence."""
+    """Whichever output they are: no gradient goes from the losses to the features, and nothing may
+    be trained in silence.
+    """
     model = Small()
     data = x()
 

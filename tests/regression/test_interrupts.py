@@ -13,7 +13,9 @@ import gradsurgery as gs
 
 
 class Storm:
-    """Sends SIGINT to this process at random moments while the block runs; the block sees KeyboardInterrupt."""
+    """Sends SIGINT to this process at random moments while the block runs; the block sees
+    KeyboardInterrupt.
+    """
 
     def __init__(self, seed, longest):
         generator = torch.Generator().manual_seed(seed)

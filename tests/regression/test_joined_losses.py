@@ -72,12 +72,18 @@ JOINED = {
     "stack of stacks": lambda v: torch.stack([torch.stack(v), torch.stack(v) * 0.0 + 3.0])[0],
     "cast": lambda v: torch.stack(v).to(torch.float64).float(),
     "cloned": lambda v: torch.stack(v).clone(),
-    "times constants": lambda v: torch.stack(v) * torch.tensor([2.0, 0.5]) / torch.tensor([2.0, 0.5]),
-    "times constants, then indexed": lambda v: (lambda s: {"0": s[0], "1": s[1]})(torch.cat(ones(v)) * 1.0),
+    "times constants": lambda v: (
+        torch.stack(v) * torch.tensor([2.0, 0.5]) / torch.tensor([2.0, 0.5])
+    ),
+    "times constants, then indexed": lambda v: (
+        lambda s: {"0": s[0], "1": s[1]}
+    )(torch.cat(ones(v)) * 1.0),
     "indexed, then times": lambda v: (lambda s: [2 * s[0] / 2, s[1] + 0.0])(torch.cat(ones(v))),
     "a mask": lambda v: torch.cat([*ones(v), torch.zeros(1)])[torch.tensor([True, True, False])],
     "a list of indices": lambda v: torch.cat([torch.zeros(1), *ones(v)])[[1, 2]],
-    "index_select": lambda v: torch.cat([torch.zeros(1), *ones(v)]).index_select(0, torch.tensor([1, 2])),
+    "index_select": lambda v: (
+        torch.cat([torch.zeros(1), *ones(v)]).index_select(0, torch.tensor([1, 2]))
+    ),
     "gather": lambda v: torch.cat([torch.zeros(1), *ones(v)]).gather(0, torch.tensor([1, 2])),
     "flipped twice": lambda v: torch.cat(ones(v)).flip(0).roll(1),
     "means of parts": lambda v: (lambda s: [s[:1].mean(), s[1:].sum()])(torch.cat(ones(v))),
@@ -137,7 +143,9 @@ class Mul(torch.autograd.Function):
 
 MIXED = {
     "a matrix": lambda v: torch.tensor([[1.0, 0.5], [0.5, 1.0]]) @ torch.stack(v),
-    "a matrix, then a dict": lambda v: dict(zip("ab", torch.tensor([[1.0, 0.5], [0.5, 1.0]]) @ torch.cat(ones(v)), strict=True)),
+    "a matrix, then a dict": lambda v: dict(
+        zip("ab", torch.tensor([[1.0, 0.5], [0.5, 1.0]]) @ torch.cat(ones(v)), strict=True)
+    ),
     "softmax": lambda v: torch.stack(v).softmax(0),
     "cumsum": lambda v: list(torch.stack(v).cumsum(0)),
     "a function of one's own": lambda v: Mul.apply(torch.stack(v)),

@@ -22,7 +22,9 @@ import gradsurgery.contract.registry as registry
 
 @pytest.fixture
 def first(monkeypatch, temporary):
-    """As in a fresh process, with plugins that a test lists; each is a function that is called to load it."""
+    """As in a fresh process, with plugins that a test lists; each is a function that is called to
+    load it.
+    """
 
     class Point:
         def __init__(self, load):
@@ -86,7 +88,9 @@ def test_a_look_up_that_is_interrupted_is_finished_by_the_next_one(first, stop):
 
 
 def test_imports_of_strategies_that_fail_or_are_interrupted_are_finished_by_the_next_look_up():
-    """In a fresh process: an import that raises, then a real Ctrl-C within another one, then a registration."""
+    """In a fresh process: an import that raises, then a real Ctrl-C within another one, then a
+    registration.
+    """
     code = """
 import importlib.abc, os, signal, sys, time
 import gradsurgery as gs
@@ -164,7 +168,10 @@ def test_a_look_up_and_an_import_of_a_plugin_at_once_do_not_wait_for_each_other_
     first, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(plugins, "PATIENCE", 0.3)
-    gate = "import plugin_gate; plugin_gate.inside.set(); plugin_gate.asked.wait(5); import time; time.sleep(0.1)\n"
+    gate = (
+        "import plugin_gate; plugin_gate.inside.set(); plugin_gate.asked.wait(5)\n"
+        "import time; time.sleep(0.1)\n"
+    )
     (tmp_path / "plugin_gate.py").write_text(
         "import threading\ninside, asked = threading.Event(), threading.Event()\n"
     )
@@ -206,10 +213,13 @@ def test_what_the_package_sets_in_torch_counts_in_every_thread():
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        ("PCGrad", "pcgrad"), ("CAGrad", "cagrad"), ("MoCo", "moco"), ("MGDA", "mgda"), ("GradNorm", "gradnorm"), ("Nash_MTL", "nash-mtl"),
-        ("NashMTL", "nash-mtl"), ("Aligned MTL", "aligned-mtl"), ("IMTLG", "imtl-g"), ("IMTL", "imtl-g"), ("uncertainty", "uw"),
-        ("UncertaintyWeighting", "uw"), ("EW", "sum"), ("LS", "sum"), ("RLW", "random"), ("GEM", "dualproj"), ("A_GEM", "a-gem"),
-        ("average", "mean"), ("Chebyshev", "stch"), ("SDMGrad", "sdmgrad"), ("CR_MOGM", "cr-mogm"), ("ConFIG", "config"), ("mdga", "mgda"),
+        ("PCGrad", "pcgrad"), ("CAGrad", "cagrad"), ("MoCo", "moco"), ("MGDA", "mgda"),
+        ("GradNorm", "gradnorm"), ("Nash_MTL", "nash-mtl"), ("NashMTL", "nash-mtl"),
+        ("Aligned MTL", "aligned-mtl"), ("IMTLG", "imtl-g"), ("IMTL", "imtl-g"),
+        ("uncertainty", "uw"), ("UncertaintyWeighting", "uw"), ("EW", "sum"), ("LS", "sum"),
+        ("RLW", "random"), ("GEM", "dualproj"), ("A_GEM", "a-gem"), ("average", "mean"),
+        ("Chebyshev", "stch"), ("SDMGrad", "sdmgrad"), ("CR_MOGM", "cr-mogm"), ("ConFIG", "config"),
+        ("mdga", "mgda"),
     ],
 )  # fmt: skip
 def test_the_nearest_name_is_found_whatever_its_case_and_its_other_names(given, meant):

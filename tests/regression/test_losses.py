@@ -64,7 +64,8 @@ def test_weights_are_one_for_each_loss():
         for wrong in ([1.0], [1.0, 2.0, 3.0]):
             with pytest.raises(
                 gs.InputError,
-                match=rf"{option}: {len(wrong)} numbers in order do not fit the objectives '0', '1'",
+                match=rf"{option}: {len(wrong)} numbers in order do not fit "
+                r"the objectives '0', '1'",
             ):
                 gs.backward(losses, model, strategy, **{option: wrong}, retain_graph=True)
     assert all(p.grad is None for p in model.parameters())

@@ -126,7 +126,8 @@ import torch
 held = [torch.ones(3, 4).t()]
 like = torch.zeros(3, 4).t()
 assert donation.owned(held, [like])[0] is not None
-for holder in (lambda t: t, lambda t: t._base, lambda t: t.view(4, 3), lambda t: t.untyped_storage()):
+storage = lambda t: t.untyped_storage()
+for holder in (lambda t: t, lambda t: t._base, lambda t: t.view(4, 3), storage):
     other = holder(held[0])
     assert donation.owned(held, [like])[0] is None
     del other

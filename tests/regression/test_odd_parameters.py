@@ -32,7 +32,9 @@ def test_parameters_frozen_between_forward_and_backward():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_low_memory_and_tapped_layers(bias):
-    """The bias by which a pass finds its way to a tapped layer was asked for elsewhere, and the layer got no gradient."""
+    """The bias by which a pass finds its way to a tapped layer was asked for elsewhere, and the
+    layer got no gradient.
+    """
     found = []
     for settings in ({}, {"memory": "low"}, {"memory": "low", "method": "taps"}):
         torch.manual_seed(0)

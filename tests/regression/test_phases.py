@@ -32,7 +32,9 @@ def test_a_phase_that_is_over_no_longer_splits_the_trunk():
 
 
 def test_forgetting_keeps_the_state_of_the_others_by_parameter():
-    """Rows of both parts go on: `moco` after the split was forgotten remembers what it knew of each parameter."""
+    """Rows of both parts go on: `moco` after the split was forgotten remembers what it knew of each
+    parameter.
+    """
     model = Tasks()
     surgery = gs.Surgery("moco", model)
     surgery.backward(model.losses(1.0))

@@ -13,7 +13,9 @@ from tests.support.tapped import gradients, tapped
 
 
 class Clamped(nn.Module):
-    """Two layers and two heads; `how` says where the middle layer's gradient is cut to a tenth, and whether at every forward pass anew."""
+    """Two layers and two heads; `how` says where the middle layer's gradient is cut to a tenth, and
+    whether at every forward pass anew.
+    """
 
     def __init__(self, how, bias=True):
         super().__init__()
@@ -74,10 +76,19 @@ class Through(nn.Module):
 
 
 HOOKS = [
-    "register_backward_hook", "register_full_backward_hook", "hook on the weight", "parametrized", "a parametrization with a hook", "hook on W.t()",
-    "hook on W.t(), first layer", "hook on the layer's node", "prehook on the layer's node", "hook on the node of W.t()", "prehook on the node of W.t()",
+    "register_backward_hook",
+    "register_full_backward_hook",
+    "hook on the weight",
+    "parametrized",
+    "a parametrization with a hook",
+    "hook on W.t()",
+    "hook on W.t(), first layer",
+    "hook on the layer's node",
+    "prehook on the layer's node",
+    "hook on the node of W.t()",
+    "prehook on the node of W.t()",
     "hook on the output",
-]  # fmt: skip
+]
 
 
 @pytest.mark.filterwarnings("ignore:Using a non-full backward hook")

@@ -82,7 +82,7 @@ def test_layers_wrapped_between_two_steps_keep_their_state():
 
 
 class Nested(nn.Module):
-    """Its own parameter and that of its `module` have one name without prefixes; a head per loss."""
+    """Its own parameter and that of its `module` have one name without prefixes."""
 
     def __init__(self):
         super().__init__()

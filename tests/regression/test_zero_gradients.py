@@ -90,7 +90,9 @@ def test_a_loss_refused_for_being_zero_says_leave_it_out(name):
     + ["cr-mogm"],
 )
 def test_absent_is_what_leaving_out_gives(name):
-    """Two Surgeries that have both seen every loss: in one `b` is left out, in the other it has a gradient of zero."""
+    """Two Surgeries that have both seen every loss: in one `b` is left out, in the other it has a
+    gradient of zero.
+    """
     strategy = ready(name, "a")
     left, absent = Tasks(), Tasks()
     first, second = gs.Surgery(strategy, left), gs.Surgery(strategy, absent, zero="absent")
@@ -158,7 +160,9 @@ def test_absent_at_features_under_a_scaler_and_gathered():
 
 
 def test_absent_with_weights_used_again():
-    """An objective that was absent when a group was solved has no weight to use again: such a step is solved; others replay."""
+    """An objective that was absent when a group was solved has no weight to use again: such a step
+    is solved; others replay.
+    """
     model = Tasks()
     surgery = gs.Surgery("mgda", model, every=3, zero="absent")
     seen = []

@@ -109,7 +109,7 @@ def test_a_weight_that_has_sunk_to_nothing_is_warned_of(name):
 
 
 def test_no_gradient_is_lost_for_good_by_excess_mtl():
-    """After a first gradient that was tiny every later one counts as huge; the other one returns."""
+    """After a first gradient that was tiny every later one is huge; the other one returns."""
     excess, state = gs.get_strategy("excess-mtl"), gs.State()
     excess(torch.tensor([[1e-6, 0.0], [0.0, 1.0]]), state=state)
     for _ in range(3):

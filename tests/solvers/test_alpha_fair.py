@@ -19,7 +19,9 @@ ALPHAS = (0.5, 1.0, 2.0)
 
 @given(drawn_samples(max_n=16), st.sampled_from(ALPHAS))
 def test_alpha_fair_meets_its_condition(sample, alpha):
-    """(Gw)ᵢ wᵢ^(1/α) = 1, judged on the rows and relative to the terms it is made of; or stationary, and zero."""
+    """(Gw)ᵢ wᵢ^(1/α) = 1, judged on the rows and relative to the terms it is made of; or
+    stationary, and zero.
+    """
     solution = alpha_fair(sample.gram, alpha)
     assert solution.converged
     if not solution.value.any():

@@ -1,4 +1,4 @@
-"""The solvers on adversarial Gram matrices, against their optimality conditions and against cvxpy."""
+"""The solvers on adversarial Gram matrices, against optimality conditions and cvxpy."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,9 @@ def test_frank_wolfe_that_stops_early_says_so():
 
 
 def test_an_iteration_limit_in_scipy_is_not_ours(monkeypatch):
-    """scipy's non-negative least squares raises at its iteration limit; the min-norm point is then found by Frank-Wolfe."""
+    """scipy's non-negative least squares raises at its iteration limit; the min-norm point is then
+    found by Frank-Wolfe.
+    """
 
     def gives_up(*args, **kwargs):
         raise RuntimeError("Maximum number of iterations reached.")
@@ -184,7 +186,8 @@ def test_degenerate_grams():
         [-1.0, 1.0],
     ] == pytest.approx([0, 0])
     assert best_worst(np.zeros((2, 2)), 0.5).value.tolist() == [0.5, 0.5]
-    # stationary although the mean is not zero: e₁, −e₁, e₂ + ½e₁; the mean is projected onto the cone
+    # stationary although the mean is not zero: e₁, −e₁, e₂ + ½e₁; the mean is projected onto the
+    # cone
     rows = np.array([[1.0, 0], [-1, 0], [0.5, 1]])
     for radius in (0.6, 1.0, 3.0):
         assert rows.T @ best_worst(rows @ rows.T, radius).value == pytest.approx(

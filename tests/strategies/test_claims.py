@@ -25,7 +25,9 @@ from tests.support.shipped import SHIPPED, direction
 )
 @pytest.mark.parametrize("sigma", [0.5, 1, 2, 3])
 def test_no_conflict_on_rows_in_conflict_with_log_normal_norms(name, sigma):
-    """60 draws: six rows that pull against each other in ten dimensions, with log-normal lengths; in both precisions."""
+    """60 draws: six rows that pull against each other in ten dimensions, with log-normal lengths;
+    in both precisions.
+    """
     chosen = gs.get_strategy(name)
     rng = np.random.default_rng(int(10 * sigma))
     conflicts = 0

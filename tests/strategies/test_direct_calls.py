@@ -45,7 +45,9 @@ def test_scale_does_not_matter(name, dtype):
     for kind in ("normal", "square", "opposite", "duplicates"):
         rows = torch.as_tensor(jacobian(rng, 4, kind, 1.0)).to(dtype)
         if kind == "opposite" and dtype == torch.float32:
-            continue  # in float32 a factor of 1e-20 rounds, and opposite rows are opposite no more: see the next test
+            # in float32 a factor of 1e-20 rounds, and opposite rows are opposite no more: see the
+            # next test
+            continue
         reference = run(ready(name), rows.double())
         for scale in (1e-20, 1e-8, 1.0, 1e8, 1e20):
             scaled = run(ready(name), rows * scale)
@@ -66,7 +68,8 @@ def test_scale_of_opposite_float32_rows(name):
 
 def test_float32_rows_with_large_and_tiny_norms_together():
     rows = torch.tensor([[1e-20, 0.0], [-0.5e20, 1e20]])
-    # the large row loses its part along the small one, and the small one its part along the large one
+    # the large row loses its part along the small one, and the small one its part along the large
+    # one
     assert torch.allclose(gs.get_strategy("pcgrad")(rows), torch.tensor([0.0, 1e20]))
     found = gs.get_strategy("mgda")(rows).double()
     assert torch.allclose(
@@ -78,8 +81,10 @@ def test_float32_rows_with_large_and_tiny_norms_together():
 @pytest.mark.parametrize(
     "rows",
     [
-        [[0.0, 0.0]], [[1.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [1.0, 2.0]], [[1.0, 2.0], [-1.0, -2.0]], [[1.0, 2.0], [0.0, 0.0]],
-        [[1.0, 1.0]] * 5, [[1.0, 2.0], [-1.0, -2.0], [0.5, 3.0]], [[0.0, 0.0]] * 3, [[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]],
+        [[0.0, 0.0]], [[1.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [1.0, 2.0]],
+        [[1.0, 2.0], [-1.0, -2.0]], [[1.0, 2.0], [0.0, 0.0]],
+        [[1.0, 1.0]] * 5, [[1.0, 2.0], [-1.0, -2.0], [0.5, 3.0]], [[0.0, 0.0]] * 3,
+        [[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]],
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e18])

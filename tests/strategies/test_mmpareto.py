@@ -1,4 +1,6 @@
-"""mmpareto: its cases, that it conflicts with no gradient, and the official procedure for rescale="tensor"."""
+"""mmpareto: its cases, that it conflicts with no gradient, and the official procedure for
+rescale="tensor".
+"""
 
 import numpy as np
 import pytest
@@ -51,7 +53,9 @@ def test_group_never_conflicts_on_models(options):
 
 
 def test_mmpareto_counterexample():
-    """Two scalar tensors: the official per-tensor length bends the direction into the unimodal objective; one factor does not."""
+    """Two scalar tensors: the official per-tensor length bends the direction into the unimodal
+    objective; one factor does not.
+    """
     blocks = np.array([[[4.0, -2.0], [-2.0, 1.0]], [[1.0, -1.0], [-1.0, 1.0]]])
     rows = np.array([[-2.0, -1.0], [1.0, 1.0]])
     tensor = gs.get_strategy("mmpareto", rescale="tensor", gamma=1.5).weights(
@@ -59,7 +63,9 @@ def test_mmpareto_counterexample():
     )
     bent = np.einsum("kn,nk->k", tensor, rows)
     assert bent == pytest.approx([-1.5, 9 / 13])
-    assert bent @ rows[1] == pytest.approx(-1.5 + 9 / 13)  # -0.81: it hurts the unimodal objective
+    assert bent @ rows[1] == pytest.approx(
+        -1.5 + 9 / 13
+    )  # -0.81: it conflicts with the unimodal objective
     group = rows.T @ gs.get_strategy("mmpareto", gamma=1.0).weights(rows @ rows.T)
     assert (rows @ group > 0).all()
 

@@ -1,4 +1,6 @@
-"""The same definitions beside TorchJD 0.18 on 200 random Jacobians each; `nox -s peers` installs it."""
+"""The same definitions beside TorchJD 0.18 on 200 random Jacobians each; `nox -s peers` installs
+it.
+"""
 
 import warnings
 
@@ -17,7 +19,8 @@ scalars = pytest.importorskip(
     reason="torchjd is not installed: nox -s peers installs and compares it",
 )
 
-# ours -> (TorchJD's, relative tolerance in d). Its tolerance where it is an iterative solver: the figures are its errors, not ours.
+# ours -> (TorchJD's, relative tolerance in d). Its tolerance where it is an iterative solver: the
+# figures are its errors, not ours.
 SAME = {
     "sum": (lambda n: jd.Sum(), 1e-12),
     "mean": (lambda n: jd.Mean(), 1e-12),
@@ -66,7 +69,9 @@ def test_agreement(name):
 
 
 def test_nash_mtl_has_the_same_direction():
-    """It clips to length 1 and stops after 20 rounds of its own approximation, so only the direction can agree, and roughly."""
+    """It clips to length 1 and stops after 20 rounds of its own approximation, so only the
+    direction can agree, and roughly.
+    """
     cosines = []
     for rows in jacobians():
         with warnings.catch_warnings():

@@ -7,13 +7,16 @@ import torch
 import gradsurgery as gs
 from tests.support.models import TwoEncoders
 
+ONE_TO_THREE = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
 SCALARS = {
     "gls": ({}, lambda x: x.log().mean().exp()),
     "stch(window=0, mu=0.3)": ({}, lambda x: 0.3 * torch.logsumexp(x / len(x) / 0.3, 0)),
-    "stch(window=0, preference=[0.5, 2.0, 1.0], ideal=0.1)": ({}, lambda x: torch.logsumexp(torch.tensor([0.5, 2.0, 1.0]) * (x - 0.1), 0)),
+    "stch(window=0, preference=[0.5, 2.0, 1.0], ideal=0.1)": (
+        {}, lambda x: torch.logsumexp(torch.tensor([0.5, 2.0, 1.0]) * (x - 0.1), 0),
+    ),
     "cosmos": ({}, lambda x: x.mean() - 2 * torch.cosine_similarity(x, torch.ones_like(x), dim=0)),
     "cosmos(preference=[1.0, 2.0, 3.0], lam=0.5)": (
-        {}, lambda x: x @ torch.tensor([1.0, 2, 3]).to(x) - 0.5 * torch.cosine_similarity(x, torch.tensor([1.0, 2, 3]).to(x), dim=0),
+        {}, lambda x: x @ ONE_TO_THREE - 0.5 * torch.cosine_similarity(x, ONE_TO_THREE, dim=0),
     ),
     "pbi": ({}, lambda x: x.sum() / 3**0.5 + 5 * (x - x.mean()).norm()),
     "uw": ({}, lambda x: 0.5 * x.sum()),

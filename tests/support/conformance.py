@@ -1,4 +1,6 @@
-"""Checks of a strategy registered as `mine`, and a direction that conflicts with nothing beside one that does."""
+"""Checks of a strategy registered as `mine`, and a direction that conflicts with nothing beside one
+that does.
+"""
 
 import numpy as np
 import pytest

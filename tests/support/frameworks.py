@@ -12,7 +12,9 @@ from tests.support.paths import EXAMPLES
 
 
 def needs(*packages):
-    """Skip where a framework is missing; it is not imported here, where its own deprecation warnings would be errors."""
+    """Skip where a framework is missing; it is not imported here, where its own deprecation
+    warnings would be errors.
+    """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     return pytest.mark.skipif(
         bool(missing),

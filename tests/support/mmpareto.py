@@ -4,7 +4,9 @@ import torch
 
 
 def min_norm_of_two(first, second):
-    """The official solver's two-task case in the interior: α for the first, by the line search formula."""
+    """The official solver's two-task case in the interior: α for the first, by the line search
+    formula.
+    """
     v11, v12, v22 = (
         float((a * b).sum()) for a, b in ((first, first), (first, second), (second, second))
     )
@@ -16,7 +18,9 @@ def min_norm_of_two(first, second):
 
 
 def official_procedure(model, losses, gamma):
-    """Each loss backpropagated alone, then their sum; per encoder the cosine decides; the length per tensor; times γ."""
+    """Each loss backpropagated alone, then their sum; per encoder the cosine decides; the length
+    per tensor; times γ.
+    """
     collected = {}
     for name in ("fused", "audio", "visual"):
         model.zero_grad()

@@ -1,4 +1,4 @@
-"""Small models for the tests, on real-looking data: two encoders, a shared trunk, a tree of trunks."""
+"""Small models on real-looking data: two encoders, and a tree of trunks."""
 
 import torch
 from torch import nn
@@ -6,7 +6,9 @@ from torch.nn.functional import cross_entropy
 
 
 class TwoEncoders(nn.Module):
-    """Encoders `audio` and `visual`, a fusion head, two unimodal heads; one unused and one frozen layer."""
+    """Encoders `audio` and `visual`, a fusion head, two unimodal heads; one unused and one frozen
+    layer.
+    """
 
     def __init__(self, seed=0, width=6, dtype=torch.float64):
         super().__init__()
@@ -60,7 +62,9 @@ class Tree(nn.Module):
 
 
 def gradients_of(losses, parameters):
-    """Each loss's gradients by torch.autograd.grad, the independent reference; None where it does not reach."""
+    """Each loss's gradients by torch.autograd.grad, the independent reference; None where it does
+    not reach.
+    """
     parameters = list(parameters)
     trained = [p for p in parameters if p.requires_grad]
     found = {
@@ -98,7 +102,10 @@ def same(before, after):
 
 
 def by_loss(losses, tensors):
-    """Each loss's gradients of some tensors, flattened [n, d]; zeros where it does not reach. The graph is kept."""
+    """Each loss's gradients of some tensors, flattened [n, d]; zeros where it does not reach.
+
+    The graph is kept.
+    """
     rows = []
     for loss in losses.values():
         found = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)

@@ -1,4 +1,6 @@
-"""One rank of the test of several processes: `python -m tests.support.ranks RANK WORLD STORE` prints what is refused."""
+"""One rank of the test of several processes: `python -m tests.support.ranks RANK WORLD STORE`
+prints what is refused.
+"""
 
 import sys
 import warnings

@@ -88,7 +88,9 @@ def through_a_file(state):
 
 
 def renamed(state, rename):
-    """A state with other names of parameters, as an earlier version saved it: without options and groups."""
+    """A state with other names of parameters, as an earlier version saved it: without options and
+    groups.
+    """
     state = copy.deepcopy({k: v for k, v in state.items() if k not in ("options", "explicit")})
     state["reach"] = {rename(name): found for name, found in state["reach"].items()}
     for _, group in state["groups"]:

@@ -1,4 +1,6 @@
-"""All strategies that ship, ready to be called: required options bound, and every input that one may take."""
+"""All strategies that ship, ready to be called: required options bound, and every input that one
+may take.
+"""
 
 import torch
 
@@ -14,13 +16,17 @@ LEAST = {"krum": 3}  # how many objectives a strategy needs then
 
 
 def ready(name, objective="0"):
-    """The strategy with its required options bound to an objective's name, and made for few objectives."""
+    """The strategy with its required options bound to an objective's name, and made for few
+    objectives.
+    """
     base = registered(name)
     return gs.get_strategy(name, **dict.fromkeys(base.required, objective), **SMALL.get(name, {}))
 
 
 def direction(strategy, rows, **inputs):
-    """d for gradients [n, d], with fixed positive losses and a fresh state; every batch alike where several are taken."""
+    """d for gradients [n, d], with fixed positive losses and a fresh state; every batch alike where
+    several are taken.
+    """
     if isinstance(rows, torch.Tensor):
         batches = rows.expand(3, *rows.shape) if "cross" in strategy.inputs else rows
     else:
@@ -36,7 +42,9 @@ def direction(strategy, rows, **inputs):
 
 
 def step(surgery, losses, again=None, **arguments):
-    """One `backward` of a Surgery: as three batches where the strategy takes several, with scores for all groups."""
+    """One `backward` of a Surgery: as three batches where the strategy takes several, with scores
+    for all groups.
+    """
     if "cross" in surgery.strategy.inputs:
         fresh = again or (lambda: losses)
         return surgery.backward([losses, fresh(), fresh()], **arguments)

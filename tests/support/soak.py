@@ -1,6 +1,7 @@
-"""A small transformer with three losses, 300 steps under autocast in float16, with a scaler and overflows now and then; prints what came of it.
+"""A small transformer with three losses: 300 steps in float16, with overflows; prints the outcome.
 
-`python -m tests.support.soak STRATEGY` in a process of its own, so that the peak of its memory is its own.
+`python -m tests.support.soak STRATEGY`, in a process of its own, so that the peak of its memory is
+its own.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The tasks that ship: real digits, splits that do not mix, colours that fail only at test, and files that are not digits."""
+"""The tasks that ship: real digits, splits that do not mix, colours that fail only at test, and
+files that are not digits.
+"""
 
 import gzip
 
@@ -98,7 +100,9 @@ def test_files_that_are_not_digits(root, break_it, message):
 
 
 def test_colours_follow_the_label_except_at_test():
-    """Guess the label from the mean colour alone, by the nearest mean colour of the training examples."""
+    """Guess the label from the mean colour alone, by the nearest mean colour of the training
+    examples.
+    """
     problem = get_task("cg-mnist").load(None)
 
     def colours(images):

@@ -1,4 +1,6 @@
-"""What the conformance checks have to see: mistakes that show only in some circumstances or later steps."""
+"""What the conformance checks have to see: mistakes that show only in some circumstances or later
+steps.
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ def ratio(gram):
 
 
 def where(condition, *inputs):
-    """A strategy that takes these inputs beside the Gram matrix and is wrong where the condition holds."""
+    """A strategy that takes these inputs beside the Gram matrix and is wrong where the condition
+    holds.
+    """
     arguments = ", ".join(inputs)
     return eval(f"lambda gram, {arguments}: wrong(gram) if {condition} else right(gram)", globals())
 
@@ -68,7 +72,9 @@ def test_names_are_not_taken_for_numbers(register):
 
 
 def test_names_that_an_option_refers_to_stay(register):
-    """Options by name or by position work as they do in a call, whatever the other objectives are called."""
+    """Options by name or by position work as they do in a call, whatever the other objectives are
+    called.
+    """
 
     def named(gram, objectives, *, first="0"):
         assert first in objectives

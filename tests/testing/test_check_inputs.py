@@ -100,7 +100,7 @@ def test_an_input_changed_in_place_is_named_first_and_spoils_no_sample(register,
 
 
 def test_a_claim_is_checked_on_copies_too(register):
-    """Checks may run one by one, as pytest cases do: none of them may spoil what the next one gets."""
+    """Checks may run one by one, as pytest cases do: none may spoil what the next one gets."""
     before = [s.jacobian.copy() for s in common_samples()]
     register(clamps_rows, claims=("deterministic",))
     for bound, check, _ in cases_of("mine"):

@@ -133,7 +133,9 @@ def test_a_condition_that_is_never_met_is_no_promise(register):
 
 
 def test_every_input_can_be_checked(register):
-    """Strategies that take scores, several batches, torch's random numbers, tensor sizes, or go by the objectives' names."""
+    """Strategies that take scores, several batches, torch's random numbers, tensor sizes, or go by
+    the objectives' names.
+    """
 
     def by_score(gram, scores, group):
         return np.full(len(gram), scores[group])
