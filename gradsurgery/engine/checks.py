@@ -30,8 +30,8 @@ from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.gradients.transfer import Total, to_host
 from gradsurgery.types import Array
 
-WIDE = (torch.float32, torch.float64)
-SMALL = 1 << 14  # entries up to which a gradient is copied, to be summed with others
+WIDE = {torch.float32, torch.float64}
+SMALL = 1 << 15  # entries up to which gradients are copied, to be summed together
 _flatten: Callable[[Sequence[Tensor]], Tensor] = torch._utils._flatten_dense_tensors
 LEAST_RANGE = torch.finfo(torch.float16).max / 2
 
@@ -65,24 +65,18 @@ def read_finite(
 ) -> tuple[list[float], list[int]]:
     """Some scalars, and the positions of gradients with NaN or infinity, in one transfer.
 
-    A sum is the cheapest read that NaN and infinity survive. Small gradients of one kind are summed
-    together: a call per gradient would cost more than their entries. Where a sum is not finite the
-    gradients are read again, since it may only overflow.
+    A sum is the cheapest read that NaN and infinity survive. Where all gradients are small they are
+    summed together: a call per gradient would cost more than their entries. Where a sum is not
+    finite the gradients are read again, since it may only overflow.
     """
-    small: list[Tensor] = []
-    totals: list[Tensor] = []
-    kind = None
-    for g in gradients:
-        if g.dtype in WIDE and g.layout is torch.strided:
-            if g.numel() <= SMALL and (kind is None or kind == (g.dtype, g.device)):
-                kind = g.dtype, g.device
-                small.append(g)
-            else:
-                totals.append(g.sum())
-        else:
-            totals.append(_total(g))
-    if small:
-        totals.append((_flatten(small) if len(small) > 1 else small[0]).sum())
+    few = sum([g.numel() for g in gradients]) <= SMALL
+    kinds = {g.dtype for g in gradients}
+    alike = few and len(kinds) == 1 and kinds <= WIDE
+    alike = alike and {g.layout for g in gradients} == {torch.strided}
+    if alike and len({g.device for g in gradients}) == 1:
+        totals = [_flatten(gradients).sum()]
+    else:
+        totals = [g.sum() if g.dtype in WIDE else _total(g) for g in gradients]
     arrived = to_host((), (*values, *totals), total=total)
     count = len(values)
     if all(map(math.isfinite, arrived[count:])):

@@ -77,8 +77,10 @@ def _check(source: GradientSource, solving: Solving, found: Named) -> None:
     """Losses and gradients are finite; the losses' values come to the host with the answer."""
     losses = source.losses
     names = list(found)
-    numbers, odd = read_finite(losses.tensors, list(found.values()), source.communicator.total)
-    solving.values = values = losses.values(numbers)
+    known = solving.values  # read before the pass, where weights are made of them
+    asked = () if known else losses.tensors
+    numbers, odd = read_finite(asked, list(found.values()), source.communicator.total)
+    solving.values = values = known or losses.values(numbers)
     bad = [names[i] for i in odd if names[i] not in source.trace.unchecked]
     if source.scale is not None:
         if bad or not all(map(math.isfinite, values.values())):

@@ -40,6 +40,10 @@ def to_host(
         The scalars' values, those of `whole` last.
     """
     waiting = list(matrices)
+    if values and not (waiting or whole) and len({(v.dtype, v.device) for v in values}) == 1:
+        one = [torch.stack([v if v.ndim == 0 else v.reshape(()) for v in values])]
+        found: list[float] = (one if total is None else total(one))[0].tolist()
+        return found
     places, scalars = _stacked(values)
     more, extra = _stacked(whole)
     numbers = [0.0] * (len(values) + len(whole))
@@ -48,8 +52,6 @@ def to_host(
         tensors = [*scalars, *[tensor for some in started for tensor in some]]
         if total is not None:
             tensors = total(tensors)
-        if len(tensors) == 1 and not (waiting or extra):  # scalars of one kind
-            return [float(number) for number in tensors[0].tolist()]
         arrays = iter(_arrays([*tensors, *extra]))
         for some in places if scalars else ():
             for i, number in zip(some, next(arrays).tolist(), strict=True):
