@@ -89,9 +89,10 @@ class GroupRecord:
 
     @cached_property
     def stationary(self) -> bool | None:
-        """Whether the gradients are Pareto stationary up to rounding (some convex combination of them is zero).
+        """Whether the gradients are Pareto stationary up to rounding.
 
-        Found when first read, by the min-norm point: ‖d‖² <= 10·eps·(Σ wⱼnⱼ)². None without a Gram matrix.
+        Some convex combination of them is then zero. Found when first read, by the min-norm point:
+        ‖d‖² <= 10·eps·(Σ wⱼnⱼ)². None without a Gram matrix.
         """
         if self.gram is None or self.eps is None:
             return None
@@ -135,7 +136,7 @@ def group_record(
 
 @dataclass(frozen=True)
 class Record(Mapping[str, GroupRecord]):
-    """What one step decided: a mapping from group name to `GroupRecord`, in the order of the parameters.
+    """What one step decided: group name -> `GroupRecord`, in the order of the parameters.
 
     Attributes:
         strategy: the strategy's name, or None from `inspect`.

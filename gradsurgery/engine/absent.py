@@ -19,7 +19,7 @@ STOPPED = 1e-3
 
 
 def present(matrix: GradientMatrix) -> Places | None:
-    """The positions of the objectives whose gradient is not zero; None where that is all of them."""
+    """The positions of the objectives whose gradient is not zero; None where that is all."""
     zero = matrix.zero
     return np.flatnonzero(~zero) if zero.any() else None
 

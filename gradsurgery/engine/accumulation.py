@@ -17,7 +17,7 @@ from gradsurgery.gradients.donation import as_owned
 
 
 def stored(source: GradientSource) -> GradientSource:
-    """The same without graph, with gradients that nothing else holds, so that others may be added."""
+    """The same without graph, with gradients that nothing else holds, for others to be added."""
     kept: list[dict[str, Tensor]] = []
     for found in source.rows:
         names, gradients = list(found), list(found.values())

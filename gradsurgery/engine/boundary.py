@@ -1,4 +1,4 @@
-"""The boundary at the features: weights from the gradients there, and one pass through the trunk."""
+"""The boundary at the features: weights from the gradients there, one pass through the trunk."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from gradsurgery.errors import InputError
 
 
 def features_found(features: Mapping[str, Tensor], graph: Graph) -> tuple[dict[int, Tensor], bool]:
-    """The leaves that the features were computed from, and whether their graph allows one pass only.
+    """The leaves that the features were computed from, and whether one pass only is allowed.
 
     Args:
         features: by name.
@@ -99,7 +99,8 @@ def _check_feature(name: str, z: Any) -> None:
         raise InputError(f"{name}: expected a tensor; got {type(z).__name__}.")
     if z.grad_fn is None:
         raise InputError(
-            f"{name} has no graph behind it (a leaf, or detached): give the tensor that the trunk computed."
+            f"{name} has no graph behind it (a leaf, or detached): give the tensor that the trunk "
+            "computed."
         )
     if not z.is_floating_point() or z.layout != torch.strided:
         raise InputError(

@@ -55,7 +55,8 @@ def check_finite(
     if bad:
         text = "; ".join(f"objective {o!r} in group {group!r}" for group, o in bad)
         raise NonFiniteError(
-            f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was changed."
+            f"the gradient has NaN or inf (or squares that overflow float64): {text}. Nothing was "
+            "changed."
         )
 
 
@@ -193,7 +194,9 @@ def check_call(
 
 
 def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
-    """An option names an objective: a misspelt name is an error, one that no loss has yet a warning, since losses may come.
+    """An option names an objective.
+
+    A misspelt name is an error; one that no loss has yet a warning, since losses may come.
 
     Raises:
         InputError: when a loss has nearly that name.
@@ -203,12 +206,13 @@ def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:
     if nearest(name, losses) is not None:
         raise InputError(f"{what}: " + one_of("objective", name, losses))
     warn(
-        f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it counts from the step in which one is."
+        f"{what}: no loss is named {name!r} yet (there are {', '.join(map(repr, losses))}); it "
+        "counts from the step in which one is."
     )
 
 
 def may_overflow(matrix: GradientMatrix, outcome: Outcome) -> bool:
-    """Whether a direction may leave the range of its dtype although gradients and weights are finite."""
+    """Whether a direction of finite gradients and weights may leave the range of its dtype."""
     if outcome.weights is None:
         return True
     weights = np.reshape(outcome.weights, -1) if matrix.batches > 1 else outcome.weights
@@ -228,7 +232,8 @@ def check_directions(directions: Sequence[tuple[str, str, Tensor]]) -> None:
     if odd := read_finite((), [d for _, _, d in directions])[1] if directions else []:
         strategy, group, _ = directions[odd[0]]
         raise OutOfRangeError(
-            f"the direction of strategy {strategy!r} in group {group!r} is not finite in the parameters' dtype. Nothing was changed."
+            f"the direction of strategy {strategy!r} in group {group!r} is not finite in the "
+            "parameters' dtype. Nothing was changed."
         )
 
 
@@ -246,8 +251,9 @@ def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterab
             raise InputError("scores: " + one_of("modality", name, sorted(modalities)))
     if modalities.isdisjoint(scores):
         warn(
-            f"scores: none of {', '.join(map(repr, scores))} is the modality of a group (the groups are {', '.join(map(repr, groups))}): nothing is "
-            f"modulated. Say which group is which: get_strategy({strategy.name!r}, modality={{group: modality}})."
+            f"scores: none of {', '.join(map(repr, scores))} is the modality of a group (the groups "
+            f"are {', '.join(map(repr, groups))}): nothing is modulated. Say which group is which: "
+            f"get_strategy({strategy.name!r}, modality={{group: modality}})."
         )
 
 
@@ -261,5 +267,6 @@ def check_no_rows(
     """
     if state.has_rows and not features.keys().isdisjoint(group.parameters):
         raise InputError(
-            f"features: strategy {strategy.name!r} keeps gradients between steps, and those at the features are of other examples each time."
+            f"features: strategy {strategy.name!r} keeps gradients between steps, and those at the "
+            "features are of other examples each time."
         )

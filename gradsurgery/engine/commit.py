@@ -1,4 +1,4 @@
-"""Everything into .grad at once, or nothing; then the post-accumulate hooks, as torch fires them."""
+"""Everything into .grad at once, or nothing; then the post-accumulate hooks, as in torch."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,16 +15,17 @@ SET_GRAD = torch.Tensor.grad.__set__  # type: ignore[union-attr]  # a slot of C;
 
 
 def at_once(calls: Iterable[partial[Any]]) -> None:
-    """Make these calls of C functions one after the other, from C: signal handlers run before the first or after the last.
+    """Make these calls of C functions one after the other, from C.
 
-    Python runs the handler of Ctrl-C between two of its own instructions, and there are none between these calls.
+    Signal handlers run before the first or after the last: Python runs the handler of Ctrl-C
+    between two of its own instructions, and there are none between these calls.
     """
     deque(map(partial.__call__, calls), 0)
 
 
 @torch.no_grad()
 def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes: Any) -> None:
-    """Accumulate directions into `.grad` and set attributes of `owner`: all of it, or an exception and nothing.
+    """Accumulate directions into `.grad` and set attributes of `owner`: all, or none.
 
     An exception from outside, as Ctrl-C is, comes before or after everything.
 
@@ -65,7 +66,8 @@ def _check_takes(grad: Tensor, direction: Tensor) -> None:
         step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)
     ):
         raise InputError(
-            f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one place: set it to None first."
+            f"a parameter's .grad of shape {list(grad.shape)} is expanded, several entries in one "
+            "place: set it to None first."
         )
     fits = grad.device == direction.device and grad.shape == direction.shape
     if not fits or not _takes(grad, direction) or grad.is_inference():

@@ -88,7 +88,7 @@ def walk(
 
     Args:
         losses: what to start from; the i-th has bit i.
-        names: their names, in the order of which leaves are found: reordered losses find them alike.
+        names: their names, in whose order leaves are found: reordered losses find them alike.
         cuts: output -> position.
         places: the outputs to start from in place of a loss, by the loss's position.
 

@@ -20,7 +20,7 @@ Named = dict[str, Tensor]
 
 
 def known_weights(config: Config, source: GradientSource, solving: Solving) -> bool:
-    """Plan the passes of a step whose weights need no gradient of a single loss; False where they do.
+    """Plan the passes of a step whose weights need no gradient of a single loss; else False.
 
     The weights are known where the strategy acts on losses or looks at no gradient, and where
     those of an earlier step are used again. What weights of losses do to a protected objective

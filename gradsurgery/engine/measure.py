@@ -1,4 +1,4 @@
-"""Gram matrices for the Record of a step that was decided without the gradients of single losses."""
+"""Gram matrices for the Record of a step that was decided without gradients of single losses."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Backward passes: per loss, batched over the losses, or weighted; the only calls of torch.autograd.grad."""
+"""Backward passes, per loss or batched over the losses: the only calls of torch.autograd.grad."""
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def gather(
     together: Sequence[Sequence[int]] | None = None,
     writable: MutableMapping[str, Tensor | None] | None = None,
 ) -> Iterator[dict[int, Named]]:
-    """Pass by pass: loss -> the gradients of its own wanted parameters, without those that are None.
+    """Pass by pass: loss -> the gradients of its own wanted parameters; None is left out.
 
     Losses that share no parameter take part in one pass together. A later pass may give an earlier
     loss a gradient after all.
@@ -143,7 +143,7 @@ def _ask(
 
 
 def _formed(loss: Tensor, root: Tensor, name: str, weight: Tensor, told: bool, gone: bool) -> Named:
-    """A weight's gradient after all, where the comparison held for this loss and not for a later one.
+    """A weight's gradient after all: the comparison held for this loss, not for a later one.
 
     Raises:
         InputError: where the loss's graph is gone.

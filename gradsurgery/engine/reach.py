@@ -89,7 +89,7 @@ class Reach(Mapping[str, frozenset[str]]):
         return found
 
     def ordered(self, parameter: str) -> tuple[str, ...]:
-        """The objectives that reach a parameter, in the order of the losses; () for an unknown one."""
+        """The objectives that reach a parameter, in the order of the losses; () if unknown."""
         return self._named(self._possible.get(parameter, 0))
 
     def count(self, parameter: str) -> int:

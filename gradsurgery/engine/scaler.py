@@ -1,4 +1,4 @@
-"""Under a GradScaler: losses come plain, gradients are scaled on the way, and an overflow reaches the scaler."""
+"""Under a GradScaler: plain losses, scaled gradients, and overflow that reaches the scaler."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from gradsurgery.gradients.coordinates import gradient_dtype
 
 
 def scale_of(scaler: Any, like: Tensor) -> Tensor | None:
-    """The scaler's factor as a float32 scalar on the losses' device; None without a scaler, or with one that is off.
+    """The loss scale as a float32 scalar on the losses' device; None without a scaler that is on.
 
     Raises:
         InputError: when it is no GradScaler.
@@ -32,7 +32,7 @@ def overflow(
     parameters: Iterable[Tensor],
     sparse: Collection[int] = (),
 ) -> list[tuple[Tensor, Tensor]]:
-    """Infinity for every parameter, so that every optimizer skips its step and the scale is lowered.
+    """Infinity for every parameter: the scaler skips the optimizer's step, and lowers the scale.
 
     Where gradients are sparse it is one row.
 
@@ -65,6 +65,7 @@ def one_scale(scales: Sequence[float]) -> float:
     if len(set(scales)) > 1:
         numbers = ", ".join(f"{scale:g}" for scale in scales)
         raise InputError(
-            f"the scaler's factor changed between micro-batches ({numbers}): call scaler.update() once a step, after combine() and scaler.step()."
+            f"the scaler's factor changed between micro-batches ({numbers}): call scaler.update() "
+            "once a step, after combine() and scaler.step()."
         )
     return scales[0]

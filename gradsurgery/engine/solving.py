@@ -133,7 +133,7 @@ class Solving:
         matrix: GradientMatrix,
         finite: bool,
     ) -> tuple[Outcome, bool]:
-        """Weights or a direction for one group from its gradients, and whether the strategy is applied.
+        """Weights or a direction for one group, and whether the strategy is applied.
 
         Args:
             group: the group.
@@ -188,7 +188,7 @@ class Solving:
         matrix: GradientMatrix | None,
         history: History | None = None,
     ) -> Outcome:
-        """Ask the strategy; the state as it leaves it goes into `states`, which count if the step stands.
+        """Ask the strategy; its new state goes into `states`, which counts if the step stands.
 
         Args:
             key: what the group's state is kept under.

@@ -1,4 +1,4 @@
-"""What a step exchanges with other processes, seen by a communicator that notes what it is asked."""
+"""What a step exchanges with other processes, by a communicator that notes what it is asked."""
 
 import pytest
 import torch
