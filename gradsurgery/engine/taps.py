@@ -1,7 +1,7 @@
 """Tapped layers: a backward pass brings the gradients at their outputs, and forms none of a weight.
 
-What acts on the weight's gradient between the layer's output and the weight keeps a layer from being
-tapped. Hooks that Python registered on nodes are listed at every step. What no list shows,
+What acts on the weight's gradient between the layer's output and the weight keeps a layer from
+being tapped. Hooks that Python registered on nodes are listed at every step. What no list shows,
 `agreement` finds when the leaves are new, or the losses that reach them.
 """
 
