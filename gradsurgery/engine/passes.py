@@ -1,6 +1,6 @@
 """Backward passes, per loss or batched over the losses: the only calls of torch.autograd.grad."""
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -96,14 +96,13 @@ def gather(
         ]
         with listening(tapped) as at_outputs:
             found = grad(starts, [*asked, *ways], own, retain_graph or not last)
-        _ask(found, formed, asked, writable)
+        _ask(found, formed, asked, writable, doubtful)  # those are not kept
         given = {name: g for name, g in zip(formed, found, strict=False) if g is not None}
         found = ()
         gradients = {i: {} for i in members}
         if doubtful:
-            known = {name: given[name] for name in doubtful if name in given}
             layers = {name: tap.layer for name, tap in doubtful.items()}
-            odd, agreeing = compared(at_outputs, known, layers)
+            odd, agreeing = compared(at_outputs, given, layers)
             for name in odd:
                 factored[name].proved[name] = False
                 del factored[name], doubtful[name]
@@ -132,10 +131,18 @@ def _ask(
     names: Sequence[str],
     parameters: Sequence[Tensor],
     writable: MutableMapping[str, Tensor | None] | None,
+    beside: Container[str] = (),
 ) -> None:
-    """Note which gradients may be written to, of parameters that have got none so far."""
+    """Note which gradients may be written to, of parameters that have got none so far.
+
+    Those in `beside` are left out.
+    """
     if writable is not None:
-        new = [i for i, name in enumerate(names) if name not in writable and found[i] is not None]
+        new = [
+            i
+            for i, name in enumerate(names)
+            if name not in writable and name not in beside and found[i] is not None
+        ]
         if new:
             writable.update(
                 zip([names[i] for i in new], owned(found, parameters, new), strict=True)

@@ -1,8 +1,8 @@
-"""Gradients of another form than their parameter, and the real coordinates that are seen of them.
+"""Gradients of another form than their parameter, brought into real coordinates.
 
-Complex ones are seen as pairs of real numbers: ⟨gᵢ, gⱼ⟩ is then the real part of the complex
+A complex one counts as pairs of real numbers: ⟨gᵢ, gⱼ⟩ is then the real part of the complex
 product, the one that says how a loss changes. `Tensor.grad_dtype` gives gradients a dtype that is
-not the parameter's. Float8 has no sums, and is seen as float32. Sparse gradients stay sparse.
+not the parameter's. Float8 has no sums, and counts as float32. Sparse gradients stay sparse.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

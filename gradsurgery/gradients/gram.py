@@ -65,6 +65,8 @@ def products(
     Returns:
         The products, which add up, and for factored ones ‖x‖²‖Δᵢ‖² [n].
     """
+    if not blocks:
+        return [], []
     n, first = len(blocks[0].gradients), blocks[0]
     few = 0 < n * sum(sizes) <= RUN and len(runs) == 1 and not per_tensor and type(first) is Dense
     if few and first.like.device.type != "mps" and all(g is not None for g in first.gradients):

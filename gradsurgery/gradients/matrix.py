@@ -48,6 +48,7 @@ class GradientMatrix:
         count: the number of gradients: n objectives, times m with several batches.
         splits: the number of elements of each tensor.
         total: sums numbers on their way to the host over the processes; None for one process.
+        some_zero: whether some squared norm is zero, as far as it is known: `zero` says which.
         scale: what the gradients come multiplied by (a GradScaler's factor). Grams, `rows` and
             what `split` takes are without it.
     """
@@ -92,7 +93,7 @@ class GradientMatrix:
         self._pending: list[Product] | None = None
         self._lost: list[Tensor] = []
         self._grams: Array | None = None  # [1, n, n], or [k, n, n] with one per tensor
-        self.some_zero = True  # whether some squared norm is zero, as far as it is known
+        self.some_zero = True
 
     @cached_property
     def _total(self) -> Array:

@@ -1,6 +1,6 @@
 """All Gram matrices and loss values to the host, in one copy per device."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -82,19 +82,16 @@ def _stacked(values: Sequence[Tensor]) -> tuple[list[list[int]], list[Tensor]]:
     return groups, scalars
 
 
-def _arrays(tensors: Sequence[Tensor]) -> Iterator[Array]:
+def _arrays(tensors: Sequence[Tensor]) -> list[Array]:
     """Each tensor's numbers in float64, in its shape; those on the host as they lie there."""
+    if all(tensor.is_cpu for tensor in tensors):
+        return [tensor.double().numpy() for tensor in tensors]
     parcels: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
-        if not tensor.is_cpu:
-            wide = torch.float32 if tensor.device.type == "mps" else torch.float64
-            parcels.setdefault(tensor.device, []).append(tensor.to(wide).reshape(-1))
-    arrived = {device: torch.cat(parts).cpu().double() for device, parts in parcels.items()}
-    taken = dict.fromkeys(parcels, 0)
-    for tensor in tensors:
-        if tensor.is_cpu:
-            yield (tensor if tensor.dtype == torch.float64 else tensor.double()).numpy()
-        else:
-            start = taken[tensor.device]
-            taken[tensor.device] = end = start + tensor.numel()
-            yield arrived[tensor.device][start:end].view(tensor.shape).numpy()
+        wide = torch.float32 if tensor.device.type == "mps" else torch.float64
+        parcels.setdefault(tensor.device, []).append(tensor.to(wide).reshape(-1))
+    arrived = {
+        device: iter(torch.split(torch.cat(parts).cpu().double(), [p.numel() for p in parts]))
+        for device, parts in parcels.items()
+    }
+    return [next(arrived[tensor.device]).view(tensor.shape).numpy() for tensor in tensors]

@@ -1,5 +1,7 @@
 """Taps beside hooks anywhere in the layer."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,25 @@ def test_a_tapped_layer_is_compared_with_autograd_once(monkeypatch):
     asked.clear()
     gs.backward(model.losses(), model, "mgda", method="taps")  # all its hooks can be listed
     assert asked == [False] * 2
+
+
+def test_what_a_comparison_forms_is_gone_before_the_next_pass(monkeypatch):
+    """Otherwise the first step would need as much memory as one that taps nothing."""
+    model = Clamped("none")
+    formed, left = [], []
+    grad = torch.autograd.grad
+
+    def watched(outputs, inputs, *args, **kwargs):
+        left.append(sum(g() is not None for g in formed))
+        found = grad(outputs, inputs, *args, **kwargs)
+        pairs = zip(inputs, found, strict=True)
+        formed.extend(weakref.ref(g) for t, g in pairs if t is model.middle.weight)
+        return found
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    gs.Surgery("mgda", model, method="taps").backward(model.losses())
+    assert len(formed) == 2
+    assert left == [0, 0]
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1.0, 1e15])
