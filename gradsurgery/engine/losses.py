@@ -174,13 +174,20 @@ def _independent(parts: list[Losses]) -> Losses:
 
 
 def root_gradients(
-    losses: Losses, weights: Sequence[float], scale: Tensor | None = None
+    losses: Losses, weights: Sequence[float] | None = None, scale: Tensor | None = None
 ) -> list[Tensor]:
-    """What each loss's backward pass starts with: its weight, times a GradScaler's factor.
+    """What each loss's backward pass starts with: the user's weight, times the other factors.
+
+    Args:
+        losses: the losses, with the user's own weights.
+        weights: one per loss, or None.
+        scale: a GradScaler's factor, or None.
 
     Raises:
         NonFiniteError: for a weight that does not fit into the loss's dtype.
     """
+    own = losses.weights.tolist()
+    weights = own if weights is None else [w * o for w, o in zip(weights, own, strict=True)]
     for name, t, w in zip(losses.names * losses.batches, losses.tensors, weights, strict=True):
         if abs(w) > LARGEST[t.dtype]:
             raise NonFiniteError(

@@ -73,7 +73,7 @@ class GradientSource:
         """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass; it may become `.grad`."""
         if not wanted:
             return {}
-        roots = self._roots(weights)
+        roots = root_gradients(self.losses, weights, self.scale)
         targets, features = list(wanted.values()), self.trace.features
         directions = [i for i, name in enumerate(wanted) if name not in features]
         found = grad(self.losses.tensors, targets, roots, retain_graph)
@@ -105,7 +105,7 @@ class GradientSource:
         self.factored = {} if factored is None else factored
         if self.grams:
             wanted = [{n: t for n, t in w.items() if n not in self.grams} for w in wanted]
-        roots = self._roots(None)
+        roots = root_gradients(self.losses, None, self.scale)
         retain = self.retain_graph or bool(self.grams)
         if batched:
             if trace.reach.uncertain:
@@ -129,7 +129,9 @@ class GradientSource:
     def of_chunk(self, names: frozenset[str]) -> list[Named]:
         """Per loss the gradients of these parameters alone; the graph stays."""
         wanted = [{n: t for n, t in w.items() if n in names} for w in self.trace.wanted]
-        parts = gather(self.losses.tensors, self._roots(None), wanted, True)
+        parts = gather(
+            self.losses.tensors, root_gradients(self.losses, None, self.scale), wanted, True
+        )
         return merged(self.communicator.scatter(parts), len(wanted))
 
     def through(
@@ -144,10 +146,3 @@ class GradientSource:
         starts, own = [features[name] for name in used], [roots[name] for name in used]
         found = grad(starts, wanted, own, retain_graph)
         return as_owned(found, wanted)
-
-    def _roots(self, weights: Sequence[float] | None) -> list[Tensor]:
-        """The gradient each loss starts from: the user's weight for it, times `weights`."""
-        own = self.losses.weights.tolist()
-        if weights is not None:
-            own = [w * o for w, o in zip(weights, own, strict=True)]
-        return root_gradients(self.losses, own, self.scale)
