@@ -105,7 +105,7 @@ def _plain(name: str) -> str:
 
 @contextlib.contextmanager
 def extra(name: str, what: str) -> Iterator[None]:
-    """Around the import of an optional dependency.
+    """A context for the import of an optional dependency, whose error then names the extra.
 
     Args:
         name: the extra that brings it.

@@ -38,19 +38,19 @@ class Silence:
     """A listener that says nothing."""
 
     def timing(self, task: str, rounds: int) -> None:
-        """Nothing."""
+        """Say nothing."""
 
     def timed(self) -> None:
-        """Nothing."""
+        """Say nothing."""
 
     def started(self, run: Run) -> None:
-        """Nothing."""
+        """Say nothing."""
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
-        """Nothing."""
+        """Say nothing."""
 
     def finished(self, run: Run, line: dict[str, Any]) -> None:
-        """Nothing."""
+        """Say nothing."""
 
 
 def compare(

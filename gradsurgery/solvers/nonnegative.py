@@ -6,9 +6,9 @@ from gradsurgery.types import Array
 
 
 def nonnegative_least_squares(matrix: Array, target: Array) -> Array | None:
-    """argmin ‖Ax − b‖ s.t. x >= 0, or None where the iteration limit comes first.
+    """Non-negative least squares, or None where the iteration limit comes first.
 
-    By the active-set method of Lawson and Hanson (1974).
+    argmin ‖Ax − b‖ s.t. x >= 0, by the active-set method of Lawson and Hanson (1974).
     """
     from scipy.optimize import nnls  # importing scipy.optimize costs a quarter of a second
 
@@ -20,9 +20,10 @@ def nonnegative_least_squares(matrix: Array, target: Array) -> Array | None:
 
 
 def least_distance(root: Array, need: Array) -> Array | None:
-    """z >= 0 of the shortest x = root·z with rootᵀx >= need, or None where no x reaches that.
+    """The shortest vector whose products with some directions reach given bounds, or None.
 
-    As non-negative least squares (Lawson & Hanson 1974, chapter 23).
+    z >= 0 of the shortest x = root·z with rootᵀx >= need; None where no x reaches that. Solved as
+    non-negative least squares (Lawson & Hanson 1974, chapter 23).
 
     Args:
         root: [n, n], the constraints' directions are its columns.

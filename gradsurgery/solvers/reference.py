@@ -40,7 +40,10 @@ def _solve(problem: Any) -> tuple[bool, int]:
 
 
 def min_norm(gram: Any) -> Solution:
-    """argmin wᵀGw s.t. w >= 0, Σw = 1; gap as in `gradsurgery.solvers.min_norm`."""
+    """The min-norm point of the convex hull of the gradients.
+
+    argmin wᵀGw s.t. w >= 0, Σw = 1; gap as in `gradsurgery.solvers.min_norm`.
+    """
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
@@ -58,7 +61,10 @@ def min_norm(gram: Any) -> Solution:
 
 
 def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
-    """argmin vᵀGv s.t. v >= u; gap as in `gradsurgery.solvers.project_dual_cone`."""
+    """The non-conflicting direction nearest to Jᵀu.
+
+    argmin vᵀGv s.t. v >= u; gap as in `gradsurgery.solvers.project_dual_cone`.
+    """
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
@@ -84,9 +90,10 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
 
 
 def best_worst(gram: Any, radius: float) -> Solution:
-    """max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with d = Jᵀv.
+    """The direction near the mean gradient whose worst improvement is largest.
 
-    The gap is the solver's own value less what v attains.
+    max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with d = Jᵀv. The gap is the solver's own value less
+    what v attains.
     """
     cp = _cvxpy()
     gram = as_gram(gram)
@@ -113,7 +120,10 @@ def best_worst(gram: Any, radius: float) -> Solution:
 
 
 def alpha_fair(gram: Any, alpha: float = 1.0) -> Solution:
-    """min ½wᵀGw − Σ φ(wᵢ) with φ' = w^(−1/α); gap as in `gradsurgery.solvers.alpha_fair`."""
+    """The weights of an alpha-fair compromise between the gradients.
+
+    min ½wᵀGw − Σ φ(wᵢ) with φ' = w^(−1/α); gap as in `gradsurgery.solvers.alpha_fair`.
+    """
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
@@ -139,7 +149,10 @@ def alpha_fair(gram: Any, alpha: float = 1.0) -> Solution:
 
 
 def project_each(gram: Any, weights: Any = None) -> Solution:
-    """Σᵢ of `project_dual_cone` at uᵢeᵢ, one by one."""
+    """The sum of all gradients, each first projected onto the cone of non-conflicting directions.
+
+    Σᵢ of `project_dual_cone` at uᵢeᵢ, one by one.
+    """
     gram = as_gram(gram)
     start = (
         np.full(len(gram), 1 / len(gram))
@@ -158,7 +171,10 @@ def project_each(gram: Any, weights: Any = None) -> Solution:
 
 
 def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
-    """argmin ‖d − Jᵀu‖ s.t. ⟨gᵢ, d⟩ >= bᵢ; `converged` False where no d reaches them."""
+    """The direction nearest to Jᵀu that improves each gradient by at least its floor.
+
+    argmin ‖d − Jᵀu‖ s.t. ⟨gᵢ, d⟩ >= bᵢ; `converged` is False where no d reaches them.
+    """
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)

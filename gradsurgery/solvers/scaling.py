@@ -52,7 +52,10 @@ def accuracy(gram: Any, eps: float | None = None) -> float:
 
 
 def split(gram: Array) -> tuple[Array, Array]:
-    """Cosines [n, n] (a zero row has cosine 0 with every other and 1 with itself) and norms [n]."""
+    """The cosines [n, n] and the norms [n] of gradients, from their Gram matrix.
+
+    A gradient of zero has cosine 0 with every other one, and 1 with itself.
+    """
     norms = np.sqrt(np.diagonal(gram))
     safe = np.where(norms > 0, norms, 1.0)
     cosines = np.minimum(np.maximum(gram / safe / safe[:, None], -1.0), 1.0)
@@ -61,16 +64,19 @@ def split(gram: Array) -> tuple[Array, Array]:
 
 
 def factor(cosines: Array) -> Array:
-    """L [n, n] with LᵀL = cosines.
+    """A factor L of a matrix of cosines.
 
-    Cholesky's where they are well-conditioned, else by eigenvalues, negative ones taken for zero.
+    L [n, n] with LᵀL = C: Cholesky's where C is well-conditioned, else by eigenvalues, negative
+    ones taken for zero.
     """
     upper = well_conditioned(cosines)
     return principal_factor(cosines) if upper is None else upper
 
 
 def well_conditioned(cosines: Array, eps: float | None = None) -> Array | None:
-    """Cholesky's L [n, n] with LᵀL = cosines; None where its diagonal comes near rounding.
+    """Cholesky's factor L of a matrix of cosines; None where its diagonal comes near rounding.
+
+    L [n, n] is upper triangular, with LᵀL = C.
 
     Args:
         cosines: C [n, n].
@@ -85,14 +91,20 @@ def well_conditioned(cosines: Array, eps: float | None = None) -> Array | None:
 
 
 def principal_factor(cosines: Array) -> Array:
-    """L [n, n] with LᵀL = cosines whose rows are the principal components, the shortest first."""
+    """A factor L of a matrix of cosines whose rows are the principal components.
+
+    L [n, n] with LᵀL = C, the shortest component first.
+    """
     values, vectors = np.linalg.eigh(cosines)
     root: Array = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     return root
 
 
 def least_squares(cosines: Array, target: Array, eps: float | None = None) -> Array:
-    """C⁺b for a matrix of cosines, with eigenvalues below rounding (`eps`) taken for zero."""
+    """The least-squares solution of Cx = b for a matrix of cosines.
+
+    x = C⁺b, with eigenvalues below rounding (`eps`) taken for zero.
+    """
     if well_conditioned(cosines, eps) is not None:
         return np.asarray(np.linalg.solve(cosines, target))
     return _pseudo_inverse(cosines, target, eps)
@@ -105,10 +117,10 @@ def _pseudo_inverse(cosines: Array, target: Array, eps: float | None) -> Array:
 
 
 def equalizing(cosines: Array, wanted: Array, eps: float | None = None) -> Array:
-    """x = C⁺b: the combination of unit gradients whose products with them are nearest to b.
+    """The combination of unit gradients whose products with them are nearest to b.
 
-    Zero where the unit gradients, weighted by b, sum to zero up to rounding. C⁺b is zero there, and
-    what is computed for it is rounding, of which a normalisation would make a direction.
+    x = C⁺b. Zero where the unit gradients, weighted by b, sum to zero up to rounding. C⁺b is zero
+    there, and what is computed for it is rounding, of which a normalisation would make a direction.
     """
     if well_conditioned(cosines, eps) is not None:  # no combination of them vanishes
         return np.asarray(np.linalg.solve(cosines, wanted))
@@ -121,6 +133,9 @@ def equalizing(cosines: Array, wanted: Array, eps: float | None = None) -> Array
 
 
 def at_rounding_floor(gram: Array, weights: Array, eps: float | None = None) -> bool:
-    """Whether Jᵀw is nothing but rounding noise: ‖Jᵀw‖² <= 10·eps·(Σ |wⱼ| nⱼ)²."""
+    """Whether a combination of gradients is nothing but rounding noise.
+
+    It is where ‖Jᵀw‖² <= 10·eps·(Σ |wⱼ| nⱼ)².
+    """
     size = float(np.abs(weights) @ np.sqrt(np.diagonal(gram)))
     return float(weights @ gram @ weights) <= 10 * (eps or DEFAULT_EPS) * size * size

@@ -6,7 +6,9 @@ from gradsurgery.types import Array
 
 
 def project_simplex(point: Array) -> Array:
-    """argmin ‖w − p‖ s.t. w >= 0, Σw = 1, exactly, by sorting (Held, Wolfe & Crowder 1974).
+    """The point of the probability simplex nearest to p.
+
+    argmin ‖w − p‖ s.t. w >= 0, Σw = 1, exactly, by sorting (Held, Wolfe & Crowder 1974).
 
     Args:
         point: p [n].
@@ -24,7 +26,9 @@ def project_simplex(point: Array) -> Array:
 
 
 def softmax(values: Array) -> Array:
-    """exp(xᵢ) / Σ exp(xⱼ), without overflow.
+    """The softmax of n numbers, without overflow.
+
+    wᵢ = exp(xᵢ) / Σ exp(xⱼ).
 
     Args:
         values: x [n].

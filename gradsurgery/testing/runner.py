@@ -17,7 +17,9 @@ SKIP = "cannot tell"
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """What came of it: d [d], the size Σⱼ |wⱼ|nⱼ of its terms, and the weights, if there are any.
+    """A direction that a strategy gave, with the size of its terms and the weights, if any.
+
+    d [d], and the size Σⱼ |wⱼ|nⱼ.
 
     Without weights the size is ‖d‖, or what the strategy makes of orthogonal gradients of the same
     lengths, if that is larger. Near a stationary point d itself is no measure of what it was made
