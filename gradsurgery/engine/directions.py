@@ -114,10 +114,7 @@ def through_trunk(
     for roots, wanted in ((sums, trace.trunk_others), (at, trace.trunk)):
         if wanted:
             retain = source.retain_graph or wanted is trace.trunk_others
-            gradients = source.through(roots, wanted, retain)
-            named = trace.trunk_named(wanted)
-            pairs = zip(named, gradients, strict=True)
-            found |= {name: g for name, g in pairs if g is not None}
+            found |= source.through(roots, trace.trunk_named(wanted), retain)
     parameters = [trace.targets[name] for name in found]
     odd = (
         read_finite((), list(found.values()), source.communicator.total)[1] if config.check else []

@@ -114,7 +114,8 @@ class GradientSource:
                     "method='gradients'."
                 )
             try:
-                self.rows = gather_batched(self.losses.tensors, roots, wanted, retain)
+                rows = gather_batched(self.losses.tensors, roots, wanted, retain)
+                self.rows = merged(self.communicator.scatter([dict(enumerate(rows))]), len(roots))
             finally:
                 cache.batched_left = drop_batched(everywhere=cache.batched_left)
         else:
@@ -134,15 +135,12 @@ class GradientSource:
         )
         return merged(self.communicator.scatter(parts), len(wanted))
 
-    def through(
-        self, roots: Named, wanted: Sequence[Tensor], retain_graph: bool
-    ) -> list[Tensor | None]:
-        """From gradients at the features those of the trunk's tensors, which may become `.grad`.
-
-        None where there is none.
-        """
+    def through(self, roots: Named, wanted: Named, retain_graph: bool) -> Named:
+        """From gradients at the features those of the trunk's tensors, which may become `.grad`."""
         features = self.trace.features
         used = [name for name in features if name in roots]
         starts, own = [features[name] for name in used], [roots[name] for name in used]
-        found = grad(starts, wanted, own, retain_graph)
-        return as_owned(found, wanted)
+        tensors = list(wanted.values())
+        owned = as_owned(grad(starts, tensors, own, retain_graph), tensors)
+        found = {name: g for name, g in zip(wanted, owned, strict=True) if g is not None}
+        return self.communicator.scatter([found])[0]

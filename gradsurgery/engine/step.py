@@ -65,15 +65,15 @@ def run_step(
         stored: the gradients that `accumulate` gathered, in place of a graph.
     """
     if stored is not None:
-        communicator.agree(losses, stored.trace, config, history)
+        communicator.agree(losses, stored.trace, config, history, stored.scale)
         solving = Solving(config, stored, history, scores, cache.warned)
         return _decide(config, stored, solving, cache)
     strategy = config.strategy
     if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
         check_call(config, losses, history, features)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
-    communicator.agree(losses, trace, config, history)
     scale = scale_of(scaler, losses.tensors[0]) if scaler is not None else None
+    losses, trace = communicator.agree(losses, trace, config, history, scale)
     source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
     solving = Solving(config, source, history, scores, cache.warned)
     if graph.written:
@@ -100,6 +100,7 @@ def gather_step(
     check_call(config, losses, history, None)
     trace, history, graph = trace_graph(config, losses, history, None, cache)
     scale = scale_of(scaler, losses.tensors[0])
+    losses, trace = communicator.agree(losses, trace, config, history, scale)
     source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
     with nothing_filled(trace.watched if graph.written else {}, graph.written):
         source.per_loss(cache, batched=config.method == "batched")

@@ -55,7 +55,11 @@ def step(strategy, communicator, **settings):
     return record, [p.grad for p in model.parameters()]
 
 
-@pytest.mark.parametrize("settings", [{}, {"memory": "low"}, {"nonfinite": "ignore"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"memory": "low"}, {"nonfinite": "ignore"}, {"method": "batched"}],
+    ids=str,
+)
 @pytest.mark.parametrize("strategy", ["mgda", "sum", "scaled-sum", "uw", "upgrad"])
 def test_the_four_exchanges_come_in_their_order(strategy, settings):
     calls = Noting()
@@ -80,3 +84,20 @@ def test_what_scatter_gives_is_what_is_decided_on(strategy, factor):
         torch.testing.assert_close(factor * one, other)
     if both["a+b"].gram is not None:
         assert abs(both["a+b"].gram / 4 - alone["a+b"].gram).max() < 1e-12
+
+
+@pytest.mark.parametrize("strategy", ["mgda", "sum"])
+def test_what_comes_through_the_trunk_is_scattered_too(strategy):
+    found = {}
+    for communicator in (SingleProcess(), Equals()):
+        torch.manual_seed(0)
+        trunk, heads = nn.Linear(3, 4), nn.Linear(4, 2)
+        surgery = gs.Surgery(strategy, [*trunk.parameters(), *heads.parameters()])
+        surgery._communicator = communicator
+        z = trunk(torch.randn(5, 3))
+        surgery.backward(list(heads(z).pow(2).mean(0)), features=z)
+        found[communicator] = [trunk.weight.grad, heads.weight.grad]
+    alone, both = found.values()
+    # doubled at the features, and again on the way through the trunk
+    torch.testing.assert_close(4 * alone[0], both[0])
+    torch.testing.assert_close(2 * alone[1], both[1])
