@@ -50,7 +50,7 @@ def add(
         raise InputError(
             "accumulate: give the scaler for all micro-batches of a step, or for none."
         )
-    old, own = before.losses, new.losses
+    old, own = before.losses, new.losses.detached()  # no graph is held on to
     weights = dict(zip(old.names, old.weights.tolist(), strict=True))
     for name, weight in zip(own.names, own.weights.tolist(), strict=True):
         if weights.setdefault(name, weight) != weight:

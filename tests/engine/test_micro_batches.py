@@ -116,6 +116,7 @@ def test_gathered_gradients_hold_no_graph_and_share_no_memory():
         del loss
         gc.collect()
         assert watched() is None
+        assert not any(kept.requires_grad for kept in surgery._gathered.losses.tensors)
     surgery.combine()
     assert weight.grad.tolist() == [2.0, 2.0, 2.0]
     assert shared.tolist() == [1.0, 1.0, 1.0]
