@@ -82,7 +82,8 @@ def read_finite(
     count = len(values)
     if all(map(math.isfinite, arrived[count:])):
         return arrived[:count], []
-    return arrived[:count], [i for i, g in enumerate(gradients) if not _all_finite(g)]
+    odd = to_host((), [torch.logical_not(_all_finite(g)).float() for g in gradients], total=total)
+    return arrived[:count], [i for i, number in enumerate(odd) if number]
 
 
 def _values(gradient: Tensor) -> Tensor:
@@ -98,9 +99,9 @@ def _total(gradient: Tensor) -> Tensor:
     return values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
 
 
-def _all_finite(gradient: Tensor) -> bool:
+def _all_finite(gradient: Tensor) -> Tensor:
     values = _values(gradient)
-    return bool(torch.isfinite(values.float() if values.dtype.itemsize == 1 else values).all())
+    return torch.isfinite(values.float() if values.dtype.itemsize == 1 else values).all()
 
 
 def total_values(
@@ -223,13 +224,15 @@ def may_overflow(matrix: GradientMatrix, outcome: Outcome) -> bool:
     )
 
 
-def check_directions(directions: Sequence[tuple[str, str, Tensor]]) -> None:
+def check_directions(
+    directions: Sequence[tuple[str, str, Tensor]], total: Total | None = None
+) -> None:
     """Of (strategy, group, direction) those that are not finite after all.
 
     Raises:
         OutOfRangeError: for the first of them.
     """
-    if odd := read_finite((), [d for _, _, d in directions])[1] if directions else []:
+    if odd := read_finite((), [d for _, _, d in directions], total)[1] if directions else []:
         strategy, group, _ = directions[odd[0]]
         raise OutOfRangeError(
             f"the direction of strategy {strategy!r} in group {group!r} is not finite in the "

@@ -13,7 +13,8 @@ from gradsurgery.engine.parameters import Parameters
 from gradsurgery.errors import InputError
 
 ProcessGroup = Literal["auto"] | None
-Gradients = TypeVar("Gradients")  # an objective's gradients, by parameter
+Gradients = dict[int, dict[str, Tensor]]  # loss -> parameter -> gradient
+Writable = dict[str, Tensor | None]
 Trace = TypeVar("Trace")
 AVAILABLE = dist.is_available()
 ALONE = (
@@ -44,7 +45,8 @@ class SingleProcess:
 
         Args:
             losses: this process's losses. Those that come back add up, over the processes, to the
-                losses of the joined batch: their values, and their gradients.
+                losses of the joined batch: their values, and their gradients. Losses without graph
+                are sums of such.
             trace: which loss reaches which parameter here.
             *compared: what has to be the same on all processes: settings, history, loss scale.
 
@@ -53,14 +55,19 @@ class SingleProcess:
         """
         return losses, trace
 
-    def scatter(self, gradients: Iterable[Gradients]) -> list[Gradients]:
-        """The gradients of each objective, summed over the processes: this process's share of them.
+    def scatter(
+        self, passes: Iterable[Gradients], writable: Writable | None = None
+    ) -> list[Gradients]:
+        """Gradients summed over the processes: this process's share of them.
 
         Args:
-            gradients: per backward pass what it gives. The next pass begins once the last one's
-                gradients are on their way, so that passes and transfers overlap.
+            passes: per backward pass what it gives, by loss and parameter; a weighted pass gives it
+                for loss 0. The next pass begins once the last one's gradients are on their way, so
+                that passes and transfers overlap.
+            writable: per parameter the gradient in whose memory its direction may be formed; to be
+                changed where shares come in other memory.
         """
-        return list(gradients)
+        return list(passes)
 
     def total(self, numbers: list[Tensor]) -> list[Tensor]:
         """Numbers on their way to the host, summed over the processes.

@@ -1,6 +1,6 @@
 """GradientSource: where a step's gradients come from, live or stored."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -79,7 +79,7 @@ class GradientSource:
         found = grad(self.losses.tensors, targets, roots, retain_graph)
         own = as_owned(found, targets, directions)
         given = {name: g for name, g in zip(wanted, own, strict=True) if g is not None}
-        return self.communicator.scatter([given])[0]
+        return self.communicator.scatter([{0: given}])[0][0]
 
     def per_loss(
         self,
@@ -115,17 +115,24 @@ class GradientSource:
                 )
             try:
                 rows = gather_batched(self.losses.tensors, roots, wanted, retain)
-                self.rows = merged(self.communicator.scatter([dict(enumerate(rows))]), len(roots))
             finally:
                 cache.batched_left = drop_batched(everywhere=cache.batched_left)
+            parts: Iterable[dict[int, Named]] = [dict(enumerate(rows))]
         else:
             together = None if self.grams else trace.together
             parts = gather(
                 self.losses.tensors, roots, wanted, retain, self.factored, together, self.writable
             )
-            self.rows = merged(self.communicator.scatter(parts), len(roots))
+        self.rows = merged(self.communicator.scatter(parts, self.writable), len(roots))
         self.odd, sparse = unusual(self.rows, trace.tensors, self.factored)
         self.sparse |= sparse
+
+    def shared(self, trace: Trace, losses: Losses, communicator: SingleProcess) -> "GradientSource":
+        """Stored gradients, of which this process goes on with its share."""
+        new = GradientSource(trace, losses, communicator, scale=self.scale)
+        passes = communicator.scatter([dict(enumerate(self.rows))])
+        new.rows, new.odd, new.sparse = merged(passes, len(losses.tensors)), self.odd, self.sparse
+        return new
 
     def of_chunk(self, names: frozenset[str]) -> list[Named]:
         """Per loss the gradients of these parameters alone; the graph stays."""
@@ -143,4 +150,4 @@ class GradientSource:
         tensors = list(wanted.values())
         owned = as_owned(grad(starts, tensors, own, retain_graph), tensors)
         found = {name: g for name, g in zip(wanted, owned, strict=True) if g is not None}
-        return self.communicator.scatter([found])[0]
+        return self.communicator.scatter([{0: found}])[0][0]

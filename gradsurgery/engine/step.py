@@ -65,9 +65,11 @@ def run_step(
         stored: the gradients that `accumulate` gathered, in place of a graph.
     """
     if stored is not None:
-        communicator.agree(losses, stored.trace, config, history, stored.scale)
-        solving = Solving(config, stored, history, scores, cache.warned)
-        return _decide(config, stored, solving, cache)
+        losses, trace = communicator.agree(losses, stored.trace, config, history, stored.scale)
+        source = stored.shared(trace, losses, communicator)
+        return _decide(
+            config, source, Solving(config, source, history, scores, cache.warned), cache
+        )
     strategy = config.strategy
     if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
         check_call(config, losses, history, features)
@@ -101,7 +103,8 @@ def gather_step(
     trace, history, graph = trace_graph(config, losses, history, None, cache)
     scale = scale_of(scaler, losses.tensors[0])
     losses, trace = communicator.agree(losses, trace, config, history, scale)
-    source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
+    alone = SingleProcess()  # sums stay in this process until they are combined
+    source = GradientSource(trace, losses, alone, graph, scale, retain_graph)
     with nothing_filled(trace.watched if graph.written else {}, graph.written):
         source.per_loss(cache, batched=config.method == "batched")
     if len(found := set().union(*source.rows)) < len(trace.tensors):

@@ -18,9 +18,9 @@ class Noting(SingleProcess):
         self.calls.append("agree")
         return super().agree(losses, trace, *compared)
 
-    def scatter(self, gradients):
+    def scatter(self, passes, writable=None):
         self.calls.append("scatter")
-        return super().scatter(gradients)
+        return super().scatter(passes, writable)
 
     def total(self, numbers):
         self.calls.append("total")
@@ -34,9 +34,11 @@ class Noting(SingleProcess):
 class Equals(Noting):
     """One of two processes that have the same batch: gradients are sums over both."""
 
-    def scatter(self, gradients):
+    def scatter(self, passes, writable=None):
         self.calls.append("scatter")
-        return [self._twice(part) for part in gradients]
+        if writable is not None:
+            writable.clear()  # what is given back lies in other memory
+        return [self._twice(part) for part in passes]
 
     def _twice(self, part):
         return {
