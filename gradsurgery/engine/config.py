@@ -126,7 +126,8 @@ def config_of(
             parameter. "taps": for the weights of linear layers from the gradients at the layers'
             outputs, which are exact too and form no gradient of a single loss for them; other
             layers, and weights with other uses, are materialised. "auto": taps where counting
-            operations says that it is cheaper (few rows of input for the layer's width). "batched":
+            operations says that it is cheaper (few rows of input for the layer's width). With both
+            convolutions are tapped where counting says so (few places, many channels). "batched":
             all gradients in two passes, one of them batched over the losses (vmap). On a CPU that
             was slower wherever it was measured, so that "auto" never does. Layers that batch must
             be able to (compiled regions cannot), and what the graph shows counts as reached.
