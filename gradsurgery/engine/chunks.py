@@ -21,14 +21,13 @@ def chunks(trace: Trace, factored: Mapping[str, Tap]) -> list[list[str]]:
 
     The gradients of all losses for one chunk take no more room than all parameters, or are those of
     one tensor. Empty where everything fits in that. Kept are: what lies past a compiled region,
-    the features, what one loss alone reaches, and biases by which a pass finds its way to a
-    factored layer.
+    the features, what one loss alone reaches, and the biases of factored layers, by which a pass
+    finds its way to them.
     """
-    ways = {id(tap.bias) for tap in factored.values() if tap.bias is not None}
     tensors = {name: t for name, t in trace.tensors.items() if name not in trace.features}
     room = {name: t.numel() * t.element_size() for name, t in tensors.items()}
-    kept = {name for name, t in tensors.items() if id(t) in ways}
-    kept |= factored.keys() | trace.reach.uncertain
+    biases = {tap.bias for tap in factored.values() if tap.bias is not None}
+    kept = biases | factored.keys() | trace.reach.uncertain
     needed = {
         name: size * count
         for name, size in room.items()

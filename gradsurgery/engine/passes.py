@@ -74,8 +74,15 @@ def gather(
         by = {name: i for i in members for name in wanted[i]}
         tapped = {name: tap for name, tap in factored.items() if name in by} if factored else {}
         doubtful = {n: tap for n, tap in tapped.items() if tap.compare and n not in tap.proved}
+        derived = {
+            tap.bias: name
+            for name, tap in tapped.items()
+            if tap.bias in by and tap.through is not None and name not in doubtful
+        }
         formed = (
-            [name for name in by if name not in tapped or name in doubtful] if tapped else [*by]
+            [n for n in by if (n not in tapped or n in doubtful) and n not in derived]
+            if tapped
+            else [*by]
         )
         asked: list[Any] = [wanted[by[name]][name] for name in formed]
         starts, own = [losses[i] for i in members], [roots[i] for i in members]
@@ -114,6 +121,9 @@ def gather(
             for name in doubtful:
                 compared_so_far.setdefault(name, []).append((by[name], name in agreeing))
                 given.pop(name, None)
+        for bias, name in derived.items():
+            if name in at_outputs and bias is not None:
+                given[bias] = tapped[name].layer.bias(at_outputs[name])
         at_outputs |= given
         del given
         for name, i in by.items():

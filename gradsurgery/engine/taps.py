@@ -18,7 +18,7 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.trace import SMALL, Trace
-from gradsurgery.gradients.factored import RULES, Layer, Match, find, pays
+from gradsurgery.gradients.factored import RULES, Layer, find, pays
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Tap:
         through: where a gradient has to be asked for so that the node is visited at all; None where
             that of the bias is asked for anyway. A gradient asked for at the node itself would
             lack what hooks on the output do to it.
-        bias: the bias where it has to be asked for.
+        bias: the name of the bias. With `through` its gradient follows from that at the output.
         proved: by name, whether the factors and autograd's own gradient agreed.
         compare: whether they are to be compared, unless `proved` has the weight.
     """
@@ -39,7 +39,7 @@ class Tap:
     node: Any
     layer: Layer
     through: GradientEdge | None
-    bias: Tensor | None = None
+    bias: str | None = None
     proved: dict[str, bool] = field(default_factory=dict)
     compare: bool = True
 
@@ -89,6 +89,7 @@ def find_taps(
     if not names:
         return {}
     found: dict[str, Tap] = {}
+    biases = {id(t): name for name, t in trace.tensors.items() if t.ndim == 1}
     for node in graph.numbers:
         if type(node).__name__ not in RULES or (known := find(node, graph.uses_of)) is None:
             continue
@@ -98,7 +99,9 @@ def find_taps(
             continue
         if not pays(rule, match, trace.reach.count(name), every, config.low_memory):
             continue
-        through, bias = _way_to(match, trace)
+        bias, through = biases.get(id(match.bias)), None
+        if match.before[0] is not None and (bias is None or not rule.bias_apart):
+            through = GradientEdge(*match.before)
         hooked = match.hooked(every)
         if (through is None and bias is None) or hooked:
             continue
@@ -107,20 +110,6 @@ def find_taps(
             compare = hooked is None or not config.once
             found[name] = Tap(node, layer, through, bias, cache.verified, compare)
     return found
-
-
-def _way_to(match: Match, trace: Trace) -> tuple[GradientEdge | None, Tensor | None]:
-    """What a pass has to be asked for to visit the node without forming the weight's gradient.
-
-    An edge before it, or the bias; None if nothing is.
-    """
-    bias = match.bias
-    if bias is not None and any(
-        bias is t for t in (*trace.trained.values(), *trace.others.values())
-    ):
-        return None, bias
-    before, output = match.before
-    return None if before is None else GradientEdge(before, output), None
 
 
 def layers_of(names: Sequence[str], taps: Mapping[str, Tap]) -> dict[int, Layer]:

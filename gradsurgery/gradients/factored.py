@@ -16,6 +16,9 @@ what is computed, three functions, and
 - `cost(match, n)`: the multiplications with n gradients formed, and with none. `multiplications`
   counts them for products of two factors.
 - `read(match, unpack)`: the `Layer` with what the node saved, or None. `saved` reads it.
+- `bias_apart`: whether autograd forms the bias's gradient without the weight's. Otherwise the
+  bias's is the sum of Δᵢ over the rows, and the layer's input has to need a gradient, by which a
+  pass finds its way.
 - `copied`: whether x has to be made in memory of its own, and is no saved tensor. Such a layer is
   taken only where the cost says that it pays; others are always taken with method="taps".
 
@@ -57,6 +60,10 @@ class Layer(ABC):
     @abstractmethod
     def gradient(self, delta: Tensor) -> Tensor:
         """Wᵢ of the weight's shape, formed after all, in Δᵢ's dtype."""
+
+    def bias(self, delta: Tensor) -> Tensor:
+        """The bias's gradient, where autograd would form the weight's with it."""
+        return self.rows(delta).sum(0)
 
     @torch.no_grad()
     def gram(self, deltas: Sequence[Tensor | None], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -117,7 +124,7 @@ class Match:
         weight: its weight, a leaf of which this is the only use.
         shape: how many rows Δ and x have, and their widths: (rows, out, in).
         before: the edge to the layer's input; (None, 0) where that needs no gradient.
-        bias: the bias, where it is a leaf.
+        bias: the bias, where it is a leaf; for a rule without `bias_apart` one of a single use.
         between: what registers hooks that act between the layer's output and the weight.
         passed: the node's saved tensor that lies between them, and may have hooks as a tensor.
     """
@@ -148,6 +155,7 @@ class Rule:
     match: Callable[[Any, Uses], Match | None]
     cost: Callable[[Match, int], tuple[int, int]]
     read: Callable[[Match, bool], Layer | None]
+    bias_apart: bool = True
     copied: bool = False
 
 

@@ -36,7 +36,7 @@ def test_factors_make_the_gradients_that_autograd_forms(case, form):
     examples, channels, outputs, height, width, options = SHAPES[case]
     convolution = nn.Conv2d(channels, outputs, **options).to(F64, memory_format=form)
     images = torch.randn(examples, channels, height, width, dtype=F64)
-    check_layer(convolution, images.to(memory_format=form))
+    check_layer(convolution, images.to(memory_format=form).requires_grad_())
 
 
 class Net(nn.Module):
@@ -83,6 +83,8 @@ class Net(nn.Module):
         }
         if self.variant == "penalty":
             found["b"] = found["b"] + self.middle.weight.pow(2).sum()
+        if self.variant == "penalty on the bias":
+            found["b"] = found["b"] + self.middle.bias.pow(2).sum()
         return found
 
 
@@ -90,7 +92,7 @@ class Net(nn.Module):
 VARIANTS = {
     "plain": True, "no bias": True, "hook on the output": True, "prehook on the node": True,
     "hook on the node": False, "hook on the weight": False, "groups": False, "penalty": False,
-    "tied": False,
+    "tied": False, "hook on the bias": False, "penalty on the bias": False, "frozen bias": True,
 }  # fmt: skip
 
 
@@ -98,6 +100,10 @@ def made(variant, dtype=F64):
     model = Net(variant, dtype)
     if variant == "hook on the weight":
         model.middle.weight.register_hook(lambda g: g / 10)
+    if variant == "hook on the bias":
+        model.middle.bias.register_hook(lambda g: g / 10)
+    if variant == "frozen bias":
+        model.middle.bias.requires_grad_(False)
     return model
 
 
@@ -126,6 +132,25 @@ def test_directions_equal_those_from_gradients(variant, strategy, dtype):
         difference = float((found[0][0][name] - gradient).norm())
         assert difference <= rounding * float(gradient.norm()) + 1e-300, name
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=rounding)
+
+
+def test_neither_weight_nor_bias_of_a_tapped_convolution_is_asked_for(monkeypatch):
+    """Autograd would form the one with the other."""
+    model = Net()
+    surgery = gs.Surgery("mgda", model, method="taps")
+    surgery.backward(model.losses())  # here both are, for comparison
+    asked = []
+    grad = torch.autograd.grad
+
+    def watched(outputs, inputs, *args, **kwargs):
+        asked.extend(id(t) for t in inputs)
+        return grad(outputs, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    surgery.backward(model.losses())
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {names[key] for key in asked if key in names}
+    assert found == {"first.weight", "first.bias"} | {n for n in names.values() if "heads" in n}
 
 
 def test_a_tapped_convolution_is_compared_with_autograd_once(monkeypatch):
@@ -164,7 +189,7 @@ def test_counting_decides_with_every_method(case):
     examples, channels, outputs, places, kernel, n, expected = case
     side = int(places**0.5)
     with torch.device("meta"):
-        images = torch.empty(examples, channels, side, side)
+        images = torch.empty(examples, channels, side, side, requires_grad=True)
         _, match, _ = layer_of(nn.Conv2d(channels, outputs, kernel, padding=kernel // 2), images)
     rule, _ = find(match.node, once)
     rows, entries = examples * places, outputs * channels * kernel**2
@@ -179,14 +204,15 @@ def test_counting_decides_with_every_method(case):
 def test_large_images_are_not_tapped(method):
     model = nn.Sequential(nn.Conv2d(16, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, 128, 3))
     for size, taken in ((32, set()), (4, {"0.weight", "2.weight"})):
-        out = model(torch.randn(2, 16, size, size))
+        out = model(torch.randn(2, 16, size, size, requires_grad=True))
         losses = {"a": out.pow(2).mean(), "b": -out.mean(), "c": out.exp().mean()}
         assert tapped(model, losses, method) == taken
 
 
 def test_low_memory_takes_patches_of_at_most_half_a_gradient_although_it_costs_more():
     for examples, taken in ((2, True), (3, False)):
-        out = nn.Conv2d(256, 256, 1)(torch.randn(examples, 256, 8, 8))
+        images = torch.randn(examples, 256, 8, 8, requires_grad=True)
+        out = nn.Conv2d(256, 256, 1)(images)
         rule, match = find(out.grad_fn, once)
         assert not pays(rule, match, 2, False, False)
         assert pays(rule, match, 2, False, True) == taken
@@ -204,4 +230,12 @@ OTHERS = {
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_convolutions_are_not_matched(kind):
     convolution, shape = OTHERS[kind]
-    assert find(convolution(torch.randn(shape)).grad_fn, once) is None
+    given = torch.randn(shape, requires_grad=True)
+    assert find(convolution(given).grad_fn, once) is None
+
+
+def test_a_first_convolution_is_left_to_autograd():
+    """Only its bias's gradient could be asked for, and oneDNN forms the weight's with that."""
+    for images, found in ((torch.randn(1, 4, 2, 2), False), (torch.randn(1, 4, 2, 2), True)):
+        out = nn.Conv2d(4, 3, 2)(images.requires_grad_(found))
+        assert (find(out.grad_fn, once) is not None) == found

@@ -1,7 +1,8 @@
 """Two-dimensional convolutions: x [rows, in] are the patches that the kernel sees.
 
 There is one row per example and place of the output, and one column per channel and place of the
-kernel. So rows are many, and the factors pay where outputs are small and channels many.
+kernel. So rows are many, and the factors pay where outputs are small and channels many. A network's
+first convolution, whose images need no gradient, is left to autograd.
 """
 
 from collections.abc import Sequence
@@ -85,17 +86,19 @@ class Conv2d(Layer):
 
 def match(node: Any, uses: Uses) -> Match | None:
     """A convolution of images whose channels are in one group, and that is not transposed."""
-    weight = leaf_of(node.next_functions[1], uses)
+    before, to_weight, to_bias = node.next_functions
+    weight, bias = leaf_of(to_weight, uses), leaf_of(to_bias, uses)
     if weight is None or weight.ndim != 4 or node._saved_transposed or node._saved_groups != 1:
+        return None
+    if before[0] is None or (to_bias[0] is not None and bias is None):
         return None
     output = getattr(node, "_input_metadata", None)  # of what the node is given: Δ's shape
     if not output:
         return None
     examples, out, height, width = map(int, output[0].shape)
-    bias = getattr(node.next_functions[2][0], "variable", None)
     rows = examples * height * width
     shape = rows, out, weight.numel() // out
-    return Match(node, weight, shape, node.next_functions[0], bias, (node.register_hook,))
+    return Match(node, weight, shape, before, bias, (node.register_hook,))
 
 
 def read(match: Match, unpack: bool) -> Conv2d | None:
@@ -114,5 +117,6 @@ def _pair(sizes: Sequence[int]) -> Pair:
 
 
 RULE = register(
-    Rule(("ConvolutionBackward0",), match, cost=multiplications, read=read, copied=True)
+    # oneDNN forms the weight's gradient wherever the bias's is asked for.
+    Rule(("ConvolutionBackward0",), match, multiplications, read, bias_apart=False, copied=True)
 )
