@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine.absent import present, rows_of, spread
-from gradsurgery.engine.checks import check_directions, may_overflow, total_values
+from gradsurgery.engine.checks import check_directions, check_values, may_overflow, total_values
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.directions import of_chunks
 from gradsurgery.engine.gathering import arrived, matrices_of
@@ -37,8 +37,9 @@ def from_gradients(
     solving.groups, solving.reach, rows, idle = arrived(source)
     use_up = source.graph is not None and rows is source.rows and not trace.features
     matrices = matrices_of(config, strategy, source, solving.groups, rows, use_up)
-    check = config.check
-    solving.values = total_values(source, solving.groups, matrices, check, strategy)
+    solving.values = total_values(source, matrices)
+    if config.check and (strategy is not None or source.scale is None):
+        check_values(source, solving.values, solving.groups, matrices)
     places: list[Places] = [None] * len(matrices)
     names = [group.objectives for group in solving.groups]
     if config.zero == "absent" and strategy is not None and strategy.needs_gradients:

@@ -104,39 +104,40 @@ def _all_finite(gradient: Tensor) -> Tensor:
     return torch.isfinite(values.float() if values.dtype.itemsize == 1 else values).all()
 
 
-def total_values(
-    source: GradientSource,
-    groups: Sequence[Group],
-    matrices: Sequence[GradientMatrix],
-    check: bool,
-    strategy: Strategy | None,
-) -> dict[str, float]:
-    """The Gram matrices and the losses' values, in one transfer per device.
-
-    Raises:
-        NonFiniteError: for NaN or inf, where `check` asks for it.
-        OutOfRangeError: for those under a GradScaler, which then skips the step.
-    """
+def total_values(source: GradientSource, matrices: Sequence[GradientMatrix]) -> dict[str, float]:
+    """The Gram matrices and the losses' values, in one transfer per device."""
     losses, count = source.losses, len(source.losses.tensors)
     scales = () if source.scale is None else tuple(source.scale.reshape(-1).unbind())
-    total = source.communicator.total
-    arrived = to_host(matrices, losses.tensors, scales, total)
-    values = losses.values(arrived[:count])
-    scale = one_scale(arrived[count:]) if scales else 1.0
-    if check and (strategy is not None or not scales):
-        checked = [(g, m) for g, m in zip(groups, matrices, strict=True) if not g.unchecked]
-        finite = all(map(math.isfinite, values.values())) and all(m.finite for _, m in checked)
-        if not finite and scales:
-            raise OutOfRangeError("a loss or gradient has NaN or inf.")
-        if not finite:
-            squares = [
-                (g.name, g.objectives, np.diagonal(m.gram).reshape(losses.batches, -1).max(0))
-                for g, m in checked
-            ]
-            check_finite(values, squares)
-    for matrix in matrices if scales else ():
-        matrix.scale = scale
-    return values
+    arrived = to_host(matrices, losses.tensors, scales, source.communicator.total)
+    if scales:
+        scale = one_scale(arrived[count:])
+        for matrix in matrices:
+            matrix.scale = scale
+    return losses.values(arrived[:count])
+
+
+def check_values(
+    source: GradientSource,
+    values: dict[str, float],
+    groups: Sequence[Group],
+    matrices: Sequence[GradientMatrix],
+) -> None:
+    """The losses and the gradients of all groups.
+
+    Raises:
+        NonFiniteError: for NaN or inf, naming the objective and the group.
+        OutOfRangeError: for those under a GradScaler, which then skips the step.
+    """
+    checked = [(g, m) for g, m in zip(groups, matrices, strict=True) if not g.unchecked]
+    if all(map(math.isfinite, values.values())) and all(m.finite for _, m in checked):
+        return
+    if source.scale is not None:
+        raise OutOfRangeError("a loss or gradient has NaN or inf.")
+    squares = [
+        (g.name, g.objectives, np.diagonal(m.gram).reshape(source.losses.batches, -1).max(0))
+        for g, m in checked
+    ]
+    check_finite(values, squares)
 
 
 def check_losses(values: dict[str, float], groups: Sequence[Group]) -> None:

@@ -26,7 +26,7 @@ def with_grams(
     with without_autocast(source.losses.tensors[0].device):
         groups, _, rows, _ = arrived(source)
         matrices = matrices_of(config, None, source, groups, rows, use_up=False)
-        values = total_values(source, groups, matrices, False, None)
+        values = total_values(source, matrices)
         pairs = list(zip(groups, matrices, strict=True))
         if config.required.acts_on == "losses":
             found = _by_losses(record, pairs, values)

@@ -72,6 +72,9 @@ def test_an_overflow_anywhere_skips_every_optimizer(strategy, where):
         record = surgery.backward(losses, scaler=scaler)
     assert record.overflow
     assert "overflow" in str(record)
+    assert record.objectives == tuple(losses)
+    assert math.isfinite(record.losses["visual"])
+    assert not math.isfinite(record.losses["audio"])
     assert {"audio+fused", "fused+visual"} <= set(record)
     assert (
         record["audio+fused"].gram
