@@ -186,7 +186,8 @@ class Record(Mapping[str, GroupRecord]):
         if name != "losses" or "_pending" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         names, batches, values = self.__dict__.pop("_pending")
-        numbers = values.double().reshape(batches, len(names)).mean(0).tolist()
+        rows = values.double().reshape(batches, len(names))
+        numbers = (rows.mean(0) if batches > 1 else rows[0]).tolist()  # a mean loses the sign of -0
         self.__dict__["losses"] = losses = dict(zip(names, numbers, strict=True))
         return losses
 

@@ -70,6 +70,13 @@ def test_records_are_equal_either_way():
         one.step = 1
 
 
+def test_losses_that_are_read_late_keep_the_sign_of_zero():
+    weight = nn.Parameter(torch.tensor([0.0, 1.0]))
+    losses = {"a": -weight[0] * 0, "b": weight[1]}
+    record = gs.Surgery("sum", nonfinite="ignore").backward(losses)
+    assert str(record).startswith("step 0: sum on a = -0, b = 1")
+
+
 def test_record_reads_well():
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
     record = gs.backward(
