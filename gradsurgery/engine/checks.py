@@ -256,8 +256,8 @@ def check_scores(strategy: Strategy, scores: Mapping[str, float], groups: Iterab
     if modalities.isdisjoint(scores):
         warn(
             f"scores: none of {', '.join(map(repr, scores))} is the modality of a group (the "
-            f"groups are {', '.join(map(repr, groups))}): nothing is modulated. Say which group is which: "
-            f"get_strategy({strategy.name!r}, modality={{group: modality}})."
+            f"groups are {', '.join(map(repr, groups))}): nothing is modulated. Say which group is "
+            f"which: get_strategy({strategy.name!r}, modality={{group: modality}})."
         )
 
 
