@@ -1,4 +1,4 @@
-"""The command line as a person meets it, in processes of its own, at 80 columns."""
+"""The command line as a person uses it, at 80 columns."""
 
 import json
 import os
@@ -14,7 +14,41 @@ import gradsurgery as gs
 ENVIRONMENT = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
 
 
+SEVERAL = """
+import contextlib, io, json, os, runpy, sys
+answers = []
+for arguments, folder in json.loads(sys.stdin.read()):
+    os.chdir(folder)
+    sys.argv = ["gradsurgery", *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module("gradsurgery", run_name="__main__", alter_sys=True)
+        except SystemExit as stopped:
+            code = stopped.code or 0
+    answers.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(answers))
+"""
+WRONG = [
+    (["describe", "mgad"], "Did you mean 'mgda'?"),
+    (["compare", "--tasks", "multimnst"], "Did you mean 'multimnist'?"),
+    (["compare", "--strategies", "sum,cagrd"], "Did you mean 'cagrad'?"),
+    (["compare", "--strategies", "cagrad(d=1)"], "unknown option 'd'"),
+    (["compare", "--seeds", "few"], "give how many"),
+    (["compare", "--epochs", "0"], "expected 1 or more; got 0"),
+    (["compare", "--data-root", "nowhere"], "no train-images"),
+    (["comprae"], "Did you mean 'compare'?"),
+    (["compare", "--sedes", "2"], "--seeds"),
+    (["compare", "--lr", "fast"], "give learning rates as in"),
+    (["compare", "--lr", "0.1,0"], "learning rates are positive"),
+    (["compare", "--strategies", "cagrad(c=-1)"], "c is a number at least 0; got -1"),
+]
+HELP = (["--help"], ["list", "--help"], ["describe", "-h"], ["compare", "--help"])
+SHOWN = (["--version"], ["list"], ["describe", "cagrad"], ["describe", "cagrad(c=1.0)"])
+
+
 def run(*arguments, cwd=None):
+    """One command in a process of its own: its exit status, output and errors."""
     done = subprocess.run(
         [sys.executable, "-m", "gradsurgery", *arguments],
         capture_output=True,
@@ -27,14 +61,38 @@ def run(*arguments, cwd=None):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """What the quick commands answer, all from one process: the import of torch takes seconds.
+
+    By command: its exit status, output, errors, and the folder it ran in.
+    """
+    commands = [*(arguments for arguments, _ in WRONG), *HELP, *SHOWN]
+    folders = [tmp_path_factory.mktemp("cwd") for _ in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL],
+        input=json.dumps(list(zip(commands, map(str, folders), strict=True))),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert not any("Traceback" in err for _, _, err in found)
+    return {
+        tuple(arguments): (*answer, folder)
+        for arguments, answer, folder in zip(commands, found, folders, strict=True)
+    }
+
+
 def fits(text):
     assert max(map(len, text.splitlines())) <= 80, max(text.splitlines(), key=len)
     return text
 
 
-def test_help():
-    for arguments in (["--help"], ["list", "--help"], ["describe", "-h"], ["compare", "--help"]):
-        code, out, err = run(*arguments)
+def test_help(answers):
+    for arguments in HELP:
+        code, out, err, _ = answers[tuple(arguments)]
         assert (code, err) == (0, "")
         assert "Usage: gradsurgery" in fits(out)
     for option in (
@@ -48,11 +106,11 @@ def test_help():
     ):
         assert option in out
     assert "Default" in out
-    assert run("--version") == (0, gs.__version__ + "\n", "")
+    assert answers["--version",][:3] == (0, gs.__version__ + "\n", "")
 
 
-def test_list_has_every_strategy_with_its_claims():
-    code, out, _ = run("list")
+def test_list_has_every_strategy_with_its_claims(answers):
+    code, out, _, _ = answers["list",]
     assert code == 0
     fits(out)
     for name in gs.strategy_names():
@@ -88,36 +146,26 @@ def test_describe(name):
         assert ">>>" in text
 
 
-def test_describe_prints_that():
-    code, out, _ = run("describe", "cagrad")
+def test_describe_prints_that(answers):
+    code, out, _, _ = answers["describe", "cagrad"]
     assert code == 0
     assert out.startswith("cagrad\n======\n")
     assert "default 0.5" in out
-    assert run("describe", "cagrad(c=1.0)")[1] == out
+    assert answers["describe", "cagrad(c=1.0)"][1] == out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["describe", "mgad"], "Did you mean 'mgda'?"),
-        (["compare", "--tasks", "multimnst"], "Did you mean 'multimnist'?"),
-        (["compare", "--strategies", "sum,cagrd"], "Did you mean 'cagrad'?"),
-        (["compare", "--strategies", "cagrad(d=1)"], "unknown option 'd'"),
-        (["compare", "--seeds", "few"], "give how many"),
-        (["compare", "--epochs", "0"], "expected 1 or more; got 0"),
-        (["compare", "--data-root", "nowhere"], "no train-images"),
-        (["comprae"], "Did you mean 'compare'?"),
-        (["compare", "--sedes", "2"], "--seeds"),
-        (["compare", "--lr", "fast"], "give learning rates as in"),
-        (["compare", "--lr", "0.1,0"], "learning rates are positive"),
-        (["compare", "--strategies", "cagrad(c=-1)"], "c is a number at least 0; got -1"),
-    ],
-)
-def test_wrong_words(arguments, message, tmp_path):
-    code, _, err = run(*arguments, cwd=tmp_path)
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_wrong_words(arguments, message, answers):
+    code, _, err, folder = answers[tuple(arguments)]
     assert code == 2
     assert message in err
-    assert list(tmp_path.iterdir()) == []  # nothing is left behind by a mistake
+    assert list(folder.iterdir()) == []  # nothing is left behind by a mistake
+
+
+def test_a_process_answers_as_several_commands_in_one_do(answers, tmp_path):
+    for arguments in (WRONG[0][0], ["compare", "--help"]):
+        code, out, err, _ = answers[tuple(arguments)]
+        assert run(*arguments, cwd=tmp_path) == (code, out, err)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """A step that fails anywhere leaves everything as it was."""
 
+import contextlib
+import copy
 import functools
 import math
 import pathlib
@@ -124,7 +126,7 @@ def accumulating(model, surgery, seed):
 
 
 def combining(model, surgery, seed):
-    if surgery._gathered is None:
+    if gathered(model, surgery) is None:
         for part in (seed, seed + 10):
             surgery.accumulate(model.losses(part))
     return surgery.combine
@@ -151,30 +153,47 @@ MODES = {
 }
 
 
-def told(surgery):
+def gathered(model, surgery):
+    """What micro-batches have gathered: the gradients that `combine` makes of it, or None.
+
+    On copies, so that it stays gathered.
+    """
+    model, surgery = copy.deepcopy((model, surgery))
+    model.zero_grad()
+    with contextlib.suppress(gs.InputError):
+        record = surgery.combine()
+        return record.losses, plain(grads(model))
+    return None
+
+
+def told(model, surgery):
     """Everything that a Surgery keeps."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         state = plain(surgery.state_dict())
-    gathered = surgery._gathered
-    return state, None if gathered is None else (
-        gathered.losses.names,
-        plain(gathered.losses.tensors),
-        plain(gathered.gradients),
-    )
+    return state, gathered(model, surgery)
 
 
-@pytest.mark.sampled(keep=lambda name: "plain-mgda-True" in name or "plain-sum-True" in name)
+CASES = [
+    (mode, name, existing)
+    for mode, found in MODES.items()
+    for name in found[0]
+    for existing in ((False, True) if mode == "plain" else (True,))
+]
+# how much of a call is tried: each so many-th line of what leads to its end, and of the end, where
+# things are written
+STRIDES = {"sampled": (151, 8), "whole": (11, 1)}
+
+
+@pytest.mark.sampled(keep=lambda name: "-sampled]" in name)
 @pytest.mark.parametrize(
-    ("mode", "name", "existing"),
+    ("mode", "name", "existing", "tried"),
     [
-        (mode, name, existing)
-        for mode, found in MODES.items()
-        for name in found[0]
-        for existing in ((False, True) if mode == "plain" else (True,))
+        *((*case, "whole") for case in CASES),
+        *((mode, found[0][0], True, "sampled") for mode, found in MODES.items()),
     ],
 )
-def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, counting):
+def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, tried, counting):
     """`.grad`, the state and later steps are as if the call had not been made, or as if it had been
     made whole.
     """
@@ -193,11 +212,11 @@ def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, 
         return model, surgery, make(model, surgery, 0)
 
     def outcome(model, surgery):
-        return grads(model), told(surgery)
+        return grads(model), told(model, surgery)
 
     def finished(model, surgery):
         """What the next step makes of it."""
-        if surgery._gathered is not None:
+        if gathered(model, surgery) is not None:
             surgery.combine()
         return surgery.backward(model.losses(7)) and outcome(model, surgery)
 
@@ -209,10 +228,11 @@ def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, 
     assert not same(before[0], after[0]) or before[1] != after[1]
     last = finished(model, surgery)
     kept = 0
-    # every line of the end, where things are written, and every eleventh (or 31st) of what leads
-    # there
+    lead, last_lines = STRIDES[tried]
+    if tried == "whole" and mode != "plain":
+        lead = 31
     end = max(1, lines - (250 if mode == "plain" else 60))
-    for k in [*range(1, end, 11 if mode == "plain" else 31), *range(end, lines + 1)]:
+    for count, k in enumerate([*range(1, end, lead), *range(end, lines + 1, last_lines)]):
         model, surgery, call = start()
         assert interrupted(k, call) >= k
         found = outcome(model, surgery)
@@ -223,7 +243,7 @@ def test_an_exception_at_every_line_leaves_all_or_nothing(mode, name, existing, 
             kept += 1
         assert same(found[0], after[0]), k
         assert found[1] == after[1], k
-        if k % 9 == 0:
+        if count % 9 == 0:
             found = finished(model, surgery)
             assert same(found[0], last[0]), k
             assert found[1] == last[1], k
