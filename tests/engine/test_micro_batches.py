@@ -120,3 +120,27 @@ def test_gathered_gradients_hold_no_graph_and_share_no_memory():
     surgery.combine()
     assert weight.grad.tolist() == [2.0, 2.0, 2.0]
     assert shared.tolist() == [1.0, 1.0, 1.0]
+
+
+class Marked(torch.autograd.Function):
+    """The identity, whose node in the graph can be watched."""
+
+    @staticmethod
+    def forward(ctx, x, nodes):
+        ctx.mark = torch.nn.Module()  # anything that a weak reference can point to
+        nodes.append(weakref.ref(ctx.mark))
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+def test_the_sum_of_the_losses_holds_no_graph():
+    weight, nodes = nn.Parameter(torch.ones(3, dtype=F64)), []
+    surgery = gs.Surgery("sum", [weight])
+    for k in range(1, 4):
+        surgery.accumulate([Marked.apply(weight.sum() * k, nodes)])
+        gc.collect()
+        assert [node() for node in nodes] == [None] * k
+    assert surgery.combine().losses == {"0": 18.0}
