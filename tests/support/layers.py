@@ -15,7 +15,10 @@ def once(node):
 def layer_of(module, given):
     """The layer as its rule reads it from the graph, its match, and the module's output."""
     out = module(given)
-    rule, match = find(out.grad_fn, once)
+    node = out.grad_fn
+    while (known := find(node, once)) is None:  # a view, or the sum with a bias, comes before it
+        node = node.next_functions[0][0]
+    rule, match = known
     return rule.read(match, False), match, out
 
 
