@@ -46,9 +46,9 @@ RECIPES = {  # the section, and what is run in it
 def edited(text, path, code):
     """A file with what a recipe adds to it: a row of the table, or a function at the end."""
     if path.endswith("inputs.py"):
-        row = '    Input(\n        "generator"'
-        assert text.count(row) == 1
-        return text.replace(row, code + row)
+        row, before = code.split("    ...,\n")[1], '    Input(\n        "generator"'
+        assert text.count(before) == 1
+        return text.replace(before, row + before)
     return f"{text}\n\n{code}"
 
 
