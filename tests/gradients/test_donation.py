@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import gradsurgery as gs
+from gradsurgery.gradients import donation
 from gradsurgery.gradients.donation import ALONE, COUNTS, owned
 from gradsurgery.gradients.matrix import Objectives
 from tests.support.models import TwoEncoders
@@ -100,6 +101,18 @@ def test_a_step_needs_no_memory_for_its_directions():
     assert not any(g._is_view() for g in grads)
     assert all(g.data_ptr() in places for g in grads)
     assert len({g.data_ptr() for g in grads}) == len(grads)
+
+
+def test_without_the_counters_nothing_is_written_to(monkeypatch):
+    found = []
+    for numbers in (donation.ALONE, set()):
+        monkeypatch.setattr(donation, "ALONE", numbers)
+        model = TwoEncoders(dtype=torch.float32)
+        gs.backward(model.losses(), model, "upgrad", method="gradients")
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert owned([torch.ones(3)], [torch.ones(3)]) == [None]
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], gradient) for name, gradient in found[1].items())
 
 
 @pytest.mark.skipif(not COUNTS, reason="this torch does not tell how many hold a tensor")
