@@ -48,3 +48,11 @@ class GramOnly:
 
     gram: Tensor
     places: Sequence[int]
+
+
+def gradient_of(block: Block, i: int) -> Tensor | None:
+    """The gradient of objective i, of the parameter's shape; of a factored one it is formed."""
+    gradient = block.gradients[i]
+    if gradient is None or not isinstance(block, Factored):
+        return gradient
+    return block.layer.gradient(gradient)

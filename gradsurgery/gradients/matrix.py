@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsurgery.gradients.blocks import Block, Dense, Factored, GramOnly, Sparse
+from gradsurgery.gradients.blocks import Block, Dense, Factored, GramOnly, Sparse, gradient_of
 from gradsurgery.gradients.combine import directions, needs_float64
 from gradsurgery.gradients.factored import Layer
 from gradsurgery.gradients.gram import Product, products, runs_of
@@ -51,6 +51,12 @@ class GradientMatrix:
         some_zero: whether some squared norm is zero, as far as it is known: `zero` says which.
         scale: what the gradients come multiplied by (a GradScaler's factor). Grams, `rows` and
             what `split` takes are without it.
+
+    >>> matrix = GradientMatrix([[torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 2.0])]])
+    >>> matrix.gram.tolist()
+    [[1.0, 1.0], [1.0, 5.0]]
+    >>> matrix.combine(np.array([0.5, 0.5]))
+    [tensor([1., 1.])]
     """
 
     def __init__(
@@ -155,7 +161,7 @@ class GradientMatrix:
             (i, formed)
             for i in np.flatnonzero(zero).tolist()
             for block in wide
-            if (formed := _formed(block, i)) is not None and formed.numel()
+            if (formed := gradient_of(block, i)) is not None and formed.numel()
         ]
         sizes = torch._foreach_norm([g for _, g in found], torch.inf) if found else ()
         for (i, _), size in zip(found, to_host((), sizes, total=self.total), strict=True):
@@ -179,7 +185,7 @@ class GradientMatrix:
         rows = torch.zeros(shape, dtype=dtype, device=self.like[0].device)
         for i, row in enumerate(rows):
             for block, piece in zip(self.blocks, torch.split(row, self.splits), strict=True):
-                if (gradient := _formed(block, i)) is not None:
+                if (gradient := gradient_of(block, i)) is not None:
                     piece.copy_(gradient.reshape(-1))
         return rows if self.scale == 1 else rows.div_(self.scale)
 
@@ -284,11 +290,3 @@ class GradientMatrix:
 
 
 Objectives = GradientMatrix  # its public name so far
-
-
-def _formed(block: Block, i: int) -> Tensor | None:
-    """The gradient of objective i, of the parameter's shape."""
-    gradient = block.gradients[i]
-    if gradient is None or not isinstance(block, Factored):
-        return gradient
-    return block.layer.gradient(gradient)
