@@ -27,7 +27,7 @@ UNREADABLE = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 def origins(node: Any, output: int, at: Positions) -> Origins | None:
-    """What the entries `at` of a node's output depend on; None if that cannot be told."""
+    """What the entries `at` of a node's output depend on; None if that cannot be known."""
     kind, shape = kind_of(node), shape_of(node, output)
     if shape is None or is_python(node):
         return None

@@ -118,7 +118,7 @@ class Parameters:
         self._keep(modules, tensors)
 
     def _keep(self, modules: list[nn.Module] | None, tensors: list[Tensor]) -> None:
-        """Hold what was looked at, so that no later object can have the identity of one of it.
+        """Hold what was read, so that no later object can have the identity of one of it.
 
         Args:
             modules: None where one names its parameters in its own way, and is asked every time.
@@ -166,7 +166,7 @@ class Parameters:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has other tensors, under other ids: it looks for itself."""
+        """A copy has other tensors, under other ids: it finds its own."""
         return {"explicit": self.explicit, "discover": self.discover, "_parts": self._parts}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
