@@ -81,11 +81,11 @@ def products(
     parts = _dense_products(blocks, sizes, dense, per_tensor, dtype) if dense else []
     lost = []
     for t, block in enumerate(blocks if len(dense) < len(runs) or per_tensor else ()):
+        if type(block) is Dense or all(g is None for g in block.gradients):
+            continue
         if type(block) is Factored:
             product, bound = block.layer.gram(block.gradients, dtype)
             lost.append(bound)
-        elif type(block) is Dense or all(g is None for g in block.gradients):
-            continue
         else:
             product = gram_sparse(block.gradients)
         parts.append((t if per_tensor else 0, product))

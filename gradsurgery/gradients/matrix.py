@@ -224,7 +224,7 @@ class GradientMatrix:
         norms = np.sqrt(np.diagonal(self._total)).tolist()
         rows = np.atleast_2d(np.abs(weights)).tolist()
         sizes = [sum(map(mul, row, norms)) for row in rows]  # floats overflow without a warning
-        return float(max(sizes))
+        return float(max(sizes, default=0.0))
 
     def combine(self, weights: Array, reuse: bool = False) -> list[Tensor | None]:
         """d = Jᵀw tensor by tensor; None where no objective reaches one.

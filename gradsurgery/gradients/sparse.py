@@ -51,7 +51,7 @@ def _entries(gradient: Tensor) -> tuple[Tensor, Tensor]:
     values = gradient.values()
     if values.is_complex():
         values = torch.view_as_real(values.resolve_conj())
-    return keys, values.reshape(len(keys), -1).double()
+    return keys, values.unsqueeze(-1).flatten(1).double()  # there may be no entry at all
 
 
 def _inner(keys: Tensor, values: Tensor, other_keys: Tensor, other_values: Tensor) -> Tensor:

@@ -141,3 +141,18 @@ def test_nan_and_infinity_come_through():
         gradients = rows(2, "normal")
         gradients[1][3][7] = value
         assert Objectives(gradients).not_finite() == [1]
+
+
+def test_a_layer_that_no_objective_reaches_adds_nothing():
+    weight, bias = torch.zeros(2, 3), torch.zeros(2)
+    biases = torch.randn(2, 2)
+    rows = [[None, b] for b in biases]
+    found = Objectives(rows, [weight, bias], inputs={0: torch.ones(4, 3)})
+    assert found.gram == pytest.approx((biases @ biases.T).numpy(), rel=1e-5)
+    assert found.combine(np.ones(2))[0] is None
+
+
+def test_a_group_without_tensors_has_an_empty_direction():
+    found = Objectives([[], []], [])
+    assert found.gram.tolist() == [[0, 0], [0, 0]]
+    assert found.combine(np.ones((0, 2))) == []

@@ -56,6 +56,18 @@ def test_a_sparse_parameter_of_one_objective_gets_its_gradient():
     same(extra.weight.grad, expected)
 
 
+@pytest.mark.parametrize("strategy", ["sum", "mgda"])
+def test_a_lookup_of_nothing_has_a_gradient_without_entries(strategy):
+    table, head = nn.Embedding(5, 3, sparse=True), nn.Linear(3, 2)
+    found = table(torch.tensor([], dtype=torch.int64)).sum(0)
+    losses = {"a": head(found + 1).sum(), "b": head(torch.ones(3)).sum()}
+    surgery = gs.Surgery(strategy, nn.ModuleList([table, head]), measure=1)
+    record = surgery.backward(losses)
+    assert record["a"].norms == 0
+    assert table.weight.grad.is_sparse
+    assert table.weight.grad._nnz() == 0
+
+
 def test_sparse_gradients_add_to_those_of_earlier_passes_as_in_torch():
     def penalty(model):
         return {"size": model.table.weight.pow(2).sum()}
