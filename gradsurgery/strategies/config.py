@@ -45,8 +45,8 @@ def config(
     linearly independent gradients every cosine with d is the same and positive. A zero gradient is
     left out.
 
-    Where the unit gradients sum to zero up to rounding (two against two, three at 120°), no
-    direction has equal positive cosines with all of them, and d is zero.
+    d is zero where the unit gradients sum to zero up to rounding (two against two, three at 120°):
+    no direction has equal positive cosines with all of them.
 
     Args:
         preference: in place of 1: the cosines' ratio; a dict from name to number, or numbers in

@@ -39,8 +39,8 @@ def gradnorm(
     d = Σ wᵢgᵢ; then w takes a step on Σᵢ |wᵢnᵢ − n̄ rᵢ^α|, n̄ = mean(wn) and rᵢ = (Lᵢ/Lᵢ⁰)/mean,
     both held fixed (equation 2).
 
-    w starts at 1, is kept >= 0 and rescaled after each step so that Σw stays the number of all
-    objectives, those absent in this step included (Algorithm 1). Lᵢ⁰ is the loss of the
+    w starts at 1 and is kept >= 0. It is rescaled after each step so that Σw stays the number of
+    all objectives, those absent in this step included (Algorithm 1). Lᵢ⁰ is the loss of the
     objective's first step; a later one may be zero. Lengths are taken in units of n̄, so that
     their scale does not matter to the learning rate of w. One step moves a weight by at most 1,
     the mean weight: under "sgd" a gradient 1e6 times longer than the others would move it further.
