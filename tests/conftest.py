@@ -19,8 +19,10 @@ settings.load_profile("default")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Of tests marked `sampled` the cases that are not kept are exhaustive: `-m exhaustive`."""
+    """Of tests marked `sampled` the cases that are not kept are exhaustive; doctests are quick."""
     for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker(pytest.mark.quick)
         sampled = item.get_closest_marker("sampled")
         if sampled is not None and not sampled.kwargs["keep"](item.name):
             item.add_marker(pytest.mark.exhaustive)

@@ -12,6 +12,8 @@ import gradsurgery as gs
 from gradsurgery.contract.registry import registered
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = ROOT / "gradsurgery"
 # what each part may import of ours
 BELOW = {"errors", "types"}

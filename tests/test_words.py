@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.quick
+
 PARTS = ("gradsurgery", "benchmarks", "examples", "docs")
 GENERATED = ("_build", "strategies")  # below docs: pages that each build writes
 FILES = sorted(

@@ -130,6 +130,7 @@ def test_list_has_every_strategy_with_its_claims(answers):
         assert word in out
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", gs.strategy_names())
 def test_describe(name):
     from gradsurgery.contract.catalogue import describe

@@ -25,6 +25,8 @@ from gradsurgery.compare import (
 )
 from gradsurgery.tasks import ACCURACY, Problem, task
 
+pytestmark = pytest.mark.quick
+
 
 def losses(model, batch):
     error = (model(batch[0]) - batch[1]).pow(2).mean(0)

@@ -8,7 +8,7 @@ import gradsurgery as gs
 from gradsurgery.contract.inputs import FROM_GRADIENTS, INPUTS, TABLE, Context
 from gradsurgery.gradients.matrix import GradientMatrix
 
-pytestmark = pytest.mark.usefixtures("temporary")
+pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("temporary")]
 
 
 def context(**changed):

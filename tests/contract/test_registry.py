@@ -7,6 +7,8 @@ import torch
 import gradsurgery as gs
 import gradsurgery.contract.registry as registry
 
+pytestmark = pytest.mark.quick
+
 
 def register(function, name="test-it", **settings):
     return gs.strategy(name, **{"paper": "a test", "scale": "own", **settings})(function)

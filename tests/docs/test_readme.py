@@ -1,7 +1,11 @@
 """What the README promises."""
 
+import pytest
+
 import gradsurgery as gs
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.quick
 
 
 def test_the_readme_promises_nothing_unconditional_of_later_steps():

@@ -7,6 +7,8 @@ import torch
 import gradsurgery as gs
 from tests.support.models import Tree, TwoEncoders
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.usefixtures("temporary")
 def test_cross_grams_are_those_between_the_batches():

@@ -7,6 +7,8 @@ from torch import nn
 import gradsurgery as gs
 from gradsurgery.engine.communicator import SingleProcess
 
+pytestmark = pytest.mark.quick
+
 
 class Noting(SingleProcess):
     """Answers like one process, and notes the calls."""

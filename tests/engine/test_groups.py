@@ -10,6 +10,8 @@ import gradsurgery as gs
 from gradsurgery.solvers import min_norm
 from tests.support.models import Tree, TwoEncoders, flat, gradients_of, min_norm_point
 
+pytestmark = pytest.mark.quick
+
 
 def part(record, *names):
     return record["+".join(sorted(names))]

@@ -12,6 +12,8 @@ import gradsurgery as gs
 from tests.support.models import Tree, TwoEncoders, both, grads, same
 from tests.support.shared_trunk import F64
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("strategy", ["sum", "mgda", "uw", "graddrop", "moco", "mmpareto"])
 def test_micro_batches_equal_their_sum(strategy):

@@ -6,6 +6,8 @@ import torch
 
 import gradsurgery as gs
 
+pytestmark = pytest.mark.quick
+
 
 def test_famo_is_its_official_procedure():
     """Written out with torch's own Adam and autograd."""

@@ -9,6 +9,8 @@ from torch import nn
 
 from gradsurgery.engine.parameters import Parameters
 
+pytestmark = pytest.mark.quick
+
 
 class Scaled(nn.Module):
     """Layers within containers, and parameters of a single entry."""

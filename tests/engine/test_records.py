@@ -14,6 +14,8 @@ from torch import nn
 import gradsurgery as gs
 from tests.support.changing import Changing, description
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("settings", [{}, {"nonfinite": "ignore"}, {"every": 2}])
 @pytest.mark.parametrize("strategy", ["sum", "mgda", "scaled-sum", "uw"])

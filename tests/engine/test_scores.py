@@ -7,6 +7,8 @@ import torch
 import gradsurgery as gs
 from tests.support.models import TwoEncoders, grads
 
+pytestmark = pytest.mark.quick
+
 
 def test_ogm_ge_slows_the_dominant_encoder_only():
     model = TwoEncoders()

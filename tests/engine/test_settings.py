@@ -9,6 +9,8 @@ import torch
 import gradsurgery as gs
 from gradsurgery.engine.config import SETTINGS, config_of
 
+pytestmark = pytest.mark.quick
+
 OVER_STEPS = {"every", "measure"}
 
 

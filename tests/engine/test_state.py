@@ -10,6 +10,8 @@ import torch
 import gradsurgery as gs
 from tests.support.models import Tree, TwoEncoders, grads, same
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(autouse=True)
 def running(temporary):

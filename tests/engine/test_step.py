@@ -8,6 +8,8 @@ from torch import nn
 import gradsurgery as gs
 from tests.support.models import TwoEncoders, grads, same
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("start", ["none", "existing"])

@@ -9,6 +9,8 @@ from torch import nn
 import gradsurgery as gs
 from tests.support.models import TwoEncoders, grads
 
+pytestmark = pytest.mark.quick
+
 
 def test_weights_apply_to_the_losses_first():
     model = TwoEncoders()

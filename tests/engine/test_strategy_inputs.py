@@ -8,6 +8,8 @@ import gradsurgery as gs
 from tests.support.models import TwoEncoders
 from tests.support.shipped import plain
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.usefixtures("temporary")
 def test_a_group_strategy_sees_tensor_sizes_and_a_generator_that_follows_the_step():

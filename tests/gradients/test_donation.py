@@ -11,6 +11,8 @@ from gradsurgery.gradients.donation import ALONE, COUNTS, owned
 from gradsurgery.gradients.matrix import Objectives
 from tests.support.models import TwoEncoders
 
+pytestmark = pytest.mark.quick
+
 KEPT = []
 
 

@@ -21,6 +21,8 @@ from gradsurgery.gradients.factored import (
 from tests.support.layers import check_layer
 from tests.support.tapped import gradients, tapped
 
+pytestmark = pytest.mark.quick
+
 
 @dataclass(frozen=True, eq=False)
 class Patches(Layer):

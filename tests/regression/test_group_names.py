@@ -8,6 +8,8 @@ import gradsurgery as gs
 from tests.support.models import TwoEncoders, grads, same
 from tests.support.saved import Two, data, renamed
 
+pytestmark = pytest.mark.quick
+
 # ---- names that coincide
 
 

@@ -7,6 +7,8 @@ from torch import nn
 import gradsurgery as gs
 from tests.support.recommender import PLACES, Recommender
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("strategy", ["sum", "mgda"])
 def test_a_multi_grad_hook_on_parameters_is_an_error_that_says_what_to_use(strategy):

@@ -9,6 +9,8 @@ import gradsurgery as gs
 from tests.support.models import grads, same
 from tests.support.saved import Two, assert_unchanged, data
 
+pytestmark = pytest.mark.quick
+
 
 def test_numbers_in_order_need_losses_in_order():
     model = Two()

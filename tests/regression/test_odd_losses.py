@@ -8,6 +8,8 @@ import gradsurgery as gs
 from tests.support.models import TwoEncoders, both
 from tests.support.small import Small, x
 
+pytestmark = pytest.mark.quick
+
 
 def test_an_overflow_that_comes_with_the_combination():
     p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))

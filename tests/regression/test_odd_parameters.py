@@ -11,6 +11,8 @@ from gradsurgery.solvers import min_norm, nearest_above
 from tests.support.models import by_loss
 from tests.support.small import F64, Small, x
 
+pytestmark = pytest.mark.quick
+
 
 def test_parameters_frozen_between_forward_and_backward():
     model, other = Small(), Small()

@@ -10,6 +10,8 @@ from torch import nn
 import gradsurgery as gs
 from tests.support.saved import Two, assert_unchanged, data, through_a_file, trained
 
+pytestmark = pytest.mark.quick
+
 ROWS = ("db-mtl", "moco")  # strategies that keep a gradient per objective and parameter
 
 

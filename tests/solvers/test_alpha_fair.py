@@ -14,6 +14,8 @@ from gradsurgery.solvers import (
 )
 from gradsurgery.testing import KINDS, drawn_samples, make_sample
 
+pytestmark = pytest.mark.quick
+
 ALPHAS = (0.5, 1.0, 2.0)
 
 

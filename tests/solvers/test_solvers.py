@@ -8,6 +8,8 @@ from gradsurgery.errors import InputError, NonFiniteError
 from gradsurgery.solvers import Solution, best_worst, min_norm, project_dual_cone, reference
 from gradsurgery.testing import KINDS, make_sample
 
+pytestmark = pytest.mark.quick
+
 SPREADS = (0.0, 3.0, 6.0)
 
 

@@ -9,6 +9,8 @@ import torch
 import gradsurgery as gs
 from tests.support.strategies import direction, jacobian
 
+pytestmark = pytest.mark.quick
+
 
 def test_closed_forms_for_two():
     rng = np.random.default_rng(1)

@@ -10,6 +10,8 @@ import gradsurgery as gs
 from tests.support.definitions import close, cosine, d, pairs
 from tests.support.shipped import direction
 
+pytestmark = pytest.mark.quick
+
 # ---- closed forms for two objectives
 
 

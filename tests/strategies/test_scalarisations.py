@@ -7,6 +7,8 @@ import torch
 import gradsurgery as gs
 from tests.support.models import TwoEncoders
 
+pytestmark = pytest.mark.quick
+
 ONE_TO_THREE = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
 SCALARS = {
     "gls": ({}, lambda x: x.log().mean().exp()),

@@ -7,6 +7,8 @@ import torch
 import gradsurgery as gs
 from tests.support.definitions import close, cosine, d
 
+pytestmark = pytest.mark.quick
+
 # ---- definitions written out
 
 

@@ -2,6 +2,7 @@
 files that are not digits.
 """
 
+import functools
 import gzip
 
 import numpy as np
@@ -11,6 +12,12 @@ import torch
 import gradsurgery as gs
 from gradsurgery.tasks import get_task, task, task_names
 from gradsurgery.tasks.digits import load_digits
+
+
+@functools.cache
+def loaded(name):
+    """A task's problem, loaded once: its digits take seconds to read and to put together."""
+    return get_task(name).load(None)
 
 
 def test_default_digits_are_split_by_class_and_no_digit_is_in_two_splits():
@@ -58,6 +65,7 @@ def root(tmp_path):
     return tmp_path
 
 
+@pytest.mark.quick
 def test_torchvision_layout(root):
     digits = load_digits(root)
     raw = np.frombuffer(
@@ -103,7 +111,7 @@ def test_colours_follow_the_label_except_at_test():
     """Guess the label from the mean colour alone, by the nearest mean colour of the training
     examples.
     """
-    problem = get_task("cg-mnist").load(None)
+    problem = loaded("cg-mnist")
 
     def colours(images):
         lit = images.sum((2, 3)) / (images.amax(1, keepdim=True) > 0).sum((2, 3))
@@ -124,7 +132,7 @@ def test_colours_follow_the_label_except_at_test():
 
 
 def test_multimnist_overlaps_two_digits_of_one_split():
-    problem = get_task("multimnist").load(None)
+    problem = loaded("multimnist")
     images, labels = problem.train
     assert images.shape == (7000, 1, 28, 28)
     assert labels.shape == (7000, 2)
@@ -137,7 +145,7 @@ def test_multimnist_overlaps_two_digits_of_one_split():
 def test_a_task_is_what_its_interface_says(name):
     chosen = get_task(name)
     assert chosen.description
-    problem = chosen.load(None)
+    problem = loaded(name)
     torch.manual_seed(0)
     model = problem.model()
     batch = tuple(tensor[:16] for tensor in problem.train)
@@ -158,7 +166,7 @@ def test_groups_are_trunk_encoders_and_heads():
         "cg-mnist": {"fused+gray", "colour+fused", "fused", "gray", "colour"},
     }
     for name, groups in shapes.items():
-        problem = get_task(name).load(None)
+        problem = loaded(name)
         model = problem.model()
         assert (
             set(gs.inspect(problem.losses(model, tuple(t[:8] for t in problem.train)), model))
@@ -166,6 +174,7 @@ def test_groups_are_trunk_encoders_and_heads():
         )
 
 
+@pytest.mark.quick
 def test_registering_and_asking():
     with pytest.raises(gs.UnknownNameError, match="Did you mean 'cg-mnist'"):
         get_task("cgmnist")

@@ -9,6 +9,8 @@ from gradsurgery.testing.cases import cases_of
 from gradsurgery.testing.checks import common_samples
 from tests.support.conformance import failure
 
+pytestmark = pytest.mark.quick
+
 
 def clamps_rows(rows):
     return rows.clamp_(min=0.0).sum(0)

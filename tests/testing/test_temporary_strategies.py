@@ -9,6 +9,8 @@ import torch
 import gradsurgery as gs
 from gradsurgery.testing import temporary_strategies
 
+pytestmark = pytest.mark.quick
+
 
 def register(name, factor=1.0):
     gs.strategy(name)(lambda gram: np.full(len(gram), factor))
