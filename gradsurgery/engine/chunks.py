@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.engine.taps import Tap
 from gradsurgery.engine.trace import Trace
 from gradsurgery.gradients.coordinates import in_coordinates, unusual
+from gradsurgery.gradients.factored import Tap
 from gradsurgery.gradients.gram import grams_by_tensor
 from gradsurgery.gradients.precision import without_autocast
 

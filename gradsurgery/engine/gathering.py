@@ -12,13 +12,14 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.engine.taps import Tap, find_taps, layers_of
+from gradsurgery.engine.taps import find_taps, layers_of
 from gradsurgery.gradients.coordinates import (
     check_not_sparse,
     entries,
     gradient_dtype,
     in_coordinates,
 )
+from gradsurgery.gradients.factored import Tap
 from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.gradients.transfer import to_host
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.compiled import explained
-from gradsurgery.engine.taps import Tap, listening
+from gradsurgery.engine.taps import listening
 from gradsurgery.engine.trace import passes
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.agreement import compared
 from gradsurgery.gradients.donation import owned
+from gradsurgery.gradients.factored import Tap
 
 Named = dict[str, Tensor]
 

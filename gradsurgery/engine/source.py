@@ -13,11 +13,11 @@ from gradsurgery.engine.losses import Losses, root_gradients
 from gradsurgery.engine.passes import gather, gather_batched, grad, merged
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.retained import drop_batched
-from gradsurgery.engine.taps import Tap
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import unusual
 from gradsurgery.gradients.donation import as_owned
+from gradsurgery.gradients.factored import Tap
 
 Named = dict[str, Tensor]
 

@@ -7,7 +7,6 @@ being tapped. Hooks that Python registered on nodes are listed at every step. Wh
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -18,30 +17,7 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.trace import SMALL, Trace
-from gradsurgery.gradients.factored import RULES, Layer, find, pays
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A layer whose weight's gradient is not formed.
-
-    Attributes:
-        node: its node of the graph, which is given the gradient at its output in a backward pass.
-        layer: the layer.
-        through: where a gradient has to be asked for so that the node is visited at all; None where
-            that of the bias is asked for anyway. A gradient asked for at the node itself would
-            lack what hooks on the output do to it.
-        bias: the name of the bias. With `through` its gradient follows from that at the output.
-        proved: by name, whether the factors and autograd's own gradient agreed.
-        compare: whether they are to be compared, unless `proved` has the weight.
-    """
-
-    node: Any
-    layer: Layer
-    through: GradientEdge | None
-    bias: str | None = None
-    proved: dict[str, bool] = field(default_factory=dict)
-    compare: bool = True
+from gradsurgery.gradients.factored import RULES, Layer, Tap, find, pays
 
 
 @contextlib.contextmanager

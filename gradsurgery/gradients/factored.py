@@ -29,11 +29,12 @@ gradient when a weight is new. A rule with a better way has its own `gram` or `c
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from gradsurgery.gradients.precision import in_pieces
 
@@ -248,3 +249,26 @@ def _has_hooks(register: Callable[[Callable[..., None]], Any]) -> bool:
 
 def _nothing(*_: Any) -> None:
     return None
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A layer whose weight's gradient is not formed.
+
+    Attributes:
+        node: its node of the graph, which is given the gradient at its output in a backward pass.
+        layer: the layer.
+        through: where a gradient has to be asked for so that the node is visited at all; None where
+            that of the bias is asked for anyway. A gradient asked for at the node itself would
+            lack what hooks on the output do to it.
+        bias: the name of the bias. With `through` its gradient follows from that at the output.
+        proved: by name, whether the factors and autograd's own gradient agreed.
+        compare: whether they are to be compared, unless `proved` has the weight.
+    """
+
+    node: Any
+    layer: Layer
+    through: GradientEdge | None
+    bias: str | None = None
+    proved: dict[str, bool] = field(default_factory=dict)
+    compare: bool = True

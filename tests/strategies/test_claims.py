@@ -46,5 +46,5 @@ def test_no_conflict_on_rows_in_conflict_with_log_normal_norms(name, sigma):
 
 
 def test_every_name_of_the_field_is_there():
-    assert len(SHIPPED) == 40
+    assert len(SHIPPED) >= 40
     assert all(registered(name).paper and registered(name).claims for name in SHIPPED)
