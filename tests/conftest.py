@@ -28,6 +28,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.exhaustive)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What ran before in this process, a benchmark or a command, may have left more."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture
 def temporary():
     """Strategies that the test registers are gone at its end."""
