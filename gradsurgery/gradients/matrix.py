@@ -52,11 +52,14 @@ class GradientMatrix:
         scale: what the gradients come multiplied by (a GradScaler's factor). Grams, `rows` and
             what `split` takes are without it.
 
-    >>> matrix = GradientMatrix([[torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 2.0])]])
-    >>> matrix.gram.tolist()
-    [[1.0, 1.0], [1.0, 5.0]]
-    >>> matrix.combine(np.array([0.5, 0.5]))
-    [tensor([1., 1.])]
+    Example:
+        >>> import numpy as np, torch
+        >>> from gradsurgery import GradientMatrix
+        >>> matrix = GradientMatrix([[torch.tensor([1.0, 0.0])], [torch.tensor([1.0, 2.0])]])
+        >>> matrix.gram.tolist()
+        [[1.0, 1.0], [1.0, 5.0]]
+        >>> matrix.combine(np.array([0.5, 0.5]))
+        [tensor([1., 1.])]
     """
 
     def __init__(

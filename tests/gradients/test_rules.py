@@ -69,7 +69,8 @@ def read(match, unpack):
 
 @pytest.fixture
 def conv1d(monkeypatch):
-    rules = {name: list(known) for name, known in factored.RULES.items()}
+    # without the rules that ship: one of them may know this layer by now
+    rules = {name: [] for name in factored.RULES}
     monkeypatch.setattr(factored, "RULES", rules)
     monkeypatch.setattr("gradsurgery.engine.taps.RULES", rules)
     return register(Rule(("ConvolutionBackward0",), match, cost=multiplications, read=read))
