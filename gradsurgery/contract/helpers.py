@@ -126,7 +126,8 @@ def descend(
         weight_decay: added to the slope, times the value.
         longest: the most that any entry moves.
     """
-    slope = slope + weight_decay * value
+    if weight_decay:
+        slope = slope + weight_decay * value
     if optimizer == "sgd":
         return np.asarray(value - _bounded(lr * slope, longest))
     first, second, count = (
@@ -141,7 +142,7 @@ def descend(
 
 
 def _bounded(step: Array, longest: float) -> Array:
-    return step if abs(step).max() <= longest else np.clip(step, -longest, longest)
+    return step if max(map(abs, step.tolist())) <= longest else np.clip(step, -longest, longest)
 
 
 def warn_of_underflow(
@@ -160,7 +161,7 @@ def warn_of_underflow(
         losses: L [n].
         steps: how many steps a weight needs at least to grow by a factor of e.
     """
-    if weights.min() >= UNDERFLOW:
+    if min(weights.tolist()) >= UNDERFLOW:  # the usual case, without numpy's overhead
         return
     lost = (weights < UNDERFLOW) & (weights * np.abs(losses) < TAKES_PART) & (losses != 0)
     if lost.any():

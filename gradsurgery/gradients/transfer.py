@@ -41,7 +41,10 @@ def to_host(
     """
     waiting = list(matrices)
     if values and not (waiting or whole) and len({(v.dtype, v.device) for v in values}) == 1:
-        one = [torch.stack([v if v.ndim == 0 else v.reshape(()) for v in values])]
+        if len(values) == 1:
+            one = [values[0].reshape(1)]
+        else:
+            one = [torch.stack([v if v.ndim == 0 else v.reshape(()) for v in values])]
         found: list[float] = (one if total is None else total(one))[0].tolist()
         return found
     places, scalars = _stacked(values)
