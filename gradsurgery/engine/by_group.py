@@ -43,11 +43,8 @@ def from_gradients(
     places: list[Places] = [None] * len(matrices)
     names = [group.objectives for group in solving.groups]
     if config.zero == "absent" and strategy is not None and strategy.needs_gradients:
-        several = [
-            not g.plain and len(g.objectives) >= config.min_objectives for g in solving.groups
-        ]
-        pairs = zip(matrices, several, strict=True)
-        places = [present(matrix) if enough else None for matrix, enough in pairs]
+        least, pairs = config.min_objectives, zip(solving.groups, matrices, strict=True)
+        places = [present(m) if group.several(least) else None for group, m in pairs]
         names = [
             group.objectives if kept is None else tuple(group.objectives[i] for i in kept)
             for group, kept in zip(solving.groups, places, strict=True)

@@ -38,8 +38,7 @@ class TraceCache:
         return {"warned": self.warned}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]  # begin as a new one
-        self.warned = set(saved["warned"])
+        self.__dict__.update(vars(TraceCache()), warned=set(saved["warned"]))
 
     def find(
         self,

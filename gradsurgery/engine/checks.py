@@ -165,7 +165,7 @@ def suspects(bad: list[str], groups: Sequence[Group], reach: Reach, losses: Loss
 def check_call(
     config: Config, losses: Losses, history: History, features: Mapping[str, Tensor] | None
 ) -> None:
-    """The losses have the form that the strategy takes, and options name matrix.
+    """The losses have the form that the strategy takes, and options name objectives.
 
     Raises:
         StrategyError: for one batch where the strategy takes several, and the reverse.

@@ -121,8 +121,7 @@ def matrices_of(
             [take(row, name, None) for name in parameters] for row in own
         ]
         blocks = False
-        several = not group.plain and len(group.objectives) >= config.min_objectives
-        if strategy is not None and several:
+        if strategy is not None and group.several(config.min_objectives):
             blocks = "block_grams" in strategy.inputs
             if source.sparse and strategy.needs_gradients:
                 check_not_sparse(source.sparse, parameters, strategy.name, group.name)

@@ -1,6 +1,6 @@
 """Groups: the parameters that are solved together, from the reach of the losses."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -31,6 +31,10 @@ class Group:
     objectives: tuple[str, ...] = ()
     plain: bool = False
     unchecked: bool = False
+
+    def several(self, least: int, names: Sequence[str] | None = None) -> bool:
+        """Whether a strategy is applied: enough objectives, of `names` where some are left out."""
+        return not self.plain and len(self.objectives if names is None else names) >= least
 
 
 def make_groups(

@@ -77,7 +77,7 @@ def _replayed(config: Config, source: GradientSource, solving: Solving) -> bool:
     groups, grown = trace.grouping if reach is trace.reach else trace.grouped(reach)
     solved: list[tuple[Group, Outcome, bool]] = []
     for group in groups:
-        applied = not group.plain and len(group.objectives) >= config.min_objectives
+        applied = group.several(config.min_objectives)
         weights = np.ones(len(group.objectives))
         if applied:
             again = weights_again(solving.replay, group.key, group.objectives)
@@ -108,7 +108,7 @@ def _without_gradients(config: Config, source: GradientSource, solving: Solving)
     solved: list[tuple[Group, Outcome, bool]] = []
     for group in groups:
         names = group.objectives
-        applied = not group.plain and len(names) >= config.min_objectives
+        applied = group.several(config.min_objectives)
         outcome = Outcome(np.ones(len(names)))
         if applied:
             outcome = solving.ask(group.key, group.name, names, group.parameters, None)

@@ -32,7 +32,7 @@ def takes_settings_of(
         own = next(iter(inspect.signature(init).parameters.values()))
         parameters = [own, *_parameters()]
         signature = inspect.Signature(parameters, return_annotation=None)
-        call.__signature__ = signature  # type: ignore[attr-defined]
+        call.__signature__ = signature  # type: ignore[attr-defined]  # as inspect reads it
         update_wrapper(call, init)
         make.__qualname__ = init.__qualname__  # what Python's own errors of its call say
         return call
@@ -58,7 +58,7 @@ def shows_settings(without: Collection[str]) -> Callable[[F], F]:
         *settings, options = _parameters()[2:]
         settings = [p for p in settings if p.name not in without]
         both = signature.replace(parameters=[*first, *settings, *rest, options])
-        function.__signature__ = both  # type: ignore[attr-defined]
+        function.__signature__ = both  # type: ignore[attr-defined]  # as inspect reads it
         function.__doc__ = with_texts(function.__doc__, {*without, *OWN})
         return function
 

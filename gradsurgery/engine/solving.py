@@ -123,7 +123,7 @@ class Solving:
             self.replaying = all(
                 weights_again(self.replay, group.key, own) is not None
                 for group, own in zip(self.groups, names, strict=True)
-                if not group.plain and len(own) >= config.min_objectives
+                if group.several(config.min_objectives, own)
             )
 
     def for_group(
@@ -143,7 +143,7 @@ class Solving:
         """
         config, strategy = self.config, self.config.strategy
         finite = finite and strategy is not None
-        several = not group.plain and len(names) >= config.min_objectives
+        several = group.several(config.min_objectives, names)
         guard = finite and len(names) > 1 and config.protect in names
         if self.fixed is not None:
             outcome = Outcome(np.array([self.fixed[o] for o in names]))
