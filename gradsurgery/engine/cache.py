@@ -8,6 +8,8 @@ from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.trace import Trace
 
+Key = tuple[Any, ...]
+
 
 class TraceCache:
     """What a Surgery knows of its last step's graph, to know it again.
@@ -28,8 +30,7 @@ class TraceCache:
         self.warned: set[str] = set()
         self.verified: dict[str, bool] = {}
         self.batched_left = True
-        self._key: tuple[Any, ...] | None = None
-        self._new: tuple[Any, ...] | None = None
+        self._key: Key | None = None
         self._held: tuple[Any, ...] = ()
         self.trace: Trace | None = None
 
@@ -40,48 +41,52 @@ class TraceCache:
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(vars(TraceCache()), warned=set(saved["warned"]))
 
-    def find(
-        self,
-        given: Mapping[int, Any],
-        known: Mapping[int, Any],
-        losses: Losses,
-        graph: Graph,
-        before: Reach,
-    ) -> Trace | None:
-        """The trace of the last step, if it holds for this one, else None.
-
-        The key is by what a step is known again: the parameters given, and found without being
-        given, the losses, and the graph's leaves with the losses that reach each.
+    def find(self, key: Key | None, before: Reach) -> Trace | None:
+        """The trace of the last step, if it holds for a step with this key, else None.
 
         Args:
-            given: the given parameters by id; the same dict as long as none has changed.
-            known: those found, alike.
-            losses: the losses.
-            graph: their graph.
+            key: `key_of` the step.
             before: the reach of the steps before.
         """
-        possible = [graph.possible[k] for k in graph.at.values()]
-        certain = not graph.regions or possible == [graph.certain[k] for k in graph.at.values()]
-        counts = len(losses.tensors), len(graph.joins)
-        key = id(given), id(known), losses.names, *counts, tuple(graph.leaves), possible
-        self._new = key if certain else None
         trace = self.trace
-        if trace is None or self._new is None or self._new != self._key:
+        if trace is None or key is None or key != self._key:
             return None
         return trace if before is trace.before or before is trace.grouping[1] else None
 
-    def keep(self, trace: Trace, *held: Any) -> None:
-        """Know the step by the key that `find` has made last.
+    def keep(self, key: Key | None, trace: Trace, *held: Any) -> None:
+        """Know a step by its key.
 
         Args:
+            key: `key_of` the step; with None there is nothing to know it by.
             trace: its trace.
             *held: what has ids in the key, beside the leaves that the trace holds.
         """
-        self._key, self._held = self._new, held
-        self.trace = None if self._new is None else trace
+        self._key, self._held = key, held
+        self.trace = None if key is None else trace
         self.verified, self.batched_left = {}, True
 
     def drop(self) -> None:
         """Forget the last trace: this step is not to be known again."""
         self._key, self._held, self.trace = None, (), None
         self.verified, self.batched_left = {}, True
+
+
+def key_of(
+    given: Mapping[int, Any], known: Mapping[int, Any], losses: Losses, graph: Graph
+) -> Key | None:
+    """By what a step is known again; None where a loss reaches a leaf possibly, not certainly.
+
+    That is the parameters given, and found without being given, the losses, and the graph's leaves
+    with the losses that reach each.
+
+    Args:
+        given: the given parameters by id; the same dict as long as none has changed.
+        known: those found, alike.
+        losses: the losses.
+        graph: their graph.
+    """
+    possible = [graph.possible[k] for k in graph.at.values()]
+    if graph.regions and possible != [graph.certain[k] for k in graph.at.values()]:
+        return None
+    counts = len(losses.tensors), len(graph.joins)
+    return id(given), id(known), losses.names, *counts, tuple(graph.leaves), possible

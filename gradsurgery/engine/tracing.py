@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.boundary import check_separate, features_found
-from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.cache import TraceCache, key_of
 from gradsurgery.engine.compiled import ONE_PASS
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.graph import Graph, Output, walk
@@ -38,17 +38,17 @@ def trace_graph(
     graph = walk(losses.tensors, losses.names * losses.batches, cuts)
     given = config.parameters.named()
     config.check_processes(graph)
-    if not features:
-        found = cache.find(given, history.known, losses, graph, history.reach)
-        if found is not None:
-            return found, history, graph
+    key = None if features else key_of(given, history.known, losses, graph)
+    found = cache.find(key, history.reach)
+    if found is not None:
+        return found, history, graph
     walked, graph = graph, _separated(losses, cuts, graph, cache)
     trace, history = _trace(config, losses, history, features or {}, graph, given, cache)
     complete = len(graph.leaves) == len(trace.tensors)
     # joined losses are separated every time; and no inputs or features are held on to
     if walked is graph and complete and not features and not trace.unchecked:
-        cache.find(given, history.known, losses, graph, history.reach)  # with new numbers
-        cache.keep(trace, given, history.known)
+        key = key_of(given, history.known, losses, graph)  # new parameters have numbers now
+        cache.keep(key, trace, given, history.known)
     else:
         cache.drop()
     return trace, history, graph
