@@ -60,7 +60,6 @@ def check_finite(
         )
 
 
-@torch.no_grad()
 def read_finite(
     values: Sequence[Tensor], gradients: Sequence[Tensor], total: Total | None = None
 ) -> tuple[list[float], list[int]]:
@@ -71,10 +70,8 @@ def read_finite(
     finite the gradients are read again, since it may only overflow.
     """
     few = sum([g.numel() for g in gradients]) <= SMALL
-    kinds = {g.dtype for g in gradients}
-    alike = few and len(kinds) == 1 and kinds <= WIDE
-    alike = alike and {g.layout for g in gradients} == {torch.strided}
-    if alike and len({g.device for g in gradients}) == 1:
+    kinds = {(g.dtype, g.layout, g.device) for g in gradients} if few else ()
+    if len(kinds) == 1 and all(k[0] in WIDE and k[1] is torch.strided for k in kinds):
         totals = [_flatten(gradients).sum()]
     else:
         totals = [g.sum() if g.dtype in WIDE else _total(g) for g in gradients]

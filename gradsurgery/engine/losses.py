@@ -174,7 +174,10 @@ def _independent(parts: list[Losses]) -> Losses:
 
 
 def root_gradients(
-    losses: Losses, weights: Sequence[float] | None = None, scale: Tensor | None = None
+    losses: Losses,
+    weights: Sequence[float] | None = None,
+    scale: Tensor | None = None,
+    together: bool = False,
 ) -> list[Tensor]:
     """What each loss's backward pass starts with: the user's weight, times the other factors.
 
@@ -182,6 +185,8 @@ def root_gradients(
         losses: the losses, with the user's own weights.
         weights: one per loss, or None.
         scale: a GradScaler's factor, or None.
+        together: whether one pass starts from all of them: equal ones may then be one tensor, as
+            in the pass of a sum.
 
     Raises:
         NonFiniteError: for a weight that does not fit into the loss's dtype.
@@ -194,5 +199,12 @@ def root_gradients(
                 f"the weight of loss {name!r}, {w:.3g}, is beyond the range of its dtype "
                 f"{t.dtype}, in which a backward pass starts from it."
             )
-    roots = [torch.full_like(t, w) for t, w in zip(losses.tensors, weights, strict=True)]
+    first = losses.tensors[0]
+    if together and all(
+        w == weights[0] and t.ndim == first.ndim and t.dtype == first.dtype
+        for t, w in zip(losses.tensors, weights, strict=True)
+    ):
+        roots = [torch.full_like(first, weights[0])] * len(weights)
+    else:
+        roots = [torch.full_like(t, w) for t, w in zip(losses.tensors, weights, strict=True)]
     return roots if scale is None else [(root * scale).to(root.dtype) for root in roots]

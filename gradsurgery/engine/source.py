@@ -73,7 +73,7 @@ class GradientSource:
         """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass; it may become `.grad`."""
         if not wanted:
             return {}
-        roots = root_gradients(self.losses, weights, self.scale)
+        roots = root_gradients(self.losses, weights, self.scale, together=True)
         targets, features = list(wanted.values()), self.trace.features
         directions = [i for i, name in enumerate(wanted) if name not in features]
         found = grad(self.losses.tensors, targets, roots, retain_graph)
