@@ -22,7 +22,7 @@ def ranks(world, tmp_path):
         "OMP_NUM_THREADS": "1",
     }
     commands = [
-        [sys.executable, "-m", "tests.support.ranks", str(rank), str(world), str(store)]
+        [sys.executable, "-m", "tests.support.refusals", str(rank), str(world), str(store)]
         for rank in range(world)
     ]
     pipe = subprocess.PIPE

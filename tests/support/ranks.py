@@ -1,90 +1,182 @@
-"""One rank of the test of several processes: `python -m tests.support.ranks RANK WORLD STORE`
-prints what is refused.
+"""Ranks for tests: forked processes, each in one gloo group over the loopback.
+
+torch and the package are imported once, by the parent, so that a launch takes a fraction of a
+second. Many cases go into one launch. Global seeds differ between the ranks on purpose.
 """
 
+import faulthandler
+import os
+import pickle
+import select
+import shutil
+import signal
 import sys
-import warnings
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-
-import gradsurgery as gs
 
 
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.t, self.a = nn.Linear(4, 4), nn.Linear(4, 4)
+@dataclass(frozen=True)
+class Ended:
+    """How a rank ended: with a value, with an exception, or without a word.
 
-    def forward(self, x):
-        return self.a(self.t(x))
+    Attributes:
+        value: what its work returned.
+        error: the name of its exception, or None.
+        said: the exception's text; of a lost rank what it was.
+        trace: the traceback.
+        seconds: how long its work took.
+    """
+
+    value: Any = None
+    error: str | None = None
+    said: str = ""
+    trace: str = ""
+    seconds: float = 0.0
 
 
-def both(z):
-    return {"a": z.sum(), "b": z.pow(2).sum()}
+@dataclass
+class _Child:
+    pid: int
+    pipe: int
+    notes: Path
+    received: bytes = b""
+    ended: Ended | None = None
 
 
-def losses(model):
-    return both(model(torch.ones(2, 4)))
+def launch(
+    world: int,
+    work: Callable[..., Any],
+    *given: Any,
+    limit: float = 60.0,
+    timeout: float = 20.0,
+) -> list[Ended]:
+    """Run `work(rank, *given)` on `world` forked ranks, and say how each ended.
+
+    Args:
+        world: how many.
+        work: what each does, within an initialised group.
+        *given: passed on to it.
+        limit: seconds after which those that still run are ended, and where they stand is shown.
+        timeout: the group's own timeout, in seconds.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ranks"))
+    children: list[_Child] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        for rank in range(world):
+            children.append(_fork(rank, world, folder, work, given, limit, timeout))
+        _collect(children, limit)
+    finally:
+        for child in children:
+            if child.ended is None:
+                os.kill(child.pid, signal.SIGKILL)
+                stands = child.notes.read_text() if child.notes.exists() else ""
+                child.ended = Ended(error="Lost", said=f"still ran after {limit} s", trace=stands)
+            os.waitpid(child.pid, 0)
+            os.close(child.pipe)
+        shutil.rmtree(folder, ignore_errors=True)
+    return [child.ended for child in children if child.ended is not None]
 
 
-def said(what, call):
+def on_ranks(world: int, work: Callable[..., Any], *given: Any, **limits: float) -> list[Any]:
+    """What `work(rank, *given)` returns on each rank; the first one's failure is raised.
+
+    Raises:
+        AssertionError: with the traceback of each rank that failed.
+    """
+    found = launch(world, work, *given, **limits)
+    if failed := [(rank, end) for rank, end in enumerate(found) if end.error]:
+        texts = (f"rank {rank}: {end.error}: {end.said}\n{end.trace}" for rank, end in failed)
+        raise AssertionError("\n".join(texts))
+    return [end.value for end in found]
+
+
+def said(call: Callable[[], Any]) -> tuple[str, str]:
+    """The name and the text of what a call raises; empty where it raises nothing."""
     try:
         call()
-        print(what, "fine")
-    except gs.InputError as error:
-        print(what, "InputError:", str(error)[:70])
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", ""
 
 
-def main(rank, world, store):
-    plain = Net()
-    early = gs.Surgery("mgda", plain)
-    early.backward(losses(plain))  # nothing is initialised yet
-    later = Net()
-    given_before, discovers = gs.Surgery("mgda", later), gs.Surgery("mgda")
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    from torch.distributed._composable.replicate import replicate
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-    from torch.distributed.tensor import Replicate, distribute_tensor
-    from torch.nn.parallel import DistributedDataParallel
-
-    ddp = DistributedDataParallel(Net())
-    said("ddp", lambda: gs.Surgery("mgda", ddp))
-    said("ddp inside", lambda: gs.Surgery("mgda", nn.Sequential(ddp)))
-    said("ddp in a group", lambda: gs.Surgery("mgda", {"g": ddp}))
-    said("ddp, one-shot", lambda: gs.backward(losses(ddp.module), ddp, "mgda"))
-    said("ddp, composable", lambda: gs.Surgery("mgda", replicate(Net())))
-    said(
-        "fsdp1",
-        lambda: gs.Surgery("mgda", FullyShardedDataParallel(Net(), device_id=torch.device("cpu"))),
-    )
-    mesh = init_device_mesh("cpu", (world,))
-    spread = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Replicate()]))
-    said("dtensor", lambda: gs.Surgery("mgda", [spread]))
-    said("fsdp2", lambda: gs.Surgery("mgda", fully_shard(Net(), mesh=mesh)))
-    fully_shard(later, mesh=mesh)
-    said("fsdp2 after the constructor", lambda: given_before.backward(losses(later)))
-    said("fsdp2, no parameters", lambda: discovers.backward(losses(later)))
-    said("wrong", lambda: gs.Surgery("mgda", plain, process_group="world"))
-    said("ddp.module", lambda: gs.Surgery("mgda", ddp.module).backward(losses(ddp.module)))
-    said("plain", lambda: gs.Surgery("mgda", plain).backward(losses(plain)))
-    said("plain, made before", lambda: early.backward(losses(plain)))
-    said("plain, accumulate", lambda: early.accumulate(losses(plain)))
-    early.discard()
-    said("plain, inspect", lambda: gs.inspect(losses(plain), plain))
-    said("plain, list", lambda: gs.backward(losses(plain), list(plain.parameters()), "mgda"))
-    said("plain, no parameters", lambda: gs.backward(losses(plain), None, "mgda"))
-    said(
-        "plain, None", lambda: gs.Surgery("mgda", plain, process_group=None).backward(losses(plain))
-    )
-    said("inspect, None", lambda: gs.inspect(losses(plain), plain, process_group=None))
-    said("one-shot, None", lambda: gs.backward(losses(plain), plain, "mgda", process_group=None))
-    said("ddp, None", lambda: gs.Surgery("mgda", ddp, process_group=None))
-    dist.destroy_process_group()
+def _fork(
+    rank: int,
+    world: int,
+    folder: Path,
+    work: Callable[..., Any],
+    given: tuple[Any, ...],
+    limit: float,
+    timeout: float,
+) -> _Child:
+    reads, writes = os.pipe()
+    notes = folder / f"rank{rank}"
+    pid = os.fork()
+    if pid:
+        os.close(writes)
+        return _Child(pid, reads, notes)
+    try:  # the child, which never returns
+        os.close(reads)
+        with notes.open("w") as stands:
+            faulthandler.dump_traceback_later(max(limit - 1, 0.5), file=stands)
+            ended = _ended(rank, world, folder / "store", work, given, timeout)
+            faulthandler.cancel_dump_traceback_later()
+        with os.fdopen(writes, "wb") as pipe:
+            pipe.write(pickle.dumps(ended))
+    finally:
+        os._exit(0)  # no finaliser of the parent's runs here
+    raise AssertionError
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+def _ended(
+    rank: int,
+    world: int,
+    store: Path,
+    work: Callable[..., Any],
+    given: tuple[Any, ...],
+    timeout: float,
+) -> Ended:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    try:
+        dist.init_process_group(
+            "gloo",
+            store=dist.FileStore(str(store), world),
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=timeout),
+        )
+        torch.manual_seed(1000 + rank)
+        began = time.monotonic()
+        value = work(rank, *given)
+        pickle.dumps(value)
+        return Ended(value, seconds=time.monotonic() - began)
+    except BaseException as error:
+        name, text = type(error).__name__, str(error)
+        return Ended(None, name, text, traceback.format_exc(), time.monotonic() - began)
+
+
+def _collect(children: list[_Child], limit: float) -> None:
+    """Read what the ranks send until all have ended, or the time is over."""
+    until = time.monotonic() + limit
+    running = {child.pipe: child for child in children}
+    while running and (left := until - time.monotonic()) > 0:
+        for pipe in select.select(list(running), [], [], left)[0]:
+            child = running[pipe]
+            part = os.read(pipe, 1 << 20)
+            child.received += part
+            if not part:  # the end of the pipe: it sent everything, or died
+                del running[pipe]
+                lost = Ended(error="Lost", said="ended without a word")
+                child.ended = pickle.loads(child.received) if child.received else lost

@@ -1,0 +1,1 @@
+"""Several processes that act as one: what they exchange in a step, and how."""
