@@ -48,6 +48,10 @@ class SolverError(GradSurgeryError, RuntimeError):
     """A solver that cannot run, for example because its optional dependency is missing."""
 
 
+class RankError(GradSurgeryError, RuntimeError):
+    """Another rank of the process group could not go on; the message names it and its error."""
+
+
 class MissingExtraError(GradSurgeryError, ImportError):
     """An optional dependency that is not installed; the message names the extra that brings it."""
 

@@ -129,7 +129,7 @@ def check_gathered(source: GradientSource) -> None:
         for loss, found in zip(losses.names, source.rows, strict=True)
         for name, g in found.items()
     ]
-    values, bad = read_finite(losses.tensors, [g for _, _, g in places], source.communicator.total)
+    values, bad = read_finite(losses.tensors, [g for _, _, g in places])
     for name, value in zip(losses.names, values, strict=True):
         if not np.isfinite(value):
             raise NonFiniteError(f"loss {name!r} is {value}. Nothing was added.")

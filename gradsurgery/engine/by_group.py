@@ -84,7 +84,7 @@ def from_gradients(
         if source.grams:
             in_chunks |= {n: (group, whole) for n in group.parameters if n in source.grams}
     if doubtful:
-        check_directions(doubtful, source.communicator.total)
+        check_directions(doubtful)
     if in_chunks:
         directions |= of_chunks(config, source, in_chunks)
     named = None if strategy is None else strategy.name

@@ -27,7 +27,7 @@ from gradsurgery.errors import (
     warn,
 )
 from gradsurgery.gradients.matrix import GradientMatrix
-from gradsurgery.gradients.transfer import Total, to_host
+from gradsurgery.gradients.transfer import to_host
 from gradsurgery.types import Array
 
 WIDE = {torch.float32, torch.float64}
@@ -61,9 +61,11 @@ def check_finite(
 
 
 def read_finite(
-    values: Sequence[Tensor], gradients: Sequence[Tensor], total: Total | None = None
+    values: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> tuple[list[float], list[int]]:
     """Some scalars, and the positions of gradients with NaN or infinity, in one transfer.
+
+    They are those of this process; where several take part, `publish` says what others found.
 
     A sum is the cheapest read that NaN and infinity survive. Where all gradients are small they are
     summed together: a call per gradient would cost more than their entries. Where a sum is not
@@ -75,11 +77,11 @@ def read_finite(
         totals = [_flatten(gradients).sum()]
     else:
         totals = [g.sum() if g.dtype in WIDE else _total(g) for g in gradients]
-    arrived = to_host((), (*values, *totals), total=total)
+    arrived = to_host((), (*values, *totals))
     count = len(values)
     if all(map(math.isfinite, arrived[count:])):
         return arrived[:count], []
-    odd = to_host((), [torch.logical_not(_all_finite(g)).float() for g in gradients], total=total)
+    odd = to_host((), [torch.logical_not(_all_finite(g)).float() for g in gradients])
     return arrived[:count], [i for i, number in enumerate(odd) if number]
 
 
@@ -222,15 +224,13 @@ def may_overflow(matrix: GradientMatrix, outcome: Outcome) -> bool:
     )
 
 
-def check_directions(
-    directions: Sequence[tuple[str, str, Tensor]], total: Total | None = None
-) -> None:
-    """Of (strategy, group, direction) those that are not finite after all.
+def check_directions(directions: Sequence[tuple[str, str, Tensor]]) -> None:
+    """Of (strategy, group, direction) those that are not finite after all, in this process.
 
     Raises:
         OutOfRangeError: for the first of them.
     """
-    if odd := read_finite((), [d for _, _, d in directions], total)[1] if directions else []:
+    if odd := read_finite((), [d for _, _, d in directions])[1] if directions else []:
         strategy, group, _ = directions[odd[0]]
         raise OutOfRangeError(
             f"the direction of strategy {strategy!r} in group {group!r} is not finite in the "

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.engine.trace import Trace
 from gradsurgery.gradients.coordinates import in_coordinates, unusual
@@ -54,6 +55,8 @@ def form_grams(source: GradientSource, parts: Iterable[Iterable[str]]) -> None:
         gradients = source.of_chunk(names)
         reach = trace.reach.arrived(gradients)
         parameters = {name: trace.tensors[name] for name in reach}
+        (group,) = source.communicator.held([Group("", "", parameters)])
+        parameters = group.parameters
         odd, sparse = unusual(gradients, parameters)
         source.sparse |= sparse
         rows: list[list[Tensor | None]] = [[found.get(n) for n in reach] for found in gradients]

@@ -42,7 +42,7 @@ def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes:
             parameters.append(parameter)
             fresh.append(direction)
         else:
-            _check_takes(grad, direction)
+            check_takes(grad, direction)
             old.append(grad)
             added.append(direction)
     done: list[bool] = []
@@ -61,7 +61,12 @@ def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes:
         raise
 
 
-def _check_takes(grad: Tensor, direction: Tensor) -> None:
+def check_takes(grad: Tensor, direction: Tensor) -> None:
+    """An existing `.grad` can take a direction.
+
+    Raises:
+        InputError: where it cannot.
+    """
     if grad.layout == torch.strided and any(
         step == 0 and size > 1 for step, size in zip(grad.stride(), grad.shape, strict=True)
     ):

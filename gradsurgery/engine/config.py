@@ -6,7 +6,7 @@ it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -16,20 +16,16 @@ from torch import Tensor, nn
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy, reserve
-from gradsurgery.engine.communicator import (
-    AVAILABLE,
-    ProcessGroup,
-    check_processes,
-    check_setting,
-)
+from gradsurgery.engine.communicator import AVAILABLE, ProcessGroup
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.parameters import Parameters
+from gradsurgery.engine.processes import check_processes, check_setting, found_group
 from gradsurgery.errors import InputError, UnknownNameError, one_of
 
 ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterable[Tensor]] | None
 Seed = Annotated[int, 0]  # an integer, and the least that is accepted
 Count = Annotated[int, 1]
-OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph"}
+OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph", "count"}
 # Inputs of strategies that do not give one weight per objective.
 WITHOUT_WEIGHTS = {"rows", "block_grams", "cross"}
 
@@ -83,7 +79,7 @@ class Config:
         Raises:
             InputError: for wrapped or sharded models, and for all others with several ranks.
         """
-        if self.process_group is not None and AVAILABLE and dist.is_initialized():
+        if self.process_group == "auto" and AVAILABLE and dist.is_initialized():
             check_processes(self.parameters, graph)
 
 
@@ -140,10 +136,12 @@ def config_of(
         protect: the name of an objective that no direction may conflict with, whatever the
             strategy. On every group that it shares with others, the direction loses its component
             against that objective's gradient (Chaudhry et al. 2019, equation 11).
-        process_group: "auto" refuses what this process cannot decide alone: models under DDP or
-            FSDP and DTensor parameters, and any parameters while `torch.distributed` is initialised
-            with more than one rank. None decides in this process alone, for users who reduce
-            gradients between the ranks themselves.
+        process_group: the processes that decide together, each on its part of the batch: the result
+            is that of one process on the joined batch. "auto" takes the group of a model under DDP.
+            It refuses other models while `torch.distributed` is initialised with more than one
+            rank: for these give the group, such as `torch.distributed.group.WORLD`. None decides in
+            this process alone, for users who reduce gradients between the ranks themselves. With a
+            group every call but `state_dict` is made by all of its ranks.
         measure: k measures conflicts in every k-th step, also under strategies that form no
             gradient of a single loss. The Record then has the Gram matrix and what follows from it.
             Such a step costs one more backward pass per loss; its direction is the same. None
@@ -180,6 +178,8 @@ def config_of(
     chosen = get_strategy(strategy, **options)
     _check_fit(chosen, every, protect, method, memory)
     config = Config(chosen, Parameters(parameters), **settings)
+    group = found_group(process_group, config.parameters)
+    config = config if group is process_group else replace(config, process_group=group)
     config.check_processes()
     return config
 

@@ -79,7 +79,7 @@ def _check(source: GradientSource, solving: Solving, found: Named) -> None:
     names = list(found)
     known = solving.values  # read before the pass, where weights are made of them
     asked = () if known else losses.tensors
-    numbers, odd = read_finite(asked, list(found.values()), source.communicator.total)
+    numbers, odd = read_finite(asked, list(found.values()))  # this process's shares
     solving.values = values = known or losses.values(numbers)
     bad = [names[i] for i in odd if names[i] not in source.trace.unchecked]
     if source.scale is not None:
@@ -92,11 +92,11 @@ def _check(source: GradientSource, solving: Solving, found: Named) -> None:
         raise NonFiniteError(suspects(bad, solving.groups, source.trace.reach, losses))
 
 
-def _not_finite(config: Config, source: GradientSource, found: Named) -> list[int]:
+def _not_finite(config: Config, found: Named) -> list[int]:
     """The places of directions with NaN or infinity, if the settings ask."""
     if not config.check:
         return []
-    return read_finite((), list(found.values()), source.communicator.total)[1]
+    return read_finite((), list(found.values()))[1]
 
 
 def through_trunk(
@@ -123,7 +123,7 @@ def through_trunk(
             retain = source.retain_graph or wanted is trace.trunk_others
             found |= source.through(roots, trace.trunk_named(wanted), retain)
     parameters = [trace.targets[name] for name in found]
-    odd = _not_finite(config, source, found)
+    odd = _not_finite(config, found)
     unchecked = [leaf for leaf in trace.trunk_others if not is_parameter(leaf)]
     odd = [i for i in odd if not any(parameters[i] is leaf for leaf in unchecked)]
     if odd:
@@ -164,7 +164,7 @@ def of_chunks(
     for i, (row, wanted) in enumerate(alike.items()):
         found |= source.weighted(row, wanted, retain or i + 1 < len(alike))
     order = list(found)
-    odd = _not_finite(config, source, found)
+    odd = _not_finite(config, found)
     if odd := [i for i in odd if order[i] not in trace.unchecked]:
         where = called(order[odd[0]], trace.tensors[order[odd[0]]])
         raise OutOfRangeError(

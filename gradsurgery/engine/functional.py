@@ -8,9 +8,11 @@ from torch import nn
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.cache import TraceCache
-from gradsurgery.engine.communicator import ProcessGroup, SingleProcess
+from gradsurgery.engine.collective import communicator_of
+from gradsurgery.engine.communicator import ProcessGroup
 from gradsurgery.engine.compiled import eager
 from gradsurgery.engine.config import ParametersLike, config_of
+from gradsurgery.engine.counts import counted
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import LossesLike, parse_losses
 from gradsurgery.engine.settings import shows_settings
@@ -31,6 +33,7 @@ def backward(
     scaler: Any = None,
     scores: Mapping[str, float] | None = None,
     weights: Any = None,
+    count: Any = None,
     retain_graph: bool = False,
     create_graph: bool = False,
     **settings: Any,
@@ -53,6 +56,7 @@ def backward(
         scaler: a `torch.amp.GradScaler`.
         scores: modality -> number, the user's own measure.
         weights: the user's own weight per loss.
+        count: how many examples this process's mean losses are of.
         retain_graph: keep the graph for another pass.
         create_graph: not supported.
         **options: the strategy's options.
@@ -89,6 +93,7 @@ def backward(
         scaler=scaler,
         scores=scores,
         weights=weights,
+        count=count,
         retain_graph=retain_graph,
         create_graph=create_graph,
     )
@@ -101,6 +106,7 @@ def inspect(
     *,
     others: Literal["sum", "ignore"] = "sum",
     weights: Any = None,
+    count: Any = None,
     process_group: ProcessGroup = "auto",
 ) -> Record:
     """The Gram matrices, norms, cosines and conflicts of the losses' gradients, group by group.
@@ -117,10 +123,13 @@ def inspect(
     _check_order(losses, "inspect(losses, model)")
     config = config_of("sum", parameters, others=others, process_group=process_group)
     config = replace(config, strategy=None, nonfinite="ignore", once=True)
-    parsed = parse_losses(losses, weights)
-    cache = TraceCache()
-    result = run_step(config, parsed, History(), SingleProcess(), cache, retain_graph=True)
-    return result.record
+    communicator, cache = communicator_of(config), TraceCache()
+    try:
+        parsed = counted(parse_losses(losses, weights, nothing=communicator.several), count)
+        return run_step(config, parsed, History(), communicator, cache, retain_graph=True).record
+    except BaseException as error:
+        communicator.failed(error)
+        raise
 
 
 def _check_order(losses: Any, form: str) -> None:

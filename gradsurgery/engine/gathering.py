@@ -42,21 +42,22 @@ def arrived(source: GradientSource) -> tuple[list[Group], Reach, list[Named], Na
     """The groups by what arrived.
 
     Returns:
-        The groups, the reach so far with this step's, per loss its gradients, and zeros for the
-        parameters that no loss reaches.
+        The groups as far as this process holds them, the reach so far with this step's, per loss
+        its gradients, and zeros for the parameters that no loss reaches.
     """
     trace = source.trace
     if not (trace.reach.uncertain or source.grams):
         pairs = zip(source.rows, trace.wanted, strict=True)
         if all(row.keys() == wanted.keys() for row, wanted in pairs):  # as the graph says
-            return *trace.grouping, source.rows, {}
+            groups, grown = trace.grouping
+            return source.communicator.held(groups), grown, source.rows, {}
     rows, idle = (source.rows, {}) if not trace.reach.uncertain else without_zeros(source)
     reach = trace.reach.arrived(rows, source.gram_reach)
     groups, grown = trace.grouping if reach is trace.reach else trace.grouped(reach)
     if any(name in trace.trained and name not in grown for name in idle):
         unreached = {name: frozenset[str]() for name in idle if name in trace.trained}
         grown = grown.united(Reach.of(unreached))
-    return groups, grown, rows, idle
+    return source.communicator.held(groups), grown, rows, idle
 
 
 def without_zeros(source: GradientSource) -> tuple[list[Named], Named]:

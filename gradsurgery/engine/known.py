@@ -41,7 +41,7 @@ def known_weights(config: Config, source: GradientSource, solving: Solving) -> b
 def _for_losses(config: Config, source: GradientSource, solving: Solving) -> bool:
     """One pass with a weight per loss, for every parameter, heads included."""
     trace = source.trace
-    if "losses" in config.required.inputs:
+    if "losses" in config.required.inputs or source.communicator.several:
         solving.values = values_of(config, source)
     outcome = solving.for_losses()
     weights = outcome.weights
@@ -85,6 +85,8 @@ def _replayed(config: Config, source: GradientSource, solving: Solving) -> bool:
                 return False
             weights = again
         solved.append((group, Outcome(weights), applied))
+    if source.communicator.several:
+        solving.values = values_of(config, source)
     solving.groups, solving.reach, solving.replaying = groups, grown, True
     idle = {name: trace.tensors[name] for name in trace.reach if not reach.ordered(name)}
     _fill(solving, solved, idle)
@@ -102,7 +104,7 @@ def _without_gradients(config: Config, source: GradientSource, solving: Solving)
     trace = source.trace
     if trace.reach.uncertain:
         return False
-    if "losses" in config.required.inputs:
+    if "losses" in config.required.inputs or source.communicator.several:
         solving.values = values_of(config, source)
     groups, grown = trace.grouping
     solved: list[tuple[Group, Outcome, bool]] = []

@@ -26,12 +26,14 @@ class Losses:
     """n named scalars that require grad, and the user's weight of each [n].
 
     With m independent batches there are m·n tensors, one batch after the other, and m·n weights.
+    `counts` are the numbers of examples behind the n losses, where they were given.
     """
 
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     weights: NDArray[np.float64]
     batches: int = 1
+    counts: tuple[float, ...] | None = None
 
     def detached(self) -> "Losses":
         """The same without graph."""
@@ -56,7 +58,10 @@ class Losses:
 
 
 def parse_losses(
-    losses: LossesLike, weights: Any = None, earlier: Callable[[], Iterable[str]] = tuple
+    losses: LossesLike,
+    weights: Any = None,
+    earlier: Callable[[], Iterable[str]] = tuple,
+    nothing: bool = False,
 ) -> Losses:
     """Check the losses and bring them into one form.
 
@@ -64,6 +69,7 @@ def parse_losses(
         losses: a dict by name, a sequence, a tensor, or a list of dicts.
         weights: the user's own weight of each loss.
         earlier: gives the names of the losses of earlier steps, which weights may be for too.
+        nothing: whether there may be none, as on one of several processes.
 
     Raises:
         InputError: for no losses, something that is not a real scalar tensor, one that does not
@@ -76,6 +82,8 @@ def parse_losses(
         weights = _by_index(losses.shape, weights)
     named: Mapping[str, Any] = losses if isinstance(losses, MAPPINGS) else by_name(losses)
     names, tensors = tuple(named), tuple(named.values())
+    if not names and nothing:
+        return Losses((), (), np.ones(0))
     if not names:
         raise InputError("losses: at least one is needed; got none.")
     for name, loss in named.items():

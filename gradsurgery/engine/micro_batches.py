@@ -62,6 +62,7 @@ def add(
     if config.check and new.scale is None:
         check_gathered(new)
     total, sums, terms = total_of(gathered, new)
+    communicator.gathered()
     return [partial(torch._foreach_add_, sums, terms)] if sums else [], total, history
 
 

@@ -108,6 +108,11 @@ class Reach(Mapping[str, frozenset[str]]):
         bits = self._possible.get(parameter, 0) & ~self._certain.get(parameter, 0)
         return bool(bits >> loss & 1)
 
+    def bits(self) -> Iterator[tuple[str, int, int]]:
+        """Per parameter the losses that possibly and that certainly reach it, as bits."""
+        for name, possible in self._possible.items():
+            yield name, possible, self._certain.get(name, 0)
+
     def by_loss(self) -> list[list[str]]:
         """Per loss the parameters that it reaches."""
         every = range(len(self.objectives) * self.batches)

@@ -10,7 +10,7 @@ from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import gradient_dtype
 
 
-def scale_of(scaler: Any, like: Tensor) -> Tensor | None:
+def scale_of(scaler: Any, like: Tensor | None = None) -> Tensor | None:
     """The loss scale as a float32 scalar on the losses' device; None without a scaler that is on.
 
     Raises:
@@ -24,7 +24,8 @@ def scale_of(scaler: Any, like: Tensor) -> Tensor | None:
         raise InputError(f"scaler: expected a torch.amp.GradScaler; got {type(scaler).__name__}.")
     if not scaler.is_enabled():
         return None
-    scale: Tensor = scaler.scale(torch.ones((), dtype=torch.float32, device=like.device)).detach()
+    device = None if like is None else like.device
+    scale: Tensor = scaler.scale(torch.ones((), dtype=torch.float32, device=device)).detach()
     return scale
 
 

@@ -1,19 +1,19 @@
 """GradientSource: where a step's gradients come from, live or stored."""
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from gradsurgery.engine.cache import TraceCache
-from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.communicator import Gradients, SingleProcess
 from gradsurgery.engine.compiled import ONE_PASS
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses, root_gradients
 from gradsurgery.engine.passes import gather, gather_batched, grad, merged
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.retained import drop_batched
-from gradsurgery.engine.trace import Trace
+from gradsurgery.engine.trace import Trace, passes
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import unusual
 from gradsurgery.gradients.donation import as_owned
@@ -73,13 +73,16 @@ class GradientSource:
         """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass; it may become `.grad`."""
         if not wanted:
             return {}
-        roots = root_gradients(self.losses, weights, self.scale, together=True)
         targets, features = list(wanted.values()), self.trace.features
         directions = [i for i, name in enumerate(wanted) if name not in features]
-        found = grad(self.losses.tensors, targets, roots, retain_graph)
-        own = as_owned(found, targets, directions)
-        given = {name: g for name, g in zip(wanted, own, strict=True) if g is not None}
-        return self.communicator.scatter([{0: given}])[0][0]
+
+        def one_pass() -> Iterator[Gradients]:
+            roots = root_gradients(self.losses, weights, self.scale, together=True)
+            found = grad(self.losses.tensors, targets, roots, retain_graph)
+            own = as_owned(found, targets, directions)
+            yield {0: {name: g for name, g in zip(wanted, own, strict=True) if g is not None}}
+
+        return self.communicator.scatter(one_pass(), [{0: wanted}])[0][0]
 
     def per_loss(
         self,
@@ -99,48 +102,65 @@ class GradientSource:
                 to be batched.
         """
         trace = self.trace
-        wanted = trace.wanted
-        if trace.single_pass and sum(map(bool, wanted)) > 1:
-            raise InputError(ONE_PASS)
+        wanted, together = trace.wanted, trace.together
         self.factored = {} if factored is None else factored
         if self.grams:
             wanted = [{n: t for n, t in w.items() if n not in self.grams} for w in wanted]
-        roots = root_gradients(self.losses, None, self.scale)
-        retain = self.retain_graph or bool(self.grams)
+            together = passes(wanted)
         if batched:
-            if trace.reach.uncertain:
-                raise InputError(
-                    "method='batched': a region that torch.compile made cannot be batched; use "
-                    "method='gradients'."
-                )
-            try:
-                rows = gather_batched(self.losses.tensors, roots, wanted, retain)
-            finally:
-                cache.batched_left = drop_batched(everywhere=cache.batched_left)
-            parts: Iterable[dict[int, Named]] = [dict(enumerate(rows))]
+            parts = self._batched(wanted, cache)
+            asked = [dict(enumerate(wanted))]
         else:
-            together = None if self.grams else trace.together
-            parts = gather(
-                self.losses.tensors, roots, wanted, retain, self.factored, together, self.writable
-            )
-        self.rows = merged(self.communicator.scatter(parts, self.writable), len(roots))
+            parts = self._in_turn(wanted, together)
+            asked = [{i: wanted[i] for i in members} for members in together]
+        scattered = self.communicator.scatter(parts, asked, self.writable)
+        self.rows = merged(scattered, len(self.losses.tensors))
         self.odd, sparse = unusual(self.rows, trace.tensors, self.factored)
         self.sparse |= sparse
+
+    def _in_turn(
+        self, wanted: Sequence[Named], together: Sequence[Sequence[int]]
+    ) -> Iterator[Gradients]:
+        """The passes, one by one; what they raise is raised when they are asked for."""
+        if self.trace.single_pass and sum(map(bool, self.trace.wanted)) > 1:
+            raise InputError(ONE_PASS)
+        roots = root_gradients(self.losses, None, self.scale)
+        retain = self.retain_graph or bool(self.grams)
+        own = self.losses.tensors, roots, wanted, retain
+        yield from gather(*own, self.factored, together, self.writable)
+
+    def _batched(self, wanted: Sequence[Named], cache: TraceCache) -> Iterator[Gradients]:
+        """All gradients as those of one pass."""
+        if self.trace.single_pass and sum(map(bool, self.trace.wanted)) > 1:
+            raise InputError(ONE_PASS)
+        if self.trace.reach.uncertain:
+            raise InputError(
+                "method='batched': a region that torch.compile made cannot be batched; use "
+                "method='gradients'."
+            )
+        roots = root_gradients(self.losses, None, self.scale)
+        retain = self.retain_graph or bool(self.grams)
+        try:
+            rows = gather_batched(self.losses.tensors, roots, wanted, retain)
+        finally:
+            cache.batched_left = drop_batched(everywhere=cache.batched_left)
+        yield dict(enumerate(rows))
 
     def shared(self, trace: Trace, losses: Losses, communicator: SingleProcess) -> "GradientSource":
         """Stored gradients, of which this process goes on with its share."""
         new = GradientSource(trace, losses, communicator, scale=self.scale)
-        passes = communicator.scatter([dict(enumerate(self.rows))])
-        new.rows, new.odd, new.sparse = merged(passes, len(losses.tensors)), self.odd, self.sparse
+        found = communicator.scatter([dict(enumerate(self.rows))], [dict(enumerate(trace.wanted))])
+        new.rows, new.odd, new.sparse = merged(found, len(losses.tensors)), self.odd, self.sparse
         return new
 
     def of_chunk(self, names: frozenset[str]) -> list[Named]:
         """Per loss the gradients of these parameters alone; the graph stays."""
         wanted = [{n: t for n, t in w.items() if n in names} for w in self.trace.wanted]
-        parts = gather(
-            self.losses.tensors, root_gradients(self.losses, None, self.scale), wanted, True
-        )
-        return merged(self.communicator.scatter(parts), len(wanted))
+        roots = root_gradients(self.losses, None, self.scale)
+        together = passes(wanted)
+        parts = gather(self.losses.tensors, roots, wanted, True)
+        asked = [{i: wanted[i] for i in members} for members in together]
+        return merged(self.communicator.scatter(parts, asked), len(wanted))
 
     def through(self, roots: Named, wanted: Named, retain_graph: bool) -> Named:
         """From gradients at the features those of the trunk's tensors, which may become `.grad`."""
@@ -148,6 +168,9 @@ class GradientSource:
         used = [name for name in features if name in roots]
         starts, own = [features[name] for name in used], [roots[name] for name in used]
         tensors = list(wanted.values())
-        owned = as_owned(grad(starts, tensors, own, retain_graph), tensors)
-        found = {name: g for name, g in zip(wanted, owned, strict=True) if g is not None}
-        return self.communicator.scatter([{0: found}])[0][0]
+
+        def one_pass() -> Iterator[Gradients]:
+            owned = as_owned(grad(starts, tensors, own, retain_graph), tensors)
+            yield {0: {name: g for name, g in zip(wanted, owned, strict=True) if g is not None}}
+
+        return self.communicator.scatter(one_pass(), [{0: wanted}])[0][0]

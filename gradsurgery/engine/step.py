@@ -65,7 +65,8 @@ def run_step(
         stored: the gradients that `accumulate` gathered, in place of a graph.
     """
     if stored is not None:
-        losses, trace = communicator.agree(losses, stored.trace, config, history, stored.scale)
+        compared = "combine", config, history, stored.scale
+        losses, trace, scores = communicator.agree(losses, stored.trace, scores, *compared)
         source = stored.shared(trace, losses, communicator)
         return _decide(
             config, source, Solving(config, source, history, scores, cache.warned), cache
@@ -74,8 +75,9 @@ def run_step(
     if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
         check_call(config, losses, history, features)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
-    scale = scale_of(scaler, losses.tensors[0]) if scaler is not None else None
-    losses, trace = communicator.agree(losses, trace, config, history, scale)
+    scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
+    compared = "backward" if strategy else "inspect", config, history, scale
+    losses, trace, scores = communicator.agree(losses, trace, scores, *compared)
     source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
     solving = Solving(config, source, history, scores, cache.warned)
     if graph.written:
@@ -101,8 +103,8 @@ def gather_step(
     """The gradients of one micro-batch, and the history with new parameters numbered."""
     check_call(config, losses, history, None)
     trace, history, graph = trace_graph(config, losses, history, None, cache)
-    scale = scale_of(scaler, losses.tensors[0])
-    losses, trace = communicator.agree(losses, trace, config, history, scale)
+    scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
+    losses, trace, _ = communicator.agree(losses, trace, None, "accumulate", config, history, scale)
     alone = SingleProcess()  # sums stay in this process until they are combined
     source = GradientSource(trace, losses, alone, graph, scale, retain_graph)
     with nothing_filled(trace.watched if graph.written else {}, graph.written):
@@ -136,12 +138,14 @@ def _decide(
                 directions, record = from_gradients(config, source, solving)
         if strategy is not None and trace.features:
             directions = through_trunk(config, source, directions, solving)
-    except OutOfRangeError:
+        directions = source.communicator.publish(directions)
+    except OutOfRangeError as error:
         if source.scale is None:
             raise
+        source.communicator.failed(error)
         return StepResult(*skipped(config, source, solving))
     targets = trace.targets
-    written = [(targets[name], d) for name, d in source.communicator.publish(directions).items()]
+    written = [(targets[name], d) for name, d in directions.items()]
     if graph is not None and live and (trace.features or len(written) < len(trace.tensors)):
         got = {id(tensor) for tensor, _ in written}
         check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])

@@ -9,9 +9,9 @@ from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine import commit, micro_batches
 from gradsurgery.engine.boundary import parse_features
 from gradsurgery.engine.cache import TraceCache
-from gradsurgery.engine.communicator import SingleProcess
-from gradsurgery.engine.compiled import eager
+from gradsurgery.engine.collective import collective, communicator_of
 from gradsurgery.engine.config import Config, config_of
+from gradsurgery.engine.counts import counted
 from gradsurgery.engine.described import described
 from gradsurgery.engine.forget import without_objectives
 from gradsurgery.engine.history import History
@@ -56,10 +56,10 @@ class Surgery:
         self.strategy: Strategy = config.required
         self._history = History()
         self._cache = TraceCache()
-        self._communicator = SingleProcess()
+        self._communicator = communicator_of(config)
         self._gathered: GradientSource | None = None
 
-    @eager
+    @collective
     def backward(
         self,
         losses: LossesLike,
@@ -68,6 +68,7 @@ class Surgery:
         scaler: Any = None,
         scores: Mapping[str, float] | None = None,
         weights: Any = None,
+        count: Any = None,
         retain_graph: bool = False,
         create_graph: bool = False,
     ) -> Record:
@@ -76,23 +77,23 @@ class Surgery:
         Args:
             losses: a dict of name -> scalar, a sequence of scalars, or one tensor of losses; for
                 strategies that take `cross`, a list of m such dicts, one per independent batch.
-                Losses of a sequence or a 1-d tensor are named "0", "1", ...; those of a tensor
-                [k, l, ...] by their indices: "0,0", "0,1", ...
+                Losses without names are named by their indices: "0", "1", ...; "0,0", "0,1", ...
             features: the shared representation from which the losses were computed: a tensor, or a
                 sequence or dict of tensors. The strategy decides on the gradients there, and its
                 direction is propagated through the trunk in one pass (Sener & Koltun 2018, section
-                3.3, for every strategy). Its claims then hold at the features only: the trunk's
-                parameters may not be able to make a step of the features that is non-conflicting.
+                3.3, for every strategy). Its claims then hold at the features only.
             scaler: a `torch.amp.GradScaler`; give the plain losses, and go on with
                 `scaler.step(optimizer)` and `scaler.update()`. `.grad` is then scaled, and the
                 strategy is given gradients that are not. What is not finite reaches the scaler as
                 infinity in every `.grad`, and the `Surgery` stays as it was.
             scores: modality -> number, the user's own measure (for `ogm-ge`, `agm`).
             weights: the user's own weight per loss, applied to the losses first: a dict by name, or
-                numbers in order when the losses were a sequence (in its shape when they were a
-                tensor). A dict has all losses of this step, and may have losses of earlier steps. A
-                weight of zero makes that loss's gradient zero, which to `mgda` is a stationary
-                point: leave the loss out instead, or see `zero`.
+                numbers in the losses' order or shape. A dict has all losses, and may have earlier
+                ones. With a weight of zero a gradient is zero, which to `mgda` is a stationary
+                point: leave the loss out, or see `zero`.
+            count: how many examples this process's mean losses are of, a number or a dict by name.
+                The joined loss is Σ count·loss / Σ count over the processes that have it; without
+                counts they count alike. A process without examples gives {} as losses.
             retain_graph: keep the graph for another pass.
             create_graph: not supported; a penalty on the gradients is a loss of its own.
 
@@ -103,8 +104,8 @@ class Surgery:
             InputError: for losses, weights or a graph that cannot be used.
             NonFiniteError: for NaN or inf, naming the objective and the group.
 
-        Every exception up to the writing of `.grad` leaves `.grad`, the state and the step as they
-        were. What a post-accumulate hook raises propagates, and the step stands.
+        An exception before the writing of `.grad` leaves `.grad`, state and step as they were. What
+        a post-accumulate hook raises propagates, and the step stands.
         """
         if self._gathered is not None:
             raise micro_batches.pending("backward")
@@ -113,35 +114,37 @@ class Surgery:
                 "create_graph: a direction is not differentiable. A penalty on a loss's gradient "
                 "is a loss of its own: torch.autograd.grad(..., create_graph=True) gives it."
             )
-        parsed = parse_losses(losses, weights, self._earlier)
+        parsed = self._parsed(losses, weights, count)
         named = None if features is None else parse_features(features)
         call = {"features": named, "scaler": scaler, "retain_graph": retain_graph}
         return self._step(parsed, scores, self._gathered, **call)
 
-    @eager
+    @collective
     def accumulate(
         self,
         losses: LossesLike,
         *,
         scaler: Any = None,
         weights: Any = None,
+        count: Any = None,
         retain_graph: bool = False,
     ) -> None:
         """Add the gradients of a micro-batch's losses to those gathered before, loss by loss.
 
-        `.grad` stays as it is until `combine`; until then one gradient is kept per loss and
-        parameter. As with torch, the sum is meant: for the mean over k micro-batches divide each
-        loss by k. Losses may be missing from some micro-batches.
+        `.grad` stays as it is until `combine`; one gradient is kept per loss and parameter. As with
+        torch, the sum is meant: for the mean over k micro-batches divide each loss by k. Losses may
+        be missing from some micro-batches.
 
         Args:
             losses: as for `backward`, like all that follow.
             scaler: the same for all micro-batches of a step.
             weights: the same for all micro-batches of a step.
+            count: as for `backward`, of this micro-batch.
             retain_graph: keep the graph for another pass.
 
         Raises:
             InputError: for losses, weights or a graph that cannot be used, or a model that was
-                converted to another dtype or device since the last micro-batch.
+                converted since the last micro-batch.
             NonFiniteError: for NaN or inf, naming the objective; what was gathered before stays.
 
         Example:
@@ -154,14 +157,14 @@ class Surgery:
             >>> surgery.combine()["first+second"].objectives
             ('first', 'second')
         """
-        parsed = parse_losses(losses, weights, self._earlier)
+        parsed = self._parsed(losses, weights, count)
         shared = self._config, parsed, self._history, self._communicator, self._cache
         calls, total, history = micro_batches.add(self._gathered, *shared, scaler, retain_graph)
         # An interrupted micro-batch is in the sum and in the history, or in neither.
         calls.append(partial(self.__dict__.update, _gathered=total, _history=history))
         commit.at_once(calls)
 
-    @eager
+    @collective
     def combine(self, *, scores: Mapping[str, float] | None = None) -> Record:
         """One surgery on the gradients gathered by `accumulate`, into `.grad`.
 
@@ -176,7 +179,7 @@ class Surgery:
 
         Raises:
             InputError: when nothing was gathered, the scaler was updated between micro-batches, or
-                the model was converted to another dtype or device.
+                the model was converted.
 
         After an exception what was gathered is still there: call it again, or `discard()`.
         """
@@ -190,12 +193,9 @@ class Surgery:
     def forget(self, *objectives: str) -> None:
         """Forget which parameters these objectives have reached, and their state.
 
-        Groups follow from every loss that has reached a parameter so far, so that a loss of an
-        earlier phase goes on splitting them. Without it the parts are one group again, with the
-        states of both; other objectives keep theirs. One that comes again is new.
-
-        Args:
-            *objectives: their names.
+        Groups follow from every loss that has reached a parameter so far. Without those of an
+        earlier phase the parts are one group again, with the states of both; other objectives keep
+        theirs. One that comes again is new.
 
         Raises:
             InputError: for a name that no loss has had, or between `accumulate` and `combine`;
@@ -216,14 +216,13 @@ class Surgery:
             raise micro_batches.pending("forget")
         self._history = without_objectives(self._history, objectives)
 
-    @eager
+    @collective
     def observe(self, losses: Mapping[str, Any] | Iterable[Any]) -> None:
         """Take the losses on the same data after the optimizer's step, for the next `backward`.
 
         For strategies that take `observed` (`famo`); for others it changes nothing.
 
-        Args:
-            losses: numbers or scalar tensors, in the form in which `backward` had them last.
+        `losses` are numbers or scalar tensors, in the form in which `backward` had them last.
 
         Raises:
             InputError: before the first step, for numbers that are not finite, or other names.
@@ -240,14 +239,15 @@ class Surgery:
             >>> with torch.no_grad():
             ...     surgery.observe(losses())
         """
-        observed = observed_losses(losses, self._history.weights)
+        weights, communicator = self._history.weights, self._communicator
+        observed = communicator.observed(partial(observed_losses, losses), weights)
         self._history = replace(self._history, observed=observed)
 
     def state_dict(self) -> dict[str, Any]:
         """What to save: the step, the reach of the objectives, and the strategy's state by group.
 
-        Tensors, strings, numbers and tuples, which `torch.load(..., weights_only=True)` reads.
-        Gradients gathered by `accumulate` and not yet combined are not in it; a warning says so.
+        Tensors, strings, numbers and tuples, which `torch.load(..., weights_only=True)` reads; no
+        gradients that were gathered and not yet combined, as a warning says.
         """
         if self._gathered is not None:
             warn("state_dict: gradients gathered by accumulate are not saved: gather them again.")
@@ -258,20 +258,18 @@ class Surgery:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Continue from what `state_dict` gave.
 
-        Parameters are known by name, whatever wraps the model: `torch.compile`, `DataParallel`,
-        FSDP and activation checkpointing put names of their own into those of parameters, which do
-        not count. Parameters that the state does not have start from zero.
+        Parameters are known by name, whatever wraps the model: names that `torch.compile`,
+        `DataParallel`, FSDP and activation checkpointing put into those of parameters do not count.
+        Parameters that the state does not have start from zero.
 
         Args:
             state: what `state_dict` returned.
             strict: whether a state of other parameters, explicit groups or options of the strategy
-                is an error. False drops what belongs to parameters and groups that are not given
-                here, and goes on with the options given here.
+                is an error. False drops what belongs to none here, and keeps the options given.
 
         Raises:
-            InputError: when it is no such dict, or is of another strategy or of parameters of other
-                shapes; under `strict` also of other parameters, explicit groups or options. Nothing
-                is changed then.
+            InputError: when it is no such dict, or of another strategy or of other shapes; under
+                `strict` also of other parameters, groups or options. Nothing is changed then.
         """
         history = resumed(state, self.strategy, self._config.parameters, strict)
         self._history, self._gathered = history, None
@@ -279,8 +277,11 @@ class Surgery:
     def __repr__(self) -> str:
         return f"Surgery({self.strategy!r}, step={self._history.step})"
 
+    def _parsed(self, losses: Any, weights: Any, count: Any) -> Losses:
+        nothing = self._communicator.several
+        return counted(parse_losses(losses, weights, self._earlier, nothing), count)
+
     def _earlier(self) -> set[str]:
-        """The names of losses of earlier steps and micro-batches."""
         gathered = () if self._gathered is None else self._gathered.losses.names
         return self._history.objectives.union(gathered)
 

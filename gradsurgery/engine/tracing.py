@@ -34,6 +34,8 @@ def trace_graph(
     Raises:
         InputError: when the losses reach nothing that is trained, or something that cannot be.
     """
+    if not losses.names:
+        return nothing(config, history), history, Graph()
     cuts = {(z.grad_fn, z.output_nr): i for i, z in enumerate((features or {}).values())}
     graph = walk(losses.tensors, losses.names * losses.batches, cuts)
     given = config.parameters.named()
@@ -52,6 +54,14 @@ def trace_graph(
     else:
         cache.drop()
     return trace, history, graph
+
+
+def nothing(config: Config, history: History) -> Trace:
+    """The trace of no losses, as a process has that got no example."""
+    unreached = {name: tensor for name, tensor, _ in config.parameters.named().values()}
+    explicit = {name: group for name, _, group in config.parameters.named().values()}
+    groups = explicit if config.parameters.explicit else None
+    return Trace({}, {}, groups, Reach(), history.reach, unreached=unreached)
 
 
 def _separated(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.types import Array
 
-Total = Callable[[list[Tensor]], list[Tensor]]
+Total = Callable[[list[Tensor], list[Tensor]], list[Tensor]]  # scalars, products -> both
 
 
 class OnDevice(Protocol):
@@ -45,16 +45,15 @@ def to_host(
             one = [values[0].reshape(1)]
         else:
             one = [torch.stack([v if v.ndim == 0 else v.reshape(()) for v in values])]
-        found: list[float] = (one if total is None else total(one))[0].tolist()
+        found: list[float] = (one if total is None else total(one, []))[0].tolist()
         return found
     places, scalars = _stacked(values)
     more, extra = _stacked(whole)
     numbers = [0.0] * (len(values) + len(whole))
     while True:
         started = [matrix.start() for matrix in waiting]
-        tensors = [*scalars, *[tensor for some in started for tensor in some]]
-        if total is not None:
-            tensors = total(tensors)
+        products = [tensor for some in started for tensor in some]
+        tensors = [*scalars, *products] if total is None else total(scalars, products)
         arrays = iter(_arrays([*tensors, *extra]))
         for some in places if scalars else ():
             for i, number in zip(some, next(arrays).tolist(), strict=True):

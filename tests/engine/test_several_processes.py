@@ -42,6 +42,8 @@ def copied(gradients):
 class OneOfSeveral:
     """The communicator of one process."""
 
+    several = True
+
     def __init__(self, rank, room):
         self.rank, self.room = rank, room
         self.calls = []
@@ -51,15 +53,15 @@ class OneOfSeveral:
         self.calls.append(what)
         return self.room.exchange(self.rank, thing)
 
-    def agree(self, losses, trace, config, history, scale):
+    def agree(self, losses, trace, scores, call, config, history, scale):
         steps = self.exchange("agree", (losses.names, history.step))
         assert len(set(steps)) == 1
         self.features = trace.features
         if any(loss.requires_grad for loss in losses.tensors):
             losses = replace(losses, tensors=tuple(loss / WORLD for loss in losses.tensors))
-        return losses, trace
+        return losses, trace, scores
 
-    def scatter(self, passes, writable=None):
+    def scatter(self, passes, wanted, writable=None):
         if writable is not None:
             writable.clear()
         found = list(passes)
@@ -84,13 +86,22 @@ class OneOfSeveral:
         mine = torch.arange(total.numel()).reshape(total.shape) % WORLD == self.rank
         return torch.where(mine, total, 0.0)
 
-    def total(self, numbers):
-        everyones = self.exchange("total", [number.clone() for number in numbers])
+    def held(self, groups):
+        return groups
+
+    def total(self, values, products):
+        everyones = self.exchange("total", [number.clone() for number in (*values, *products)])
         return [torch.stack(same).sum(0) for same in zip(*everyones, strict=True)]
 
     def publish(self, directions):
         everyones = self.exchange("publish", copied(directions))
         return {name: sum(e[name] for e in everyones) for name in directions}
+
+    def gathered(self):
+        pass
+
+    def failed(self, error):
+        pass
 
 
 class Tasks(nn.Module):
@@ -192,8 +203,13 @@ def test_several_processes_write_what_one_does_for_the_joined_batch(strategy, se
 def test_one_process_exchanges_nothing():
     losses, trace, numbers, directions = object(), object(), [torch.ones(2)], {"a": torch.ones(1)}
     alone = SingleProcess()
-    assert alone.agree(losses, trace, "settings") == (losses, trace)
+    assert alone.agree(losses, trace, None, "settings") == (losses, trace, None)
+    groups = [object()]
+    assert alone.held(groups) is groups
     passes = iter([{0: directions}, {1: directions}])
-    assert alone.scatter(passes) == [{0: directions}, {1: directions}]
-    assert alone.total(numbers) is numbers
+    assert alone.scatter(passes, [{0: directions}, {1: directions}]) == [
+        {0: directions},
+        {1: directions},
+    ]
+    assert alone.total(numbers, numbers) == [*numbers, *numbers]
     assert alone.publish(directions) is directions

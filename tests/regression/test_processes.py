@@ -43,16 +43,7 @@ def ranks(world, tmp_path):
 
 
 def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
-    wrapped = {
-        "ddp",
-        "ddp inside",
-        "ddp in a group",
-        "ddp, one-shot",
-        "ddp, composable",
-        "fsdp1",
-        "dtensor",
-        "fsdp2",
-    }
+    wrapped = {"ddp, static graph", "ddp, composable", "fsdp1", "dtensor", "fsdp2"}
     wrapped |= {"fsdp2 after the constructor", "fsdp2, no parameters", "wrong"}
     plain = {
         "ddp.module",
@@ -64,12 +55,13 @@ def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
         "plain, no parameters",
     }
     told = {"plain, None", "inspect, None", "one-shot, None", "ddp, None"}
+    together = {"ddp", "ddp inside", "ddp in a group", "ddp, one-shot", "plain, group"}
     for world in (1, 2):
         for found in ranks(world, tmp_path):
-            assert found.keys() == wrapped | plain | told
+            assert found.keys() == wrapped | plain | told | together
             refused = {name for name, said in found.items() if said}
             assert refused == wrapped | (plain if world == 2 else set()), found
-            assert "DDP" in found["ddp"]
+            assert "static_graph" in found["ddp, static graph"]
             assert "DTensor" in found["dtensor"]
             assert "FSDP2" in found["fsdp2"]
             if world == 2:
@@ -77,12 +69,12 @@ def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("given", ["world", 1, True, object()])
-def test_a_process_group_that_is_not_there_yet_is_refused(given):
+def test_what_is_no_process_group_is_refused(given):
     for make in (
         lambda: gs.Surgery("sum", Two(), process_group=given),
         lambda: gs.inspect([torch.ones((), requires_grad=True)], process_group=given),
     ):
         with pytest.raises(
-            gs.InputError, match=r"process_group: expected 'auto' .* or None .*; got"
+            gs.InputError, match=r"process_group: expected 'auto' .* a group .* or None .*; got"
         ):
             make()

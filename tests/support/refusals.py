@@ -55,6 +55,10 @@ def main(rank, world, store):
     said("ddp inside", lambda: gs.Surgery("mgda", nn.Sequential(ddp)))
     said("ddp in a group", lambda: gs.Surgery("mgda", {"g": ddp}))
     said("ddp, one-shot", lambda: gs.backward(losses(ddp.module), ddp, "mgda"))
+    fixed = DistributedDataParallel(Net(), static_graph=True)
+    said("ddp, static graph", lambda: gs.Surgery("mgda", fixed))
+    everyone = gs.Surgery("mgda", plain, process_group=dist.group.WORLD)
+    said("plain, group", lambda: everyone.backward(losses(plain)))
     said("ddp, composable", lambda: gs.Surgery("mgda", replicate(Net())))
     said(
         "fsdp1",

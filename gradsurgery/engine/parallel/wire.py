@@ -13,6 +13,7 @@ from torch import Tensor
 
 Wait = Callable[[], Tensor]  # the result, once it is there
 FLOATS = torch.float64
+GATHERS = hasattr(torch.distributed, "all_gather_single")  # its name since torch 2.13
 
 
 class Wire:
@@ -73,9 +74,9 @@ class Wire:
 
             return summed
         share = rows.new_empty(rows.shape[1])
-        reduced = torch.distributed.reduce_scatter_tensor(
-            share, rows.view(-1), group=self.group, async_op=True
-        )
+        name = "reduce_scatter_single" if GATHERS else "reduce_scatter_tensor"
+        reduce_scatter = getattr(torch.distributed, name)
+        reduced = reduce_scatter(share, rows.view(-1), group=self.group, async_op=True)
 
         def received() -> Tensor:
             reduced.wait()
@@ -91,9 +92,9 @@ class Wire:
     def gather(self, share: Tensor) -> Tensor:
         """The shares [s] of all ranks: [world, s]."""
         rows = share.new_empty(self.world, len(share))
-        torch.distributed.all_gather_into_tensor(
-            rows.view(-1), share, group=self.group, async_op=False
-        )
+        name = "all_gather_single" if GATHERS else "all_gather_into_tensor"
+        gather = getattr(torch.distributed, name)
+        gather(rows.view(-1), share, group=self.group, async_op=False)
         return rows
 
     def _small(self, own: Tensor) -> list[Any]:

@@ -1,0 +1,128 @@
+"""Before a step: what each rank has, and what they all act on.
+
+Eight integers per rank say whether all have the same. Only where they do not, the ranks exchange
+what they have, and each comes to the same conclusion from it.
+"""
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradsurgery.engine.parallel.failures import Failure, error_of, failure_of
+from gradsurgery.engine.parallel.wire import Wire
+from gradsurgery.errors import InputError
+
+FAILED, ALIKE, PLACES = 1, 0, 8
+Reached = tuple[str, int, int]  # parameter, losses that possibly and certainly reach it, as bits
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one rank has.
+
+    Attributes:
+        fixed: what has to be the same on all, each with what it is called.
+        parameters: name -> shape and dtype of every parameter that was given, as text.
+        names: the losses.
+        weights: the user's weight of each.
+        reach: per parameter the losses that reach it, the i-th as bit i.
+        counts: the number of examples of each loss; None counts alike.
+        scores: the user's measure per modality.
+        step: how many steps came before.
+        scale: the GradScaler's factor.
+    """
+
+    fixed: tuple[tuple[str, str], ...]
+    parameters: tuple[tuple[str, str], ...]
+    names: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    reach: tuple[Reached, ...] = ()
+    counts: tuple[float, ...] | None = None
+    scores: Mapping[str, float] | None = None
+    step: int = 0
+    scale: float | None = None
+
+
+def digest_of(*described: Any) -> int:
+    """A number that is the same for the same description, in every process."""
+    raw = hashlib.blake2b(repr(described).encode(), digest_size=8).digest()
+    return int.from_bytes(raw, "little") >> 1
+
+
+def agree(wire: Wire, said: Said | BaseException, digest: int = 0) -> list[Said] | list[float]:
+    """What all ranks have, or, where that is the same, only how much each rank counts.
+
+    Args:
+        wire: the ranks.
+        said: what this one has, or the exception that kept it from having something.
+        digest: of all that is compared but the step, the scale, the counts and the scores.
+
+    Raises:
+        GradSurgeryError: on ranks without an exception, where another has one.
+    """
+    own = said if isinstance(said, Said) else None
+    counts = set(own.counts or (1.0,)) if own else {1.0}
+    one = len(counts) == 1 and not (own and own.scores is not None)
+    head = [ALIKE if own else FAILED, int(one), _bits(next(iter(counts))), digest]
+    head += [own.step if own else 0, _bits(own.scale or 0.0) if own else 0]
+    heads = wire.integers([*head, *[0] * (PLACES - len(head))])
+    same = all(row[0] == ALIKE and row[1] == 1 and row[3:] == heads[0][3:] for row in heads)
+    if same:
+        return [_number(row[2]) for row in heads]
+    mine: Said | Failure = failure_of(said) if isinstance(said, BaseException) else said
+    found = wire.objects(mine)
+    if own is not None and (error := error_of(found)) is not None:
+        raise error
+    return found
+
+
+def compare(found: Sequence[Said]) -> None:
+    """What has to be the same on all ranks is.
+
+    Raises:
+        InputError: on every rank the same one, naming what differs.
+    """
+    first = found[0]
+    for rank, other in enumerate(found):
+        for (what, before), (_, now) in zip(first.fixed, other.fixed, strict=True):
+            if before != now:
+                _differ(what, rank, before, now)
+        mine, theirs = dict(first.parameters), dict(other.parameters)
+        for name in (*mine, *theirs):
+            if mine.get(name) != theirs.get(name):
+                gone = "none (not given, or frozen)"
+                pair = mine.get(name, gone), theirs.get(name, gone)
+                _differ(f"parameter {name!r}", rank, *pair)
+        if list(mine) != list(theirs):
+            _differ("the order of the parameters", rank, [*mine][:8], [*theirs][:8])
+        _compare_steps(first, other, rank)
+        weights = dict(zip(first.names, first.weights, strict=False))
+        for name, weight in zip(other.names, other.weights, strict=False):
+            if name in weights and weights[name] != weight:
+                _differ(f"the weight of loss {name!r}", rank, weights[name], weight)
+
+
+def _compare_steps(first: Said, other: Said, rank: int) -> None:
+    if first.step != other.step:
+        hint = " Load the same state on all ranks."
+        _differ("the number of steps before", rank, first.step, other.step, hint)
+    if first.scale != other.scale:
+        _differ("the GradScaler's factor", rank, first.scale, other.scale)
+
+
+def _differ(what: str, rank: int, first: Any, other: Any, hint: str = "") -> None:
+    raise InputError(
+        f"the ranks differ in {what}: rank 0 has {first}, rank {rank} has {other}.{hint} "
+        "All ranks of a process group act on the same model with the same settings."
+    )
+
+
+def _bits(number: float) -> int:
+    return int.from_bytes(struct.pack("<d", number), "little", signed=True)
+
+
+def _number(bits: int) -> float:
+    (number,) = struct.unpack("<d", bits.to_bytes(8, "little", signed=True))
+    return float(number)

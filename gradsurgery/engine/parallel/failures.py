@@ -1,0 +1,41 @@
+"""What one rank tells the others of an exception, and what they raise then."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradsurgery import errors
+from gradsurgery.errors import GradSurgeryError, NonFiniteError, RankError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception of one rank: its class by name, and its text."""
+
+    kind: str
+    text: str
+
+
+def failure_of(error: BaseException) -> Failure:
+    return Failure(type(error).__name__, str(error))
+
+
+def error_of(found: Sequence[object]) -> GradSurgeryError | None:
+    """What a rank without a failure raises: the first failure, by the rank's number.
+
+    Args:
+        found: by rank its `Failure`, or something else.
+    """
+    for rank, failure in enumerate(found):
+        if isinstance(failure, Failure):
+            kind = getattr(errors, failure.kind, None)
+            if not (isinstance(kind, type) and issubclass(kind, GradSurgeryError)):
+                return RankError(f"rank {rank}: {failure.kind}: {failure.text}")
+            if issubclass(kind, NonFiniteError) and failure.text.startswith("rank"):
+                return kind(failure.text)  # it names the ranks that it came from
+            return kind(f"rank {rank}: {failure.text}")
+    return None
+
+
+def ranks_named(ranks: Sequence[int]) -> str:
+    """ "rank 1" or "ranks 0, 2" """
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"

@@ -1,0 +1,154 @@
+"""How gradients travel: each tensor is cut into as many pieces of one length as there are ranks.
+
+A rank's share of a tensor is then a vector, 1/W of it, filled up with zeros at the end. All ranks
+hold as many numbers of each tensor, so that everything that follows from sizes is the same.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gradsurgery.engine.communicator import Gradients, Wanted
+from gradsurgery.errors import InputError
+from gradsurgery.gradients.coordinates import called, gradient_dtype
+
+FAILED, ODD = (
+    1,
+    2,
+)  # what a rank says beside its gradients: the pass raised; it gave NaN or infinity
+
+
+class Parcel:
+    """What is sent at once: gradients of one dtype, none of them of the same tensor.
+
+    Row r, which goes to rank r, begins with one number per rank, what each says of its gradients,
+    and one per gradient, which counts the ranks that have it.
+    """
+
+    def __init__(self, world: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.world, self.dtype, self.device = world, dtype, device
+        self.entries: list[tuple[int, str]] = []  # loss and parameter
+        self.tensors: list[Tensor] = []
+        self.lengths: list[int] = []
+        self.local: set[str] = set()
+
+    def add(self, loss: int, name: str, tensor: Tensor, local: bool) -> None:
+        """One more gradient; of a local one only whether it is there."""
+        self.entries.append((loss, name))
+        self.tensors.append(tensor)
+        self.lengths.append(0 if local else length_of(tensor, self.world))
+        if local:
+            self.local.add(name)
+
+    @property
+    def losses(self) -> list[int]:
+        """The losses whose gradients are in it."""
+        return list(dict.fromkeys(loss for loss, _ in self.entries))
+
+    def pack(self, gradients: Gradients, rank: int) -> Tensor:
+        """The rows [world, s] of a pass, with this rank's word on them.
+
+        Raises:
+            InputError: for sparse gradients.
+        """
+        world, count = self.world, len(self.entries)
+        head = torch.zeros(world, world + count, dtype=self.dtype, device=self.device)
+        pieces = [head]
+        for k, (loss, name) in enumerate(self.entries):
+            gradient = gradients.get(loss, {}).get(name)
+            if gradient is None and name not in self.local:
+                pieces.append(head.new_zeros(world, self.lengths[k]))
+            if gradient is None:
+                continue
+            head[:, world + k] = 1
+            if name not in self.local:
+                pieces.append(self._rows(gradient, name, k))
+        rows = torch.cat(pieces, 1)
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        rows[:, rank] = torch.isfinite(rows.sum(dtype=wide)).logical_not() * ODD
+        return rows
+
+    def nothing(self, rank: int) -> Tensor:
+        """The rows of a rank whose pass failed."""
+        size = self.world + len(self.entries) + sum(self.lengths)
+        rows = torch.zeros(self.world, size, dtype=self.dtype, device=self.device)
+        rows[:, rank] = FAILED
+        return rows
+
+    def unpack(self, share: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The words of all ranks and the counts, and this rank's share of each gradient."""
+        head = self.world + len(self.entries)
+        pieces = torch.split(share[head:], self.lengths)
+        return share[:head], [
+            torch.view_as_complex(piece.view(-1, 2)) if tensor.is_complex() else piece
+            for piece, tensor in zip(pieces, self.tensors, strict=True)
+        ]
+
+    def _rows(self, gradient: Tensor, name: str, k: int) -> Tensor:
+        if gradient.layout != torch.strided:
+            raise InputError(
+                f"the gradient of {called(name, self.tensors[k])} is sparse, which is not sent "
+                "between ranks: make it dense with sparse=False."
+            )
+        return cut(gradient.to(gradient_dtype(self.tensors[k])), self.world)
+
+
+def parcels_of(
+    wanted: Sequence[Wanted], local: Collection[str], world: int
+) -> Iterator[list[Parcel]]:
+    """Per pass what it sends; the gradients of tensors in `local` stay where they are."""
+    for losses in wanted:
+        found: list[Parcel] = []
+        open_now: dict[tuple[torch.dtype, torch.device], Parcel] = {}
+        taken: set[str] = set()
+        for loss, tensors in losses.items():
+            if not taken.isdisjoint(tensors):  # all losses in one pass: one parcel for each
+                open_now, taken = {}, set()
+            taken |= tensors.keys()
+            for name, tensor in tensors.items():
+                dtype = gradient_dtype(tensor).to_real()
+                if dtype.itemsize == 1:
+                    raise InputError(
+                        f"{called(name, tensor)} has gradients in {dtype}, of which ranks cannot "
+                        "send sums: keep it in a wider dtype, and convert it in forward."
+                    )
+                key = dtype, tensor.device
+                if key not in open_now:
+                    open_now[key] = Parcel(world, *key)
+                    found.append(open_now[key])
+                open_now[key].add(loss, name, tensor, name in local)
+        yield found
+
+
+def length_of(tensor: Tensor, world: int) -> int:
+    """How many real numbers of a tensor each of `world` ranks holds."""
+    return -(-tensor.numel() // world) * (2 if tensor.is_complex() else 1)
+
+
+def cut(tensor: Tensor, world: int) -> Tensor:
+    """A tensor as rows of real numbers [world, s], one per rank."""
+    flat = tensor.detach().reshape(-1)
+    if flat.is_complex():
+        flat = torch.view_as_real(flat.resolve_conj().resolve_neg())
+    if missing := -len(flat) % world:
+        flat = torch.cat([flat, flat.new_zeros(missing, *flat.shape[1:])])
+    return flat.reshape(world, -1)
+
+
+def joined(rows: Tensor, like: Tensor) -> Tensor:
+    """The tensor [like.shape] of which `rows` [world, s] are the shares, in its own memory."""
+    dtype = gradient_dtype(like)
+    out = torch.empty_like(like, dtype=dtype)
+    flat = rows.reshape(-1)
+    if like.is_complex():
+        flat = torch.view_as_complex(flat.view(-1, 2))
+    return out.copy_(flat[: like.numel()].view(like.shape))
+
+
+def share_like(tensor: Tensor, world: int) -> Tensor:
+    """A tensor of a share's length, dtype and device, whose entries mean nothing."""
+    length = -(-tensor.numel() // world)
+    if gradient_dtype(tensor) == tensor.dtype and tensor.is_contiguous():
+        return tensor.detach().reshape(-1)[:length]
+    return torch.empty(length, dtype=gradient_dtype(tensor), device=tensor.device)

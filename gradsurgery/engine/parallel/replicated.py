@@ -1,0 +1,228 @@
+"""Replicated parameters: every rank has the whole model, and holds a share of each gradient.
+
+A share is a smaller model. The ranks agree, sum each objective's gradients to shares while the
+next pass runs, sum all numbers that come to the host once, and solve the same problem from the
+same bits. Each combines its own shares; one gather makes whole directions of them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from gradsurgery.engine.commit import check_takes
+from gradsurgery.engine.communicator import (
+    AGREED,
+    BEFORE,
+    Gradients,
+    Scores,
+    SingleProcess,
+    Wanted,
+    Writable,
+)
+from gradsurgery.engine.config import Config
+from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.losses import Losses
+from gradsurgery.engine.parallel.agreement import Said, agree
+from gradsurgery.engine.parallel.describing import Describing
+from gradsurgery.engine.parallel.failures import error_of, failure_of, ranks_named
+from gradsurgery.engine.parallel.layout import share_like
+from gradsurgery.engine.parallel.publishing import publish
+from gradsurgery.engine.parallel.sending import send
+from gradsurgery.engine.parallel.union import act_on
+from gradsurgery.engine.parallel.wire import FLOATS, Wire
+from gradsurgery.engine.trace import Trace
+from gradsurgery.errors import NonFiniteError
+
+LOCAL, DECIDED, OVER = "local", "decided", "over"
+
+
+class Replicated(SingleProcess):
+    """The exchanges of a step over a process group.
+
+    Args:
+        group: the group.
+    """
+
+    several = True
+
+    def __init__(self, group: Any) -> None:
+        self.wire = Wire(group)
+        self._describing = Describing()
+        self._factors: dict[str, float] = {}  # loss -> this rank's part of it, in the last step
+        self._begin("", None, {})
+
+    def _begin(self, call: str, config: Config | None, local: Mapping[str, Tensor]) -> None:
+        strategy = None if config is None else config.strategy
+        self._silent = strategy is None  # nothing is published
+        self._whole = strategy is not None and "rows" in strategy.inputs
+        self._local = local
+        self._careful = bool(local) or (
+            config is not None and (config.low_memory or config.measure is not None)
+        )
+        self._sent: dict[str, Tensor] = {}
+        self._odd: dict[int, set[int]] = {}
+        self._values: list[list[float]] = []
+
+    def agree(
+        self, losses: Losses, trace: Trace, scores: Scores, *compared: Any
+    ) -> tuple[Losses, Trace, Scores]:
+        call, config, history, scale = compared
+        given = config.parameters.named()
+        if trace.features:
+            trunk = {id(tensor) for tensor in trace.trunk}  # in an order that all ranks have
+            trace = replace(trace, trunk=[t for key, (_, t, _) in given.items() if key in trunk])
+        own = self._describing.said(losses, trace, scores, call, config, history, scale)
+        self._begin(call, config, trace.features)
+        with self._exchange(LOCAL if call == "accumulate" else AGREED):
+            found = agree(self.wire, *own)
+            both = act_on(found, losses, trace, given, self.wire.rank)
+        losses, trace, scores, self._factors = both
+        return losses, trace, scores
+
+    def scatter(
+        self,
+        passes: Iterable[Gradients],
+        wanted: Sequence[Wanted],
+        writable: Writable | None = None,
+    ) -> list[Gradients]:
+        self._ready()
+        with self._exchange(self.at):
+            sent = send(self.wire, passes, wanted, self._local, self._whole)
+            if sent.failed:
+                self._raise(sent.error)
+        if writable is not None:
+            writable.clear()
+        self._sent |= sent.tensors
+        for loss, ranks in sent.odd.items():
+            self._odd.setdefault(loss, set()).update(ranks)
+        return sent.passes
+
+    def held(self, groups: list[Group]) -> list[Group]:
+        if self._whole:
+            return groups
+        sent, world = self._sent, self.wire.world
+        return [
+            replace(
+                group,
+                parameters={
+                    name: share_like(tensor, world) if name in sent else tensor
+                    for name, tensor in group.parameters.items()
+                },
+            )
+            for group in groups
+        ]
+
+    def total(self, values: list[Tensor], products: list[Tensor]) -> list[Tensor]:
+        self._ready()
+        world, rank = self.wire.world, self.wire.rank
+        own = [tensor.to(self.wire.device, FLOATS).reshape(-1) for tensor in (*values, *products)]
+        count = sum(map(len, own[: len(values)]))
+        numbers = torch.zeros(
+            world * count + sum(map(len, own[len(values) :])), dtype=FLOATS, device=self.wire.device
+        )
+        if count:
+            numbers[rank * count : (rank + 1) * count] = torch.cat(own[: len(values)])
+        if products and not (self._whole and rank):  # of whole gradients those of one rank count
+            numbers[world * count :] = torch.cat(own[len(values) :])
+        with self._exchange(DECIDED):
+            self.wire.total(numbers)
+        by_rank = numbers[: world * count].view(world, count)
+        if count:
+            self._values = by_rank.tolist()
+        summed = torch.cat([by_rank.sum(0), numbers[world * count :]])
+        parts = torch.split(summed, [len(part) for part in own])
+        return [p.view(t.shape) for p, t in zip(parts, (*values, *products), strict=True)]
+
+    def publish(self, directions: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._ready()
+        error = None
+        try:
+            for name in directions:
+                if name in self._sent and (grad := self._sent[name].grad) is not None:
+                    check_takes(grad, self._sent[name].detach())
+        except BaseException as found:
+            error = found
+        return self._publish(directions, error)
+
+    def gathered(self) -> None:
+        self._status(None)
+        self.at = OVER
+
+    def observed(
+        self, read: Callable[[Mapping[str, float]], dict[str, float]], weights: Mapping[str, float]
+    ) -> dict[str, float]:
+        here = {n: w for n, w in weights.items() if self._factors.get(n, 1.0)}
+        own = read(here) if here or not weights else {}
+        with self._exchange(OVER):
+            call = Said((("what is called", "observe"),), ())
+            agree(self.wire, call)
+            factors = [self._factors.get(n, 1 / self.wire.world) for n in weights]
+            mine = [own.get(n, 0.0) * f for n, f in zip(weights, factors, strict=True)]
+            found = self.wire.floats(mine)
+        return dict(zip(weights, map(sum, zip(*found, strict=True)), strict=True))
+
+    def failed(self, error: BaseException) -> None:
+        at, self.at = self.at, OVER
+        if isinstance(error, NonFiniteError):
+            self._name(error)
+        with suppress(Exception):  # the caller's own error is the one that counts
+            if at == BEFORE:
+                agree(self.wire, error)
+            elif at == LOCAL or (at == DECIDED and self._careful):
+                self.at = at
+                self._status(error)
+            elif at == DECIDED:
+                self._publish({}, error)
+        self.at = OVER
+
+    @contextmanager
+    def _exchange(self, then: str) -> Iterator[None]:
+        """An exchange: where it fails, all ranks know, or none can be told any more."""
+        self.at = OVER
+        yield
+        self.at = then
+
+    def _ready(self) -> None:
+        """In steps whose exchanges follow from what was found: all ranks come to the next one."""
+        if self._careful and self.at == DECIDED:
+            self._status(None)
+
+    def _status(self, error: BaseException | None) -> None:
+        """Every rank says whether it goes on."""
+        with self._exchange(self.at):
+            if any(word for (word,) in self.wire.integers([error is not None])):
+                self._raise(error)
+
+    def _publish(
+        self, directions: dict[str, Tensor], error: BaseException | None
+    ) -> dict[str, Tensor]:
+        tensors = {} if self._silent or self._whole else self._sent
+        with self._exchange(OVER):
+            found = publish(self.wire, None if error else directions, tensors)
+            if found.failed:
+                self._raise(error)
+        return {**directions, **found.directions}
+
+    def _raise(self, own: BaseException | None) -> NoReturn:
+        """Tell all ranks why some cannot go on, and raise: this one's own exception, or theirs."""
+        if isinstance(own, NonFiniteError):
+            self._name(own)
+        found = self.wire.objects(None if own is None else failure_of(own))
+        error = own or error_of(found)
+        assert error is not None
+        raise error
+
+    def _name(self, error: NonFiniteError) -> None:
+        """Say which ranks NaN or infinity came from."""
+        text = str(error)
+        if text.startswith("rank"):
+            return
+        finite = [all(abs(v) < float("inf") for v in own) for own in self._values]
+        ranks = {rank for rank, good in enumerate(finite) if not good}
+        ranks = ranks or {rank for found in self._odd.values() for rank in found}
+        if ranks:
+            error.args = (f"{ranks_named(sorted(ranks))}: {text}",)
