@@ -12,7 +12,7 @@ from gradsurgery.contract import State, Strategy
 from gradsurgery.contract.inputs import INPUTS
 from gradsurgery.errors import InputError
 from gradsurgery.testing.context import context_of, inputs_of
-from gradsurgery.testing.runner import SKIP, later, permuted, run
+from gradsurgery.testing.runner import SKIP, known, later, permuted, run
 from gradsurgery.testing.sample import Sample
 from gradsurgery.types import Array
 
@@ -26,14 +26,14 @@ def broken_contract(strategy: Strategy, sample: Sample) -> str | None:
     changed = changed_inputs(strategy, sample)  # first: whatever else is wrong may come of it
     if changed:
         return changed
-    first = run(strategy, sample, sized=False)
+    first = run(strategy, sample)
     if _generators() != before:
         return (
             "it draws from a global random generator; take the input `rng` (or `generator`) instead"
         )
     if not np.isfinite(first.vector).all():
         return "the direction is not finite"
-    again = run(strategy, sample, sized=False)
+    again = known(strategy, sample)
     if not np.array_equal(first.vector, again.vector):
         return "the same call with the same random numbers gives another direction"
     return (
@@ -135,9 +135,7 @@ def _walk(strategy: Strategy, moments: list[Sample]) -> str | None:
     """Three steps on these; `SKIP` where one of them is refused from a fresh state too."""
 
     def step(state: State, number: int) -> Array:
-        return run(
-            strategy, moments[number], step=number, state=state, moment=number, sized=False
-        ).vector
+        return run(strategy, moments[number], step=number, state=state, moment=number).vector
 
     state, number = State(), 0
     try:
@@ -167,7 +165,7 @@ def _walk(strategy: Strategy, moments: list[Sample]) -> str | None:
 
 def _refuses(strategy: Strategy, sample: Sample, moment: int) -> bool:
     try:
-        run(strategy, sample, moment=moment, sized=False)
+        run(strategy, sample, moment=moment)
     except InputError:
         return True
     return False

@@ -5,7 +5,16 @@ import numpy as np
 from gradsurgery.contract import Claim, Strategy
 from gradsurgery.testing.circumstances import losses_of
 from gradsurgery.testing.later_steps import by_position, second_steps_differ
-from gradsurgery.testing.runner import SKIP, Direction, is_random, permuted, run, scaled
+from gradsurgery.testing.runner import (
+    SKIP,
+    Direction,
+    is_random,
+    known,
+    off,
+    permuted,
+    run,
+    scaled,
+)
 from gradsurgery.testing.sample import Sample
 from gradsurgery.testing.tolerances import allowed, nearly_stationary
 
@@ -15,7 +24,7 @@ DEVIATIONS = 5.5
 
 def homogeneous(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """d(sJ) = s^k d(J)."""
-    before = run(strategy, sample)
+    before = known(strategy, sample)
     degree = claim.degree_under(strategy.options)
     for factor in (2.0**-40, 0.5, 2.0**13, 1.5, 3e-5):
         after = run(strategy, scaled(sample, factor))
@@ -24,16 +33,15 @@ def homogeneous(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
             if not min(lengths) > 0:
                 return SKIP
             degree = round(float(np.log2(lengths[1] / lengths[0]) / np.log2(factor)), 6)
-        expected = before.vector * factor**degree
-        size = max(after.size, before.size * factor**degree)
-        error = float(np.linalg.norm(after.vector - expected))
+        expected = before.times(factor**degree)
+        error = float(np.linalg.norm(after.vector - expected.vector))
         limit = 1e-9
         if not float(np.log2(factor)).is_integer():  # it rounds: this matters near stationarity
             limit = max(limit, allowed(sample, 1.0, losses=losses_of(sample)))
-        if not error <= limit * size:
+        if share := off(error, limit, after, expected):
             return (
                 f"J → {factor:g}·J does not give d → {factor:g}^{degree:g}·d: "
-                f"off by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
+                f"off by {share:.2g} of Σⱼ|wⱼ|nⱼ"
             )
     return None
 
@@ -42,7 +50,7 @@ def scale_invariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | N
     """Scaling one row leaves the direction of d."""
     if nearly_stationary(strategy, sample):
         return SKIP
-    before = run(strategy, sample)
+    before = known(strategy, sample)
     for row in range(sample.count):
         for factor in (2.0**-9, 100.0) if row in (0, sample.count - 1) else (2.0**7,):
             after = run(
@@ -53,9 +61,9 @@ def scale_invariant(strategy: Strategy, sample: Sample, claim: Claim) -> str | N
                 if max(lengths) == 0:
                     continue
                 return f"row {row} scaled by {factor:g} takes d to or from zero"
-            sizes = (d.size / n for d, n in zip((before, after), lengths, strict=True))
-            error = float(np.linalg.norm(before.vector / lengths[0] - after.vector / lengths[1]))
-            if not error <= allowed(sample, *sizes):
+            one, other = (d.over(n) for d, n in zip((before, after), lengths, strict=True))
+            error = float(np.linalg.norm(one.vector - other.vector))
+            if off(error, allowed(sample, 1.0), one, other):
                 return f"row {row} scaled by {factor:g} turns d by {error:.2g} rad"
     return None
 
@@ -81,15 +89,14 @@ def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) ->
             run(strategy, permuted(sample, swapped), step=DRAWS + step) for step in range(DRAWS)
         ]
         return _same_distribution(first, second)
-    before = run(strategy, sample)
+    before = known(strategy, sample)
     for order in orders:
         after = run(strategy, permuted(sample, order))
-        size = max(before.size, after.size)
         error = float(np.linalg.norm(before.vector - after.vector))
-        if not error <= allowed(sample, 1.0, losses=losses_of(sample)) * size:
+        if share := off(error, allowed(sample, 1.0, losses=losses_of(sample)), before, after):
             return (
                 f"in the order {order.tolist()} of the objectives d is another, "
-                f"by {error / size:.2g} of Σⱼ|wⱼ|nⱼ"
+                f"by {share:.2g} of Σⱼ|wⱼ|nⱼ"
             )
     return (
         by_position(strategy, sample, allowed)
@@ -100,10 +107,16 @@ def permutation_equivariant(strategy: Strategy, sample: Sample, claim: Claim) ->
 
 def _same_distribution(first: list[Direction], second: list[Direction]) -> str | None:
     """Compare means and variances per coordinate by their standard errors."""
-    one, other = (np.stack([d.vector for d in draws]) for draws in (first, second))
-    scale = max(d.size for d in first + second) or 1.0
+    draws = first + second
+    found = _apart(first, second, max(d.least for d in draws))
+    # a larger scale is a larger floor of rounding: what agrees under the least scale agrees
+    return found and _apart(first, second, max(d.size for d in draws))
+
+
+def _apart(first: list[Direction], second: list[Direction], scale: float) -> str | None:
+    one, other = (np.stack([d.vector for d in draws]) / (scale or 1.0) for draws in (first, second))
     for what in ("mean", "variance"):
-        a, b = one / scale, other / scale
+        a, b = one, other
         if what == "variance":
             a, b = (a - a.mean(0)) ** 2, (b - b.mean(0)) ** 2
         error = np.sqrt((a.var(0) + b.var(0)) / len(a)) + 1e-12
@@ -118,11 +131,8 @@ def _same_distribution(first: list[Direction], second: list[Direction]) -> str |
 
 def deterministic(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """The same J gives the same d, bit for bit, whatever the random numbers."""
-    first = run(strategy, sample, sized=False).vector
-    if any(
-        not np.array_equal(first, run(strategy, sample, step=step, sized=False).vector)
-        for step in (1, 2)
-    ):
+    first = known(strategy, sample).vector
+    if any(not np.array_equal(first, run(strategy, sample, step=step).vector) for step in (1, 2)):
         return "two calls on the same gradients differ"
     return (
         second_steps_differ(strategy, sample)

@@ -7,8 +7,9 @@ import numpy as np
 from gradsurgery.contract import State, Strategy
 from gradsurgery.errors import InputError
 from gradsurgery.testing.circumstances import losses_of
-from gradsurgery.testing.runner import Direction, later, permuted, run
+from gradsurgery.testing.runner import Direction, later, off, permuted, run
 from gradsurgery.testing.sample import Sample
+from gradsurgery.testing.tolerances import RELATIVE
 
 UNIQUE = 1e-4  # the conditioning from which on weights are well determined
 
@@ -41,13 +42,15 @@ def by_position(strategy: Strategy, sample: Sample, allowed: Callable[..., float
                 return None
         walks.append(found)
     for moment, (one, other) in enumerate(zip(*walks, strict=True)):
-        size = max(one.size, other.size)
         error = float(np.linalg.norm(one.vector - other.vector))
+        if not off(error, 10 * RELATIVE, one, other):
+            continue
         moved = later(sample, moment)
-        if not error <= 10 * allowed(moved, 1.0, losses=losses_of(moved, moment)) * size:
+        limit = 10 * allowed(moved, 1.0, losses=losses_of(moved, moment))
+        if share := off(error, limit, one, other):
             return (
                 f"with the objectives in other orders d is another in step {moment + 1}, "
-                f"by {error / size:.2g} of Σⱼ|wⱼ|nⱼ: its state goes by position, not by name"
+                f"by {share:.2g} of Σⱼ|wⱼ|nⱼ: its state goes by position, not by name"
             )
     return None
 
@@ -55,9 +58,8 @@ def by_position(strategy: Strategy, sample: Sample, allowed: Callable[..., float
 def second_steps_differ(strategy: Strategy, sample: Sample) -> str | None:
     """Two second steps after the same first one, with other random numbers."""
     state = State()
-    run(strategy, sample, state=state, sized=False)
+    run(strategy, sample, state=state)
     one, other = (
-        run(strategy, sample, step=step, state=state.copy(), moment=1, sized=False).vector
-        for step in (1, 2)
+        run(strategy, sample, step=step, state=state.copy(), moment=1).vector for step in (1, 2)
     )
     return None if np.array_equal(one, other) else "two second steps on the same gradients differ"

@@ -1,6 +1,8 @@
 """One call of a strategy on a sample, with every input that a step would give it."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,29 @@ class Direction:
 
     Without weights the size is ‖d‖, or what the strategy makes of orthogonal gradients of the same
     lengths, if that is larger. Near a stationary point d itself is no measure of what it was made
-    of.
+    of. That takes one more call, which is made when the size is first read: compare with `least`
+    before.
     """
 
     vector: Array
-    size: float
+    least: float  # no more than the size, and found without a call
     weights: Array | None
+    usual: Callable[[], float] | None = field(default=None, repr=False)
+
+    @cached_property
+    def size(self) -> float:
+        """The size of the terms."""
+        return self.least if self.usual is None else max(self.least, self.usual())
+
+    def times(self, factor: float) -> "Direction":
+        """The direction multiplied by a positive number; its weights stay away."""
+        vector, least = self.vector * factor, self.least * factor
+        return Direction(vector, least, None, lambda: self.size * factor)
+
+    def over(self, length: float) -> "Direction":
+        """The direction divided by a length, whose inverse may be too large for a float."""
+        vector, least = self.vector / length, self.least / length
+        return Direction(vector, least, None, lambda: self.size / length)
 
 
 def run(
@@ -38,7 +57,6 @@ def run(
     step: int = 0,
     state: State | None = None,
     moment: int = 0,
-    sized: bool = True,
 ) -> Direction:
     """The direction of the strategy on a sample.
 
@@ -49,7 +67,6 @@ def run(
         state: what it remembers; a fresh state is the default.
         moment: how many steps have gone by; gradients then have other lengths than at moment 0, and
             losses other values.
-        sized: False where only the vector is wanted: a direction made of rows then gets no size.
     """
     sample = later(sample, moment)
     context = context_of(sample, strategy, moment=moment, step=step, state=state)
@@ -58,8 +75,29 @@ def run(
         several = "cross" in strategy.inputs
         return combine(sample, outcome.weights.sum(0) if several else outcome.weights)
     vector = _vector(outcome)
-    size = max(float(np.linalg.norm(vector)), _usual(strategy, sample)) if sized else np.nan
-    return Direction(vector, size, None)
+    length = float(np.linalg.norm(vector))
+    return Direction(vector, length, None, lambda: _usual(strategy, sample))
+
+
+def known(strategy: Strategy, sample: Sample, *, step: int = 0) -> Direction:
+    """`run` in a first step, from memory where a check has asked the same of the sample before."""
+    asked: tuple[Strategy, dict[int, Direction]] | None = sample.__dict__.get("_asked")
+    if asked is None or asked[0] is not strategy:  # one strategy at a time: samples serve many
+        asked = sample.__dict__["_asked"] = (strategy, {})
+    if step not in asked[1]:
+        asked[1][step] = run(strategy, sample, step=step)
+    return asked[1][step]
+
+
+def off(error: float, limit: float, *directions: Direction) -> float:
+    """An error in units of the largest size, or 0 where that is within the limit.
+
+    The size that takes no call decides where it can.
+    """
+    if error <= limit * max(direction.least for direction in directions):
+        return 0.0
+    size = max(direction.size for direction in directions)
+    return 0.0 if error <= limit * size else error / size
 
 
 def is_random(strategy: Strategy) -> bool:
