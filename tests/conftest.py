@@ -5,6 +5,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from gradsurgery.testing import temporary_strategies
+from tests.support.fresh import Fresh
 
 torch.set_num_threads(1)  # two threads on a busy machine made a step many times slower
 settings.register_profile(
@@ -33,6 +34,14 @@ def one_thread():
     """What ran before in this process, a benchmark or a command, may have left more."""
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """Run a script in a process of its own, forked from one interpreter for all tests."""
+    made = Fresh(tmp_path_factory.mktemp("fresh"))
+    yield made
+    made.close()
 
 
 @pytest.fixture

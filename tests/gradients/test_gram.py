@@ -2,9 +2,6 @@
 not.
 """
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -92,7 +89,7 @@ def test_float64_small_and_rounded_products_take_no_shortcut():
         ("torch.set_float32_matmul_precision('high')", False),
     ],
 )
-def test_each_way_to_allow_fewer_bits_is_seen(setting, single):
+def test_each_way_to_allow_fewer_bits_is_seen(fresh, setting, single):
     """In a process of its own, since torch refuses to be asked in the older way once the newer one
     was used.
     """
@@ -102,7 +99,7 @@ def test_each_way_to_allow_fewer_bits_is_seen(setting, single):
         f"import torch; {setting}; from gradsurgery import Objectives; "
         "print(Objectives([[torch.randn(1 << 19)] for _ in range(2)]).eps)"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ran = fresh(code)
     assert ran.returncode == 0, ran.stderr
     assert float(ran.stdout) == (1e-6 if single else 1e-15)
 

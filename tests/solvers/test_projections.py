@@ -29,15 +29,14 @@ def test_project_each_is_the_sum_of_the_projections(n, kind):
         for _ in range(6):
             sample = make_sample(kind, n, rng, spread=spread, scale=10.0 ** rng.uniform(-20, 20))
             preference = rng.uniform(0.1, 2, sample.count)
+            # of one row alone; that of u times the row is u times as long
+            alone = [project_dual_cone(sample.gram, row).value for row in np.eye(sample.count)]
             for weights in (None, preference):
                 solution = project_each(sample.gram, weights)
                 assert solution.converged, solution
                 each = np.full(sample.count, 1 / sample.count) if weights is None else weights
-                expected, size = np.zeros(sample.count), 0.0
-                for i, u in enumerate(each):
-                    one = project_dual_cone(sample.gram, u * np.eye(sample.count)[i])
-                    expected += one.value
-                    size += one.value @ sample.norms
+                expected = each @ np.stack(alone)
+                size = expected @ sample.norms
                 difference = np.linalg.norm(
                     sample.units.T @ ((solution.value - expected) * sample.norms)
                 )

@@ -1,8 +1,5 @@
 """Every strategy's state: saved, resumed in a new process, and never shared by two groups."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -48,7 +45,9 @@ def losses_of(model, k):
 
 @pytest.mark.sampled(keep=lambda name: "[moco]" in name or "[famo]" in name)
 @pytest.mark.parametrize("name", [*STATEFUL, "pcgrad", "random", "graddrop"])
-def test_saved_at_step_ten_and_resumed_in_a_new_process_it_goes_on_bit_for_bit(name, tmp_path):
+def test_saved_at_step_ten_and_resumed_in_a_new_process_it_goes_on_bit_for_bit(
+    name, tmp_path, fresh
+):
     model = Tree()
     surgery = gs.Surgery(ready(name, "a"), model, seed=5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -62,10 +61,8 @@ def test_saved_at_step_ten_and_resumed_in_a_new_process_it_goes_on_bit_for_bit(n
         step(surgery, losses_of(model, k), lambda k=k: losses_of(model, k + 100))
         optimizer.step()
     script = LOSSES + RESUME.format(root=str(ROOT))
-    subprocess.run(
-        [sys.executable, "-c", script, name, str(tmp_path / "saved.pt"), str(tmp_path / "out.pt")],
-        check=True,
-    )
+    ran = fresh(script, name, tmp_path / "saved.pt", tmp_path / "out.pt")
+    assert ran.returncode == 0, ran.stderr
     weights, state = torch.load(tmp_path / "out.pt", weights_only=True)
     assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
     assert plain(state) == plain(surgery.state_dict())

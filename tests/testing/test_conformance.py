@@ -69,19 +69,13 @@ def test_conformance(strategy, check):
     ("claim", "code", "counts"),
     [("'sums-to-one'", 0, {"passed": 3}), ("'strict'", 1, {"passed": 2, "failed": 1})],
 )
-def test_from_outside(tmp_path, claim, code, counts):
+def test_from_outside(tmp_path, fresh, claim, code, counts):
     """A user's own file, in a folder and a process of its own."""
     import re
-    import subprocess
-    import sys
 
     (tmp_path / "test_mine.py").write_text(USERS_FILE.format(claim=claim))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    asked = ["-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = fresh("import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))", *asked, cwd=tmp_path)
     assert done.returncode == code, done.stdout
     last = done.stdout.strip().splitlines()[-1]
     assert {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed)", last)} == counts

@@ -1,0 +1,77 @@
+"""A new interpreter that knows torch and the library and nothing else; it forks for each script."""
+
+import json
+import subprocess
+import sys
+from typing import NamedTuple
+
+# Whoever imports torch waits for two seconds. No gradient is computed before the fork: autograd's
+# threads would be missing after it.
+SERVER = """
+import json, os, sys, traceback
+
+import torch, gradsurgery
+import torch._dynamo  # what an optimizer's first step imports
+
+def status_of(script, arguments, folder, out):
+    for stream, number in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(f"{out}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(folder or ".")
+    sys.argv = ["-c", *arguments]
+    try:
+        exec(script, {"__name__": "__main__"})
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        status = status_of(*json.loads(line))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Ran(NamedTuple):
+    """What a script came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Fresh:
+    """Call it with a script: it runs in a process that has seen nothing of the tests'.
+
+    Args:
+        folder: where it keeps what the scripts print.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.server, self.count = folder, None, 0
+
+    def __call__(self, script, *arguments, cwd=None):
+        if self.server is None:
+            command = [sys.executable, "-c", SERVER]
+            self.server = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        self.count += 1
+        out = self.folder / str(self.count)
+        asked = [script, list(map(str, arguments)), cwd and str(cwd), str(out)]
+        print(json.dumps(asked), file=self.server.stdin, flush=True)
+        status = int(self.server.stdout.readline())
+        printed = (out.with_suffix(f".{stream}").read_text() for stream in ("stdout", "stderr"))
+        return Ran(status, *printed)
+
+    def close(self):
+        """End the interpreter; each test process has one at most."""
+        if self.server is not None:
+            self.server.kill()  # it keeps nothing; to end by itself takes torch a second
+            self.server.communicate()
