@@ -18,6 +18,7 @@ WITHOUT_CLASS = "CppFunction"  # nodes that C++ code has added, without a class 
 SCRIPTED = (
     "DifferentiableGraph"  # a TorchScript region; it gives zeros to what a loss does not reach
 )
+SINK = "_DDPSinkBackward"  # what DDP puts all outputs through: each goes its own way
 PICKS, STACK = ("UnbindBackward0", "SelectBackward0"), "StackBackward0"
 ORDINARY: set[type] = set()  # torch's own kinds of nodes seen so far: nothing is special about them
 
@@ -42,6 +43,7 @@ class Graph:
         sharded: whether FSDP2 gathers parameters and scatters their gradients within the graph.
         written: the nodes of functions that are written in Python, but for those that torch makes.
         joins: the nodes where tensors were put together.
+        sinks: the nodes through which DDP puts all outputs of a model.
     """
 
     def __init__(self) -> None:
@@ -58,6 +60,7 @@ class Graph:
         self.sharded = False
         self.written: list[Any] = []
         self.joins: list[Any] = []
+        self.sinks: set[Any] = set()
 
     def uses_of(self, node: Any) -> int:
         """How many edges lead to a node; 0 for one that is not in the graph."""
@@ -95,7 +98,19 @@ def walk(
     Raises:
         InputError: when reentrant checkpointing hides a part of the graph.
     """
-    graph, cuts = Graph(), cuts or {}
+    graph = _walked(losses, names, cuts or {}, places, set())
+    return _walked(losses, names, cuts or {}, places, graph.sinks) if graph.sinks else graph
+
+
+def _walked(
+    losses: Sequence[Tensor],
+    names: Sequence[str],
+    cuts: Mapping[Output, int],
+    places: Mapping[int, Sequence[Output]] | None,
+    sinks: set[Any],
+) -> Graph:
+    """As `walk`; from an output of a node in `sinks` straight on to the input that it is."""
+    graph = Graph()
     bits: dict[int, int] = {}
     for i in sorted(range(len(losses)), key=names.__getitem__):
         loss, bit = losses[i], 1 << i
@@ -114,6 +129,7 @@ def walk(
         elif loss.ndim == 0 and type(node).__name__ in PICKS:
             starts = _starts(loss)
         for start in starts:
+            start = _beyond(start, sinks)
             known = graph.cuts.get(cuts[start]) if start in cuts else graph.numbers.get(start[0])
             if known is not None:
                 number = known
@@ -122,13 +138,13 @@ def walk(
                 graph.uses.append(0)
                 graph.targets.append([])
             else:
-                number = _explore(start[0], graph, cuts)
+                number = _explore(start[0], graph, cuts, sinks)
             bits[number] = bits.get(number, 0) | bit
     _spread(bits, graph)
     return graph
 
 
-def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> int:
+def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int], sinks: set[Any]) -> int:
     """Number everything that a node leads to, and count the edges."""
     numbers, uses, targets, leaves = graph.numbers, graph.uses, graph.targets, graph.leaves
     first = numbers[start] = len(uses)
@@ -151,7 +167,10 @@ def _explore(start: Any, graph: Graph, cuts: Mapping[Output, int]) -> int:
         if kind not in ORDINARY:
             _inspect(node, number, graph)
         row = targets[number]
-        for edge in node.next_functions:
+        edges: Sequence[Output] = node.next_functions
+        if sinks:
+            edges = [_beyond(edge, sinks) for edge in edges]
+        for edge in edges:
             after = edge[0]
             if after is None:
                 continue
@@ -189,6 +208,8 @@ def _inspect_python(node: Any, number: int, graph: Graph) -> None:
     if kind == COMPILED:
         graph.regions.add(number)
         graph.single_pass = graph.single_pass or allows_one_pass(node)
+    elif kind == SINK:
+        graph.sinks.add(node)
     elif kind == "RegisterPostBackwardFunctionBackward":
         graph.sharded = True
     elif kind == "CheckpointFunctionBackward":
@@ -198,6 +219,16 @@ def _inspect_python(node: Any, number: int, graph: Graph) -> None:
         )
     else:
         graph.written.append(node)
+
+
+def _beyond(output: Output, sinks: set[Any]) -> Output:
+    """An output, or of one of a sink the input that it is."""
+    while output[0] in sinks:
+        sink, place = output
+        given = sink.needs_input_grad[1:]  # the first input is no tensor, others need not be
+        ways = [edge for edge in sink.next_functions if edge[0] is not None]
+        output = ways[sum(given[:place])] if given[place] else (None, 0)
+    return output
 
 
 def _spread(bits: Mapping[int, int], graph: Graph) -> None:
