@@ -5,6 +5,7 @@ second. Many cases go into one launch. Global seeds differ between the ranks on 
 """
 
 import faulthandler
+import functools
 import os
 import pickle
 import select
@@ -68,6 +69,7 @@ def launch(
         limit: seconds after which those that still run are ended, and where they stand is shown.
         timeout: the group's own timeout, in seconds.
     """
+    _imports()
     folder = Path(tempfile.mkdtemp(prefix="ranks"))
     children: list[_Child] = []
     sys.stdout.flush()
@@ -86,6 +88,14 @@ def launch(
             os.close(child.pipe)
         shutil.rmtree(folder, ignore_errors=True)
     return [child.ended for child in children if child.ended is not None]
+
+
+@functools.cache
+def _imports() -> None:
+    """What a first step imports, which takes seconds: once, before ranks are forked."""
+    weight = torch.zeros(1, requires_grad=True)
+    weight.sum().backward()
+    torch.optim.Adam([weight]).step()
 
 
 def on_ranks(world: int, work: Callable[..., Any], *given: Any, **limits: float) -> list[Any]:
