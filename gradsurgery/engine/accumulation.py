@@ -22,7 +22,7 @@ def stored(source: GradientSource) -> GradientSource:
     for found in source.rows:
         names, gradients = list(found), list(found.values())
         found.clear()  # so that one list holds each
-        own = as_owned(gradients, [source.trace.tensors[name] for name in names])
+        own = as_owned(gradients, [source.trace.forms[name] for name in names])
         kept.append({name: g for name, g in zip(names, own, strict=True) if g is not None})
     reached = set().union(*kept)
     new = GradientSource(
@@ -83,7 +83,7 @@ def add(
         trace, losses, new.communicator, scale=_both_scales(before.scale, new.scale)
     )
     total.rows = [rows[name] for name in names]
-    total.odd, total.sparse = unusual(total.rows, trace.tensors)
+    total.odd, total.sparse = unusual(total.rows, trace.forms)
     total.kinds = {**before.kinds, **new.kinds}
     return total, totals, terms
 

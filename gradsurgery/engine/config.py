@@ -93,7 +93,7 @@ def config_of(
     others: Literal["sum", "ignore"] = "sum",
     min_objectives: Count = 2,
     method: Literal["auto", "taps", "gradients", "batched"] = "auto",
-    memory: Literal["auto", "low"] = "auto",
+    memory: Literal["auto", "low", "high"] = "auto",
     protect: str | None = None,
     process_group: ProcessGroup = "auto",
     measure: Count | None = None,
@@ -132,7 +132,9 @@ def config_of(
             parameters is asked for in chunks: a pass per loss for each, which gives its Gram
             matrix, and one weighted pass for its direction. That is up to n times as many passes
             (n losses), for about the memory of two gradients in place of n. For strategies with one
-            weight per objective.
+            weight per objective. "high" is for models under fully_shard (FSDP2): their parameters
+            stay gathered from one loss's pass to the next. That saves n - 1 all-gathers, and needs
+            the room of the whole parameters until the last pass. Elsewhere it is "auto".
         protect: the name of an objective that no direction may conflict with, whatever the
             strategy. On every group that it shares with others, the direction loses its component
             against that objective's gradient (Chaudhry et al. 2019, equation 11).

@@ -42,6 +42,8 @@ def check_attached(graph: Graph, missing: Iterable[tuple[str, Tensor]]) -> None:
     Raises:
         InputError: for the first that was converted.
     """
+    if graph.passes is not None:  # its leaves stand for others
+        return
     for name, tensor in missing:
         trained = tensor.is_leaf and tensor.requires_grad
         if trained and get_gradient_edge(tensor).node not in graph.numbers:

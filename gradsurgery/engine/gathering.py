@@ -31,6 +31,7 @@ def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     strategy, trace, graph = config.strategy, source.trace, source.graph
     factored: dict[str, Tap] = {}
     some = trace.large if config.method == "auto" else config.method == "taps"
+    some = some and trace.spread is None
     if graph is not None and some and (strategy is None or "rows" not in strategy.inputs):
         factored = find_taps(graph, source.losses, trace, config, cache)
     if config.low_memory:
@@ -84,7 +85,9 @@ def without_zeros(source: GradientSource) -> tuple[list[Named], Named]:
             del kept[i][name]
     left = {name for row in kept for name in row}
     idle = {name: trace.tensors[name] for _, name in places if name not in left}
-    zeros = {n: torch.zeros_like(p, dtype=gradient_dtype(p)) for n, p in idle.items()}
+    zeros = {
+        n: torch.zeros_like(trace.forms[n], dtype=gradient_dtype(p)) for n, p in idle.items()
+    }
     return kept, zeros
 
 
@@ -140,6 +143,8 @@ def matrices_of(
         batches = losses.batches
         matrix = GradientMatrix(columns, like, blocks, batches, inputs, formed, sparse, writable)
         matrix.total = source.communicator.total
+        if source.trace.spread is not None:
+            matrix.portions = source.trace.spread.portions(parameters)
         found.append(matrix)
     return found
 

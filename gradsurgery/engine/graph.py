@@ -1,6 +1,6 @@
 """The losses' graph, walked once: which losses reach each leaf, and how often each node is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,9 @@ class Graph:
         cuts: the number of each output where the walk ended, by position.
         single_pass: whether a compiled region allows one backward pass only.
         sharded: whether FSDP2 gathers parameters and scatters their gradients within the graph.
+        passes: makes backward passes on FSDP2's own machinery, where gradients need it: from
+            losses, roots, per pass the places of its losses with what it asks for, and whether the
+            graph is kept. None where `torch.autograd.grad` gives them.
         written: the nodes of functions that are written in Python, but for those that torch makes.
         joins: the nodes where tensors were put together.
         sinks: the nodes through which DDP puts all outputs of a model.
@@ -58,6 +61,7 @@ class Graph:
         self.cuts: dict[int, int] = {}
         self.single_pass = False
         self.sharded = False
+        self.passes: Callable[..., list[dict[str, Tensor]]] | None = None
         self.written: list[Any] = []
         self.joins: list[Any] = []
         self.sinks: set[Any] = set()
@@ -212,12 +216,14 @@ def _inspect_python(node: Any, number: int, graph: Graph) -> None:
         graph.sinks.add(node)
     elif kind == "RegisterPostBackwardFunctionBackward":
         graph.sharded = True
+        if len(node.next_functions) > 1:  # one node of all inputs of a module, as in a region
+            graph.regions.add(number)
     elif kind == "CheckpointFunctionBackward":
         raise InputError(
             "a loss goes through torch.utils.checkpoint with use_reentrant=True, which hides the "
             "parameters inside from per-loss gradients: use checkpoint(..., use_reentrant=False)."
         )
-    else:
+    elif not type(node).__module__.startswith("torch.distributed."):
         graph.written.append(node)
 
 

@@ -1,6 +1,6 @@
 """What is trained, and under which names."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -14,6 +14,8 @@ from gradsurgery.engine.modules import (
     without_wrappers,
 )
 from gradsurgery.engine.naming import in_group
+from gradsurgery.engine.parallel.dtensor import is_dtensor
+from gradsurgery.engine.parallel.fsdp import shards_of_whole
 from gradsurgery.engine.parts import parts_of
 from gradsurgery.errors import InputError
 
@@ -83,7 +85,9 @@ class Parameters:
         return found
 
     def _find(self) -> None:
+        """Read what was given; shards in place of what fully_shard has gathered from them."""
         found: dict[int, tuple[str, Tensor, str]] = {}
+        shards = shards_of_whole()
         modules: list[nn.Module] | None = []
         tensors: list[Tensor] = []
         for group, part in self._parts.items():
@@ -97,7 +101,8 @@ class Parameters:
                     modules = None if modules is None else modules + [m for _, m in own]
             else:
                 named = ((str(i), t) for i, t in enumerate(part or ()))
-            for name, tensor in without_wrappers(part, named):
+            for name, held in without_wrappers(part, named):
+                tensor = shards.get(id(held), held)
                 tensors.append(tensor)
                 if not tensor.requires_grad:
                     continue
@@ -135,7 +140,8 @@ class Parameters:
         self._filled = [part for part in both if part]
         self._keys = list(map(tuple, self._filled))
         self._views = [part.values() for part in self._filled]
-        self._values = list(chain.from_iterable(self._views))
+        self.spread = any(map(is_dtensor, tensors))
+        self._values = list(self._held())
         self._tensors, self._trainable = tensors, list(map(requires_grad, tensors))
 
     def _unchanged(self) -> bool:
@@ -161,9 +167,17 @@ class Parameters:
         return (
             not any(self._empty)
             and list(map(tuple, self._filled)) == self._keys
-            and all(map(is_, chain.from_iterable(self._views), self._values))
+            and all(map(is_, self._held(), self._values))
             and list(map(requires_grad, self._tensors)) == self._trainable
         )
+
+    def _held(self) -> Iterator[Any]:
+        """What the modules hold, shards in place of what fully_shard has gathered from them."""
+        held = chain.from_iterable(self._views)
+        if not self.spread:
+            return held
+        shards = shards_of_whole()
+        return (shards.get(id(value), value) for value in held)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has other tensors, under other ids: it finds its own."""

@@ -78,6 +78,10 @@ class GradientSource:
 
         def one_pass() -> Iterator[Gradients]:
             roots = root_gradients(self.losses, weights, self.scale, together=True)
+            if self.graph is not None and self.graph.passes is not None:
+                asked = [(range(len(roots)), wanted)]
+                yield {0: self.graph.passes(self.losses.tensors, roots, asked, retain_graph)[0]}
+                return
             found = grad(self.losses.tensors, targets, roots, retain_graph)
             own = as_owned(found, targets, directions)
             yield {0: {name: g for name, g in zip(wanted, own, strict=True) if g is not None}}
@@ -126,6 +130,15 @@ class GradientSource:
             raise InputError(ONE_PASS)
         roots = root_gradients(self.losses, None, self.scale)
         retain = self.retain_graph or bool(self.grams)
+        if self.graph is not None and self.graph.passes is not None:
+            asked = [
+                (members, {n: t for i in members for n, t in wanted[i].items()})
+                for members in together
+            ]
+            found = self.graph.passes(self.losses.tensors, roots, asked, retain)
+            for members, given in zip(together, found, strict=True):
+                yield {i: {n: given[n] for n in wanted[i] if n in given} for i in members}
+            return
         own = self.losses.tensors, roots, wanted, retain
         yield from gather(*own, self.factored, together, self.writable)
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from torch import Tensor
 
 from gradsurgery.engine.grouping import Group, make_groups
+from gradsurgery.engine.parallel.dtensor import Spread
 from gradsurgery.engine.parameters import is_parameter
 from gradsurgery.engine.reach import Reach
 
@@ -28,6 +29,7 @@ class Trace:
         trunk_others: the reached ones there that were not given.
         single_pass: whether a compiled region allows one backward pass only.
         unreached: the given parameters that no loss reaches.
+        spread: each process's share of parameters that are DTensors; None without any.
     """
 
     trained: dict[str, Tensor]
@@ -40,11 +42,17 @@ class Trace:
     trunk_others: list[Tensor] = field(default_factory=list)
     single_pass: bool = False
     unreached: dict[str, Tensor] = field(default_factory=dict)
+    spread: Spread | None = None
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Trained and other parameters (and features) by name."""
         return {**self.trained, **self.others}
+
+    @cached_property
+    def forms(self) -> dict[str, Tensor]:
+        """What this process's gradients look like, by name: as the parameters, or their shares."""
+        return self.tensors if self.spread is None else self.spread.forms(self.tensors)
 
     @cached_property
     def together(self) -> list[list[int]]:
@@ -115,8 +123,10 @@ class Trace:
 
     def grouped(self, reach: Reach) -> tuple[list[Group], Reach]:
         """The groups by a reach that only gradients showed."""
-        own = self.trained, self.others, self.unchecked, self.explicit
-        return make_groups(*own, reach, self.before)
+        trained, others = self.trained, self.others
+        if self.spread is not None:
+            trained, others = self.spread.forms(trained), self.spread.forms(others)
+        return make_groups(trained, others, self.unchecked, self.explicit, reach, self.before)
 
     def joined(self, new: "Trace") -> "Trace":
         """Both traces as one, in the order of the first and then of what is new."""
@@ -128,6 +138,7 @@ class Trace:
             self.reach.joined(new.reach),
             self.before,
             single_pass=self.single_pass or new.single_pass,
+            spread=new.spread,
         )
 
 

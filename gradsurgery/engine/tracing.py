@@ -15,6 +15,8 @@ from gradsurgery.engine.grouping import OTHERS
 from gradsurgery.engine.history import History
 from gradsurgery.engine.joined import may_be_joined, separated
 from gradsurgery.engine.losses import Losses
+from gradsurgery.engine.parallel.dtensor import spread_of
+from gradsurgery.engine.parallel.fsdp import Passes, with_shards
 from gradsurgery.engine.parameters import is_parameter
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.trace import Trace
@@ -38,6 +40,8 @@ def trace_graph(
         return nothing(config, history), history, Graph()
     cuts = {(z.grad_fn, z.output_nr): i for i, z in enumerate((features or {}).values())}
     graph = walk(losses.tensors, losses.names * losses.batches, cuts)
+    if config.parameters.spread and with_shards(graph):
+        graph.passes = Passes(graph.leaves.values(), config.memory == "high")
     given = config.parameters.named()
     config.check_processes(graph)
     key = None if features else key_of(given, history.known, losses, graph)
@@ -152,6 +156,7 @@ def _trace(
         unknown,
         graph.single_pass,
         {n: t for key, (n, t, _) in given.items() if key not in around and key not in inside},
+        spread_of({name: around[key] for key, name in both.items()}),
     )
     return trace, history
 

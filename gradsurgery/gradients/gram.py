@@ -92,6 +92,24 @@ def products(
     return parts, lost
 
 
+def counted(
+    portions: Sequence[float],
+    blocks: Sequence[Block],
+    sizes: Sequence[int],
+    runs: Sequence[list[int]],
+    per_tensor: bool,
+    dtype: torch.dtype,
+) -> tuple[list[Product], list[Tensor]]:
+    """What `products` gives, each tensor's times its portion; for dense tensors."""
+    found: list[Product] = []
+    for portion in sorted(set(portions)):
+        own = [[t for t in run if portions[t] == portion] for run in runs]
+        some = [[t] for run in own for t in run] if per_tensor else [run for run in own if run]
+        parts = _dense_products(blocks, sizes, some, per_tensor, dtype)
+        found += [(t, product * portion) for t, product in parts]
+    return found, []
+
+
 @torch.no_grad()
 def grams_by_tensor(
     gradients: list[list[Tensor | None]],
