@@ -83,7 +83,7 @@ def add(
         trace, losses, new.communicator, scale=_both_scales(before.scale, new.scale)
     )
     total.rows = [rows[name] for name in names]
-    total.odd, total.sparse = unusual(total.rows, trace.forms)
+    total.odd, total.sparse = unusual(total.rows, trace.tensors)
     total.kinds = {**before.kinds, **new.kinds}
     return total, totals, terms
 

@@ -85,9 +85,7 @@ def without_zeros(source: GradientSource) -> tuple[list[Named], Named]:
             del kept[i][name]
     left = {name for row in kept for name in row}
     idle = {name: trace.tensors[name] for _, name in places if name not in left}
-    zeros = {
-        n: torch.zeros_like(trace.forms[n], dtype=gradient_dtype(p)) for n, p in idle.items()
-    }
+    zeros = {n: torch.zeros_like(p, dtype=gradient_dtype(p)) for n, p in idle.items()}
     return kept, zeros
 
 

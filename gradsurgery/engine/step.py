@@ -105,7 +105,8 @@ def gather_step(
     trace, history, graph = trace_graph(config, losses, history, None, cache)
     scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
     losses, trace, _ = communicator.agree(losses, trace, None, "accumulate", config, history, scale)
-    alone = SingleProcess()  # sums stay in this process until they are combined
+    # sums stay in this process until they are combined; shards are reduced as they come
+    alone = SingleProcess() if trace.spread is None else communicator
     source = GradientSource(trace, losses, alone, graph, scale, retain_graph)
     with nothing_filled(trace.watched if graph.written else {}, graph.written):
         source.per_loss(cache, batched=config.method == "batched")

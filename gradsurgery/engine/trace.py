@@ -123,10 +123,8 @@ class Trace:
 
     def grouped(self, reach: Reach) -> tuple[list[Group], Reach]:
         """The groups by a reach that only gradients showed."""
-        trained, others = self.trained, self.others
-        if self.spread is not None:
-            trained, others = self.spread.forms(trained), self.spread.forms(others)
-        return make_groups(trained, others, self.unchecked, self.explicit, reach, self.before)
+        own = self.trained, self.others, self.unchecked, self.explicit
+        return make_groups(*own, reach, self.before)
 
     def joined(self, new: "Trace") -> "Trace":
         """Both traces as one, in the order of the first and then of what is new."""

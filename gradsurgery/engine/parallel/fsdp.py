@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradsurgery.engine.graph import Graph
 from gradsurgery.errors import InputError
@@ -50,6 +50,11 @@ def shards_of_whole() -> dict[int, Tensor]:
     """
     pairs = ((getattr(part, "_unsharded_param", None), part) for part in _managed(_states()))
     return {id(found): part.sharded_param for found, part in pairs if found is not None}
+
+
+def managed_shards() -> frozenset[int]:
+    """The ids of all parameters that fully_shard manages."""
+    return frozenset(id(part.sharded_param) for part in _managed(_states()))
 
 
 def with_shards(graph: Graph) -> bool:
@@ -92,6 +97,13 @@ class Passes:
         managed = {id(p.sharded_param): p.sharded_param for p in _managed(self._states)}
         self._leaves = list({**reached, **managed}.values())
         _check_reducing(self._groups)
+        for leaf in reached.values():
+            if isinstance(leaf, nn.Parameter) and id(leaf) not in managed:
+                raise InputError(
+                    f"the losses reach a parameter of shape {list(leaf.shape)} that fully_shard "
+                    "does not manage (outside of the modules it was given, or in ignored_params): "
+                    "its gradient would differ between the ranks. Give fully_shard the whole model."
+                )
 
     def __call__(
         self,

@@ -1,0 +1,98 @@
+"""Which ranks decide together over sharded parameters, and what cannot be right there."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from gradsurgery.engine.parallel.dtensor import is_dtensor, ranks_of, shards_of
+from gradsurgery.engine.parallel.fsdp import managed_shards
+from gradsurgery.errors import InputError
+
+MADE_BEFORE = (
+    "parameters: the model was sharded (fully_shard, parallelize_module) after its Surgery was "
+    "made, which holds the tensors from before: make the Surgery after it."
+)
+DISCOVERED = (
+    "the losses reach parameters that are spread over processes (fully_shard, tensor parallel): "
+    "give the model, Surgery(strategy, model), made after it was sharded."
+)
+
+
+def group_of(tensors: Iterable[Tensor], given: Any) -> Any:
+    """The process group of all ranks that some parameters are spread over.
+
+    Args:
+        tensors: parameters, some of which are DTensors.
+        given: the setting `process_group`.
+
+    Raises:
+        InputError: where they do not say one group.
+    """
+    spread = [tensor for tensor in tensors if is_dtensor(tensor)]
+    managed = managed_shards()
+    ranks = frozenset[int]().union(*map(ranks_of, spread))
+    for tensor in spread:
+        shards_of(tensor)  # no partial sum
+        # FSDP2 reduces over its mesh, whichever it is; plain DTensors only over their own.
+        if id(tensor) not in managed and ranks_of(tensor) != ranks:
+            raise InputError(
+                f"parameters: a DTensor of shape {list(tensor.shape)} is spread over ranks "
+                f"{sorted(ranks_of(tensor))}, and others over {sorted(ranks)}: its gradient would "
+                "not be reduced between all of them. Spread all over one mesh, or shard the model "
+                "with fully_shard over the other dimension."
+            )
+    if given is None:
+        raise InputError(
+            "process_group=None: no process can decide alone over parameters that are spread over "
+            f"ranks {sorted(ranks)}: leave process_group='auto'."
+        )
+    everyone = frozenset(range(dist.get_world_size()))
+    if isinstance(given, str):
+        if ranks != everyone:
+            raise InputError(
+                f"parameters: they are spread over ranks {sorted(ranks)} of {len(everyone)}: the "
+                "others would train apart. If they are to, give process_group= the group of these "
+                "ranks."
+            )
+        return dist.group.WORLD
+    if frozenset(dist.get_process_group_ranks(given)) != ranks:
+        raise InputError(
+            f"process_group: its ranks are {sorted(dist.get_process_group_ranks(given))}, and the "
+            f"parameters are spread over {sorted(ranks)}: leave 'auto', or give a group of these."
+        )
+    return given
+
+
+def check_sharded(inputs: Iterable[str], name: str, method: str, memory: str) -> None:
+    """The strategy and the settings can be right on shares of gradients.
+
+    Raises:
+        InputError: naming what cannot.
+    """
+    if "rows" in inputs:
+        raise InputError(
+            f"strategy {name!r} takes `rows`, whole gradients, which no rank has under "
+            "fully_shard or tensor parallel: take one that decides on the Gram matrix or on losses."
+        )
+    if memory == "low":
+        raise InputError(
+            "memory='low': not for sharded parameters, whose passes are the sharding's own: leave "
+            "memory='auto'."
+        )
+    if method in ("taps", "batched"):
+        raise InputError(
+            f"method={method!r}: not for sharded parameters, whose gradients are reduced between "
+            "the ranks in passes of their own: leave method='auto'."
+        )
+
+
+def check_reached(leaves: Mapping[int, Tensor], sharded: bool) -> None:
+    """A loss's graph leads to sharded parameters only where the Surgery knows them.
+
+    Raises:
+        InputError: for DTensors where it does not.
+    """
+    if not sharded and any(map(is_dtensor, leaves.values())):
+        raise InputError(DISCOVERED)
