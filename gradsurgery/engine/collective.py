@@ -17,6 +17,10 @@ def communicator_of(config: Config) -> SingleProcess:
     """What the steps of these settings exchange by: nothing, or the ranks of their group."""
     if config.process_group is None or isinstance(config.process_group, str):
         return SingleProcess()
+    if config.sharded:
+        from gradsurgery.engine.parallel.sharded import Sharded
+
+        return Sharded(config.process_group)
     from gradsurgery.engine.parallel.replicated import Replicated
 
     return Replicated(config.process_group)

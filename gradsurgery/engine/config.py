@@ -19,7 +19,13 @@ from gradsurgery.contract.registry import get_strategy, reserve
 from gradsurgery.engine.communicator import AVAILABLE, ProcessGroup
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.parameters import Parameters
-from gradsurgery.engine.processes import check_processes, check_setting, found_group
+from gradsurgery.engine.parallel.meshes import check_sharded
+from gradsurgery.engine.processes import (
+    check_not_sharded,
+    check_processes,
+    check_setting,
+    found_group,
+)
 from gradsurgery.errors import InputError, UnknownNameError, one_of
 
 ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterable[Tensor]] | None
@@ -34,7 +40,8 @@ WITHOUT_WEIGHTS = {"rows", "block_grams", "cross"}
 class Config:
     """The settings of a `Surgery`, as `config_of` says; a strategy of None decides nothing.
 
-    `once` is whether they are for one step only.
+    `once` is whether they are for one step only, `sharded` whether the parameters were spread over
+    processes when they were given.
     """
 
     strategy: Strategy | None
@@ -51,6 +58,7 @@ class Config:
     measure: int | None
     zero: str
     once: bool = False
+    sharded: bool = False
 
     @cached_property
     def check(self) -> bool:
@@ -79,8 +87,11 @@ class Config:
         Raises:
             InputError: for wrapped or sharded models, and for all others with several ranks.
         """
-        if self.process_group == "auto" and AVAILABLE and dist.is_initialized():
-            check_processes(self.parameters, graph)
+        if AVAILABLE and dist.is_initialized():
+            if self.process_group == "auto":
+                check_processes(self.parameters, graph)
+            elif not self.sharded and graph is not None:
+                check_not_sharded(self.parameters, graph)
 
 
 def config_of(
@@ -180,8 +191,11 @@ def config_of(
     chosen = get_strategy(strategy, **options)
     _check_fit(chosen, every, protect, method, memory)
     config = Config(chosen, Parameters(parameters), **settings)
+    if config.parameters.spread:
+        check_sharded(chosen, method, memory)
     group = found_group(process_group, config.parameters)
-    config = config if group is process_group else replace(config, process_group=group)
+    if group is not process_group:
+        config = replace(config, process_group=group, sharded=config.parameters.spread)
     config.check_processes()
     return config
 

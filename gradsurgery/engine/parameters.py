@@ -14,7 +14,7 @@ from gradsurgery.engine.modules import (
     without_wrappers,
 )
 from gradsurgery.engine.naming import in_group
-from gradsurgery.engine.parallel.dtensor import is_dtensor
+from gradsurgery.engine.parallel.dtensor import some_dtensor
 from gradsurgery.engine.parallel.fsdp import shards_of_whole
 from gradsurgery.engine.parts import parts_of
 from gradsurgery.errors import InputError
@@ -140,7 +140,7 @@ class Parameters:
         self._filled = [part for part in both if part]
         self._keys = list(map(tuple, self._filled))
         self._views = [part.values() for part in self._filled]
-        self.spread = any(map(is_dtensor, tensors))
+        self.spread = some_dtensor(tensors)
         self._values = list(self._held())
         self._tensors, self._trainable = tensors, list(map(requires_grad, tensors))
 

@@ -1,15 +1,17 @@
 """The setting `process_group`: which processes decide together, and what is refused."""
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gradsurgery.engine.communicator import AVAILABLE, ProcessGroup, is_group
 from gradsurgery.engine.graph import Graph
+from gradsurgery.engine.parallel.dtensor import some_dtensor
+from gradsurgery.engine.parallel.fsdp import shards_of_whole
+from gradsurgery.engine.parallel.meshes import group_of
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.errors import InputError
 
@@ -21,13 +23,16 @@ ALONE = (
     " If this process is to decide alone, and you reduce what it gives between the ranks "
     "yourself, give process_group=None."
 )
-SHARDED = (
-    "the losses go through parameters that fully_shard (FSDP2) gathers, whose gradients arrive "
-    "outside of per-loss passes: sharded models are not supported." + ALONE
+MADE_BEFORE = (
+    "parameters: the model was sharded (fully_shard, tensor parallel) after its Surgery was made, "
+    "which holds the tensors from before: make the Surgery after that."
+)
+DISCOVERED = (
+    "the losses reach parameters that are spread over processes (fully_shard, tensor parallel): "
+    "give the model as parameters=."
 )
 WRAPPERS = {  # class -> what users call it; by name, since importing these modules takes a second
     "FullyShardedDataParallel": "FullyShardedDataParallel (FSDP1)",
-    "FSDPModule": "fully_shard (FSDP2)",
     "ReplicateModule": "replicate (composable DDP)",
     "DDP": "replicate (composable DDP)",
 }
@@ -55,6 +60,9 @@ def found_group(process_group: ProcessGroup, parameters: Parameters) -> ProcessG
         InputError: for models that cannot be asked loss by loss, or that take part in two groups.
     """
     given = process_group
+    if parameters.spread:
+        check_unwrapped(parameters.modules)
+        return group_of([tensor for _, tensor, _ in parameters.named().values()], given)
     if given is None or not AVAILABLE or not dist.is_initialized():
         return given
     parts = [part for module in parameters.modules for part in module.modules()]
@@ -79,7 +87,7 @@ def found_group(process_group: ProcessGroup, parameters: Parameters) -> ProcessG
             "parameters: None numbers the parameters in the order in which losses reach them, "
             "which may differ between ranks: with a process group give the model."
         )
-    check_unwrapped(parameters.modules, [tensor for _, tensor, _ in parameters.named().values()])
+    check_unwrapped(parameters.modules)
     return given
 
 
@@ -91,27 +99,12 @@ def check_processes(parameters: Parameters, graph: Graph | None) -> None:
         graph: of the losses, where there are any yet.
 
     Raises:
-        InputError: see `check_alone`; also for losses that go through parameters of fully_shard.
-    """
-    check_alone(parameters.modules, [tensor for _, tensor, _ in parameters.named().values()])
-    if graph is None:
-        return
-    if graph.sharded or any(id(whole) in graph.leaves for whole in gathered_by_fsdp()):
-        raise InputError(SHARDED)
-
-
-def check_alone(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> None:
-    """Refuse what one process cannot decide, once `torch.distributed` is initialised.
-
-    Args:
-        modules: those that were given.
-        tensors: the parameters that were given or reached.
-
-    Raises:
         InputError: for wrapped or sharded models at any number of ranks, and for all others with
             several.
     """
-    check_unwrapped(modules, tensors)
+    check_unwrapped(parameters.modules)
+    if graph is not None:
+        check_not_sharded(parameters, graph)
     if (ranks := dist.get_world_size()) > 1:
         raise InputError(
             f"torch.distributed is initialised with {ranks} ranks: this process's gradients alone "
@@ -119,8 +112,20 @@ def check_alone(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> None
         )
 
 
-def check_unwrapped(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> None:
-    """Refuse wrapped and sharded models.
+def check_not_sharded(parameters: Parameters, graph: Graph) -> None:
+    """Sharded parameters belong to a Surgery that was given them as such.
+
+    Raises:
+        InputError: for losses that reach some.
+    """
+    shards = shards_of_whole()
+    reached = graph.sharded or not shards.keys().isdisjoint(graph.leaves)
+    if reached or some_dtensor(graph.leaves.values()):
+        raise InputError(DISCOVERED if parameters.discover else MADE_BEFORE)
+
+
+def check_unwrapped(modules: Iterable[nn.Module]) -> None:
+    """Refuse wrapped models.
 
     Raises:
         InputError: naming the wrapper.
@@ -135,40 +140,9 @@ def check_unwrapped(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> 
                     "backward pass, which per-loss gradients do not go through: ranks would drift "
                     "apart or stay untrained." + ALONE
                 )
-    for tensor in tensors:
-        if _is_distributed(tensor):
-            raise InputError(
-                f"parameters: a DTensor of shape {list(tensor.shape)} is spread over processes: "
-                "sharded and tensor-parallel parameters are not supported." + ALONE
-            )
 
 
 def _wrapper(module: nn.Module) -> str | None:
     """The name of the parallel training that a module was put under, or None."""
     names = {kind.__name__ for kind in type(module).__mro__}
     return next((label for name, label in WRAPPERS.items() if name in names), None)
-
-
-def gathered_by_fsdp() -> list[Tensor]:
-    """Whole parameters that fully_shard holds for a while; losses reach them, not the shards."""
-    states = getattr(
-        sys.modules.get("torch.distributed._composable_state"), "_module_state_mapping", {}
-    )
-    groups = [
-        group
-        for ref in states.values()
-        for group in getattr(ref(), "_fsdp_param_groups", None)
-        or [getattr(ref(), "_fsdp_param_group", None)]
-    ]
-    found = [
-        getattr(part, "_unsharded_param", None)
-        for group in groups
-        for part in getattr(group, "fsdp_params", ())
-    ]
-    return [tensor for tensor in found if isinstance(tensor, Tensor)]
-
-
-def _is_distributed(tensor: Tensor) -> bool:
-    module = sys.modules.get("torch.distributed.tensor")
-    kind = getattr(module, "DTensor", None)
-    return kind is not None and isinstance(tensor, kind)

@@ -112,6 +112,35 @@ def _compare_steps(first: Said, other: Said, rank: int) -> None:
         _differ("the GradScaler's factor", rank, first.scale, other.scale)
 
 
+def compare_reach(found: Sequence[Said]) -> None:
+    """All ranks have the same losses, and each reaches the same everywhere.
+
+    Raises:
+        InputError: on every rank the same one, naming what differs.
+    """
+    first = found[0]
+    hint = (
+        " Sharded models reduce gradients within the backward passes, so that all ranks make the "
+        "same ones: multiply a loss without examples by 0, or give it a count of 0."
+    )
+    for rank, other in enumerate(found):
+        if set(first.names) != set(other.names):
+            _differ("their losses", rank, list(first.names), list(other.names), hint)
+        before, now = _reached_by(first), _reached_by(other)
+        for name in (*before, *now):
+            if before.get(name) != now.get(name):
+                pair = before.get(name, "none"), now.get(name, "none")
+                _differ(f"the losses that reach parameter {name!r}", rank, *pair, hint)
+
+
+def _reached_by(said: Said) -> dict[str, list[str]]:
+    n = len(said.names)
+    return {
+        name: sorted(o for i, o in enumerate(said.names) if possible & ((1 << n) - 1) >> i & 1)
+        for name, possible, _ in said.reach
+    }
+
+
 def _differ(what: str, rank: int, first: Any, other: Any, hint: str = "") -> None:
     raise InputError(
         f"the ranks differ in {what}: rank 0 has {first}, rank {rank} has {other}.{hint} "

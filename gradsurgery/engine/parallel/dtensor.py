@@ -18,6 +18,12 @@ def is_dtensor(tensor: Any) -> TypeGuard[Any]:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
+def some_dtensor(tensors: Iterable[Any]) -> bool:
+    """Whether one of these is."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
+
+
 def ranks_of(parameter: Any) -> frozenset[int]:
     """The ranks that a DTensor is spread over."""
     return frozenset(parameter.device_mesh.mesh.flatten().tolist())

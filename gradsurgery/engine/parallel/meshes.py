@@ -1,24 +1,15 @@
 """Which ranks decide together over sharded parameters, and what cannot be right there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
 
+from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.parallel.dtensor import is_dtensor, ranks_of, shards_of
 from gradsurgery.engine.parallel.fsdp import managed_shards
 from gradsurgery.errors import InputError
-
-MADE_BEFORE = (
-    "parameters: the model was sharded (fully_shard, parallelize_module) after its Surgery was "
-    "made, which holds the tensors from before: make the Surgery after it."
-)
-DISCOVERED = (
-    "the losses reach parameters that are spread over processes (fully_shard, tensor parallel): "
-    "give the model, Surgery(strategy, model), made after it was sharded."
-)
-
 
 def group_of(tensors: Iterable[Tensor], given: Any) -> Any:
     """The process group of all ranks that some parameters are spread over.
@@ -65,15 +56,15 @@ def group_of(tensors: Iterable[Tensor], given: Any) -> Any:
     return given
 
 
-def check_sharded(inputs: Iterable[str], name: str, method: str, memory: str) -> None:
+def check_sharded(strategy: Strategy, method: str, memory: str) -> None:
     """The strategy and the settings can be right on shares of gradients.
 
     Raises:
         InputError: naming what cannot.
     """
-    if "rows" in inputs:
+    if "rows" in strategy.inputs:
         raise InputError(
-            f"strategy {name!r} takes `rows`, whole gradients, which no rank has under "
+            f"strategy {strategy.name!r} takes `rows`, whole gradients, which no rank has under "
             "fully_shard or tensor parallel: take one that decides on the Gram matrix or on losses."
         )
     if memory == "low":
@@ -86,13 +77,3 @@ def check_sharded(inputs: Iterable[str], name: str, method: str, memory: str) ->
             f"method={method!r}: not for sharded parameters, whose gradients are reduced between "
             "the ranks in passes of their own: leave method='auto'."
         )
-
-
-def check_reached(leaves: Mapping[int, Tensor], sharded: bool) -> None:
-    """A loss's graph leads to sharded parameters only where the Surgery knows them.
-
-    Raises:
-        InputError: for DTensors where it does not.
-    """
-    if not sharded and any(map(is_dtensor, leaves.values())):
-        raise InputError(DISCOVERED)

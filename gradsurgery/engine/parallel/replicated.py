@@ -48,6 +48,7 @@ class Replicated(SingleProcess):
     """
 
     several = True
+    sharded = False
 
     def __init__(self, group: Any) -> None:
         self.wire = Wire(group)
@@ -79,7 +80,7 @@ class Replicated(SingleProcess):
         self._begin(call, config, trace.features)
         with self._exchange(LOCAL if call == "accumulate" else AGREED):
             found = agree(self.wire, *own)
-            both = act_on(found, losses, trace, given, self.wire.rank)
+            both = act_on(found, losses, trace, given, self.wire.rank, self.sharded)
         losses, trace, scores, self._factors = both
         return losses, trace, scores
 

@@ -5,70 +5,83 @@ few numbers: the Gram matrices' sums over the shares, and the losses' values. Ea
 own share, and nothing is gathered.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from gradsurgery.engine.commit import check_takes
+from gradsurgery.engine.communicator import Gradients, Scores, Wanted, Writable
+from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.parallel.dtensor import as_gradient, is_dtensor, ranks_of, share_of, whole
-from gradsurgery.engine.parallel.wire import FLOATS, Wire
+from gradsurgery.engine.parallel.dtensor import as_gradient, is_dtensor, share_of, whole
+from gradsurgery.engine.parallel.replicated import Replicated
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
 
-Gradients = dict[int, dict[str, Tensor]]  # loss -> parameter -> gradient
-Writable = dict[str, Tensor | None]
 
-
-class Sharded:
+class Sharded(Replicated):
     """The exchanges of a step over the ranks that parameters are spread over.
 
-    Args:
-        wire: their process group.
+    Agreement and errors are those of replicated parameters; gradients and directions stay here.
     """
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
-        self._trace: Trace | None = None
+    sharded = True
 
-    def agree(self, losses: Losses, trace: Trace, *compared: Any) -> tuple[Losses, Trace]:
-        """The same losses and reach on all ranks, or one error on all; losses as plain scalars."""
+    def agree(
+        self, losses: Losses, trace: Trace, scores: Scores, *compared: Any
+    ) -> tuple[Losses, Trace, Scores]:
+        """The same losses and reach on all ranks; losses that are DTensors as plain scalars."""
+        if trace.features:
+            raise InputError(
+                "features: not for sharded parameters, whose gradients are reduced in passes that "
+                "begin at the losses: leave features out."
+            )
+        losses, trace, scores = super().agree(losses, trace, scores, *compared)
         self._trace = trace
-        return replace(losses, tensors=tuple(map(whole, losses.tensors))), trace
+        return replace(losses, tensors=tuple(map(whole, losses.tensors))), trace, scores
 
     def scatter(
-        self, passes: Iterable[Gradients], writable: Writable | None = None
+        self,
+        passes: Iterable[Gradients],
+        wanted: Sequence[Wanted],
+        writable: Writable | None = None,
     ) -> list[Gradients]:
         """This rank's shares of gradients that are reduced already."""
+        self._ready()
         if writable is not None:
             writable.clear()
         return [{i: self._shares(own) for i, own in found.items()} for found in passes]
 
+    def held(self, groups: list[Group]) -> list[Group]:
+        spread = self._trace.spread
+        if spread is None:
+            return groups
+        return [replace(group, parameters=spread.forms(group.parameters)) for group in groups]
+
+    def total(self, values: list[Tensor], products: list[Tensor]) -> list[Tensor]:
+        """Means over the ranks (see `Spread.portions`)."""
+        return [part / self.wire.world for part in super().total(values, products)]
+
+    def publish(self, directions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Directions that lie as their parameters do, once all ranks have theirs."""
+        self._ready()
+        error, targets = None, self._trace.targets
+        try:
+            for name, direction in directions.items():
+                if is_dtensor(targets[name]):
+                    directions[name] = as_gradient(direction, targets[name])
+                if (grad := targets[name].grad) is not None:
+                    check_takes(grad, directions[name])
+        except BaseException as found:
+            error = found
+        return self._publish(directions, error)
+
     def _shares(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        assert self._trace is not None and self._trace.spread is not None
-        shares, tensors = self._trace.spread.shares, self._trace.tensors
+        spread, tensors = self._trace.spread, self._trace.tensors
+        shares = {} if spread is None else spread.shares
         return {
             name: share_of(g, tensors[name], shares[name]) if name in shares else g
             for name, g in gradients.items()
-        }
-
-    def total(self, numbers: list[Tensor]) -> list[Tensor]:
-        """The mean over the ranks of numbers on their way to the host (see `Spread.portions`)."""
-        if not numbers:
-            return []
-        device = self.wire.device
-        flat = torch.cat([number.detach().reshape(-1).to(device, FLOATS) for number in numbers])
-        mean = self.wire.total(flat).div_(self.wire.world)
-        parts = mean.split([number.numel() for number in numbers])
-        return [part.view(n.shape) for part, n in zip(parts, numbers, strict=True)]
-
-    def publish(self, directions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Directions that lie as their parameters do."""
-        assert self._trace is not None
-        targets = self._trace.targets
-        return {
-            name: as_gradient(d, targets[name]) if is_dtensor(targets[name]) else d
-            for name, d in directions.items()
         }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.parallel.agreement import Said, compare
+from gradsurgery.engine.parallel.agreement import Said, compare, compare_reach
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
@@ -23,6 +23,7 @@ def act_on(
     trace: Trace,
     given: Mapping[int, tuple[str, Tensor, str]],
     rank: int,
+    sharded: bool = False,
 ) -> Acted:
     """The losses, the trace and the scores on which all ranks act; and this rank's part of each.
 
@@ -32,6 +33,8 @@ def act_on(
         trace: this rank's.
         given: the given parameters by id, with their names.
         rank: this rank's number.
+        sharded: whether gradients are reduced within the backward passes, as means over the ranks.
+            Then every rank makes the same passes, and of its losses the mean is the joined one.
 
     Raises:
         InputError: on every rank, where they cannot act as one.
@@ -44,6 +47,8 @@ def act_on(
     else:
         saids = cast(Sequence[Said], found)
         compare(saids)
+        if sharded:
+            compare_reach(saids)
         names, scores = names_of(saids), mean_scores(saids)
         counted = [[_count(said, name) for said in saids] for name in names]
         parts = [own[rank] / sum(own) if sum(own) else 0.0 for own in counted]
@@ -54,7 +59,9 @@ def act_on(
         raise InputError("losses: at least one is needed; no rank has any.")
     if not some:
         raise InputError("count: there is a loss of which no rank has an example; leave it out.")
-    return scaled(losses, names, parts), trace, scores, dict(zip(names, parts, strict=True))
+    factors = [part * len(found) for part in parts] if sharded else parts
+    losses = scaled(losses, names, factors, sharded)
+    return losses, trace, scores, dict(zip(names, parts, strict=True))
 
 
 def names_of(found: Sequence[Said]) -> tuple[str, ...]:
@@ -68,10 +75,12 @@ def _count(said: Said, name: str) -> float:
     return 1.0 if said.counts is None else said.counts[said.names.index(name)]
 
 
-def scaled(losses: Losses, names: Sequence[str], factors: Sequence[float]) -> Losses:
+def scaled(
+    losses: Losses, names: Sequence[str], factors: Sequence[float], every: bool = False
+) -> Losses:
     """The losses by these names times their factors.
 
-    One that this rank lacks, or has of no example, is a zero that reaches nothing.
+    One that this rank lacks, or unless `every` has of no example, is a zero that reaches nothing.
     """
     m, place = losses.batches, {name: i for i, name in enumerate(losses.names)}
     stored = bool(losses.tensors) and not any(t.requires_grad for t in losses.tensors)
@@ -80,7 +89,8 @@ def scaled(losses: Losses, names: Sequence[str], factors: Sequence[float]) -> Lo
     tensors = []
     for b in range(m):
         for name, factor in zip(names, factors, strict=True):
-            own = losses.tensors[b * n + place[name]] if name in place and factor else None
+            here = name in place and (factor or every)
+            own = losses.tensors[b * n + place[name]] if here else None
             if own is None:
                 own = like.new_zeros((), requires_grad=not stored)
             elif not stored and factor != 1:
