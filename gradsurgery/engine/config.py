@@ -18,8 +18,8 @@ from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy, reserve
 from gradsurgery.engine.communicator import AVAILABLE, ProcessGroup
 from gradsurgery.engine.graph import Graph
-from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.parallel.meshes import check_sharded
+from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.processes import (
     check_not_sharded,
     check_processes,
@@ -150,8 +150,8 @@ def config_of(
             strategy. On every group that it shares with others, the direction loses its component
             against that objective's gradient (Chaudhry et al. 2019, equation 11).
         process_group: the processes that decide together, each on its part of the batch: the result
-            is that of one process on the joined batch. "auto" takes the group of a model under DDP.
-            It refuses other models while `torch.distributed` is initialised with more than one
+            is that of one process on the joined batch. "auto" takes the group of a model under DDP, and all
+            ranks over which parameters under fully_shard or tensor parallel are spread. It refuses other models while `torch.distributed` is initialised with more than one
             rank: for these give the group, such as `torch.distributed.group.WORLD`. None decides in
             this process alone, for users who reduce gradients between the ranks themselves. With a
             group every call but `state_dict` is made by all of its ranks.

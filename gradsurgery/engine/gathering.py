@@ -1,6 +1,7 @@
 """The gradients of every loss gathered, and brought into a gradient matrix per group."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from gradsurgery.gradients.coordinates import (
     in_coordinates,
 )
 from gradsurgery.gradients.factored import Tap
+from gradsurgery.gradients.gram import counted
 from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.gradients.transfer import to_host
 
@@ -142,7 +144,7 @@ def matrices_of(
         matrix = GradientMatrix(columns, like, blocks, batches, inputs, formed, sparse, writable)
         matrix.total = source.communicator.total
         if source.trace.spread is not None:
-            matrix.portions = source.trace.spread.portions(parameters)
+            matrix.form = partial(counted, source.trace.spread.portions(parameters))
         found.append(matrix)
     return found
 

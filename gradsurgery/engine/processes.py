@@ -47,9 +47,9 @@ def check_setting(process_group: Any) -> None:
     auto = isinstance(process_group, str) and process_group == "auto"
     if process_group is not None and not auto and not is_group(process_group):
         raise InputError(
-            "process_group: expected 'auto' (the group of a model under DDP, else refuse where "
-            "other processes would have to be asked), a group of torch.distributed, or None (this "
-            f"process alone); got {process_group!r}."
+            "process_group: expected 'auto' (the group of a model under DDP, the ranks of "
+            "sharded parameters, else refuse where other processes would have to be asked), a "
+            f"group of torch.distributed, or None (this process alone); got {process_group!r}."
         )
 
 
@@ -62,7 +62,10 @@ def found_group(process_group: ProcessGroup, parameters: Parameters) -> ProcessG
     given = process_group
     if parameters.spread:
         check_unwrapped(parameters.modules)
-        return group_of([tensor for _, tensor, _ in parameters.named().values()], given)
+        group: ProcessGroup = group_of(
+            [tensor for _, tensor, _ in parameters.named().values()], given
+        )
+        return group
     if given is None or not AVAILABLE or not dist.is_initialized():
         return given
     parts = [part for module in parameters.modules for part in module.modules()]

@@ -13,7 +13,7 @@ from torch import Tensor
 from gradsurgery.gradients.blocks import Block, Dense, Factored, GramOnly, Sparse, gradient_of
 from gradsurgery.gradients.combine import directions, needs_float64
 from gradsurgery.gradients.factored import Layer
-from gradsurgery.gradients.gram import Product, counted, products, runs_of
+from gradsurgery.gradients.gram import Product, products, runs_of
 from gradsurgery.gradients.precision import LARGE, may_be_single, single_sufficed
 from gradsurgery.gradients.rules.linear import Linear
 from gradsurgery.gradients.transfer import Total, to_host
@@ -48,8 +48,7 @@ class GradientMatrix:
         count: the number of gradients: n objectives, times m with several batches.
         splits: the number of elements of each tensor.
         total: sums numbers on their way to the host over the processes; None for one process.
-        portions: how often each tensor's products count, where `total` sums the same ones several
-            times over the processes, or averages; None is once.
+        form: forms the Gram matrices; `counted` where tensors count differently in `total`.
         some_zero: whether some squared norm is zero, as far as it is known: `zero` says which.
         scale: what the gradients come multiplied by (a GradScaler's factor). Grams, `rows` and
             what `split` takes are without it.
@@ -97,7 +96,7 @@ class GradientMatrix:
         self.per_tensor = blocks
         self.scale = 1.0
         self.total: Total | None = None
-        self.portions: Sequence[float] | None = None
+        self.form = products
         self._rows: Tensor | None = None
         self._runs = runs_of(self.blocks, self.splits)
         self._single = False  # whether sums were made in float32
@@ -266,8 +265,7 @@ class GradientMatrix:
                 many = factored or sum([g.numel() for g in found]) >= LARGE
                 self._single = many and may_be_single(found)
             dtype = torch.float32 if self._single else torch.float64
-            args = blocks, self.splits, self._runs, self.per_tensor, dtype
-            self._pending, lost = products(*args) if self.portions is None else counted(self.portions, *args)
+            self._pending, lost = self.form(blocks, self.splits, self._runs, self.per_tensor, dtype)
             self._lost = lost if self._single else []
         grams = [kept.gram for kept in self.formed]
         return [*[product for _, product in self._pending], *grams, *self._lost]

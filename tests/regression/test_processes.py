@@ -43,7 +43,7 @@ def ranks(world, tmp_path):
 
 
 def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
-    wrapped = {"ddp, static graph", "ddp, composable", "fsdp1", "dtensor", "fsdp2"}
+    wrapped = {"ddp, static graph", "ddp, composable", "fsdp1"}
     wrapped |= {"fsdp2 after the constructor", "fsdp2, no parameters", "wrong"}
     plain = {
         "ddp.module",
@@ -56,14 +56,15 @@ def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
     }
     told = {"plain, None", "inspect, None", "one-shot, None", "ddp, None"}
     together = {"ddp", "ddp inside", "ddp in a group", "ddp, one-shot", "plain, group"}
+    together |= {"dtensor", "fsdp2"}
     for world in (1, 2):
         for found in ranks(world, tmp_path):
             assert found.keys() == wrapped | plain | told | together
             refused = {name for name, said in found.items() if said}
             assert refused == wrapped | (plain if world == 2 else set()), found
             assert "static_graph" in found["ddp, static graph"]
-            assert "DTensor" in found["dtensor"]
-            assert "FSDP2" in found["fsdp2"]
+            assert "was sharded" in found["fsdp2 after the constructor"]
+            assert "spread over" in found["fsdp2, no parameters"]
             if world == 2:
                 assert "2 ranks" in found["plain"]
 

@@ -11,6 +11,7 @@ from gradsurgery.engine.parallel.dtensor import is_dtensor, ranks_of, shards_of
 from gradsurgery.engine.parallel.fsdp import managed_shards
 from gradsurgery.errors import InputError
 
+
 def group_of(tensors: Iterable[Tensor], given: Any) -> Any:
     """The process group of all ranks that some parameters are spread over.
 

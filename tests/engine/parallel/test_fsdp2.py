@@ -1,7 +1,6 @@
 """fully_shard (FSDP2): ranks train what one process would on the joined batch."""
 
 import pytest
-import torch
 
 from tests.support.ranks import on_ranks
 from tests.support.sharded import Model, alone, check, compared, train
@@ -11,7 +10,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning
 WRAPS, RESHARD = ("root", "trunk", "every"), (None, True, False)
 MATRIX = [(s, w, r) for s in ("mgda", "sum") for w in WRAPS for r in RESHARD]
 STRATEGIES = (
-    "upgrad", "cagrad", "nash-mtl", "pcgrad", "mmpareto", "imtl-g", "aligned-mtl", "fairgrad"
+    "upgrad",
+    "cagrad",
+    "nash-mtl",
+    "pcgrad",
+    "mmpareto",
+    "imtl-g",
+    "aligned-mtl",
+    "fairgrad",
 )
 
 
@@ -39,7 +45,9 @@ def case(rank, world, strategy, wrap="every", **more):
 def two_ranks(rank):
     found = {}
     for strategy, wrap, reshard in MATRIX:
-        found[strategy, wrap, reshard] = case(rank, 2, strategy, wrap, reshard_after_forward=reshard)
+        found[strategy, wrap, reshard] = case(
+            rank, 2, strategy, wrap, reshard_after_forward=reshard
+        )
     for strategy in STRATEGIES:
         found[strategy] = case(rank, 2, strategy, "trunk")
     for wrap in WRAPS:
