@@ -150,11 +150,12 @@ def config_of(
             strategy. On every group that it shares with others, the direction loses its component
             against that objective's gradient (Chaudhry et al. 2019, equation 11).
         process_group: the processes that decide together, each on its part of the batch: the result
-            is that of one process on the joined batch. "auto" takes the group of a model under DDP, and all
-            ranks over which parameters under fully_shard or tensor parallel are spread. It refuses other models while `torch.distributed` is initialised with more than one
-            rank: for these give the group, such as `torch.distributed.group.WORLD`. None decides in
-            this process alone, for users who reduce gradients between the ranks themselves. With a
-            group every call but `state_dict` is made by all of its ranks.
+            is that of one process on the joined batch. "auto" takes the group of a model under DDP,
+            and all ranks over which parameters are sharded (fully_shard, tensor parallel). It
+            refuses other models while `torch.distributed` is initialised with more than one rank:
+            for these give the group, such as `torch.distributed.group.WORLD`. None decides in this
+            process alone, for users who reduce gradients between the ranks themselves. With a group
+            every call but `state_dict` is made by all of its ranks.
         measure: k measures conflicts in every k-th step, also under strategies that form no
             gradient of a single loss. The Record then has the Gram matrix and what follows from it.
             Such a step costs one more backward pass per loss; its direction is the same. None
