@@ -173,14 +173,17 @@ class State:
         return any(self._tensors.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, strings, numbers and tuples only: it loads with `weights_only=True`."""
+        """Tensors, strings, numbers and tuples only: it loads with `weights_only=True`.
+
+        Tensors are copies on the host: whoever loads them may have another device.
+        """
         numbers: dict[str, tuple[Any, ...]] = {}
         for (name, _), kept in self._numbers.items():
             numbers[name] = (*numbers.get(name, ()), *kept.entries())
         return {
             "numbers": numbers,
             "tensors": {
-                name: tuple((key, value.clone()) for key, value in values.items())
+                name: tuple((key, value.to("cpu", copy=True)) for key, value in values.items())
                 for name, values in self._tensors.items()
             },
         }

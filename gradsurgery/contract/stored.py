@@ -68,13 +68,34 @@ def as_names(saved: Any) -> tuple[str, ...]:
     return tuple(map(as_name, saved))
 
 
-def as_numbers(saved: Mapping[Any, Any]) -> dict[str, float]:
+def as_pairs(saved: Any) -> tuple[tuple[str, Any], ...]:
+    """Names that differ, each with a value, as they are saved; earlier versions saved a dict.
+
+    Raises:
+        InputError: for anything else.
+    """
+    found = tuple(saved.items()) if isinstance(saved, Mapping) else saved
+    if not isinstance(found, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in found
+    ):
+        raise InputError(
+            f"load_state_dict: expected what state_dict() returned; {saved!r} are no pairs."
+        )
+    names = [as_name(name) for name, _ in found]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"load_state_dict: expected what state_dict() returned; a name comes twice in {names}."
+        )
+    return tuple((name, value) for name, value in found)
+
+
+def as_numbers(saved: Any) -> dict[str, float]:
     """Finite numbers by name as they are saved.
 
     Raises:
         InputError: for anything else.
     """
-    return {as_name(name): as_number(name, value, True, True) for name, value in saved.items()}
+    return {name: as_number(name, value, True, True) for name, value in as_pairs(saved)}
 
 
 def as_number(name: str, value: Any, whole: bool, finite: bool) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy
+from gradsurgery.contract.stored import as_pairs
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.errors import GradSurgeryError, InputError
 
@@ -18,7 +19,7 @@ def described(strategy: Strategy, parameters: Parameters) -> dict[str, Any]:
     """What goes into a state beside the history."""
     return {
         "strategy": strategy.name,
-        "options": _options(strategy),
+        "options": tuple(_options(strategy).items()),
         "explicit": parameters.groups,
     }
 
@@ -29,16 +30,15 @@ def check_options(strategy: Strategy, saved: Any) -> None:
     Raises:
         InputError: for other ones, or for what is no record of options.
     """
-    if not isinstance(saved, Mapping) or not all(
-        isinstance(x, str) for pair in saved.items() for x in pair
-    ):
+    given = dict(as_pairs(saved))
+    if not all(isinstance(value, str) for value in given.values()):
         raise InputError(
             f"load_state_dict: expected what state_dict() returned; its options are {saved!r}."
         )
     own = _options(strategy)
-    other = [name for name in saved if saved[name] != own.get(name)]
-    if other := [name for name in other if saved[name] not in _older(strategy, name)]:
-        before = ", ".join(f"{name}={saved[name]}" for name in other)
+    other = [name for name in given if given[name] != own.get(name)]
+    if other := [name for name in other if given[name] not in _older(strategy, name)]:
+        before = ", ".join(f"{name}={given[name]}" for name in other)
         now = ", ".join(
             f"{name}={own[name]}" if name in own else f"no option {name}" for name in other
         )

@@ -1,10 +1,15 @@
-"""A history as a saved state, and back: strings, numbers, tuples and tensors only."""
+"""A history as a saved state, and back: strings, numbers, tuples and tensors only.
+
+Each field is a leaf for `torch.distributed.checkpoint`, which loads into a template: it goes
+through dicts and lists, drops what the template's lack, and takes a tuple as it is. In the template
+of a Surgery without steps most fields are empty, so that they are tuples of pairs.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradsurgery.contract.state import State
-from gradsurgery.contract.stored import as_name, as_names, as_numbers
+from gradsurgery.contract.stored import as_names, as_numbers, as_pairs
 from gradsurgery.engine.grouping import GroupKey
 from gradsurgery.engine.history import History
 from gradsurgery.engine.reach import Reach
@@ -20,14 +25,14 @@ def as_saved(history: History, named: bool) -> dict[str, Any]:
         history: the history.
         named: whether parameters have names that hold in another process.
     """
-    reach = {name: tuple(sorted(objectives)) for name, objectives in history.reach.items()}
+    reach = tuple((name, tuple(sorted(found))) for name, found in history.reach.items())
     states = {**history.waiting, **history.states}
     return {
         "step": history.step,
-        "reach": reach if named else {},
+        "reach": reach if named else (),
         "groups": tuple((_plain(key), state.state_dict()) for key, state in states.items()),
-        "observed": dict(history.observed),
-        "weights": dict(history.weights),
+        "observed": tuple(history.observed.items()),
+        "weights": tuple(history.weights.items()),
         "solved": history.solved,
         "numbered": history.numbered,
         "replay": tuple((_plain(key), dict(row)) for key, row in history.replay.items()),
@@ -53,7 +58,7 @@ def history_of(saved: Mapping[str, Any], no_nan: bool, no_infinity: bool) -> His
             raise InputError(
                 f"load_state_dict: the weights are of step {solved}, after step {step}."
             )
-        reach = {as_name(name): frozenset(as_names(o)) for name, o in saved["reach"].items()}
+        reach = {name: frozenset(as_names(o)) for name, o in as_pairs(saved["reach"])}
         groups = {
             _key(key): State.from_state_dict(state, no_nan, no_infinity)
             for key, state in saved["groups"]
@@ -61,8 +66,8 @@ def history_of(saved: Mapping[str, Any], no_nan: bool, no_infinity: bool) -> His
         replay = {_key(key): as_numbers(found) for key, found in saved.get("replay", ())}
         if len(groups) < len(saved["groups"]) or len(replay) < len(saved.get("replay", ())):
             raise InputError("load_state_dict: a group comes twice.")
-        observed = as_numbers(saved.get("observed", {}))
-        weights = as_numbers(saved.get("weights", {}))
+        observed = as_numbers(saved.get("observed", ()))
+        weights = as_numbers(saved.get("weights", ()))
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

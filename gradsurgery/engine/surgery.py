@@ -246,8 +246,8 @@ class Surgery:
     def state_dict(self) -> dict[str, Any]:
         """What to save: the step, the reach of the objectives, and the strategy's state by group.
 
-        Tensors, strings, numbers and tuples, which `torch.load(..., weights_only=True)` reads; no
-        gradients that were gathered and not yet combined, as a warning says.
+        Strings, numbers, tuples and tensors on the host, without gathered gradients, as a warning
+        says. For `torch.load(..., weights_only=True)`, and `dcp.save({"surgery": surgery}, ...)`.
         """
         if self._gathered is not None:
             warn("state_dict: gradients gathered by accumulate are not saved: gather them again.")

@@ -52,7 +52,7 @@ def test_observed_losses_in_order_need_losses_in_order():
     square = gs.Surgery("famo", model)
     square.backward(torch.stack([*model(data(0)).values(), *model(data(1)).values()]).reshape(2, 2))
     square.observe(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    assert square.state_dict()["observed"] == {"0,0": 1.0, "0,1": 2.0, "1,0": 3.0, "1,1": 4.0}
+    assert dict(square.state_dict()["observed"]) == {"0,0": 1.0, "0,1": 2.0, "1,0": 3.0, "1,1": 4.0}
 
 
 def test_weights_are_one_for_each_loss():

@@ -219,6 +219,12 @@ def plain(value):
     return float(f"{value:.9e}") if isinstance(value, float) else value
 
 
+def of_now(state):
+    """The same as it is saved now: what was a dict by name is pairs."""
+    pairs = ("options", "reach", "observed", "weights")
+    return {k: tuple(v.items()) if k in pairs else v for k, v in state.items()}
+
+
 @pytest.mark.parametrize("older", [False, True], ids=["last", "without options"])
 @pytest.mark.parametrize("saved", SAVED, ids=lambda saved: f"{saved.strategy}-{saved.form}")
 def test_a_state_of_an_earlier_version_goes_on_as_an_uninterrupted_run(saved, older):
@@ -226,7 +232,7 @@ def test_a_state_of_an_earlier_version_goes_on_as_an_uninterrupted_run(saved, ol
     make = {"strategy": saved.strategy, **saved.settings}
     uninterrupted = gs.Surgery(parameters=FORMS[saved.form](whole), **make)
     train(whole, uninterrupted, range(STEPS))
-    assert plain(uninterrupted.state_dict()) == plain(saved.state)
+    assert plain(uninterrupted.state_dict()) == plain(of_now(saved.state))
     train(whole, uninterrupted, range(STEPS, 2 * STEPS))
     state = copy.deepcopy(saved.state)
     if older:  # states did not always say which options and groups they are of

@@ -103,7 +103,7 @@ def test_two_parameters_with_one_name_without_prefixes_keep_apart(wrap):
     surgery = gs.Surgery("moco", model)
     surgery.backward(model(x))
     state = surgery.state_dict()
-    assert set(state["reach"]) == {"weight", "module.weight"}
+    assert set(dict(state["reach"])) == {"weight", "module.weight"}
     prefix = "module." if wrap is nn.DataParallel else ""
     found = []
     for given, saved in (

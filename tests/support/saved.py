@@ -89,10 +89,10 @@ def through_a_file(state):
 
 def renamed(state, rename):
     """A state with other names of parameters, as an earlier version saved it: without options and
-    groups.
+    groups, its reach a dict.
     """
     state = copy.deepcopy({k: v for k, v in state.items() if k not in ("options", "explicit")})
-    state["reach"] = {rename(name): found for name, found in state["reach"].items()}
+    state["reach"] = {rename(name): found for name, found in state["reach"]}
     for _, group in state["groups"]:
         for name, pieces in group["tensors"].items():
             group["tensors"][name] = tuple(((o, rename(p)), x) for (o, p), x in pieces)

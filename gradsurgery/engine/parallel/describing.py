@@ -89,7 +89,7 @@ def _described(
     plain = [("what is called", call), *((f"{n}=", str(getattr(config, n))) for n in SETTINGS)]
     if strategy is not None:
         own = described(strategy, config.parameters)
-        plain += [("the strategy", own["strategy"]), ("its options", str(own["options"]))]
+        plain += [("the strategy", own["strategy"]), ("its options", str(dict(own["options"])))]
         plain += [("the explicit groups", str(own["explicit"]))]
     trunk = {id(tensor) for tensor in trace.trunk}
     plain += [
