@@ -137,7 +137,8 @@ def config_of(
             convolutions are tapped where counting says so (few places, many channels). "batched":
             all gradients in two passes, one of them batched over the losses (vmap). On a CPU that
             was slower wherever it was measured, so that "auto" never does. Layers that batch must
-            be able to (compiled regions cannot), and what the graph shows counts as reached.
+            be able to (compiled regions cannot), and what the graph shows counts as reached. Over a
+            process group no layer is tapped.
         memory: "low" keeps no gradient of a single loss for large tensors. Linear layers with few
             rows of input for their width are tapped. What then does not fit into the room of the
             parameters is asked for in chunks: a pass per loss for each, which gives its Gram

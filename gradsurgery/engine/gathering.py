@@ -33,7 +33,8 @@ def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     strategy, trace, graph = config.strategy, source.trace, source.graph
     factored: dict[str, Tap] = {}
     some = trace.large if config.method == "auto" else config.method == "taps"
-    some = some and trace.spread is None
+    # ranks send whole gradients; of layers whose parameters are spread they hold parts
+    some = some and trace.spread is None and not source.communicator.several
     if graph is not None and some and (strategy is None or "rows" not in strategy.inputs):
         factored = find_taps(graph, source.losses, trace, config, cache)
     if config.low_memory:

@@ -107,7 +107,7 @@ def parcels_of(
                 open_now, taken = {}, set()
             taken |= tensors.keys()
             for name, tensor in tensors.items():
-                dtype = gradient_dtype(tensor).to_real()
+                dtype = (tensor.dtype if name in local else gradient_dtype(tensor)).to_real()
                 if dtype.itemsize == 1:
                     raise InputError(
                         f"{called(name, tensor)} has gradients in {dtype}, of which ranks cannot "
