@@ -134,11 +134,13 @@ def compare_reach(found: Sequence[Said]) -> None:
 
 
 def _reached_by(said: Said) -> dict[str, list[str]]:
-    n = len(said.names)
-    return {
-        name: sorted(o for i, o in enumerate(said.names) if possible & ((1 << n) - 1) >> i & 1)
-        for name, possible, _ in said.reach
-    }
+    """Per parameter the losses that possibly reach it; of several batches each by its number."""
+    n = max(len(said.names), 1)
+    found = {}
+    for name, possible, _ in said.reach:
+        places = [i for i in range(possible.bit_length()) if possible >> i & 1]
+        found[name] = sorted(said.names[i % n] + (f" ({i // n})" if i >= n else "") for i in places)
+    return found
 
 
 def _differ(what: str, rank: int, first: Any, other: Any, hint: str = "") -> None:

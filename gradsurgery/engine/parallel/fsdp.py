@@ -186,13 +186,19 @@ def _check_reducing(groups: Iterable[Any]) -> None:
                 "is set, under which gradients are not reduced between the ranks: set it to True. "
                 "Micro-batches go through surgery.accumulate(losses)."
             )
-        waiting = any(part.unsharded_accumulated_grad is not None for part in group.fsdp_params)
-        if waiting or group._partial_reduce_output is not None:
+        if any(map(_waiting, group.fsdp_params)) or group._partial_reduce_output is not None:
             raise InputError(
                 "fully_shard has gradients of an earlier backward pass that it has not reduced "
                 "(set_requires_gradient_sync(False)), which would be added to the first loss's: "
                 "reduce them first, with a backward pass after set_requires_gradient_sync(True)."
             )
+
+
+def _waiting(part: Any) -> bool:
+    """Whether a parameter has a gradient that was not reduced."""
+    gathered = getattr(part, "_unsharded_param", None)
+    own = None if gathered is None else gathered.grad
+    return own is not None or part.unsharded_accumulated_grad is not None
 
 
 def _set(tensors: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
