@@ -161,14 +161,12 @@ def suspects(bad: list[str], groups: Sequence[Group], reach: Reach, losses: Loss
     return f"the gradient of {one} in group {groups_named} has NaN or inf. Nothing was changed."
 
 
-def check_call(
-    config: Config, losses: Losses, history: History, features: Mapping[str, Tensor] | None
-) -> None:
-    """The losses have the form that the strategy takes, and options name objectives.
+def check_call(config: Config, losses: Losses, features: Mapping[str, Tensor] | None) -> None:
+    """The losses have the form that the strategy takes.
 
     Raises:
         StrategyError: for one batch where the strategy takes several, and the reverse.
-        InputError: for features of several batches, or an option that nearly names a loss.
+        InputError: for features of several batches.
     """
     strategy: Strategy | None = config.strategy
     if strategy is not None and ("cross" in strategy.inputs) != (losses.batches > 1):
@@ -181,17 +179,26 @@ def check_call(
             f"strategy {strategy.name!r} takes losses of independent batches: "
             "surgery.backward([losses_1, losses_2, losses_3]), one dict of all losses each."
         )
-    if history.step == 0:
-        named = dict(strategy.named_objectives) if strategy is not None else {}
-        if config.protect is not None:
-            named["protect"] = config.protect
-        for what, name in named.items():
-            check_named(what, name, losses.names)
     if features is not None and losses.batches > 1:
         raise InputError(
             "features: losses of several batches have features of several batches; leave features "
             "out."
         )
+
+
+def check_options(config: Config, losses: Losses, history: History) -> None:
+    """Before a first step: options name objectives, of which any process may have the losses.
+
+    Raises:
+        InputError: for an option that nearly names a loss.
+    """
+    if history.step:
+        return
+    named = {} if config.strategy is None else dict(config.strategy.named_objectives)
+    if config.protect is not None:
+        named["protect"] = config.protect
+    for what, name in named.items():
+        check_named(what, name, losses.names)
 
 
 def check_named(what: str, name: str, losses: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.trace import Trace
 
@@ -116,6 +117,10 @@ class SingleProcess:
             weights: the user's weight of each loss of the step.
         """
         return read(weights)
+
+    def resumed(self, history: History) -> History:
+        """Between steps this process takes another history, by loading or forgetting."""
+        return history
 
     def failed(self, error: BaseException) -> None:
         """This process has left a step by an exception: others that wait for it are told."""

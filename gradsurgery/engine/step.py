@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.engine.by_group import from_gradients
 from gradsurgery.engine.cache import TraceCache
-from gradsurgery.engine.checks import check_call, check_scores
+from gradsurgery.engine.checks import check_call, check_options, check_scores
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.converted import check_attached
@@ -73,11 +73,12 @@ def run_step(
         )
     strategy = config.strategy
     if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
-        check_call(config, losses, history, features)
+        check_call(config, losses, features)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
     scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
     compared = "backward" if strategy else "inspect", config, history, scale
     losses, trace, scores = communicator.agree(losses, trace, scores, *compared)
+    check_options(config, losses, history)
     source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
     solving = Solving(config, source, history, scores, cache.warned)
     if graph.written:
@@ -101,10 +102,11 @@ def gather_step(
     retain_graph: bool = False,
 ) -> tuple[GradientSource, History]:
     """The gradients of one micro-batch, and the history with new parameters numbered."""
-    check_call(config, losses, history, None)
+    check_call(config, losses, None)
     trace, history, graph = trace_graph(config, losses, history, None, cache)
     scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
     losses, trace, _ = communicator.agree(losses, trace, None, "accumulate", config, history, scale)
+    check_options(config, losses, history)
     # sums stay in this process until they are combined; shards are reduced as they come
     alone = SingleProcess() if trace.spread is None else communicator
     source = GradientSource(trace, losses, alone, graph, scale, retain_graph)

@@ -214,7 +214,7 @@ class Surgery:
         """
         if self._gathered is not None:
             raise micro_batches.pending("forget")
-        self._history = without_objectives(self._history, objectives)
+        self._history = self._communicator.resumed(without_objectives(self._history, objectives))
 
     @collective
     def observe(self, losses: Mapping[str, Any] | Iterable[Any]) -> None:
@@ -272,7 +272,7 @@ class Surgery:
                 `strict` also of other parameters, groups or options. Nothing is changed then.
         """
         history = resumed(state, self.strategy, self._config.parameters, strict)
-        self._history, self._gathered = history, None
+        self._history, self._gathered = self._communicator.resumed(history), None
 
     def __repr__(self) -> str:
         return f"Surgery({self.strategy!r}, step={self._history.step})"

@@ -32,6 +32,7 @@ class Said:
         scores: the user's measure per modality.
         step: how many steps came before.
         scale: the GradScaler's factor.
+        origin: what state was last loaded, or left by forgetting, as a digest.
     """
 
     fixed: tuple[tuple[str, str], ...]
@@ -43,6 +44,7 @@ class Said:
     scores: Mapping[str, float] | None = None
     step: int = 0
     scale: float | None = None
+    origin: int = 0
 
 
 def digest_of(*described: Any) -> int:
@@ -57,7 +59,7 @@ def agree(wire: Wire, said: Said | BaseException, digest: int = 0) -> list[Said]
     Args:
         wire: the ranks.
         said: what this one has, or the exception that kept it from having something.
-        digest: of all that is compared but the step, the scale, the counts and the scores.
+        digest: of what is fixed, the parameters, the losses' names and weights, and the reach.
 
     Raises:
         GradSurgeryError: on ranks without an exception, where another has one.
@@ -66,7 +68,7 @@ def agree(wire: Wire, said: Said | BaseException, digest: int = 0) -> list[Said]
     counts = set(own.counts or (1.0,)) if own else {1.0}
     one = len(counts) == 1 and not (own and own.scores is not None)
     head = [ALIKE if own else FAILED, int(one), _bits(next(iter(counts))), digest]
-    head += [own.step if own else 0, _bits(own.scale or 0.0) if own else 0]
+    head += [own.step, _bits(own.scale or 0.0), own.origin] if own else []
     heads = wire.integers([*head, *[0] * (PLACES - len(head))])
     same = all(row[0] == ALIKE and row[1] == 1 and row[3:] == heads[0][3:] for row in heads)
     if same:
@@ -78,14 +80,15 @@ def agree(wire: Wire, said: Said | BaseException, digest: int = 0) -> list[Said]
     return found
 
 
-def compare(found: Sequence[Said]) -> None:
-    """What has to be the same on all ranks is.
+def compare(found: Sequence[Said] | Sequence[float]) -> None:
+    """What has to be the same on all ranks is: all that `agree` gives but for mere counts.
 
     Raises:
         InputError: on every rank the same one, naming what differs.
     """
-    first = found[0]
-    for rank, other in enumerate(found):
+    saids = [said for said in found if isinstance(said, Said)]
+    for rank, other in enumerate(saids):
+        first = saids[0]
         for (what, before), (_, now) in zip(first.fixed, other.fixed, strict=True):
             if before != now:
                 _differ(what, rank, before, now)
@@ -110,6 +113,10 @@ def _compare_steps(first: Said, other: Said, rank: int) -> None:
         _differ("the number of steps before", rank, first.step, other.step, hint)
     if first.scale != other.scale:
         _differ("the GradScaler's factor", rank, first.scale, other.scale)
+    if first.origin != other.origin:
+        hint = " Call load_state_dict with the same state, and forget, on all ranks or on none."
+        before, now = (f"state {s.origin:x}" if s.origin else "its own" for s in (first, other))
+        _differ("the state loaded or left by forgetting", rank, before, now, hint)
 
 
 def compare_reach(found: Sequence[Said]) -> None:

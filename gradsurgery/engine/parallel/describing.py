@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradsurgery.engine.communicator import Scores
@@ -10,6 +11,7 @@ from gradsurgery.engine.described import described
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parallel.agreement import Said, digest_of
+from gradsurgery.engine.saved import as_saved
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
 
@@ -32,9 +34,12 @@ class Describing:
 
     def __init__(self) -> None:
         self._known: list[tuple[tuple[Any, ...], Said, int]] = []
+        self._origin = 0
 
     def __deepcopy__(self, _: Any) -> "Describing":
-        return Describing()
+        new = Describing()
+        new._origin = self._origin
+        return new
 
     def said(
         self,
@@ -62,11 +67,28 @@ class Describing:
         _, before, digest = found
         factor = None if scale is None else float(scale.reshape(-1)[-1])
         own = before.fixed, before.parameters, before.names, weights, before.reach
-        return Said(*own, losses.counts, scores, history.step, factor), digest
+        return Said(*own, losses.counts, scores, history.step, factor, self._origin), digest
+
+    def resumed(self, history: History) -> None:
+        """Steps go on from this history, which no step has left."""
+        saved = as_saved(history, named=True)
+        self._origin = digest_of(sorted((name, _plain(value)) for name, value in saved.items()))
 
 
 def _same(known: tuple[Any, ...], key: tuple[Any, ...]) -> bool:
     return all(a is b for a, b in zip(known[:3], key, strict=False)) and known[3:] == key[3:]
+
+
+def _plain(saved: Any) -> Any:
+    """A part of a saved state as what has the same text for the same bits."""
+    if isinstance(saved, Tensor):
+        raw = saved.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return str(saved.dtype), tuple(saved.shape), raw.numpy().tobytes()
+    if isinstance(saved, dict):
+        return tuple(sorted((name, _plain(value)) for name, value in saved.items()))
+    if isinstance(saved, tuple):
+        return tuple(map(_plain, saved))
+    return saved
 
 
 def _described(

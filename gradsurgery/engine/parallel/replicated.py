@@ -25,8 +25,9 @@ from gradsurgery.engine.communicator import (
 )
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.parallel.agreement import Said, agree
+from gradsurgery.engine.parallel.agreement import Said, agree, compare
 from gradsurgery.engine.parallel.describing import Describing
 from gradsurgery.engine.parallel.failures import error_of, failure_of, ranks_named
 from gradsurgery.engine.parallel.layout import share_like
@@ -160,11 +161,15 @@ class Replicated(SingleProcess):
         own = read(here) if here or not weights else {}
         with self._exchange(OVER):
             call = Said((("what is called", "observe"),), ())
-            agree(self.wire, call)
+            compare(agree(self.wire, call))
             factors = [self._factors.get(n, 1 / self.wire.world) for n in weights]
             mine = [own.get(n, 0.0) * f for n, f in zip(weights, factors, strict=True)]
             found = self.wire.floats(mine)
         return dict(zip(weights, map(sum, zip(*found, strict=True)), strict=True))
+
+    def resumed(self, history: History) -> History:
+        self._describing.resumed(history)
+        return history
 
     def failed(self, error: BaseException) -> None:
         at, self.at = self.at, OVER
