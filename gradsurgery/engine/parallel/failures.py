@@ -1,6 +1,7 @@
 """What one rank tells the others of an exception, and what they raise then."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gradsurgery import errors
@@ -34,6 +35,25 @@ def error_of(found: Sequence[object]) -> GradSurgeryError | None:
                 return kind(failure.text)  # it names the ranks that it came from
             return kind(f"rank {rank}: {failure.text}")
     return None
+
+
+@contextmanager
+def group_works(doing: str) -> Iterator[None]:
+    """Calls of the process group; where it fails, as for a rank that is gone, the error says when.
+
+    Args:
+        doing: what the ranks exchange.
+
+    Raises:
+        RankError: in place of the group's own error.
+    """
+    try:
+        yield
+    except GradSurgeryError:
+        raise
+    except RuntimeError as error:
+        what = f"the process group failed while {doing}, as it does where a rank is gone"
+        raise RankError(f"{what}: {error}") from error
 
 
 def ranks_named(ranks: Sequence[int]) -> str:

@@ -29,7 +29,7 @@ from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parallel.agreement import Said, agree, compare
 from gradsurgery.engine.parallel.describing import Describing
-from gradsurgery.engine.parallel.failures import error_of, failure_of, ranks_named
+from gradsurgery.engine.parallel.failures import error_of, failure_of, group_works, ranks_named
 from gradsurgery.engine.parallel.layout import share_like
 from gradsurgery.engine.parallel.publishing import publish
 from gradsurgery.engine.parallel.sending import send
@@ -68,6 +68,7 @@ class Replicated(SingleProcess):
         self._sent: dict[str, Tensor] = {}
         self._odd: dict[int, set[int]] = {}
         self._values: list[list[float]] = []
+        self._names: tuple[str, ...] = ()
 
     def agree(
         self, losses: Losses, trace: Trace, scores: Scores, *compared: Any
@@ -79,10 +80,11 @@ class Replicated(SingleProcess):
             trace = replace(trace, trunk=[t for key, (_, t, _) in given.items() if key in trunk])
         own = self._describing.said(losses, trace, scores, call, config, history, scale)
         self._begin(call, config, trace.features)
-        with self._exchange(LOCAL if call == "accumulate" else AGREED):
+        with self._exchange(LOCAL if call == "accumulate" else AGREED, "agreeing on a step"):
             found = agree(self.wire, *own)
             both = act_on(found, losses, trace, given, self.wire.rank, self.sharded)
         losses, trace, scores, self._factors = both
+        self._names = losses.names * losses.batches
         return losses, trace, scores
 
     def scatter(
@@ -92,10 +94,11 @@ class Replicated(SingleProcess):
         writable: Writable | None = None,
     ) -> list[Gradients]:
         self._ready()
-        with self._exchange(self.at):
-            sent = send(self.wire, passes, wanted, self._local, self._whole)
-            if sent.failed:
-                self._raise(sent.error)
+        names = self._names if self.at == AGREED else ()
+        with self._exchange(self.at, "sending gradients"):
+            sent = send(self.wire, passes, wanted, self._local, self._whole, names)
+        if sent.failed:
+            self._raise(sent.error)
         if writable is not None:
             writable.clear()
         self._sent |= sent.tensors
@@ -130,7 +133,7 @@ class Replicated(SingleProcess):
             numbers[rank * count : (rank + 1) * count] = torch.cat(own[: len(values)])
         if products and not (self._whole and rank):  # of whole gradients those of one rank count
             numbers[world * count :] = torch.cat(own[len(values) :])
-        with self._exchange(DECIDED):
+        with self._exchange(DECIDED, "adding Gram matrices and losses"):
             self.wire.total(numbers)
         by_rank = numbers[: world * count].view(world, count)
         if count:
@@ -159,7 +162,7 @@ class Replicated(SingleProcess):
     ) -> dict[str, float]:
         here = {n: w for n, w in weights.items() if self._factors.get(n, 1.0)}
         own = read(here) if here or not weights else {}
-        with self._exchange(OVER):
+        with self._exchange(OVER, "taking the means of what was observed"):
             call = Said((("what is called", "observe"),), ())
             compare(agree(self.wire, call))
             factors = [self._factors.get(n, 1 / self.wire.world) for n in weights]
@@ -186,10 +189,11 @@ class Replicated(SingleProcess):
         self.at = OVER
 
     @contextmanager
-    def _exchange(self, then: str) -> Iterator[None]:
+    def _exchange(self, then: str, doing: str) -> Iterator[None]:
         """An exchange: where it fails, all ranks know, or none can be told any more."""
         self.at = OVER
-        yield
+        with group_works(doing):
+            yield
         self.at = then
 
     def _ready(self) -> None:
@@ -199,25 +203,27 @@ class Replicated(SingleProcess):
 
     def _status(self, error: BaseException | None) -> None:
         """Every rank says whether it goes on."""
-        with self._exchange(self.at):
-            if any(word for (word,) in self.wire.integers([error is not None])):
-                self._raise(error)
+        with self._exchange(self.at, "saying that all goes well"):
+            words = self.wire.integers([error is not None])
+        if any(word for (word,) in words):
+            self._raise(error)
 
     def _publish(
         self, directions: dict[str, Tensor], error: BaseException | None
     ) -> dict[str, Tensor]:
         tensors = {} if self._silent or self._whole else self._sent
-        with self._exchange(OVER):
+        with self._exchange(OVER, "gathering the directions"):
             found = publish(self.wire, None if error else directions, tensors)
-            if found.failed:
-                self._raise(error)
+        if found.failed:
+            self._raise(error)
         return {**directions, **found.directions}
 
     def _raise(self, own: BaseException | None) -> NoReturn:
         """Tell all ranks why some cannot go on, and raise: this one's own exception, or theirs."""
         if isinstance(own, NonFiniteError):
             self._name(own)
-        found = self.wire.objects(None if own is None else failure_of(own))
+        with self._exchange(OVER, "telling of a failure"):
+            found = self.wire.objects(None if own is None else failure_of(own))
         error = own or error_of(found)
         assert error is not None
         raise error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.communicator import Gradients, Wanted
+from gradsurgery.engine.parallel.failures import group_works
 from gradsurgery.engine.parallel.layout import FAILED, ODD, Parcel, joined, parcels_of
 from gradsurgery.engine.parallel.wire import Wait, Wire
 
@@ -39,6 +40,7 @@ def send(
     wanted: Sequence[Wanted],
     local: Collection[str],
     whole: bool,
+    names: Sequence[str] = (),
 ) -> Sent:
     """Sum the gradients of all passes over the ranks.
 
@@ -50,6 +52,10 @@ def send(
         wanted: what each may give.
         local: names whose gradients stay where they are.
         whole: whether every rank gets the sums as a whole, and not its shares of them.
+        names: the losses by number, where the passes are of single ones.
+
+    Raises:
+        RankError: where the process group fails.
     """
     out = Sent([{loss: {} for loss in losses} for losses in wanted])
     plan = list(parcels_of(wanted, local, wire.world))
@@ -58,9 +64,10 @@ def send(
 
     def take() -> None:
         k, parcel, wait = waiting.popleft()
-        head, pieces = parcel.unpack(wait())
-        if whole:
-            pieces = _whole(wire, parcel, pieces)
+        with group_works(_called(parcel, names)):
+            head, pieces = parcel.unpack(wait())
+            if whole:
+                pieces = _whole(wire, parcel, pieces)
         arrived.append((k, parcel, head, pieces))
 
     steps = iter(passes)
@@ -83,12 +90,18 @@ def send(
             if len(waiting) == IN_FLIGHT:
                 take()
             rows = parcel.nothing(wire.rank) if rows is None else rows
-            waiting.append((k, parcel, wire.scatter(rows)))
+            with group_works(_called(parcel, names)):
+                waiting.append((k, parcel, wire.scatter(rows)))
             del rows
     while waiting:
         take()
     _read(out, arrived, wire.world)
     return out
+
+
+def _called(parcel: Parcel, names: Sequence[str]) -> str:
+    of = f" of {', '.join(repr(names[loss]) for loss in parcel.losses)}" if names else ""
+    return f"sending the gradients{of}"
 
 
 def _read(
