@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradsurgery.engine.parallel.dtensor import local_of
 from gradsurgery.errors import InputError
 
 SET_GRAD = torch.Tensor.grad.__set__  # type: ignore[union-attr]  # a slot of C; the stubs see what instances have
@@ -43,8 +44,9 @@ def write(results: Sequence[tuple[Tensor, Tensor]], owner: object, **attributes:
             fresh.append(direction)
         else:
             check_takes(grad, direction)
-            old.append(grad)
-            added.append(direction)
+            plain = type(grad) is Tensor  # else a DTensor: one call takes no mixture of both
+            old.append(grad if plain else local_of(grad))
+            added.append(direction if plain else local_of(direction))
     done: list[bool] = []
     calls: list[partial[Any]] = [partial(torch._foreach_add_, old, added)] if old else []
     if fresh:

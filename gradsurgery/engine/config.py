@@ -196,8 +196,9 @@ def config_of(
     if config.parameters.spread:
         check_sharded(chosen, method, memory)
     group = found_group(process_group, config.parameters)
-    if group is not process_group:
-        config = replace(config, process_group=group, sharded=config.parameters.spread)
+    sharded = config.parameters.spread
+    if sharded or group is not process_group:
+        config = replace(config, process_group=group, sharded=sharded)
     config.check_processes()
     return config
 

@@ -80,9 +80,32 @@ def share_of(gradient: Any, parameter: Any, form: Tensor) -> Tensor:
     return padded
 
 
+def local_of(tensor: Any) -> Tensor:
+    """This rank's part of a DTensor, in the same memory; any other tensor as it is."""
+    return tensor.to_local() if is_dtensor(tensor) else tensor  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
 def as_gradient(share: Tensor, parameter: Any) -> Any:
-    """A share as a gradient that lies as its parameter does."""
+    """A share as a gradient that lies as its parameter does, or as the `.grad` that it is added to.
+
+    Raises:
+        InputError: for a `.grad` that is no DTensor.
+    """
+    gradient, before = _as_parameter(share, parameter), parameter.grad
+    if before is None:
+        return gradient
+    if not is_dtensor(before):
+        raise InputError(
+            f"the .grad of a parameter of shape {list(parameter.shape)} is a plain tensor, and the "
+            "parameter a DTensor: set it to None first (optimizer.zero_grad())."
+        )
+    if before.placements != gradient.placements:
+        return gradient.redistribute(before.device_mesh, before.placements)
+    return gradient
+
+
+def _as_parameter(share: Tensor, parameter: Any) -> Any:
     if is_dtensor(share):
         return share
     shape = parameter.to_local().shape
