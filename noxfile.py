@@ -83,6 +83,13 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def distributed(session: nox.Session) -> None:
+    """Every strategy over one to four forked ranks on gloo, bare and under DDP in every way."""
+    session.install(*CONSTRAINTS, "-e", ".[test]")
+    session.run("python", "-m", "pytest", "-m", "distributed", *session.posargs)
+
+
+@nox.session
 def speed(session: nox.Session) -> None:
     """The page on speed and memory, measured: TorchJD, the floor, MMPareto's own procedure."""
     session.install(*CONSTRAINTS, "-e", ".[bench,testing]", "torchjd[full]==0.18.0")
