@@ -6,7 +6,8 @@ it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -22,6 +23,7 @@ from gradsurgery.engine.parallel.meshes import check_sharded
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.processes import (
     check_not_sharded,
+    check_not_static,
     check_processes,
     check_setting,
     found_group,
@@ -60,6 +62,12 @@ class Config:
     once: bool = False
     sharded: bool = False
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Config":
+        """A process group is not copied."""
+        memo[id(self.process_group)] = self.process_group
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Config(**{name: deepcopy(value, memo) for name, value in own.items()})
+
     @cached_property
     def check(self) -> bool:
         """Whether NaN and inf are errors."""
@@ -92,6 +100,8 @@ class Config:
                 check_processes(self.parameters, graph)
             elif not self.sharded and graph is not None:
                 check_not_sharded(self.parameters, graph)
+                if self.process_group is not None:
+                    check_not_static(graph)
 
 
 def config_of(

@@ -45,7 +45,8 @@ def check_attached(graph: Graph, missing: Iterable[tuple[str, Tensor]]) -> None:
     if graph.passes is not None:  # its leaves stand for others
         return
     for name, tensor in missing:
-        trained = tensor.is_leaf and tensor.requires_grad
+        # what only another process's losses reach is not in this graph
+        trained = tensor.is_leaf and tensor.requires_grad and id(tensor) in graph.leaves
         if trained and get_gradient_edge(tensor).node not in graph.numbers:
             raise InputError(
                 f"{_named(name, tensor)} was converted to {_as_text(kind_of(tensor))} after the "

@@ -103,7 +103,10 @@ def walk(
         InputError: when reentrant checkpointing hides a part of the graph.
     """
     graph = _walked(losses, names, cuts or {}, places, set())
-    return _walked(losses, names, cuts or {}, places, graph.sinks) if graph.sinks else graph
+    if sinks := graph.sinks:
+        graph = _walked(losses, names, cuts or {}, places, sinks)
+        graph.sinks = sinks
+    return graph
 
 
 def _walked(

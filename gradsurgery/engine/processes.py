@@ -31,6 +31,10 @@ DISCOVERED = (
     "the losses reach parameters that are spread over processes (fully_shard, tensor parallel): "
     "give the model as parameters=."
 )
+STATIC = (
+    "parameters: a DDP model with static_graph=True, whose own synchronisation stops after "
+    "backward passes that it does not see: leave static_graph=False." + ALONE
+)
 WRAPPERS = {  # class -> what users call it; by name, since importing these modules takes a second
     "FullyShardedDataParallel": "FullyShardedDataParallel (FSDP1)",
     "ReplicateModule": "replicate (composable DDP)",
@@ -71,10 +75,7 @@ def found_group(process_group: ProcessGroup, parameters: Parameters) -> ProcessG
     parts = [part for module in parameters.modules for part in module.modules()]
     wrapped = [part for part in parts if isinstance(part, DistributedDataParallel)]
     if any(part.static_graph for part in wrapped):
-        raise InputError(
-            "parameters: a DDP model with static_graph=True, whose own synchronisation stops after "
-            "backward passes that it does not see: leave static_graph=False." + ALONE
-        )
+        raise InputError(STATIC)
     found = [part.process_group for part in wrapped]
     if not is_group(given):
         given = next(iter(found), given)
@@ -113,6 +114,17 @@ def check_processes(parameters: Parameters, graph: Graph | None) -> None:
             f"torch.distributed is initialised with {ranks} ranks: this process's gradients alone "
             "would decide here, and the ranks would drift apart without an error." + CHOICE
         )
+
+
+def check_not_static(graph: Graph) -> None:
+    """A model may have come under DDP since its Surgery was made.
+
+    Raises:
+        InputError: for losses that went through one with a static graph.
+    """
+    models = (getattr(sink, "ddp_weakref", lambda: None)() for sink in graph.sinks)
+    if any(getattr(model, "static_graph", False) for model in models):
+        raise InputError(STATIC)
 
 
 def check_not_sharded(parameters: Parameters, graph: Graph) -> None:

@@ -5,11 +5,12 @@ import torch.distributed as dist
 
 import gradsurgery as gs
 from tests.support.joined import EXAMPLES, Tasks
-from tests.support.ranks import launch
+from tests.support.ranks import launch, on_ranks
 from tests.support.shipped import plain
 
 WORLD, BAD = 3, 1  # the rank on which it differs
 ALL = list(range(EXAMPLES))
+REST = [row for row in ALL if row % WORLD != BAD]  # of the other ranks
 
 
 class Run:
@@ -82,3 +83,52 @@ def ended(cases, strategy="mgda", timeout=10, **settings):
             assert torch.equal(after, own[0][3]), (case, rank)
             torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-6, msg=str(case))
     return found
+
+
+class Fresh(Run):
+    """Nothing made yet."""
+
+    def __init__(self, rank=None):
+        self.alone, self.rank, self.bad = rank is None, rank, rank == BAD
+        self.rows, self.model, self.made = (ALL if rank is None else ALL[rank::WORLD]), Tasks(), []
+
+    def without(self, name, step=0, forward=None):
+        """Losses of which one is missing on the bad rank."""
+        losses = self.model.losses(step, self.rows, forward)
+        if self.alone:
+            losses[name] = self.model.losses(step, REST, forward)[name]
+        elif self.bad:
+            del losses[name]
+        return losses
+
+    def found(self):
+        parts = [
+            torch.zeros(0)
+            if p.grad is None
+            else torch.view_as_real(p.grad)
+            if p.is_complex()
+            else p.grad
+            for p in self.model.parameters()
+        ]
+        return torch.cat([part.double().reshape(-1) for part in parts])
+
+
+def used(use, rank=None):
+    run = Fresh(rank)
+    more = use(run)
+    return run.found(), more
+
+
+def use_on(rank, uses):
+    return [used(use, rank) for use in uses]
+
+
+def compared(uses):
+    """Each use leaves on every rank what it leaves in one process, and gives back the same."""
+    ranks = on_ranks(WORLD, use_on, uses, limit=60, timeout=10)
+    for i, use in enumerate(uses):
+        found, more = used(use)
+        for own in ranks:
+            assert torch.equal(own[i][0].nan_to_num(), ranks[0][i][0].nan_to_num()), use
+            torch.testing.assert_close(own[i][0], found, rtol=1e-5, atol=1e-6, equal_nan=True)
+            assert own[i][1] == more, use

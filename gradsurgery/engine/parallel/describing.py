@@ -63,7 +63,8 @@ class Describing:
         if found is None:
             made = _described(*key, losses.batches)
             found = key, made, digest_of(made)
-            self._known = [found, *self._known[: KEPT - 1]]
+            if not trace.features:  # their graph is not held on to
+                self._known = [found, *self._known[: KEPT - 1]]
         _, before, digest = found
         factor = None if scale is None else float(scale.reshape(-1)[-1])
         own = before.fixed, before.parameters, before.names, weights, before.reach

@@ -81,7 +81,7 @@ class Parcel:
         head = self.world + len(self.entries)
         pieces = torch.split(share[head:], self.lengths)
         return share[:head], [
-            torch.view_as_complex(piece.view(-1, 2)) if tensor.is_complex() else piece
+            _as_complex(piece) if tensor.is_complex() else piece
             for piece, tensor in zip(pieces, self.tensors, strict=True)
         ]
 
@@ -142,8 +142,15 @@ def joined(rows: Tensor, like: Tensor) -> Tensor:
     out = torch.empty_like(like, dtype=dtype)
     flat = rows.reshape(-1)
     if like.is_complex():
-        flat = torch.view_as_complex(flat.view(-1, 2))
+        flat = _as_complex(flat)
     return out.copy_(flat[: like.numel()].view(like.shape))
+
+
+def _as_complex(numbers: Tensor) -> Tensor:
+    """Pairs of real numbers as complex ones, which torch takes from an even place on only."""
+    if numbers.storage_offset() % 2:
+        numbers = numbers.clone()
+    return torch.view_as_complex(numbers.view(-1, 2))
 
 
 def share_like(tensor: Tensor, world: int) -> Tensor:

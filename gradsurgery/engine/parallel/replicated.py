@@ -212,6 +212,7 @@ class Replicated(SingleProcess):
         self, directions: dict[str, Tensor], error: BaseException | None
     ) -> dict[str, Tensor]:
         tensors = {} if self._silent or self._whole else self._sent
+        self._local = {}  # features, which hold their graph
         with self._exchange(OVER, "gathering the directions"):
             found = publish(self.wire, None if error else directions, tensors)
         if found.failed:

@@ -94,7 +94,8 @@ def scaled(
             if own is None:
                 own = like.new_zeros((), requires_grad=not stored)
             elif not stored and factor != 1:
-                own = own * factor
+                with torch.enable_grad():  # backward may be called where gradients are off
+                    own = own * factor
             tensors.append(own)
     return replace(losses, names=tuple(names), tensors=tuple(tensors), counts=None)
 
