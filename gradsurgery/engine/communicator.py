@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 import torch.distributed as dist
 from torch import Tensor
 
+from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.trace import Trace
+from gradsurgery.gradients.factored import Tap
 
 AVAILABLE = dist.is_available()
 if TYPE_CHECKING:
@@ -42,6 +44,16 @@ class SingleProcess:
     several = False
     at = BEFORE
 
+    def propose(self, found: Mapping[str, Tap], trace: Trace, graph: Graph, every: bool) -> None:
+        """Before `agree`, in steps that may tap layers: those that this process could.
+
+        Args:
+            found: the layers that it could tap.
+            trace: what this process's losses reach.
+            graph: theirs.
+            every: take all, whatever that saves.
+        """
+
     def agree(
         self, losses: Losses, trace: Trace, scores: Scores, *compared: Any
     ) -> tuple[Losses, Trace, Scores]:
@@ -60,6 +72,13 @@ class SingleProcess:
             InputError: on every process, where they cannot act as one.
         """
         return losses, trace, scores
+
+    def tapped(self, trace: Trace) -> dict[str, Tap]:
+        """The layers that every process taps, as they are here: the passes of the next `scatter`.
+
+        Once the passes are made it has those of the joined batch, in place.
+        """
+        return {}
 
     def scatter(
         self,

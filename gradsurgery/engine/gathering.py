@@ -13,7 +13,7 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.engine.taps import find_taps, layers_of
+from gradsurgery.engine.taps import find_taps, layers_of, may_tap
 from gradsurgery.gradients.coordinates import (
     check_not_sparse,
     entries,
@@ -30,12 +30,11 @@ Named = dict[str, Tensor]
 
 def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     """Fill the source with the gradients of every loss: factored, batched or in chunks as set."""
-    strategy, trace, graph = config.strategy, source.trace, source.graph
+    trace, graph = source.trace, source.graph
     factored: dict[str, Tap] = {}
-    some = trace.large if config.method == "auto" else config.method == "taps"
-    # ranks send whole gradients; of layers whose parameters are spread they hold parts
-    some = some and trace.spread is None and not source.communicator.several
-    if graph is not None and some and (strategy is None or "rows" not in strategy.inputs):
+    if source.communicator.several:
+        factored = source.communicator.tapped(trace)
+    elif graph is not None and trace.spread is None and may_tap(config, trace):
         factored = find_taps(graph, source.losses, trace, config, cache)
     if config.low_memory:
         form_grams(source, chunks(trace, factored))

@@ -22,9 +22,11 @@ from gradsurgery.engine.measure import with_grams
 from gradsurgery.engine.scaler import scale_of
 from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
+from gradsurgery.engine.taps import find_taps, over_processes
 from gradsurgery.engine.tracing import trace_graph
 from gradsurgery.errors import OutOfRangeError
 from gradsurgery.gradients.precision import without_autocast
+from gradsurgery.gradients.rules.linear import RULE as LINEAR
 from gradsurgery.record import Record
 
 
@@ -76,6 +78,9 @@ def run_step(
         check_call(config, losses, features)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
     scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
+    if communicator.several and over_processes(config, features):
+        layers = find_taps(graph, losses, trace, config, cache, LINEAR)
+        communicator.propose(layers, trace, graph, config.method == "taps")
     compared = "backward" if strategy else "inspect", config, history, scale
     losses, trace, scores = communicator.agree(losses, trace, scores, *compared)
     check_options(config, losses, history)

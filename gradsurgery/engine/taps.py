@@ -17,7 +17,7 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.trace import SMALL, Trace
-from gradsurgery.gradients.factored import RULES, Layer, Tap, find, pays
+from gradsurgery.gradients.factored import RULES, Layer, Rule, Tap, find, pays
 
 
 @contextlib.contextmanager
@@ -38,8 +38,33 @@ def listening(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
         yield found
 
 
+def may_tap(config: Config, trace: Trace | None = None) -> bool:
+    """Whether the settings let a step tap layers, and the trace has some that are worth it."""
+    strategy, method = config.strategy, config.method
+    if strategy is not None and "rows" in strategy.inputs:
+        return False
+    return method == "taps" or (method == "auto" and (trace is None or trace.large))
+
+
+def over_processes(config: Config, features: Mapping[str, Tensor] | None) -> bool:
+    """Whether processes may exchange the factors of layers in place of gradients in a step."""
+    strategy = config.strategy
+    asked = strategy is None or strategy.needs_gradients
+    return asked and may_tap(config) and not (features or config.low_memory)
+
+
+def candidates(trace: Trace, every: bool) -> dict[str, Tensor]:
+    """The tensors that may be weights of tapped layers, by name; only large ones unless `every`."""
+    return {n: t for n, t in trace.matrices.items() if every or t.numel() >= SMALL}
+
+
 def find_taps(
-    graph: Graph, losses: Losses, trace: Trace, config: Config, cache: TraceCache
+    graph: Graph,
+    losses: Losses,
+    trace: Trace,
+    config: Config,
+    cache: TraceCache,
+    only: Rule | None = None,
 ) -> dict[str, Tap]:
     """The weights, by name, whose gradients need not be formed.
 
@@ -57,11 +82,13 @@ def find_taps(
             rule counts always; the others take none. With `once` comparing would cost what taps
             save: it is then done only where hooks cannot all be listed.
         cache: what was compared so far.
+        only: take all layers that this rule matches, also of a single loss, and no others.
     """
     method, every = config.method, config.method == "taps"
     if method in ("gradients", "batched") or losses.batches > 1:
         return {}
-    names = {id(t): n for n, t in trace.matrices.items() if every or t.numel() >= SMALL}
+    asked = candidates(trace, every) if only is None else _matrices(trace, every)
+    names = {id(t): n for n, t in asked.items()}
     if not names:
         return {}
     found: dict[str, Tap] = {}
@@ -73,7 +100,11 @@ def find_taps(
         name = names.get(id(match.weight))
         if name is None or name in trace.reach.uncertain or cache.verified.get(name) is False:
             continue
-        if not pays(rule, match, trace.reach.count(name), every, config.low_memory):
+        if only is None:
+            taken = pays(rule, match, trace.reach.count(name), every, config.low_memory)
+        else:
+            taken = rule is only
+        if not taken:
             continue
         bias, through = biases.get(id(match.bias)), None
         if match.before[0] is not None and (bias is None or not rule.bias_apart):
@@ -86,6 +117,10 @@ def find_taps(
             compare = hooked is None or not config.once
             found[name] = Tap(node, layer, through, bias, cache.verified, compare)
     return found
+
+
+def _matrices(trace: Trace, every: bool) -> dict[str, Tensor]:
+    return {n: t for n, t in trace.trained.items() if t.ndim == 2 and (every or t.numel() >= SMALL)}
 
 
 def layers_of(names: Sequence[str], taps: Mapping[str, Tap]) -> dict[int, Layer]:

@@ -61,6 +61,9 @@ class OneOfSeveral:
             losses = replace(losses, tensors=tuple(loss / WORLD for loss in losses.tensors))
         return losses, trace, scores
 
+    def tapped(self, trace):
+        return {}
+
     def scatter(self, passes, wanted, writable=None):
         if writable is not None:
             writable.clear()

@@ -14,7 +14,8 @@ from gradsurgery.engine.parallel.failures import Failure, error_of, failure_of
 from gradsurgery.engine.parallel.wire import Wire
 from gradsurgery.errors import InputError
 
-FAILED, ALIKE, PLACES = 1, 0, 8
+FAILED, ALIKE = 1, 0
+TAPS = 7  # the last of eight integers, in which ranks may differ
 Reached = tuple[str, int, int]  # parameter, losses that possibly and certainly reach it, as bits
 
 
@@ -53,13 +54,18 @@ def digest_of(*described: Any) -> int:
     return int.from_bytes(raw, "little") >> 1
 
 
-def agree(wire: Wire, said: Said | BaseException, digest: int = 0) -> list[Said] | list[float]:
+def agree(
+    wire: Wire, said: Said | BaseException, digest: int = 0, taps: int = 0
+) -> tuple[list[Said] | list[float], bool]:
     """What all ranks have, or, where that is the same, only how much each rank counts.
+
+    The second is whether all would tap the same layers.
 
     Args:
         wire: the ranks.
         said: what this one has, or the exception that kept it from having something.
         digest: of what is fixed, the parameters, the losses' names and weights, and the reach.
+        taps: a digest of the layers that this rank would tap.
 
     Raises:
         GradSurgeryError: on ranks without an exception, where another has one.
@@ -69,15 +75,16 @@ def agree(wire: Wire, said: Said | BaseException, digest: int = 0) -> list[Said]
     one = len(counts) == 1 and not (own and own.scores is not None)
     head = [ALIKE if own else FAILED, int(one), _bits(next(iter(counts))), digest]
     head += [own.step, _bits(own.scale or 0.0), own.origin] if own else []
-    heads = wire.integers([*head, *[0] * (PLACES - len(head))])
-    same = all(row[0] == ALIKE and row[1] == 1 and row[3:] == heads[0][3:] for row in heads)
-    if same:
-        return [_number(row[2]) for row in heads]
+    heads = wire.integers([*head, *[0] * (TAPS - len(head)), taps])
+    first = heads[0]
+    alike = all(row[TAPS] == first[TAPS] for row in heads)
+    if all(row[0] == ALIKE and row[1] == 1 and row[3:TAPS] == first[3:TAPS] for row in heads):
+        return [_number(row[2]) for row in heads], alike
     mine: Said | Failure = failure_of(said) if isinstance(said, BaseException) else said
     found = wire.objects(mine)
     if own is not None and (error := error_of(found)) is not None:
         raise error
-    return found
+    return found, alike
 
 
 def compare(found: Sequence[Said] | Sequence[float]) -> None:

@@ -23,7 +23,8 @@ class Parcel:
     """What is sent at once: gradients of one dtype, none of them of the same tensor.
 
     Row r, which goes to rank r, begins with one number per rank, what each says of its gradients,
-    and one per gradient, which counts the ranks that have it.
+    one per gradient, which counts the ranks that have it, and one per tapped weight, which counts
+    those that cannot tap it after all.
     """
 
     def __init__(self, world: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -32,55 +33,81 @@ class Parcel:
         self.tensors: list[Tensor] = []
         self.lengths: list[int] = []
         self.local: set[str] = set()
+        self.tapped: list[str] = []
+        self.apart: set[str] = set()  # the names in either
 
-    def add(self, loss: int, name: str, tensor: Tensor, local: bool) -> None:
-        """One more gradient; of a local one only whether it is there."""
+    def add(self, loss: int, name: str, tensor: Tensor, local: bool, tapped: bool = False) -> None:
+        """One more gradient; of one that is local, or has factors, only whether it is there."""
         self.entries.append((loss, name))
         self.tensors.append(tensor)
-        self.lengths.append(0 if local else length_of(tensor, self.world))
+        self.lengths.append(0 if local or tapped else length_of(tensor, self.world))
         if local:
             self.local.add(name)
+        if tapped:
+            self.tapped.append(name)
+        if local or tapped:
+            self.apart.add(name)
 
     @property
     def losses(self) -> list[int]:
         """The losses whose gradients are in it."""
         return list(dict.fromkeys(loss for loss, _ in self.entries))
 
-    def pack(self, gradients: Gradients, rank: int) -> Tensor:
+    @property
+    def head(self) -> int:
+        """How many numbers come before the gradients."""
+        return self.world + len(self.entries) + len(self.tapped)
+
+    def pack(
+        self,
+        gradients: Gradients,
+        rank: int,
+        odd: Collection[str] = (),
+        beside: Sequence[Tensor] = (),
+    ) -> Tensor:
         """The rows [world, s] of a pass, with this rank's word on them.
+
+        Args:
+            gradients: what the pass gave.
+            rank: this one.
+            odd: the tapped weights that it cannot tap after all.
+            beside: what is sent beside them, for the word whether all is finite.
 
         Raises:
             InputError: for sparse gradients.
         """
         world, count = self.world, len(self.entries)
-        head = torch.zeros(world, world + count, dtype=self.dtype, device=self.device)
+        head = torch.zeros(world, self.head, dtype=self.dtype, device=self.device)
         pieces = [head]
         for k, (loss, name) in enumerate(self.entries):
             gradient = gradients.get(loss, {}).get(name)
-            if gradient is None and name not in self.local:
+            if gradient is None and name not in self.apart:
                 pieces.append(head.new_zeros(world, self.lengths[k]))
             if gradient is None:
                 continue
             head[:, world + k] = 1
-            if name not in self.local:
+            if name not in self.apart:
                 pieces.append(self._rows(gradient, name, k))
+        for j, name in enumerate(self.tapped):
+            head[:, world + count + j] = name in odd
         rows = torch.cat(pieces, 1)
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
-        rows[:, rank] = torch.isfinite(rows.sum(dtype=wide)).logical_not() * ODD
+        sums = [each.sum(dtype=wide) for each in (rows, *beside)]
+        rows[:, rank] = torch.isfinite(sum(sums[1:], sums[0])).logical_not() * ODD
         return rows
 
     def nothing(self, rank: int) -> Tensor:
         """The rows of a rank whose pass failed."""
-        size = self.world + len(self.entries) + sum(self.lengths)
-        rows = torch.zeros(self.world, size, dtype=self.dtype, device=self.device)
+        rows = torch.zeros(
+            self.world, self.head + sum(self.lengths), dtype=self.dtype, device=self.device
+        )
         rows[:, rank] = FAILED
         return rows
 
     def unpack(self, share: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The words of all ranks and the counts, and this rank's share of each gradient."""
-        head = self.world + len(self.entries)
-        pieces = torch.split(share[head:], self.lengths)
-        return share[:head], [
+        pieces = torch.split(share[self.head :], self.lengths)
+        return share[: self.head], [
             _as_complex(piece) if tensor.is_complex() else piece
             for piece, tensor in zip(pieces, self.tensors, strict=True)
         ]
@@ -95,9 +122,12 @@ class Parcel:
 
 
 def parcels_of(
-    wanted: Sequence[Wanted], local: Collection[str], world: int
+    wanted: Sequence[Wanted], local: Collection[str], world: int, tapped: Collection[str] = ()
 ) -> Iterator[list[Parcel]]:
-    """Per pass what it sends; the gradients of tensors in `local` stay where they are."""
+    """Per pass what it sends; the gradients of tensors in `local` stay where they are.
+
+    Of those in `tapped` the factors are sent.
+    """
     for losses in wanted:
         found: list[Parcel] = []
         open_now: dict[tuple[torch.dtype, torch.device], Parcel] = {}
@@ -107,7 +137,8 @@ def parcels_of(
                 open_now, taken = {}, set()
             taken |= tensors.keys()
             for name, tensor in tensors.items():
-                dtype = (tensor.dtype if name in local else gradient_dtype(tensor)).to_real()
+                apart = name in local or name in tapped
+                dtype = (tensor.dtype if apart else gradient_dtype(tensor)).to_real()
                 if dtype.itemsize == 1:
                     raise InputError(
                         f"{called(name, tensor)} has gradients in {dtype}, of which ranks cannot "
@@ -117,7 +148,7 @@ def parcels_of(
                 if key not in open_now:
                     open_now[key] = Parcel(world, *key)
                     found.append(open_now[key])
-                open_now[key].add(loss, name, tensor, name in local)
+                open_now[key].add(loss, name, tensor, name in local, name in tapped)
         yield found
 
 

@@ -24,19 +24,23 @@ from gradsurgery.engine.communicator import (
     Writable,
 )
 from gradsurgery.engine.config import Config
+from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parallel.agreement import Said, agree, compare
 from gradsurgery.engine.parallel.describing import Describing
+from gradsurgery.engine.parallel.factors import Factors
 from gradsurgery.engine.parallel.failures import error_of, failure_of, group_works, ranks_named
 from gradsurgery.engine.parallel.layout import share_like
 from gradsurgery.engine.parallel.publishing import publish
 from gradsurgery.engine.parallel.sending import send
+from gradsurgery.engine.parallel.tapping import Tapping
 from gradsurgery.engine.parallel.union import act_on
 from gradsurgery.engine.parallel.wire import FLOATS, Wire
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import NonFiniteError
+from gradsurgery.gradients.factored import Tap
 
 LOCAL, DECIDED, OVER = "local", "decided", "over"
 
@@ -55,6 +59,7 @@ class Replicated(SingleProcess):
         self.wire = Wire(group)
         self._describing = Describing()
         self._factors: dict[str, float] = {}  # loss -> this rank's part of it, in the last step
+        self._proposed: Tapping | None = None
         self._begin("", None, {})
 
     def _begin(self, call: str, config: Config | None, local: Mapping[str, Tensor]) -> None:
@@ -69,6 +74,13 @@ class Replicated(SingleProcess):
         self._odd: dict[int, set[int]] = {}
         self._values: list[list[float]] = []
         self._names: tuple[str, ...] = ()
+        self._tapping, self._proposed = self._proposed, None
+        self._taps: dict[str, Tap] = {}
+        self._rows: dict[str, int] = {}  # of the layers that the next passes tap
+        self._weights: dict[str, Tensor] = {}  # of which every rank has the whole direction
+
+    def propose(self, found: Mapping[str, Tap], trace: Trace, graph: Graph, every: bool) -> None:
+        self._proposed = Tapping(found, trace, graph, every, self.wire.world)
 
     def agree(
         self, losses: Losses, trace: Trace, scores: Scores, *compared: Any
@@ -81,11 +93,21 @@ class Replicated(SingleProcess):
         own = self._describing.said(losses, trace, scores, call, config, history, scale)
         self._begin(call, config, trace.features)
         with self._exchange(LOCAL if call == "accumulate" else AGREED, "agreeing on a step"):
-            found = agree(self.wire, *own)
+            taps = 0 if self._tapping is None else self._tapping.digest
+            found, self._alike = agree(self.wire, *own, taps)
             both = act_on(found, losses, trace, given, self.wire.rank, self.sharded)
         losses, trace, scores, self._factors = both
         self._names = losses.names * losses.batches
         return losses, trace, scores
+
+    def tapped(self, trace: Trace) -> dict[str, Tap]:
+        if self._tapping is None:
+            return {}
+        self._ready()
+        with self._exchange(self.at, "saying which layers are tapped"):
+            self._taps, self._rows = self._tapping.agreed(self.wire, trace, self._alike)
+        self._weights = {name: trace.tensors[name] for name in self._rows}
+        return self._taps
 
     def scatter(
         self,
@@ -96,7 +118,11 @@ class Replicated(SingleProcess):
         self._ready()
         names = self._names if self.at == AGREED else ()
         with self._exchange(self.at, "sending gradients"):
-            sent = send(self.wire, passes, wanted, self._local, self._whole, names)
+            factors = None
+            if rows := self._rows:
+                factors = Factors(self.wire, rows, self._weights, self._taps)
+            self._rows = {}
+            sent = send(self.wire, passes, wanted, self._local, self._whole, names, factors)
         if sent.failed:
             self._raise(sent.error)
         if writable is not None:
@@ -146,9 +172,9 @@ class Replicated(SingleProcess):
         self._ready()
         error = None
         try:
-            for name in directions:
-                if name in self._sent and (grad := self._sent[name].grad) is not None:
-                    check_takes(grad, self._sent[name].detach())
+            for name, tensor in (self._weights | self._sent).items():
+                if name in directions and (grad := tensor.grad) is not None:
+                    check_takes(grad, tensor.detach())
         except BaseException as found:
             error = found
         return self._publish(directions, error)
@@ -164,7 +190,7 @@ class Replicated(SingleProcess):
         own = read(here) if here or not weights else {}
         with self._exchange(OVER, "taking the means of what was observed"):
             call = Said((("what is called", "observe"),), ())
-            compare(agree(self.wire, call))
+            compare(agree(self.wire, call)[0])
             factors = [self._factors.get(n, 1 / self.wire.world) for n in weights]
             mine = [own.get(n, 0.0) * f for n, f in zip(weights, factors, strict=True)]
             found = self.wire.floats(mine)

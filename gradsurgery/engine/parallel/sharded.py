@@ -13,12 +13,14 @@ from torch import Tensor
 
 from gradsurgery.engine.commit import check_takes
 from gradsurgery.engine.communicator import Gradients, Scores, Wanted, Writable
+from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parallel.dtensor import as_gradient, is_dtensor, share_of, whole
 from gradsurgery.engine.parallel.replicated import Replicated
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
+from gradsurgery.gradients.factored import Tap
 
 
 class Sharded(Replicated):
@@ -28,6 +30,9 @@ class Sharded(Replicated):
     """
 
     sharded = True
+
+    def propose(self, found: Mapping[str, Tap], trace: Trace, graph: Graph, every: bool) -> None:
+        """No layers are tapped: of their parameters a rank holds parts."""
 
     def agree(
         self, losses: Losses, trace: Trace, scores: Scores, *compared: Any

@@ -91,11 +91,23 @@ class Wire:
 
     def gather(self, share: Tensor) -> Tensor:
         """The shares [s] of all ranks: [world, s]."""
+        return self._gather(share, False)[0]
+
+    def gather_later(self, share: Tensor) -> Wait:
+        """The same, on its way while other things are done."""
+        rows, work = self._gather(share, True)
+
+        def received() -> Tensor:
+            work.wait()
+            return rows
+
+        return received
+
+    def _gather(self, share: Tensor, later: bool) -> tuple[Tensor, Any]:
         rows = share.new_empty(self.world, len(share))
         name = "all_gather_single" if GATHERS else "all_gather_into_tensor"
         gather = getattr(torch.distributed, name)
-        gather(rows.view(-1), share, group=self.group, async_op=False)
-        return rows
+        return rows, gather(rows.view(-1), share, group=self.group, async_op=later)
 
     def _small(self, own: Tensor) -> list[Any]:
         return list(self.gather(own).tolist())
