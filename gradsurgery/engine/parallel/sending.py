@@ -92,7 +92,8 @@ def send(
                     factors.keep_formed(gradients)
             except BaseException as error:
                 out.error = error
-        for loss, found in gradients.items():
+        for loss in wanted[k] if local else ():
+            found = gradients.get(loss, {})
             out.passes[k][loss].update((n, g) for n, g in found.items() if n in local)
         for parcel in parcels:
             rows = None

@@ -46,7 +46,7 @@ def sent(rank, n, strategy, features, settings):
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("n", [2, 4, 8])
 def test_a_step_on_gradients_is_n_and_three_collectives(n, world):
-    for names, halves in on_ranks(world, sent, n, "mgda", False, {})[0]:
+    for names, halves in on_ranks(world, sent, n, "mgda", False, {"method": "gradients"})[0]:
         scatters = ["all_to_all_single"] * n
         assert names == ["all_gather_single", *scatters, "all_reduce", "all_gather_single"]
         assert halves <= SLACK * (n + 1)
@@ -60,7 +60,8 @@ def test_weights_of_losses_cost_what_plain_training_sends(strategy):
 
 
 def test_weights_used_again_and_features_cost_what_plain_training_sends():
-    first, *again = on_ranks(2, sent, 4, "mgda", False, {"every": 4})[0]
+    settings = {"every": 4, "method": "gradients"}
+    first, *again = on_ranks(2, sent, 4, "mgda", False, settings)[0]
     assert first[1] <= SLACK * 5
     assert all(halves <= SLACK * PLAIN and len(names) == 5 for names, halves in again)
     for _, halves in on_ranks(2, sent, 4, "mgda", True, {})[0]:
