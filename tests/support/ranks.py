@@ -24,6 +24,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import gradsurgery as gs
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -93,8 +95,8 @@ def launch(
 @functools.cache
 def _imports() -> None:
     """What a first step imports, which takes seconds: once, before ranks are forked."""
-    weight = torch.zeros(1, requires_grad=True)
-    weight.sum().backward()
+    weight = torch.nn.Parameter(torch.zeros(1))
+    gs.backward([weight.sum(), 2 * weight.sum()], [weight], "mgda", process_group=None)
     torch.optim.Adam([weight]).step()
 
 
