@@ -17,7 +17,7 @@ from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parallel.dtensor import as_gradient, is_dtensor, share_of, whole
-from gradsurgery.engine.parallel.replicated import Replicated
+from gradsurgery.engine.parallel.replicated import OVER, Replicated
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.factored import Tap
@@ -53,11 +53,18 @@ class Sharded(Replicated):
         wanted: Sequence[Wanted],
         writable: Writable | None = None,
     ) -> list[Gradients]:
-        """This rank's shares of gradients that are reduced already."""
+        """This rank's shares of gradients that are reduced already.
+
+        Where a pass fails on some ranks alone, the others wait in collectives that are not ours:
+        what is said there would be taken for gradients, so that nothing is said.
+        """
         self._ready()
+        at, self.at = self.at, OVER
+        shares = [{i: self._shares(own) for i, own in found.items()} for found in passes]
+        self.at = at
         if writable is not None:
             writable.clear()
-        return [{i: self._shares(own) for i, own in found.items()} for found in passes]
+        return shares
 
     def held(self, groups: list[Group]) -> list[Group]:
         spread = self._trace.spread

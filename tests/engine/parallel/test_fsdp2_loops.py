@@ -8,6 +8,7 @@ import torch
 
 import gradsurgery as gs
 from tests.engine.parallel.test_fsdp2 import own, sharded
+from tests.engine.parallel.test_fsdp2_payload import WIDTH, Tasks
 from tests.support.ranks import on_ranks
 from tests.support.sharded import ROWS, STEPS, Model, alone, batch, check, compared, train, whole
 
@@ -165,6 +166,55 @@ def let_through(rank):
     return
 
 
+def faulty_micro_batch(rank):
+    """A micro-batch that fails is in the sum on no rank: what was gathered stays, and goes on."""
+    model, plain = sharded(Model(), "trunk"), Model()
+    mine, theirs = gs.Surgery("mgda", model), gs.Surgery("mgda", plain, process_group=None)
+    for k in range(3):
+        model.zero_grad()
+        plain.zero_grad()
+        part = own(rank, 2)(batch(k))
+        mine.accumulate(model(part))
+        with pytest.raises(gs.NonFiniteError, match="'a'"):  # the loss, or its gradient here
+            mine.accumulate(model(part, float("nan") if rank else 1.0))
+        losses = model(part)
+        with pytest.raises(gs.InputError, match="'a'"):  # said on one rank, raised on both
+            mine.accumulate({**losses, "a": torch.ones(())} if rank else losses)
+        mine.accumulate(model(part))
+        record = mine.combine()
+        for _ in range(2):
+            theirs.accumulate(plain(batch(k)))
+        expected = theirs.combine()
+        for net in (model, plain):
+            torch.optim.SGD(net.parameters(), lr=0.05).step()
+    return compared(model, record, (plain, expected))
+
+
+def large(rank, compiled):
+    """Layers so large that Gram matrices are first formed in float32; compiled ones too."""
+    from torch.distributed.fsdp import fully_shard
+
+    model, plain = Tasks(8), Tasks(8)
+    plain.load_state_dict(model.state_dict())
+    for weight in plain.parameters():
+        torch.distributed.broadcast(weight.detach(), 0)  # seeds differ between the ranks
+    model.load_state_dict(plain.state_dict())
+    for part in model.trunk:
+        fully_shard(part)
+        if compiled:
+            part.compile(backend="aot_eager")
+    fully_shard(model)
+    mine, theirs = gs.Surgery("mgda", model), gs.Surgery("mgda", plain, process_group=None)
+    for k in range(3):
+        x = torch.randn(8, WIDTH, generator=torch.Generator().manual_seed(k))
+        model.zero_grad()
+        plain.zero_grad()
+        record, expected = mine.backward(model(x.chunk(2)[rank])), theirs.backward(plain(x))
+        for net in (model, plain):
+            torch.optim.SGD(net.parameters(), lr=0.1).step()
+    return compared(model, record, (plain, expected))
+
+
 def module(model):
     return model
 
@@ -183,6 +233,9 @@ CASES = {
     "trunk only": trunk_only,
     "overflow": overflow,
     "nonfinite": let_through,
+    "large layers": partial(large, compiled=False),
+    "compiled layers": partial(large, compiled=True),
+    "a faulty micro-batch": faulty_micro_batch,
 }
 
 
