@@ -62,6 +62,11 @@ class Replicated(SingleProcess):
         self._proposed: Tapping | None = None
         self._begin("", None, {})
 
+    def __deepcopy__(self, _: Any) -> "Replicated":
+        new = type(self)(self.wire.group)
+        new._factors = dict(self._factors)
+        return new
+
     def _begin(self, call: str, config: Config | None, local: Mapping[str, Tensor]) -> None:
         strategy = None if config is None else config.strategy
         self._silent = strategy is None  # nothing is published
@@ -212,7 +217,7 @@ class Replicated(SingleProcess):
                 self._status(error)
             elif at == DECIDED:
                 self._publish({}, error)
-        self.at = OVER
+        self.at, self._local = OVER, {}
 
     @contextmanager
     def _exchange(self, then: str, doing: str) -> Iterator[None]:
@@ -241,6 +246,7 @@ class Replicated(SingleProcess):
         self._local = {}  # features, which hold their graph
         with self._exchange(OVER, "gathering the directions"):
             found = publish(self.wire, None if error else directions, tensors)
+        self._local = {}  # nothing of the graph is held on to
         if found.failed:
             self._raise(error)
         return {**directions, **found.directions}

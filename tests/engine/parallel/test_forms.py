@@ -1,5 +1,7 @@
 """Every form of a step over ranks: settings, micro-batches, features, scalers, odd parameters."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -137,6 +139,36 @@ def features(run, strategy="mgda"):
     return run.found(model, record.losses)
 
 
+def compiled(run):
+    """One region for model and losses: every loss gives every parameter a gradient or zeros."""
+    model = Encoders()
+    surgery = run.surgery(model, "mgda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def losses(x):
+        return tuple(out.pow(2).mean() for out in model(x).values())
+
+    for step in range(3):
+        optimizer.zero_grad()
+        x = torch.randn(12, 7, generator=torch.Generator().manual_seed(step))[run.rows]
+        given = dict(zip(model.names, losses(x), strict=True))
+        record = surgery.backward(given, count=run.count)
+        optimizer.step()
+    assert surgery._history.reach["audio.0.weight"] == {"fused", "audio"}
+    return run.found(model, record.losses, list(record))
+
+
+def copied(run):
+    """A copy decides over the same group."""
+    model = Tasks()
+    surgery = run.surgery(model, "moco")
+    surgery.backward(model.losses(0, run.rows), count=run.count)
+    surgery, model = copy.deepcopy((surgery, model))
+    surgery.backward(model.losses(1, run.rows), count=run.count)
+    return gradients(run, model)
+
+
 class Seen:
     """The output of a module's next forward pass."""
 
@@ -245,7 +277,18 @@ def gradients(run, model, *more):
 SETTINGS = [every, every_without_checks, sum_without_checks, protected, protected_sum]
 SETTINGS += [protected_rows, measured, low_memory, batched, tapped, least, per_tensor, absent]
 CALLS = [weighted, explicit, added, accumulated, accumulated_rows, accumulated_and_scaled]
-CALLS += [features, features_of_losses, observed, scored, scaled, scaled_sum, odd, half]
+CALLS += [
+    features,
+    features_of_losses,
+    observed,
+    scored,
+    scaled,
+    scaled_sum,
+    odd,
+    half,
+    compiled,
+    copied,
+]
 
 
 @pytest.mark.parametrize("cases", [SETTINGS, CALLS], ids=["settings", "calls"])
