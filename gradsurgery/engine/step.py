@@ -146,15 +146,14 @@ def _decide(
                 directions, record = from_gradients(config, source, solving)
         if strategy is not None and trace.features:
             directions = through_trunk(config, source, directions, solving)
+        if graph is not None and live and (trace.features or len(directions) < len(trace.tensors)):
+            got = {id(trace.targets[name]) for name in directions}
+            check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])
         directions = source.communicator.publish(directions)
     except OutOfRangeError as error:
         if source.scale is None:
             raise
         source.communicator.failed(error)
         return StepResult(*skipped(config, source, solving))
-    targets = trace.targets
-    written = [(targets[name], d) for name, d in directions.items()]
-    if graph is not None and live and (trace.features or len(written) < len(trace.tensors)):
-        got = {id(tensor) for tensor, _ in written}
-        check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])
+    written = [(trace.targets[name], d) for name, d in directions.items()]
     return StepResult(written, solving.advanced(), record)

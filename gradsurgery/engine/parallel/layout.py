@@ -169,8 +169,10 @@ def cut(tensor: Tensor, world: int) -> Tensor:
 
 def joined(rows: Tensor, like: Tensor) -> Tensor:
     """The tensor [like.shape] of which `rows` [world, s] are the shares, in its own memory."""
-    dtype = gradient_dtype(like)
-    out = torch.empty_like(like, dtype=dtype)
+    out = torch.empty_like(like, dtype=gradient_dtype(like))
+    if rows.numel() == out.numel() and out.is_contiguous():
+        out.view(rows.shape).copy_(rows)
+        return out
     flat = rows.reshape(-1)
     if like.is_complex():
         flat = _as_complex(flat)

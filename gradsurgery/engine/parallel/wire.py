@@ -70,6 +70,11 @@ class Wire:
 
             def summed() -> Tensor:
                 work.wait()
+                if world > 1 and arrived.dtype.itemsize >= 4:  # faster than a sum over a dimension
+                    total = arrived[0] + arrived[1]
+                    for row in arrived[2:]:
+                        total += row
+                    return total
                 return arrived.sum(0) if world > 1 else arrived[0]
 
             return summed
