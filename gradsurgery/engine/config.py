@@ -89,11 +89,6 @@ class Config:
         assert self.strategy is not None
         return self.strategy
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Config":
-        """A process group is not copied: a copy decides over the same."""
-        memo[id(self.process_group)] = self.process_group
-        return Config(**{f.name: deepcopy(getattr(self, f.name), memo) for f in fields(self)})
-
     def check_processes(self, graph: Graph | None = None) -> None:
         """Refuse what this process cannot decide alone; free without `torch.distributed`.
 
