@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import gradsurgery as gs
+from tests.engine.parallel import test_forms as forms
 from tests.engine.parallel.test_parts import CLOSE, PARTS, Run
-from tests.support.joined import EXAMPLES, Encoders, Tasks, apart, on_world, trained
+from tests.support.joined import EXAMPLES, Encoders, Tasks, apart, on_world, part, trained
 from tests.support.ranks import on_ranks, said
 from tests.support.traffic import Traffic
 
@@ -29,21 +31,52 @@ class Tapped(Run):
     """A part of a batch, or the joined one, with all layers tapped that can be."""
 
     def surgery(self, model, strategy, **settings):
-        return super().surgery(model, strategy, method="taps", **settings)
+        return super().surgery(model, strategy, **{"method": "taps", **settings})
 
 
-def tapped_parts(rank):
-    return [case(Tapped(rank)) for case in PARTS]
+def once(run):
+    """Without a Surgery, where nothing is compared but what hooks may act on."""
+    model = Tasks()
+    given = {"process_group": run.group, "count": run.count}
+    gs.backward(model.losses(0, run.rows), model, "upgrad", method="taps", **given)
+    return torch.cat([p.grad.reshape(-1) for p in model.parameters()]), None
 
 
-def test_uneven_missing_and_empty_parts_of_a_batch():
-    ranks = on_ranks(3, tapped_parts, limit=60)
-    for i, case in enumerate(PARTS):
+FORMS = (forms.every, forms.measured, forms.protected, forms.per_tensor, forms.absent)
+FORMS += (forms.weighted, forms.explicit, forms.accumulated, forms.scaled, forms.half)
+CASES = (*PARTS, *FORMS, once)
+
+
+def all_tapped(rank):
+    return [case(Tapped(rank)) for case in CASES]
+
+
+def test_parts_of_a_batch_and_forms_of_a_step():
+    ranks = on_ranks(3, all_tapped, limit=60)
+    for i, case in enumerate(CASES):
         expected, _ = case(Run())
         for own in ranks:
             assert torch.equal(own[i][0], ranks[0][i][0]), case
             assert own[i][1] == ranks[0][i][1], case
         assert (ranks[0][i][0] - expected).abs().max() < CLOSE, case
+
+
+def under_ddp(rank):
+    rows, found = part(rank, dist.get_world_size()), []
+    for unused in (False, True):
+        wrapped = partial(DistributedDataParallel, find_unused_parameters=unused)
+        with Traffic() as traffic:
+            found.append(trained(Encoders, "mgda", rows, forward=wrapped, method="taps"))
+        assert traffic.names.count("all_gather_single") > 5 * 2  # more than five steps without taps
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_of_a_model_under_ddp():
+    ranks = on_ranks(2, under_ddp, limit=60)
+    one = trained(Encoders, "mgda", list(range(EXAMPLES)), process_group=None)
+    for own in zip(*ranks, strict=True):
+        assert apart(own, one) < CLOSE
 
 
 class Hooked(nn.Module):
