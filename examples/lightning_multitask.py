@@ -7,7 +7,8 @@ checkpoint. With the extra `lightning` installed:
     python examples/lightning_multitask.py
     python examples/lightning_multitask.py --resume lightning_runs/checkpoints/epoch=0.ckpt
 
-The second goes on after the first epoch and ends with the very parameters of the first.
+The second goes on after the first epoch and ends with the very parameters of the first. With
+`--ranks 2` two processes train together, each on half of every batch (Lightning's "ddp").
 """
 
 import csv
@@ -60,7 +61,12 @@ class TwoDigits(lightning.LightningModule):
         self.automatic_optimization = False
         self.problem = get_task("multimnist").load()
         self.model = self.problem.model()
-        self.surgery = gs.Surgery(strategy, self.model, seed=seed)
+
+    def setup(self, stage: str) -> None:
+        # here the processes of Lightning's "ddp" have found each other
+        group = torch.distributed.group.WORLD if self.trainer.world_size > 1 else "auto"
+        given = {"seed": self.hparams.seed, "process_group": group}
+        self.surgery = gs.Surgery(self.hparams.strategy, self.model, **given)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.model.parameters(), lr=self.hparams.lr)
@@ -99,10 +105,12 @@ class TwoDigits(lightning.LightningModule):
         So a resumed run sees the batches that an uninterrupted one does.
         """
         data = TensorDataset(*self.problem.train)
+        ranks = self.trainer.world_size
+        own = {"num_replicas": ranks, "rank": self.trainer.global_rank}
         return DataLoader(
             data,
-            batch_size=64,
-            sampler=DistributedSampler(data, num_replicas=1, rank=0, seed=self.hparams.seed),
+            batch_size=64 // ranks,
+            sampler=DistributedSampler(data, **own, seed=self.hparams.seed),
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -146,6 +154,7 @@ def main(
             help="As Lightning takes it: '32-true', 'bf16-mixed', or '16-mixed' on a GPU."
         ),
     ] = "32-true",
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
     resume: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A checkpoint to go on from.")
     ] = None,
@@ -169,8 +178,10 @@ def main(
         max_epochs=epochs,
         limit_train_batches=steps,
         precision=precision,
-        accelerator="auto",
-        devices=1,
+        accelerator="auto" if ranks == 1 or torch.cuda.device_count() >= ranks else "cpu",
+        devices=ranks,
+        strategy="auto" if ranks == 1 else "ddp",
+        use_distributed_sampler=False,  # the loader below shares the data out
         logger=logger,
         log_every_n_steps=1,
         callbacks=[checkpoints],
@@ -180,6 +191,8 @@ def main(
         deterministic=True,
     )
     trainer.fit(module, ckpt_path=resume, weights_only=True)
+    if not trainer.is_global_zero:
+        return
     show(Path(logger.log_dir) / "metrics.csv", strategy)
     saved = ", ".join(sorted(str(path) for path in (out / "checkpoints").iterdir()))
     print(f"{trainer.global_step} steps; {module.surgery}; checkpoints: {saved}")

@@ -8,7 +8,8 @@ With the extra `transformers` installed:
     python examples/transformers_trainer.py --steps 300
     python examples/transformers_trainer.py --steps 300 --resume transformers_runs/checkpoint-150
 
-The second goes on in the middle and ends with the very parameters of the first.
+The second goes on in the middle and ends with the very parameters of the first. Several processes
+train together with `torchrun --nproc-per-node 2 examples/transformers_trainer.py`.
 """
 
 from pathlib import Path
@@ -46,7 +47,7 @@ class SurgeryTrainer(Trainer):
     `compute_losses` gives them by name, and a `Surgery` takes the place of `accelerator.backward`.
 
     Args:
-        surgery: made on the same model.
+        surgery: made on the same model; of several processes for the group of all.
         whole_batch: whether one surgery is done on the gradients of all micro-batches of a step
             together, or one on each micro-batch.
     """
@@ -55,9 +56,12 @@ class SurgeryTrainer(Trainer):
         self, *args: Any, surgery: gs.Surgery, whole_batch: bool = True, **options: Any
     ) -> None:
         super().__init__(*args, **options)
-        if self.accelerator.distributed_type != DistributedType.NO:
-            # each process would solve on its own gradients; their average solves no problem at all
-            raise RuntimeError("this example is for one process and one device")
+        kinds = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        if self.accelerator.distributed_type not in kinds or self.args.n_gpu > 1:
+            raise RuntimeError(
+                "this example is for processes with one device and the whole model each; got "
+                f"{self.accelerator.distributed_type} and {self.args.n_gpu} GPUs per process"
+            )
         self.surgery, self.whole_batch = surgery, whole_batch
         self.records: list[gs.Record] = []  # since the last log
 
@@ -107,7 +111,8 @@ class SurgeryTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        torch.save(self.surgery.state_dict(), Path(output_dir) / "surgery.pt")
+        if self.args.should_save:  # it is the same on all processes
+            torch.save(self.surgery.state_dict(), Path(output_dir) / "surgery.pt")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -135,6 +140,8 @@ class SurgeryTrainer(Trainer):
         items = (words != -100).sum() if num_items_in_batch is None else num_items_in_batch
         logits = outputs.prediction_logits.flatten(0, 1)
         found = cross_entropy(logits, words.flatten(), reduction="sum") / items
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            found = found * self.accelerator.num_processes  # those words are of all processes
         related = cross_entropy(outputs.seq_relationship_logits, pairs) / parts
         return {"words": found, "pairs": related}, outputs
 
@@ -242,35 +249,39 @@ def main(
         "max_position_embeddings": 32,
     }
     model = BertForPreTraining(BertConfig(vocab_size=FIRST_WORD + TOPICS * WORDS, **sizes))
+    arguments = TrainingArguments(  # joins the processes that torchrun started
+        str(out),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        max_grad_norm=max_grad_norm,
+        learning_rate=2e-3,
+        warmup_steps=min(20, steps // 2),
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=max(1, steps // 6),
+        save_steps=3 * max(1, steps // 6),
+        dataloader_drop_last=True,
+        disable_tqdm=True,
+        report_to="none",
+        seed=seed,
+    )
+    group = torch.distributed.group.WORLD if arguments.world_size > 1 else "auto"
     trainer = SurgeryTrainer(
         model,
-        TrainingArguments(
-            str(out),
-            max_steps=steps,
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=accumulation,
-            max_grad_norm=max_grad_norm,
-            learning_rate=2e-3,
-            warmup_steps=min(20, steps // 2),
-            bf16=bf16,
-            use_cpu=not torch.cuda.is_available(),
-            logging_steps=max(1, steps // 6),
-            save_steps=3 * max(1, steps // 6),
-            dataloader_drop_last=True,
-            disable_tqdm=True,
-            report_to="none",
-            seed=seed,
-        ),
+        arguments,
         train_dataset=make_text(4096, 2 * seed),
         eval_dataset=make_text(512, 2 * seed + 1),
         compute_metrics=accuracies,
-        surgery=gs.Surgery(strategy, model, seed=seed),
+        surgery=gs.Surgery(strategy, model, seed=seed, process_group=group),
         whole_batch=whole_batch,
     )
     trainer.remove_callback(PrinterCallback)
     before = trainer.evaluate()
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     after = trainer.evaluate()
+    if not trainer.is_world_process_zero():
+        return
     show([entry for entry in trainer.state.log_history if "grad_norm" in entry], strategy)
     pairs, words = (
         f"{before[name]:.1f} % -> {after[name]:.1f} %" for name in ("eval_pairs", "eval_words")

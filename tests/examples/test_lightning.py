@@ -99,3 +99,15 @@ for scale in (2.0**10, 2.0**120):
 """
     out = python(tmp_path, "-c", code)
     assert re.findall(r"^scale .*", out, re.M) == ["scale 1.0 5", f"scale {2.0**-5} 0"]
+
+
+@needs_lightning
+def test_lightning_ddp_is_one_process(tmp_path):
+    """Two processes with half of every batch each end with the parameters of one."""
+    options = ["--epochs", "1", "--steps", "30", "--strategy", "mgda"]
+    run(tmp_path, "lightning_multitask.py", *options, "--out", "one")
+    run(tmp_path, "lightning_multitask.py", *options, "--out", "two", "--ranks", "2")
+    one, two = (lightning_checkpoint(tmp_path / name, 0) for name in ("one", "two"))
+    assert one["surgery"]["step"] == two["surgery"]["step"] == 30
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], tensor, rtol=1e-4, atol=1e-5)

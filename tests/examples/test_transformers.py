@@ -107,9 +107,11 @@ def train(kind, batch=8, accumulation=4, dropout=0.0, strategy="sum", whole_batc
         max_grad_norm=0.5, use_cpu=True, disable_tqdm=True, report_to="none",
         save_strategy="no", logging_steps=1,
     )
+    group = torch.distributed.group.WORLD if arguments.world_size > 1 else "auto"
     options = {}
     if kind is not Plain:
-        options = dict(surgery=gs.Surgery(strategy, model), whole_batch=whole_batch)
+        surgery = gs.Surgery(strategy, model, process_group=group)
+        options = dict(surgery=surgery, whole_batch=whole_batch)
     trainer = kind(model, arguments, train_dataset=rows, **options)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -146,3 +148,33 @@ for strategy in ("mgda", "gradvac"):
     assert rounding < 1e-4 * way and rounding < 0.01 * difference, found
 """
     python(tmp_path, "-c", SMALL_TRAINER + code)
+
+
+@needs_transformers
+def test_transformers_two_processes_are_one(tmp_path):
+    """Half the rows each, in the same order: `sum` is the plain Trainer of two processes, and other
+    strategies are the run of one process.
+    """
+    code = """
+import sys
+if len(sys.argv) > 1:
+    runs = {s: train(example.SurgeryTrainer, batch=8, accumulation=2, strategy=s) for s in NAMES}
+    plain = train(Plain, batch=8, accumulation=2)
+    (difference,) = [(plain[0] - runs["sum"][0]).norm()]
+    assert difference < 1e-5 * runs["sum"][0].norm(), difference
+    if torch.distributed.get_rank() == 0:
+        torch.save({name: found[0] for name, found in runs.items()}, sys.argv[1])
+    torch.distributed.destroy_process_group()
+else:
+    two = torch.load("two.pt")
+    for name in NAMES:
+        one, _ = train(example.SurgeryTrainer, batch=16, accumulation=2, strategy=name)
+        start, _ = train(example.SurgeryTrainer, batch=16, accumulation=2, lr=0.0)
+        rounding, way = (two[name] - one).norm().item(), (start - one).norm().item()
+        assert rounding < 1e-4 * way, (name, rounding, way)
+"""
+    script = tmp_path / "trained.py"
+    script.write_text(SMALL_TRAINER + 'NAMES = ("sum", "mgda", "gradvac")\n' + code)
+    ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    python(tmp_path, *ranks, script, "two.pt")
+    python(tmp_path, script)
