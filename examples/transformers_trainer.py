@@ -58,10 +58,7 @@ class SurgeryTrainer(Trainer):
         super().__init__(*args, **options)
         kinds = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
         if self.accelerator.distributed_type not in kinds or self.args.n_gpu > 1:
-            raise RuntimeError(
-                "this example is for processes with one device and the whole model each; got "
-                f"{self.accelerator.distributed_type} and {self.args.n_gpu} GPUs per process"
-            )
+            raise RuntimeError("this example is for processes with one device and a whole model")
         self.surgery, self.whole_batch = surgery, whole_batch
         self.records: list[gs.Record] = []  # since the last log
 
@@ -141,7 +138,7 @@ class SurgeryTrainer(Trainer):
         logits = outputs.prediction_logits.flatten(0, 1)
         found = cross_entropy(logits, words.flatten(), reduction="sum") / items
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            found = found * self.accelerator.num_processes  # those words are of all processes
+            found = found * self.accelerator.num_processes  # the words of all processes
         related = cross_entropy(outputs.seq_relationship_logits, pairs) / parts
         return {"words": found, "pairs": related}, outputs
 
@@ -213,9 +210,7 @@ def accuracies(evaluation: EvalPrediction) -> dict[str, float]:
 
 @app.command()
 def main(
-    strategy: Annotated[
-        str, typer.Option(help="A strategy's name; options in brackets, as in 'cagrad(c=0.4)'.")
-    ] = "gradvac",
+    strategy: Annotated[str, typer.Option(help="As in 'cagrad(c=0.4)'.")] = "gradvac",
     steps: Annotated[int, typer.Option(min=2, help="Steps of the optimizer.")] = 300,
     accumulation: Annotated[int, typer.Option(min=1, help="Micro-batches per step.")] = 4,
     whole_batch: Annotated[
@@ -280,16 +275,13 @@ def main(
     before = trainer.evaluate()
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     after = trainer.evaluate()
-    if not trainer.is_world_process_zero():
-        return
-    show([entry for entry in trainer.state.log_history if "grad_norm" in entry], strategy)
-    pairs, words = (
-        f"{before[name]:.1f} % -> {after[name]:.1f} %" for name in ("eval_pairs", "eval_words")
-    )
-    print(f"pairs {pairs}, masked words {words}")
-    count = trainer.state.global_step
-    log = f"{out}/checkpoint-{count}/trainer_state.json"
-    print(f"{count} steps; {trainer.surgery}; the log: {log}")
+    if trainer.is_world_process_zero():
+        show([entry for entry in trainer.state.log_history if "grad_norm" in entry], strategy)
+        now = {n: f"{before[n]:.1f} % -> {after[n]:.1f} %" for n in ("eval_pairs", "eval_words")}
+        print(f"pairs {now['eval_pairs']}, masked words {now['eval_words']}")
+        count = trainer.state.global_step
+        log = f"{out}/checkpoint-{count}/trainer_state.json"
+        print(f"{count} steps; {trainer.surgery}; the log: {log}")
 
 
 def show(logs: list[dict[str, float]], strategy: str) -> None:
