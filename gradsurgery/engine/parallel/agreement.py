@@ -7,7 +7,7 @@ what they have, and each comes to the same conclusion from it.
 import hashlib
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gradsurgery.engine.parallel.failures import Failure, error_of, failure_of
@@ -15,6 +15,7 @@ from gradsurgery.engine.parallel.wire import Wire
 from gradsurgery.errors import InputError
 
 FAILED, ALIKE = 1, 0
+SEVERAL, ONE_COUNT, NO_COUNT = 0, 1, 2  # one for all losses travels with the integers
 TAPS = 7  # the last of eight integers, in which ranks may differ
 Reached = tuple[str, int, int]  # parameter, losses that possibly and certainly reach it, as bits
 
@@ -34,6 +35,7 @@ class Said:
         step: how many steps came before.
         scale: the GradScaler's factor.
         origin: what state was last loaded, or left by forgetting, as a digest.
+        rank: whose this is, by its number among all processes.
     """
 
     fixed: tuple[tuple[str, str], ...]
@@ -46,6 +48,7 @@ class Said:
     step: int = 0
     scale: float | None = None
     origin: int = 0
+    rank: int = 0
 
 
 def digest_of(*described: Any) -> int:
@@ -73,14 +76,19 @@ def agree(
     own = said if isinstance(said, Said) else None
     counts = set(own.counts or (1.0,)) if own else {1.0}
     one = len(counts) == 1 and not (own and own.scores is not None)
-    head = [ALIKE if own else FAILED, int(one), _bits(next(iter(counts))), digest]
+    form = SEVERAL if not one else NO_COUNT if own and own.counts is None else ONE_COUNT
+    head = [ALIKE if own else FAILED, form, _bits(next(iter(counts))), digest]
     head += [own.step, _bits(own.scale or 0.0), own.origin] if own else []
     heads = wire.integers([*head, *[0] * (TAPS - len(head)), taps])
     first = heads[0]
     alike = all(row[TAPS] == first[TAPS] for row in heads)
-    if all(row[0] == ALIKE and row[1] == 1 and row[3:TAPS] == first[3:TAPS] for row in heads):
+    same = all(row[:2] == first[:2] and row[3:TAPS] == first[3:TAPS] for row in heads)
+    if same and first[0] == ALIKE and first[1] != SEVERAL:
         return [_number(row[2]) for row in heads], alike
-    mine: Said | Failure = failure_of(said) if isinstance(said, BaseException) else said
+    number = wire.ranks[wire.rank]
+    mine: Said | Failure = (
+        replace(said, rank=number) if isinstance(said, Said) else failure_of(said, number)
+    )
     found = wire.objects(mine)
     if own is not None and (error := error_of(found)) is not None:
         raise error
@@ -94,36 +102,50 @@ def compare(found: Sequence[Said] | Sequence[float]) -> None:
         InputError: on every rank the same one, naming what differs.
     """
     saids = [said for said in found if isinstance(said, Said)]
-    for rank, other in enumerate(saids):
+    for other in saids:
         first = saids[0]
+        ranks = first.rank, other.rank
         for (what, before), (_, now) in zip(first.fixed, other.fixed, strict=True):
             if before != now:
-                _differ(what, rank, before, now)
+                _differ(what, ranks, before, now)
         mine, theirs = dict(first.parameters), dict(other.parameters)
         for name in (*mine, *theirs):
             if mine.get(name) != theirs.get(name):
                 gone = "none (not given, or frozen)"
                 pair = mine.get(name, gone), theirs.get(name, gone)
-                _differ(f"parameter {name!r}", rank, *pair)
+                _differ(f"parameter {name!r}", ranks, *pair)
         if list(mine) != list(theirs):
-            _differ("the order of the parameters", rank, [*mine][:8], [*theirs][:8])
-        _compare_steps(first, other, rank)
-        weights = dict(zip(first.names, first.weights, strict=False))
+            _differ("the order of the parameters", ranks, [*mine][:8], [*theirs][:8])
+        _compare_steps(first, other)
+    _compare_losses([said for said in saids if said.names])
+
+
+def _compare_losses(saids: Sequence[Said]) -> None:
+    """Of ranks that have some."""
+    weights: dict[str, tuple[float, int]] = {}
+    for other in saids:
+        first = saids[0]
+        if (first.counts is None) != (other.counts is None):
+            before, now = (said.counts and said.counts[0] for said in (first, other))
+            hint = " Give it on all ranks or on none."
+            _differ("count=", (first.rank, other.rank), before, now, hint)
         for name, weight in zip(other.names, other.weights, strict=False):
-            if name in weights and weights[name] != weight:
-                _differ(f"the weight of loss {name!r}", rank, weights[name], weight)
+            given, rank = weights.setdefault(name, (weight, other.rank))
+            if given != weight:
+                _differ(f"the weight of loss {name!r}", (rank, other.rank), given, weight)
 
 
-def _compare_steps(first: Said, other: Said, rank: int) -> None:
+def _compare_steps(first: Said, other: Said) -> None:
+    ranks = first.rank, other.rank
     if first.step != other.step:
         hint = " Load the same state on all ranks."
-        _differ("the number of steps before", rank, first.step, other.step, hint)
+        _differ("the number of steps before", ranks, first.step, other.step, hint)
     if first.scale != other.scale:
-        _differ("the GradScaler's factor", rank, first.scale, other.scale)
+        _differ("the GradScaler's factor", ranks, first.scale, other.scale)
     if first.origin != other.origin:
         hint = " Call load_state_dict with the same state, and forget, on all ranks or on none."
         before, now = (f"state {s.origin:x}" if s.origin else "its own" for s in (first, other))
-        _differ("the state loaded or left by forgetting", rank, before, now, hint)
+        _differ("the state loaded or left by forgetting", ranks, before, now, hint)
 
 
 def compare_reach(found: Sequence[Said]) -> None:
@@ -137,14 +159,15 @@ def compare_reach(found: Sequence[Said]) -> None:
         " Sharded models reduce gradients within the backward passes, so that all ranks make the "
         "same ones: multiply a loss without examples by 0, or give it a count of 0."
     )
-    for rank, other in enumerate(found):
+    for other in found:
+        ranks = first.rank, other.rank
         if set(first.names) != set(other.names):
-            _differ("their losses", rank, list(first.names), list(other.names), hint)
+            _differ("their losses", ranks, list(first.names), list(other.names), hint)
         before, now = _reached_by(first), _reached_by(other)
         for name in (*before, *now):
             if before.get(name) != now.get(name):
                 pair = before.get(name, "none"), now.get(name, "none")
-                _differ(f"the losses that reach parameter {name!r}", rank, *pair, hint)
+                _differ(f"the losses that reach parameter {name!r}", ranks, *pair, hint)
 
 
 def _reached_by(said: Said) -> dict[str, list[str]]:
@@ -157,9 +180,10 @@ def _reached_by(said: Said) -> dict[str, list[str]]:
     return found
 
 
-def _differ(what: str, rank: int, first: Any, other: Any, hint: str = "") -> None:
+def _differ(what: str, ranks: tuple[int, int], first: Any, other: Any, hint: str = "") -> None:
     raise InputError(
-        f"the ranks differ in {what}: rank 0 has {first}, rank {rank} has {other}.{hint} "
+        f"the ranks differ in {what}: rank {ranks[0]} has {first}, rank {ranks[1]} has {other}."
+        f"{hint} "
         "All ranks of a process group act on the same model with the same settings."
     )
 

@@ -58,11 +58,12 @@ class Describing:
         """
         given = config.parameters.named()
         weights = tuple(losses.weights.tolist())
+        kinds = [(tensor.dtype, tensor.shape) for _, tensor, _ in given.values()]
         key = config, given, trace, call, losses.names, weights
-        found = next((known for known in self._known if _same(known[0], key)), None)
+        found = next((known for known in self._known if _same(known[0], (*key, kinds))), None)
         if found is None:
             made = _described(*key, losses.batches)
-            found = key, made, digest_of(made)
+            found = (*key, kinds), made, digest_of(made)
             if not trace.features:  # their graph is not held on to
                 self._known = [found, *self._known[: KEPT - 1]]
         _, before, digest = found

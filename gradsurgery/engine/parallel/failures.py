@@ -10,14 +10,15 @@ from gradsurgery.errors import GradSurgeryError, NonFiniteError, RankError
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception of one rank: its class by name, and its text."""
+    """An exception of one rank: its class by name, its text, and the rank's number."""
 
     kind: str
     text: str
+    rank: int
 
 
-def failure_of(error: BaseException) -> Failure:
-    return Failure(type(error).__name__, str(error))
+def failure_of(error: BaseException, rank: int) -> Failure:
+    return Failure(type(error).__name__, str(error), rank)
 
 
 def error_of(found: Sequence[object]) -> GradSurgeryError | None:
@@ -26,8 +27,9 @@ def error_of(found: Sequence[object]) -> GradSurgeryError | None:
     Args:
         found: by rank its `Failure`, or something else.
     """
-    for rank, failure in enumerate(found):
+    for failure in found:
         if isinstance(failure, Failure):
+            rank = failure.rank
             kind = getattr(errors, failure.kind, None)
             if not (isinstance(kind, type) and issubclass(kind, GradSurgeryError)):
                 return RankError(f"rank {rank}: {failure.kind}: {failure.text}")

@@ -255,8 +255,9 @@ class Replicated(SingleProcess):
         """Tell all ranks why some cannot go on, and raise: this one's own exception, or theirs."""
         if isinstance(own, NonFiniteError):
             self._name(own)
+        number = self.wire.ranks[self.wire.rank]
         with self._exchange(OVER, "telling of a failure"):
-            found = self.wire.objects(None if own is None else failure_of(own))
+            found = self.wire.objects(None if own is None else failure_of(own, number))
         error = own or error_of(found)
         assert error is not None
         raise error
@@ -270,4 +271,5 @@ class Replicated(SingleProcess):
         ranks = {rank for rank, good in enumerate(finite) if not good}
         ranks = ranks or {rank for found in self._odd.values() for rank in found}
         if ranks:
-            error.args = (f"{ranks_named(sorted(ranks))}: {text}",)
+            numbers = [self.wire.ranks[rank] for rank in sorted(ranks)]
+            error.args = (f"{ranks_named(numbers)}: {text}",)

@@ -25,6 +25,7 @@ class Wire:
     Attributes:
         rank: this process's number within it.
         world: how many there are.
+        ranks: the number of each among all processes, by which errors name it.
         device: where small numbers travel from: the host, where the group has a backend for it, so
             that no accelerator is waited for.
     """
@@ -33,6 +34,7 @@ class Wire:
         self.group = group
         self.rank = torch.distributed.get_rank(group)
         self.world = torch.distributed.get_world_size(group)
+        self.ranks = torch.distributed.get_process_group_ranks(group)
         self._backends = _backends(group)
         kind = "cpu" if "cpu" in self._backends else next(iter(self._backends))
         self.device = torch.device(kind)

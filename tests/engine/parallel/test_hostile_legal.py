@@ -56,9 +56,10 @@ def another_method(run):
     return surgery.backward(run.losses())
 
 
-def counts_on_one(run):
-    """Four examples on each: a count of one is one of the others' equal parts."""
-    return run.surgery.backward(run.losses(), count=run.either(None, 1))
+def counts_by_name_on_one(run):
+    """Four examples on each, said in two ways."""
+    count = {"a": 4, "b": 4, "c": 4}
+    return run.surgery.backward(run.losses(), count=run.either(4, count))
 
 
 def option_names_a_loss_elsewhere(run):
@@ -72,7 +73,7 @@ def option_names_a_loss_elsewhere(run):
 
 
 LEGAL = [other_order, other_names, other_reach, other_reach_in_groups, another_dtype_of_losses]
-LEGAL += [another_method, counts_on_one, option_names_a_loss_elsewhere]
+LEGAL += [another_method, counts_by_name_on_one, option_names_a_loss_elsewhere]
 
 
 def legal_on(rank, cases):
