@@ -145,12 +145,12 @@ def config_of(
             layers, and weights with other uses, are materialised. "auto": taps where counting
             operations says that it is cheaper (few rows of input for the layer's width). With both
             convolutions are tapped where counting says so (few places, many channels). Over a
-            process group, "auto" taps linear layers where that sends fewer bytes (few rows of the
-            joined batch for the width), and "taps" all; other layers send gradients. "batched":
-            all gradients in two passes, one of them batched over the losses (vmap). On a CPU that
-            was slower wherever it was measured, so that "auto" never does. Layers that batch must
-            be able to (compiled regions cannot), and what the graph shows counts as reached. Over a
-            process group no layer is tapped.
+            process group, "auto" taps linear layers where that sends at most half the bytes (few
+            rows of the joined batch for the width), and "taps" all; others send gradients.
+            "batched": all gradients in two passes, one of them batched over the losses (vmap). On a
+            CPU that was slower wherever it was measured, so that "auto" never does. Layers that
+            batch must be able to (compiled regions cannot), and what the graph shows counts as
+            reached.
         memory: "low" keeps no gradient of a single loss for large tensors. Linear layers with few
             rows of input for their width are tapped. What then does not fit into the room of the
             parameters is asked for in chunks: a pass per loss for each, which gives its Gram

@@ -74,7 +74,7 @@ class Tapping:
             most, n = max(rows), trace.reach.count(name)
             if most > 0 and min(rows) >= 0:
                 out, inside = trace.tensors[name].shape
-                if self._every or fewer_bytes(most, out, inside, n, self._world):
+                if self._every or half_the_bytes(most, out, inside, n, self._world):
                     found[name] = most
         return found
 
@@ -85,10 +85,11 @@ def rows_of(tap: Tap) -> int:
     return len(tap.layer.inputs)
 
 
-def fewer_bytes(rows: int, out: int, inside: int, n: int, world: int) -> bool:
-    """Whether the factors of n objectives take fewer bytes than their gradients and the direction.
+def half_the_bytes(rows: int, out: int, inside: int, n: int, world: int) -> bool:
+    """Whether the factors of n objectives take at most half the bytes of gradients and direction.
 
     Both count what W - 1 ranks are sent: of n gradients and one direction each rank's share, and
     of the factors all rows of every rank.
     """
-    return world * rows * (inside + n * out) < (n + 1) * out * inside
+    # Up to half the bytes a rank computes no longer either, at the same bytes up to half more.
+    return 2 * world * rows * (inside + n * out) <= (n + 1) * out * inside

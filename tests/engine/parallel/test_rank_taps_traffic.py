@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gradsurgery as gs
-from gradsurgery.engine.parallel.tapping import fewer_bytes
+from gradsurgery.engine.parallel.tapping import half_the_bytes
 from tests.support.network import in_own_network, received
 from tests.support.ranks import on_ranks
 from tests.support.traffic import Traffic
@@ -113,14 +113,14 @@ def test_bytes_stay_near_those_of_plain_training_and_numbers_are_exact(world, ro
 
 
 def test_many_rows_send_gradients_and_say_nothing_of_taps():
-    ranks = on_ranks(2, by_method, 520, False, limit=60)
+    ranks = on_ranks(2, by_method, 264, False, limit=60)
     assert ranks[0]["auto"][1:] == ranks[0]["gradients"][1:]
     assert torch.equal(ranks[0]["auto"][0], ranks[0]["gradients"][0])
 
 
 def test_uneven_rows_are_counted_as_the_most_of_a_rank():
     """One rank would tap and the other not: what counts is the larger part."""
-    for rows, tapped in ((64, ["trunk.0.weight", "trunk.2.weight"]), (515, [])):
+    for rows, tapped in ((64, ["trunk.0.weight", "trunk.2.weight"]), (256, [])):
         ranks = on_ranks(2, by_method, rows, True, limit=60)
         assert [own["auto"][1] for own in ranks] == [tapped] * 2
         for method in METHODS:
@@ -133,9 +133,10 @@ def test_uneven_rows_are_counted_as_the_most_of_a_rank():
 @pytest.mark.parametrize("world", [1, 2, 64])
 def test_bytes_are_counted_as_they_are_sent(world):
     shape = WIDTH, WIDTH, N
-    limit = next(r for r in range(1, WIDTH + 2) if not fewer_bytes(r, *shape, world))
-    assert limit == -(-WIDTH // world)  # joined rows as many as the width, where in and out agree
-    assert not fewer_bytes(limit, *shape, world + 1)
+    limit = next(r for r in range(1, WIDTH + 2) if not half_the_bytes(r, *shape, world))
+    assert limit == WIDTH // 2 // world + 1  # joined rows up to half the width, for in = out
+    assert half_the_bytes(1, WIDTH, 1024, 2, WIDTH // 2)
+    assert not half_the_bytes(1, WIDTH, 16, 2, WIDTH // 2)
 
 
 def on_the_wire(rank, rows):
