@@ -124,12 +124,14 @@ class Replicated(SingleProcess):
         names = self._names if self.at == AGREED else ()
         with self._exchange(self.at, "sending gradients"):
             factors = None
-            if rows := self._rows:
-                factors = Factors(self.wire, rows, self._weights, self._taps)
-            self._rows = {}
+            if self._rows:
+                factors = Factors(self.wire, self._rows, self._weights, self._taps)
             sent = send(self.wire, passes, wanted, self._local, self._whole, names, factors)
         if sent.failed:
             self._raise(sent.error)
+        if factors is not None:
+            self._weights = {n: t for n, t in self._weights.items() if n in self._taps}
+        self._taps, self._rows = {}, {}
         if writable is not None:
             writable.clear()
         self._sent |= sent.tensors
@@ -217,7 +219,13 @@ class Replicated(SingleProcess):
                 self._status(error)
             elif at == DECIDED:
                 self._publish({}, error)
-        self.at, self._local = OVER, {}
+        self.at = OVER
+        self._release()
+
+    def _release(self) -> None:
+        """Nothing of the graph is held on to: features, and layers that were or might be tapped."""
+        self._local, self._taps = {}, {}
+        self._tapping = self._proposed = None
 
     @contextmanager
     def _exchange(self, then: str, doing: str) -> Iterator[None]:
@@ -243,10 +251,9 @@ class Replicated(SingleProcess):
         self, directions: dict[str, Tensor], error: BaseException | None
     ) -> dict[str, Tensor]:
         tensors = {} if self._silent or self._whole else self._sent
-        self._local = {}  # features, which hold their graph
+        self._release()
         with self._exchange(OVER, "gathering the directions"):
             found = publish(self.wire, None if error else directions, tensors)
-        self._local = {}  # nothing of the graph is held on to
         if found.failed:
             self._raise(error)
         return {**directions, **found.directions}

@@ -1,5 +1,6 @@
 """Taps over ranks: factors of linear layers are exchanged in place of their gradients, exactly."""
 
+import gc
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gradsurgery as gs
+from gradsurgery.gradients.factored import Layer, Tap
 from tests.engine.parallel import test_forms as forms
 from tests.engine.parallel.test_parts import CLOSE, PARTS, Run
 from tests.support.joined import EXAMPLES, Encoders, Tasks, apart, on_world, part, trained
@@ -132,7 +134,7 @@ def with_hooks(rank, method):
             with Traffic() as traffic:
                 surgery.backward(losses)
             names.append(traffic.names)
-            sizes.append(sorted(surgery._communicator._taps))
+            sizes.append(sorted(surgery._communicator._weights))
         found.append((torch.cat([p.grad.flatten() for p in model.parameters()]), sizes, names))
     return found
 
@@ -178,6 +180,29 @@ def test_what_goes_wrong_on_one_rank_is_an_error_on_all():
         assert text in first[i][1]
         assert first[i + 1] == second[i + 1] == True  # noqa: E712
         assert first[i + 2] == second[i + 2]
+
+
+def held_after(rank):
+    """How many layers are held on to after steps that solve or do not, and after a failed one."""
+    model, found = Tasks(), []
+    group = dist.group.WORLD
+    surgery = gs.Surgery("mgda", model, process_group=group, method="taps", every=2)
+    for step in range(4):
+        losses = model.losses(step, [0, 1, 2])
+        if step == 3:
+            losses["a"] = losses["a"] * float("nan" if rank else 1)
+        kind, _ = said(partial(surgery.backward, losses))
+        del losses
+        gc.collect()
+        held = [each for each in gc.get_objects() if issubclass(type(each), Layer | Tap)]
+        found.append((kind, len(held)))
+        del held
+    return found
+
+
+def test_nothing_of_a_layer_is_held_on_to_after_a_step():
+    for found in on_ranks(2, held_after):
+        assert found == [("", 0)] * 3 + [("NonFiniteError", 0)]
 
 
 def not_finite(rank):

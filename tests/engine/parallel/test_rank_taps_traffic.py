@@ -76,7 +76,7 @@ def by_method(rank, rows, uneven):
         surgery.backward(losses(model(x[own]), y[own]), count=own.stop - own.start)
         if uneven:
             grads = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
-            found[method] = grads, sorted(surgery._communicator._taps)
+            found[method] = grads, sorted(surgery._communicator._weights)
             continue
         parameters, last = stepped(model, surgery, rows, own)
         later = [waits_not for *_, waits_not in last.events]
