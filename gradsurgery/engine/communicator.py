@@ -12,6 +12,7 @@ from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.trace import Trace
 from gradsurgery.gradients.factored import Tap
+from gradsurgery.record import GroupRecord
 
 AVAILABLE = dist.is_available()
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ class SingleProcess:
             products: of the gradients that this process holds, a tensor of any shape each.
         """
         return [*values, *products]
+
+    def decided(self, records: Iterable[GroupRecord]) -> None:
+        """Before `publish`: the weights that this process has decided on, which all share."""
 
     def publish(self, directions: dict[str, Tensor]) -> dict[str, Tensor]:
         """After the combination: whole directions by parameter, from each process's shares.

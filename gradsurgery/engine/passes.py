@@ -96,6 +96,7 @@ def gather(
                     gradients[by[name]][name] = g
             found, g = (), None  # what was yielded is freed when it is used up
             yield gradients
+            gradients = {}
             continue
         ways = [
             tap.through
@@ -132,6 +133,7 @@ def gather(
                 gradients[i][name] = at_outputs[name]
         at_outputs.clear()
         yield gradients
+        gradients = {}
     for name, results in compared_so_far.items():
         if any(told for _, told in results):
             factored[name].proved[name] = True

@@ -140,7 +140,9 @@ class GradientSource:
                 yield {i: {n: given[n] for n in wanted[i] if n in given} for i in members}
             return
         own = self.losses.tensors, roots, wanted, retain
-        yield from gather(*own, self.factored, together, self.writable)
+        # gradients that are sent are freed then: none is held to be written to
+        writable = None if self.communicator.several else self.writable
+        yield from gather(*own, self.factored, together, writable)
 
     def _batched(self, wanted: Sequence[Named], cache: TraceCache) -> Iterator[Gradients]:
         """All gradients as those of one pass."""

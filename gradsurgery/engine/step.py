@@ -149,6 +149,8 @@ def _decide(
         if graph is not None and live and (trace.features or len(directions) < len(trace.tensors)):
             got = {id(trace.targets[name]) for name in directions}
             check_attached(graph, [(n, t) for n, t in trace.tensors.items() if id(t) not in got])
+        if source.communicator.several:
+            source.communicator.decided(solving.records.values())
         directions = source.communicator.publish(directions)
     except OutOfRangeError as error:
         if source.scale is None:

@@ -96,6 +96,9 @@ class OneOfSeveral:
         everyones = self.exchange("total", [number.clone() for number in (*values, *products)])
         return [torch.stack(same).sum(0) for same in zip(*everyones, strict=True)]
 
+    def decided(self, records):
+        pass
+
     def publish(self, directions):
         everyones = self.exchange("publish", copied(directions))
         return {name: sum(e[name] for e in everyones) for name in directions}

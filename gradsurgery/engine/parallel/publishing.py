@@ -1,6 +1,6 @@
 """Every rank's shares of the directions, made whole by one gather."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +16,18 @@ FAILED = 1.0
 
 @dataclass(frozen=True)
 class Published:
-    """Whole directions by parameter, and by rank whether it has none."""
+    """Whole directions by parameter, whether a rank has none, and whether all decided alike."""
 
     directions: dict[str, Tensor]
     failed: bool
+    alike: bool
 
 
 def publish(
-    wire: Wire, directions: Mapping[str, Tensor] | None, tensors: Mapping[str, Tensor]
+    wire: Wire,
+    directions: Mapping[str, Tensor] | None,
+    tensors: Mapping[str, Tensor],
+    decided: Sequence[float],
 ) -> Published:
     """Gather the shares of all ranks, with a word of each.
 
@@ -31,18 +35,21 @@ def publish(
         wire: the ranks.
         directions: this rank's shares, or whole ones; None where it failed.
         tensors: the parameters whose shares are gathered, the same on all ranks.
+        decided: `words_of` what this rank decided.
     """
     by_kind: dict[Key, list[str]] = {}
     for name, tensor in tensors.items():
         by_kind.setdefault((gradient_dtype(tensor).to_real(), tensor.device), []).append(name)
-    word = torch.full((1,), FAILED if directions is None else 0.0, device=wire.device)
+    own_words = [FAILED if directions is None else 0.0, *decided]
+    words = torch.tensor(own_words, device=wire.device)
     found: dict[str, Tensor] = {}
     if not by_kind:
-        return Published(found, bool(wire.gather(word).any()))
-    failed = False
+        said = wire.gather(words)
+        return Published(found, bool(said[:, 0].any()), bool((said == said[0]).all()))
+    failed, alike = False, True
     for i, ((dtype, device), names) in enumerate(by_kind.items()):
         lengths = [length_of(tensors[name], wire.world) for name in names]
-        parts = [word.to(device, dtype)] if i == 0 else []
+        parts = [words.to(device, dtype)] if i == 0 else []
         for name, length in zip(names, lengths, strict=True):
             own = None if directions is None else directions.get(name)
             if own is None:
@@ -51,14 +58,14 @@ def publish(
                 parts.append(_share(own, tensors[name], wire))
         rows = wire.gather(torch.cat(parts))
         if i == 0:
-            failed = bool(rows[:, 0].any())
-            rows = rows[:, 1:]
+            said, rows = rows[:, : len(words)], rows[:, len(words) :]
+            failed, alike = bool(said[:, 0].any()), bool((said == said[0]).all())
         if failed:
             continue
         for name, part in zip(names, torch.split(rows, lengths, 1), strict=True):
             if directions is None or name in directions:
                 found[name] = joined(part, tensors[name])
-    return Published(found, failed)
+    return Published(found, failed, alike)
 
 
 def _share(direction: Tensor, tensor: Tensor, wire: Wire) -> Tensor:

@@ -29,6 +29,7 @@ from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parallel.agreement import Said, agree, compare
+from gradsurgery.engine.parallel.deciding import NOTHING, check_close, weights_of, words_of
 from gradsurgery.engine.parallel.describing import Describing
 from gradsurgery.engine.parallel.factors import Factors
 from gradsurgery.engine.parallel.failures import error_of, failure_of, group_works, ranks_named
@@ -41,6 +42,8 @@ from gradsurgery.engine.parallel.wire import FLOATS, Wire
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import NonFiniteError
 from gradsurgery.gradients.factored import Tap
+from gradsurgery.record import GroupRecord
+from gradsurgery.types import Array
 
 LOCAL, DECIDED, OVER = "local", "decided", "over"
 
@@ -78,6 +81,8 @@ class Replicated(SingleProcess):
         self._sent: dict[str, Tensor] = {}
         self._odd: dict[int, set[int]] = {}
         self._values: list[list[float]] = []
+        self._decided: dict[str, Array] = {}
+        self._words = NOTHING
         self._names: tuple[str, ...] = ()
         self._tapping, self._proposed = self._proposed, None
         self._taps: dict[str, Tap] = {}
@@ -175,6 +180,10 @@ class Replicated(SingleProcess):
         parts = torch.split(summed, [len(part) for part in own])
         return [p.view(t.shape) for p, t in zip(parts, (*values, *products), strict=True)]
 
+    def decided(self, records: Iterable[GroupRecord]) -> None:
+        self._decided = weights_of(records)
+        self._words = words_of(self._decided)
+
     def publish(self, directions: dict[str, Tensor]) -> dict[str, Tensor]:
         self._ready()
         error = None
@@ -252,10 +261,14 @@ class Replicated(SingleProcess):
     ) -> dict[str, Tensor]:
         tensors = {} if self._silent or self._whole else self._sent
         self._release()
+        given, words = (None, NOTHING) if error else (directions, self._words)
         with self._exchange(OVER, "gathering the directions"):
-            found = publish(self.wire, None if error else directions, tensors)
+            found = publish(self.wire, given, tensors, words)
         if found.failed:
             self._raise(error)
+        if not found.alike:
+            with self._exchange(OVER, "comparing weights"):
+                check_close(self.wire, self._decided)
         return {**directions, **found.directions}
 
     def _raise(self, own: BaseException | None) -> NoReturn:

@@ -96,14 +96,14 @@ def send(
             found = gradients.get(loss, {})
             out.passes[k][loss].update((n, g) for n, g in found.items() if n in local)
         for parcel in parcels:
+            if len(waiting) == IN_FLIGHT:
+                take()
             rows = None
             if out.error is None:
                 try:
                     rows = _packed(parcel, gradients, wire.rank, factors)
                 except BaseException as error:
                     out.error = error
-            if len(waiting) == IN_FLIGHT:
-                take()
             own = _nothing(parcel, wire.rank, factors) if rows is None else rows
             with group_works(_called(parcel, names)):
                 more = wire.gather_later(own[1]) if own[1] is not None else None

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -162,3 +163,25 @@ def test_ranks_that_differ_beside_one_without_losses():
     for weighted, counted in on_ranks(3, beside_one_without):
         assert "the weight of loss 'a': rank 1 has 1.0, rank 2 has 2.0" in weighted[1]
         assert "count=: rank 1 has None, rank 2 has 4.0. Give it on all ranks" in counted[1]
+
+
+def drawn_apart(rank):
+    """A strategy of the user's own that draws from numpy's global generator."""
+
+    @gs.strategy("drawn-apart")
+    def drawn(gram):
+        return np.random.dirichlet(np.ones(len(gram)))
+
+    np.random.seed(rank)
+    model = Tasks()
+    surgery = gs.Surgery(gs.get_strategy("drawn-apart"), model, process_group=dist.group.WORLD)
+    kind, text = said(lambda: surgery.backward(model.losses(0, ALL[rank::2])))
+    return kind, text, [p.grad for p in model.parameters()], repr(surgery)
+
+
+def test_ranks_that_decide_on_different_weights_are_told():
+    for kind, text, found, surgery in on_ranks(2, drawn_apart):
+        assert kind == "StrategyError"
+        assert re.search("different weights for group 'a.b.c'.* rank 0 on .*, rank 1 on ", text)
+        assert not any(grad is not None for grad in found)
+        assert surgery.endswith("step=0)")

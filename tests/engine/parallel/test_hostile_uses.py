@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.support.hostile import ALL, REST, WORLD, compared
+from gradsurgery.engine.parallel.layout import Parcel
+from tests.support.hostile import ALL, REST, WORLD, Fresh, compared
 from tests.support.joined import numbers
+from tests.support.ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -154,3 +156,26 @@ USES += [collectives_of_the_user]
 
 def test_uses_of_every_kind():
     compared(USES)
+
+
+def freed(rank):
+    """Of the gradients of each pass which are still held when the next one ends."""
+    run, packed, held = Fresh(rank), Parcel.pack, []
+
+    def pack(parcel, gradients, *more):
+        refs = [weakref.ref(gradient) for own in gradients.values() for gradient in own.values()]
+        rows = packed(parcel, gradients, *more)
+        if held:
+            held[-1] = [ref() is None for ref in held[-1]]
+        held.append(refs)
+        return rows
+
+    Parcel.pack = pack
+    run.make().backward(run.losses())
+    return held[:-1]
+
+
+def test_gradients_that_are_sent_are_freed_while_the_next_pass_runs():
+    for held in on_ranks(WORLD, freed):
+        assert len(held) == 2
+        assert all(all(own) and own for own in held)
