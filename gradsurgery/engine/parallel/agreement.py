@@ -6,7 +6,7 @@ what they have, and each comes to the same conclusion from it.
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from gradsurgery.errors import InputError
 
 FAILED, ALIKE = 1, 0
 SEVERAL, ONE_COUNT, NO_COUNT = 0, 1, 2  # one for all losses travels with the integers
+ORIGIN = 6
 TAPS = 7  # the last of eight integers, in which ranks may differ
 Reached = tuple[str, int, int]  # parameter, losses that possibly and certainly reach it, as bits
 
@@ -34,7 +35,8 @@ class Said:
         scores: the user's measure per modality.
         step: how many steps came before.
         scale: the GradScaler's factor.
-        origin: what state was last loaded, or left by forgetting, as a digest.
+        origin: what state was last loaded, or left by forgetting, as a digest; of what is there
+            now where ranks differ in it.
         rank: whose this is, by its number among all processes.
     """
 
@@ -58,7 +60,11 @@ def digest_of(*described: Any) -> int:
 
 
 def agree(
-    wire: Wire, said: Said | BaseException, digest: int = 0, taps: int = 0
+    wire: Wire,
+    said: Said | BaseException,
+    digest: int = 0,
+    taps: int = 0,
+    state: Callable[[], int] = int,
 ) -> tuple[list[Said] | list[float], bool]:
     """What all ranks have, or, where that is the same, only how much each rank counts.
 
@@ -69,6 +75,7 @@ def agree(
         said: what this one has, or the exception that kept it from having something.
         digest: of what is fixed, the parameters, the losses' names and weights, and the reach.
         taps: a digest of the layers that this rank would tap.
+        state: gives a digest of what this rank remembers, where another state was loaded.
 
     Raises:
         GradSurgeryError: on ranks without an exception, where another has one.
@@ -85,6 +92,8 @@ def agree(
     same = all(row[:2] == first[:2] and row[3:TAPS] == first[3:TAPS] for row in heads)
     if same and first[0] == ALIKE and first[1] != SEVERAL:
         return [_number(row[2]) for row in heads], alike
+    if isinstance(said, Said) and any(row[ORIGIN] != first[ORIGIN] for row in heads):
+        said = replace(said, origin=state())  # one may have loaded what the others have
     number = wire.ranks[wire.rank]
     mine: Said | Failure = (
         replace(said, rank=number) if isinstance(said, Said) else failure_of(said, number)
@@ -144,8 +153,7 @@ def _compare_steps(first: Said, other: Said) -> None:
         _differ("the GradScaler's factor", ranks, first.scale, other.scale)
     if first.origin != other.origin:
         hint = " Call load_state_dict with the same state, and forget, on all ranks or on none."
-        before, now = (f"state {s.origin:x}" if s.origin else "its own" for s in (first, other))
-        _differ("the state loaded or left by forgetting", ranks, before, now, hint)
+        _differ("their states", ranks, f"{first.origin:x}", f"{other.origin:x}", hint)
 
 
 def compare_reach(found: Sequence[Said]) -> None:

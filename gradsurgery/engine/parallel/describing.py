@@ -73,12 +73,23 @@ class Describing:
 
     def resumed(self, history: History) -> None:
         """Steps go on from this history, which no step has left."""
-        saved = as_saved(history, named=True)
-        self._origin = digest_of(sorted((name, _plain(value)) for name, value in saved.items()))
+        self._origin = digest_of_state(history)
 
 
 def _same(known: tuple[Any, ...], key: tuple[Any, ...]) -> bool:
     return all(a is b for a, b in zip(known[:3], key, strict=False)) and known[3:] == key[3:]
+
+
+def digest_of_state(history: History) -> int:
+    """The same number for the same steps, reach and states, in whatever order they are kept."""
+    saved = as_saved(history, named=True)
+    fields = {name: _plain(value) for name, value in saved.items()}
+    return digest_of(
+        sorted(
+            (name, sorted(map(repr, value)) if isinstance(value, tuple) else value)
+            for name, value in fields.items()
+        )
+    )
 
 
 def _plain(saved: Any) -> Any:

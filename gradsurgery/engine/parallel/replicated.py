@@ -8,6 +8,7 @@ same bits. Each combines its own shares; one gather makes whole directions of th
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -30,7 +31,7 @@ from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.parallel.agreement import Said, agree, compare
 from gradsurgery.engine.parallel.deciding import NOTHING, check_close, weights_of, words_of
-from gradsurgery.engine.parallel.describing import Describing
+from gradsurgery.engine.parallel.describing import Describing, digest_of_state
 from gradsurgery.engine.parallel.factors import Factors
 from gradsurgery.engine.parallel.failures import error_of, failure_of, group_works, ranks_named
 from gradsurgery.engine.parallel.layout import share_like
@@ -104,7 +105,8 @@ class Replicated(SingleProcess):
         self._begin(call, config, trace.features)
         with self._exchange(LOCAL if call == "accumulate" else AGREED, "agreeing on a step"):
             taps = 0 if self._tapping is None else self._tapping.digest
-            found, self._alike = agree(self.wire, *own, taps)
+            state = partial(digest_of_state, history)
+            found, self._alike = agree(self.wire, *own, taps, state)
             both = act_on(found, losses, trace, given, self.wire.rank, self.sharded)
         losses, trace, scores, self._factors = both
         self._names = losses.names * losses.batches

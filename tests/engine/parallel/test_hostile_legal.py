@@ -72,8 +72,24 @@ def option_names_a_loss_elsewhere(run):
     return run.make(protect="task_a").backward(losses)
 
 
+def loads_its_own_state(run):
+    """One rank loads what all have; and all forget a loss."""
+    surgery = run.make("moco")
+    surgery.backward(run.losses())
+    if run.bad:
+        surgery.load_state_dict(surgery.state_dict())
+    surgery.backward(run.losses(1))
+    surgery.forget("a")
+    losses = run.losses(2)
+    del losses["a"]
+    run.model.zero_grad()
+    surgery.backward(losses)
+    losses = run.losses(3)
+    return run.surgery.backward(losses)
+
+
 LEGAL = [other_order, other_names, other_reach, other_reach_in_groups, another_dtype_of_losses]
-LEGAL += [another_method, counts_by_name_on_one, option_names_a_loss_elsewhere]
+LEGAL += [loads_its_own_state, another_method, counts_by_name_on_one, option_names_a_loss_elsewhere]
 
 
 def legal_on(rank, cases):
