@@ -40,8 +40,9 @@ APART = "GRADSURGERY_OWN_LOOPBACK"  # set where the process has a network namesp
 LIMIT = 120  # seconds after which a rank that waits gives up
 PLAIN = "DDP, sum(losses).backward()"
 STEPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "mgda": ("mgda", {"method": "gradients"}),
-    "mgda, every=4": ("mgda", {"method": "gradients", "every": 4}),
+    "mgda": ("mgda", {}),  # layers with few rows send their factors
+    "mgda, gradients": ("mgda", {"method": "gradients"}),
+    "mgda, gradients, every=4": ("mgda", {"method": "gradients", "every": 4}),
     "sum": ("sum", {}),
 }
 Figures = dict[str, dict[str, float]]  # step -> milliseconds, CPU milliseconds, bytes
@@ -196,10 +197,11 @@ def main(
     plot(saved, out.with_suffix(".png"))
 
 
-def predicted(step: str, n: int, world: float, size: int) -> float:
-    """Megabytes per rank and step by the formula, without what does not grow with d."""
-    number = {PLAIN: 2.0, "sum": 2.0, "mgda": n + 1.0, "mgda, every=4": (3 * 2 + n + 1) / 4}[step]
-    return number * 4 * size * (world - 1) / world / 1e6
+def predicted(step: str, n: int) -> float | None:
+    """Halves of an all-reduce by the formula; None for factors, which go by rows."""
+    replayed = (3 * 2 + n + 1) / 4
+    found = {PLAIN: 2.0, "sum": 2.0, "mgda, gradients": n + 1.0}
+    return {**found, "mgda, gradients, every=4": replayed}.get(step)
 
 
 def plot(saved: dict[str, Any], path: Path) -> None:
@@ -221,8 +223,9 @@ def plot(saved: dict[str, Any], path: Path) -> None:
         for step in rows[0]["steps"]:
             sent = [row["steps"][step]["bytes"] / row["world"] / 1e6 for row in rows]
             (line,) = top.plot(worlds, sent, "o", markersize=4, label=step)
-            formula = [predicted(step, n, world, size) for world in beyond]
-            top.plot(beyond, formula, ":", color=line.get_color(), linewidth=1)
+            if (number := predicted(step, n)) is not None:
+                formula = [number * 4 * size * (world - 1) / world / 1e6 for world in beyond]
+                top.plot(beyond, formula, ":", color=line.get_color(), linewidth=1)
             times = [row["steps"][step]["ms"] for row in rows]
             bottom.plot(worlds, times, "o-", markersize=4, color=line.get_color())
         top.set(title=f"n = {n}", xscale="log", xlabel="ranks W", ylabel="MB per rank and step")
