@@ -235,7 +235,9 @@ def plot(saved: dict[str, Any], path: Path) -> None:
         bottom.set_xticks(worlds)
         for panel in (top, bottom):
             panel.grid(alpha=0.3)
-    axes[0][0].legend(title="points measured, dots predicted", fontsize=7, title_fontsize=7)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    title = "points: measured; dotted: predicted by the formula"
+    figure.legend(handles, labels, title=title, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
