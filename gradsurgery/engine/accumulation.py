@@ -83,6 +83,7 @@ def add(
         trace, losses, new.communicator, scale=_both_scales(before.scale, new.scale)
     )
     total.rows = [rows[name] for name in names]
+    total.parts = before.parts + 1
     total.odd, total.sparse = unusual(total.rows, trace.tensors)
     total.kinds = {**before.kinds, **new.kinds}
     return total, totals, terms

@@ -43,6 +43,7 @@ class GradientSource:
         odd: the names whose gradients are not dense real tensors of the parameter's dtype.
         sparse: those of them that are sparse, or were where `grams` has them.
         kinds: what each parameter was when its gradient was stored.
+        parts: how many micro-batches the stored gradients are sums over.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class GradientSource:
         self.odd: frozenset[str] = frozenset()
         self.sparse: frozenset[str] = frozenset()
         self.kinds: Mapping[str, Any] = {}
+        self.parts = 1
 
     def weighted(self, weights: Sequence[float], wanted: Named, retain_graph: bool) -> Named:
         """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass; it may become `.grad`."""

@@ -67,7 +67,7 @@ def run_step(
         stored: the gradients that `accumulate` gathered, in place of a graph.
     """
     if stored is not None:
-        compared = "combine", config, history, stored.scale
+        compared = f"combine of {stored.parts} micro-batches", config, history, stored.scale
         losses, trace, scores = communicator.agree(losses, stored.trace, scores, *compared)
         source = stored.shared(trace, losses, communicator)
         return _decide(

@@ -10,6 +10,8 @@ import gradsurgery as gs
 from tests.engine.parallel.test_parts import ROWS, compared, steps
 from tests.support.joined import SCORES, Encoders, Tasks
 
+pytestmark = pytest.mark.exhaustive
+
 
 def every(run):
     return steps(run, "mgda", every=3)

@@ -12,7 +12,10 @@ from tests.engine.parallel.test_fsdp2 import own, sharded
 from tests.support.ranks import launch, on_ranks, said
 from tests.support.sharded import STEPS, Model, alone, batch, check, compared, train
 
-pytestmark = pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning"),
+]
 
 
 def surgery(strategy="mgda", model=None, **settings):

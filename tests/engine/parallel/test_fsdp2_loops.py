@@ -12,7 +12,10 @@ from tests.engine.parallel.test_fsdp2_payload import WIDTH, Tasks
 from tests.support.ranks import on_ranks
 from tests.support.sharded import ROWS, STEPS, Model, alone, batch, check, compared, train, whole
 
-pytestmark = pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning"),
+]
 
 
 def trained(model, surgery, step, part, optimizer=None):

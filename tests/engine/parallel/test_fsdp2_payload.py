@@ -13,7 +13,10 @@ import gradsurgery as gs
 from tests.engine.parallel.test_fsdp2 import own
 from tests.support.ranks import on_ranks
 
-pytestmark = pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning"),
+]
 
 WIDTH = 256
 OURS = (torch.int64, torch.float64)  # a model's numbers are in float32, and never so few as a word

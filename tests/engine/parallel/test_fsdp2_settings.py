@@ -14,7 +14,10 @@ from tests.engine.parallel.test_fsdp2 import case, own, sharded
 from tests.support.ranks import on_ranks
 from tests.support.sharded import Model, alone, check, compared, train, whole
 
-pytestmark = pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning"),
+]
 
 
 class Checkpointed(Model):

@@ -12,6 +12,8 @@ from gradsurgery.engine.parallel.wire import GATHERS
 from tests.support.hostile import BAD, WORLD, Run
 from tests.support.ranks import launch, said
 
+pytestmark = pytest.mark.exhaustive
+
 GATHER = "all_gather_single" if GATHERS else "all_gather_into_tensor"
 CALLED = (GATHER, "all_to_all_single", "all_reduce", "all_gather_object")
 STEP = {"mgda": 6, "sum": 4, "graddrop": 9}  # collectives of a step: n + 3, 4, 2n + 3

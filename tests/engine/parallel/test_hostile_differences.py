@@ -3,12 +3,15 @@
 import contextlib
 import re
 
+import pytest
 import torch
 from torch import nn
 
 import gradsurgery as gs
 from tests.support.hostile import Run, ended
 from tests.support.joined import Tasks
+
+pytestmark = pytest.mark.exhaustive
 
 
 def settings(common, odd):

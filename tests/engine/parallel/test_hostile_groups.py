@@ -14,7 +14,10 @@ from tests.support.joined import EXAMPLES, Tasks
 from tests.support.ranks import on_ranks, said
 
 ALL = list(range(EXAMPLES))
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore"),
+]
 
 
 def grads(model):

@@ -6,6 +6,8 @@ import torch
 from tests.support.hostile import ALL, WORLD, Run
 from tests.support.ranks import on_ranks
 
+pytestmark = pytest.mark.exhaustive
+
 
 def other_order(run):
     losses = run.losses()

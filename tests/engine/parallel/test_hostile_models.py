@@ -14,7 +14,10 @@ from tests.support.joined import numbers
 from tests.support.ranks import on_ranks
 
 STRATEGIES = ("mgda", "sum", "graddrop")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore"),
+]
 
 
 class Odd(nn.Module):

@@ -13,7 +13,10 @@ from tests.support.hostile import ALL, REST, WORLD, Fresh, compared
 from tests.support.joined import numbers
 from tests.support.ranks import on_ranks
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore"),
+]
 
 
 def overflows(strategy, where):

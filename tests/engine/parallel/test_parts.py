@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 import gradsurgery as gs
+from gradsurgery.errors import InputError
 from tests.support.joined import EXAMPLES, Encoders, Tasks
 from tests.support.ranks import on_ranks
 
@@ -164,3 +165,25 @@ def test_a_count_that_is_none_is_refused(count):
     with pytest.raises(gs.InputError, match="count"):
         gs.backward(losses, model, "sum", count=count)
     assert all(p.grad is None for p in model.parameters())
+
+
+def drop_on_one(rank):
+    model = Tasks()
+    surgery = gs.Surgery("mgda", model, process_group=dist.group.WORLD)
+    rows = list(range(rank, 12, 2))
+    surgery.accumulate(model.losses(0, rows))
+    if rank == 1:
+        surgery.discard()
+    surgery.accumulate(model.losses(1, rows))
+    with pytest.raises(InputError, match="combine of 2 micro-batches.*combine of 1 micro-batches"):
+        surgery.combine()
+    assert all(p.grad is None for p in model.parameters())
+    surgery.discard()
+    surgery.accumulate(model.losses(0, rows))
+    surgery.accumulate(model.losses(1, rows))
+    return surgery.combine().losses
+
+
+def test_micro_batches_dropped_on_one_rank_are_an_error_on_all():
+    first, second = on_ranks(2, drop_on_one)
+    assert first == second

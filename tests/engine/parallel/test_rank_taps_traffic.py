@@ -16,6 +16,8 @@ from tests.support.network import in_own_network, received
 from tests.support.ranks import on_ranks
 from tests.support.traffic import Traffic
 
+pytestmark = pytest.mark.exhaustive
+
 WIDTH, N = 512, 8
 PLAIN, ALLOWED = 2.0, 1.4  # halves of an all-reduce that plain DDP sends; how many times that
 METHODS = ("auto", "gradients")

@@ -13,7 +13,10 @@ from tests.engine.parallel.test_tensor_parallel import WIDTH, made
 from tests.support.ranks import on_ranks, said
 from tests.support.sharded import Model, alone, batch, check, compared, train, whole
 
-pytestmark = pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning"),
+]
 
 
 def lying_otherwise(rank):
