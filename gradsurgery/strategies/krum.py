@@ -49,7 +49,8 @@ def krum(
         )
         raise InputError(f"strategy 'krum' needs {needed} objectives or more; got {n}.")
     squares = np.diagonal(gram)
-    distances = np.maximum(squares + squares[:, None] - 2 * gram, 0.0)
+    # a product of matrices may differ from its transpose in the last bit, which would break ties
+    distances = np.maximum(squares + squares[:, None] - (gram + gram.T), 0.0)
     np.fill_diagonal(distances, np.inf)  # a gradient is not its own neighbour
     scores = np.sort(distances, axis=1)[:, : n - byzantine - 2].sum(1)
     weights = np.zeros(n)
