@@ -212,5 +212,5 @@ def test_a_state_of_a_wrapped_strategy_is_loaded_however_that_is_written(before,
     with pytest.raises(gs.InputError, match="Give the same options"):
         stepped("cagrad(c=0.7)").load_state_dict(stepped(now).state_dict())
     saved = stepped(now).state_dict()  # as earlier versions wrote it
-    saved["options"]["base"] = repr(gs.get_strategy(now))
+    saved["options"] = {**dict(saved["options"]), "base": repr(gs.get_strategy(now))}
     stepped(now).load_state_dict(saved)
