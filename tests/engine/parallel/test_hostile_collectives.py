@@ -17,7 +17,7 @@ pytestmark = pytest.mark.exhaustive
 GATHER = "all_gather_single" if GATHERS else "all_gather_into_tensor"
 CALLED = (GATHER, "all_to_all_single", "all_reduce", "all_gather_object")
 STEP = {"mgda": 6, "sum": 4, "graddrop": 9}  # collectives of a step: n + 3, 4, 2n + 3
-SECONDS = 2.5  # that a group waits
+SECONDS = 4  # that a group waits; ranks may share a busy core
 
 
 def raise_error():
@@ -69,7 +69,7 @@ def failing(rank, strategy, number, act):
 
 def others_end(strategy, number, act):
     """What the bad rank ends with; the others with a RankError, and nothing is changed."""
-    ends = launch(WORLD, failing, strategy, number, act, timeout=SECONDS, limit=SECONDS + 4)
+    ends = launch(WORLD, failing, strategy, number, act, timeout=SECONDS, limit=SECONDS + 8)
     for rank, end in enumerate(ends):
         if rank == BAD and act in (die, stay):
             assert end.error == "Lost"
@@ -77,7 +77,7 @@ def others_end(strategy, number, act):
         assert end.error is None, end.trace
         (kind, text), same, seconds, _ = end.value
         assert same, rank
-        assert seconds < SECONDS + 2
+        assert seconds < SECONDS + 6
         if rank != BAD:
             assert kind == "RankError"
             assert "the process group failed while" in text
