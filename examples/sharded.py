@@ -44,6 +44,7 @@ def main(
     device = started()
     try:
         train(strategy, epochs, seed, device)
+        dist.barrier()  # ranks leave together
     finally:
         dist.destroy_process_group()
 
