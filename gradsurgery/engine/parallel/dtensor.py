@@ -69,7 +69,8 @@ def share_of(gradient: Any, parameter: Any, form: Tensor) -> Tensor:
         form: `form_of` it.
     """
     if not is_dtensor(gradient):
-        return gradient  # type: ignore[no-any-return]  # a share already
+        already: Tensor = gradient
+        return already
     if gradient.placements != parameter.placements:
         gradient = gradient.redistribute(parameter.device_mesh, parameter.placements)
     local: Tensor = gradient.to_local()
@@ -82,7 +83,8 @@ def share_of(gradient: Any, parameter: Any, form: Tensor) -> Tensor:
 
 def local_of(tensor: Any) -> Tensor:
     """This rank's part of a DTensor, in the same memory; any other tensor as it is."""
-    return tensor.to_local() if is_dtensor(tensor) else tensor  # type: ignore[no-any-return]
+    own: Tensor = tensor.to_local() if is_dtensor(tensor) else tensor
+    return own
 
 
 @torch.no_grad()
@@ -125,7 +127,8 @@ def _as_parameter(share: Tensor, parameter: Any) -> Any:
 
 def whole(loss: Any) -> Tensor:
     """A loss as each rank's own scalar; one that is a DTensor is summed where it is partial."""
-    return loss.full_tensor() if is_dtensor(loss) else loss  # type: ignore[no-any-return]
+    scalar: Tensor = loss.full_tensor() if is_dtensor(loss) else loss
+    return scalar
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradsurgery.engine.commit import SET_GRAD
 from gradsurgery.engine.graph import Graph
 from gradsurgery.errors import InputError
 
 Named = dict[str, Tensor]
-SET_GRAD: Callable[[Tensor, Tensor | None], None] = Tensor.grad.__set__  # type: ignore[union-attr]
 
 
 def _states() -> list[Any]:
