@@ -40,6 +40,14 @@ def first(monkeypatch, temporary):
     return points
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, also where a shell began the tests with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def register(name="test-plugin"):
     gs.strategy(name, paper="a test", scale="own")(lambda gram: np.ones(len(gram)))
 
@@ -65,7 +73,7 @@ def test_threads_that_make_their_first_surgery_at_once_all_find_the_strategies(f
 
 
 @pytest.mark.parametrize("stop", ["signal", SystemExit, GeneratorExit])
-def test_a_look_up_that_is_interrupted_is_finished_by_the_next_one(first, stop):
+def test_a_look_up_that_is_interrupted_is_finished_by_the_next_one(first, interruptible, stop):
     tries = []
 
     def interrupted():
@@ -94,6 +102,8 @@ def test_imports_of_strategies_that_fail_or_are_interrupted_are_finished_by_the_
     code = """
 import importlib.abc, os, signal, sys, time
 import gradsurgery as gs
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Finder(importlib.abc.MetaPathFinder):
     raising, interrupted = ["gradsurgery.strategies.gls"], ["gradsurgery.strategies.mgda"]
