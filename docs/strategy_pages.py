@@ -36,7 +36,10 @@ def shipped() -> list[Strategy]:
 
 def remembers(strategy: Strategy) -> bool:
     """Whether it keeps a state, so that its claims speak of a first step."""
-    return "state" in inspect.signature(strategy.function).parameters
+    named = (
+        inspect.signature(strategy.function).parameters if strategy.required else strategy.inputs
+    )
+    return "state" in named
 
 
 DEGENERATE = {
