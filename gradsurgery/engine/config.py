@@ -10,7 +10,8 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -59,6 +60,7 @@ class Config:
     process_group: ProcessGroup
     measure: int | None
     zero: str
+    length: str | None
     once: bool = False
     sharded: bool = False
 
@@ -119,6 +121,7 @@ def config_of(
     process_group: ProcessGroup = "auto",
     measure: Count | None = None,
     zero: Literal["keep", "absent"] = "keep",
+    length: Literal["sum"] | None = None,
     **options: Any,
 ) -> Config:
     """The settings, checked: each alone, and against the strategy.
@@ -178,6 +181,13 @@ def config_of(
             that is a stationary point, and a warning says so once. "absent" solves on the others,
             as if it had not been given for that group; its state stays, and the Record names it.
             Strategies that form no gradients ignore it.
+        length: "sum" brings the strategy's direction to the length of the sum of the gradients, in
+            every group of several objectives: a learning rate that was tuned for the sum then fits.
+            A direction of zero stays zero. It is the last thing done, after `protect`; the weights
+            in the Record have the factor in them. Strategies that act on losses, or look at no
+            gradient, then cost a pass per loss as others do, unless all their weights are 1. With
+            `every=k` the steps between use the weights as they were scaled when they were solved.
+            Under `features=` the lengths are those at the features. None keeps the strategy's own.
         **options: the strategy's options.
 
     Raises:
@@ -249,15 +259,19 @@ def _checked(name: str, value: Any) -> Any:
         InputError: for any other.
     """
     accepted = SETTINGS[name]
-    choices = get_args(accepted) if get_origin(accepted) is Literal else ()
+    either = get_origin(accepted) in (Union, UnionType)
+    kinds = get_args(accepted) if either else (accepted,)
+    if value is None and type(None) in kinds:
+        return value
+    only, *others = [kind for kind in kinds if kind is not type(None)]
+    choices = get_args(only) if get_origin(only) is Literal and not others else ()
     if choices and value not in choices:
         raise InputError(one_of(name, str(value), choices))
-    counts = [kind for kind in (accepted, *get_args(accepted)) if get_origin(kind) is Annotated]
-    if not counts or (value is None and type(None) in get_args(accepted)):
+    if get_origin(only) is not Annotated:
         return value
-    least = counts[0].__metadata__[0]
+    least = only.__metadata__[0]
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        none = "None, or " if len(get_args(accepted)) > 1 and counts[0] is not accepted else ""
+        none = "None, or " if either else ""
         raise InputError(f"{name}: expected {none}an integer >= {least}; got {value!r}.")
     return int(value)
 

@@ -23,8 +23,8 @@ def known_weights(config: Config, source: GradientSource, solving: Solving) -> b
     """Plan the passes of a step whose weights need no gradient of a single loss; else False.
 
     The weights are known where the strategy acts on losses or looks at no gradient, and where
-    those of an earlier step are used again. What weights of losses do to a protected objective
-    only gradients tell.
+    those of an earlier step are used again. What weights of losses do to a protected objective,
+    and how long their direction is, only gradients tell.
     """
     strategy = config.required
     if strategy.acts_on == "losses":
@@ -46,6 +46,8 @@ def _for_losses(config: Config, source: GradientSource, solving: Solving) -> boo
     outcome = solving.for_losses()
     weights = outcome.weights
     assert weights is not None
+    if config.length is not None and (weights != 1).any():
+        return False
     solving.groups, grown = trace.grouping
     # past a compiled region only gradients tell the reach
     solving.reach = trace.before if trace.reach.uncertain else grown
@@ -115,6 +117,9 @@ def _without_gradients(config: Config, source: GradientSource, solving: Solving)
         if applied:
             outcome = solving.ask(group.key, group.name, names, group.parameters, None)
             if outcome.weights is None or outcome.weights.ndim != 1:
+                return False
+            if config.length is not None and (outcome.weights != 1).any():
+                solving.reset()
                 return False
             if config.every > 1:
                 solving.keep(group.key, names, outcome)

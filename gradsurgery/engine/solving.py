@@ -17,6 +17,7 @@ from gradsurgery.engine.checks import check_no_rows
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.history import LOSSES, History
+from gradsurgery.engine.length import as_long_as_the_sum
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
 from gradsurgery.gradients.matrix import GradientMatrix
@@ -147,7 +148,8 @@ class Solving:
         guard = finite and len(names) > 1 and config.protect in names
         if self.fixed is not None:
             outcome = Outcome(np.array([self.fixed[o] for o in names]))
-            return self._guarded(outcome, names, matrix) if guard else outcome, True
+            outcome = self._guarded(outcome, names, matrix) if guard else outcome
+            return self._sized(outcome, matrix) if several and finite else outcome, True
         m, n = matrix.batches, len(names)
         outcome = Outcome(np.ones(n) if m == 1 else np.full((m, n), 1 / m))
         if not (several and finite):
@@ -167,6 +169,7 @@ class Solving:
                 warn_if_stopped(*own, first, self.warned)
             if guard:
                 outcome = self._guarded(outcome, names, matrix)
+            outcome = self._sized(outcome, matrix)  # also for the steps that use it again
         if config.every > 1:
             self.keep(group.key, names, outcome)
         return outcome, True
@@ -178,6 +181,9 @@ class Solving:
 
     def _guarded(self, outcome: Outcome, names: Sequence[str], matrix: GradientMatrix) -> Outcome:
         return protected(outcome, matrix, names.index(self.config.protect))
+
+    def _sized(self, outcome: Outcome, matrix: GradientMatrix) -> Outcome:
+        return as_long_as_the_sum(outcome, matrix) if self.config.length else outcome
 
     def ask(
         self,

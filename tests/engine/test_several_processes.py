@@ -162,6 +162,7 @@ STEPS = [
     ("pcgrad", {}, "accumulate"),
     ("mgda", {}, "features"),
     ("uw", {}, "features"),
+    ("nash-mtl", {"length": "sum"}, "plain"),
 ]
 
 

@@ -25,6 +25,7 @@ SETTINGS = (  # each under its own name
     "protect",
     "measure",
     "zero",
+    "length",
 )
 KEPT = 4  # descriptions of single steps that are known again: those of micro-batches and steps
 

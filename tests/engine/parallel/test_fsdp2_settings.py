@@ -140,6 +140,7 @@ LOOPS = {
     "scaler": ({}, scaled),
     "every": ({"every": 2}, None),
     "protect": ({"protect": "a"}, None),
+    "length": ({"length": "sum"}, None),
     "zero": ({"zero": "absent"}, None),
     "high": ({"memory": "high"}, None),
     "others ignored": ({"others": "ignore"}, None),

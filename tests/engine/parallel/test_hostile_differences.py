@@ -191,6 +191,7 @@ REFUSED = {  # what differs -> the error on every rank, and what it says there
     "seed": (settings({}, {"seed": 3}), "InputError", "seed=: rank 0 has 0, rank 1 has 3"),
     "every": (settings({}, {"every": 3}), "InputError", "every="),
     "zero": (settings({}, {"zero": "absent"}), "InputError", "zero=: .*keep.*absent"),
+    "length": (settings({}, {"length": "sum"}), "InputError", "length=: .*None.*sum"),
     "protect": (settings({}, {"protect": "a"}), "InputError", "protect="),
     "memory": (settings({}, {"memory": "low"}), "InputError", "memory=: .*auto.*low"),
     "measure": (settings({}, {"measure": 2}), "InputError", "measure="),
