@@ -7,6 +7,7 @@ from gradsurgery.solvers.alpha_fair import alpha_fair
 from gradsurgery.solvers.best_worst import best_worst
 from gradsurgery.solvers.dual_cone import project_dual_cone, project_each
 from gradsurgery.solvers.frank_wolfe import frank_wolfe
+from gradsurgery.solvers.least_correction import least_correction
 from gradsurgery.solvers.min_norm import is_stationary, min_norm
 from gradsurgery.solvers.nearest_above import nearest_above
 from gradsurgery.solvers.orders import meetings
@@ -37,6 +38,7 @@ __all__ = [
     "factor",
     "frank_wolfe",
     "is_stationary",
+    "least_correction",
     "least_squares",
     "meetings",
     "min_norm",

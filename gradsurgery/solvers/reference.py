@@ -10,6 +10,7 @@ import numpy as np
 
 from gradsurgery.errors import extra
 from gradsurgery.solvers.gaps import cone_gap, hull_gap
+from gradsurgery.solvers.least_correction import correction_gap, span
 from gradsurgery.solvers.scaling import as_gram, factor, split
 from gradsurgery.solvers.solution import Solution
 from gradsurgery.types import Array
@@ -194,3 +195,28 @@ def nearest_above(gram: Any, weights: Any, floors: Any) -> Solution:
     value = np.where(norms > 0, point.value * size / safe, start)
     moved = value - start
     return Solution(value, 0.0, iterations, ok, float(moved @ gram @ moved))
+
+
+def least_correction(products: Any, rises: Any) -> Solution:
+    """The multipliers of the least correction of a step after which no objective rises.
+
+    argmin ½λᵀAλ − cᵀλ s.t. λ >= 0, as ½‖Lλ − b‖² with c = Lᵀb; gap as in
+    `gradsurgery.solvers.least_correction`.
+    """
+    cp = _cvxpy()
+    products = as_gram(products)
+    cosines, norms = split(products)
+    live = norms > 0
+    scaled = np.asarray(rises, dtype=np.float64)[live] / norms[live]
+    size = float(np.abs(scaled).max(initial=0.0)) or 1.0
+    root, target = span(cosines[np.ix_(live, live)], scaled / size)
+    point = cp.Variable(int(live.sum()), nonneg=True)
+    ok, iterations = _solve(cp.Problem(cp.Minimize(cp.sum_squares(root @ point - target))))
+    value = np.zeros(len(norms))
+    if point.value is None:
+        return Solution(value, np.inf, iterations, False)
+    found = np.maximum(point.value, 0)
+    value[live] = found * size / norms[live]
+    unit = float(found.sum()) + 1
+    gap = correction_gap(cosines[np.ix_(live, live)], scaled / size, found, unit)
+    return Solution(value, gap, iterations, ok, float(value @ products @ value))
