@@ -29,11 +29,11 @@ def _plain(options: Mapping[str, Any]) -> bool:
     scale="own",
     claims=(
         *when(
-            "length is not 'unit', or no weights are averaged",
-            lambda options: options["length"] != "unit" or _plain(options),
+            "scale is not 'unit', or no weights are averaged",
+            lambda options: options["scale"] != "unit" or _plain(options),
             homogeneous(
-                lambda options: 1 - options["power"] if options["length"] == "unit" else 1,
-                "1 − power for length 'unit', else 1",
+                lambda options: 1 - options["power"] if options["scale"] == "unit" else 1,
+                "1 − power for scale 'unit', else 1",
             ),
         ),
         "permutation-equivariant",
@@ -57,8 +57,8 @@ def _plain(options: Mapping[str, Any]) -> bool:
     ),
     inputs=lambda options: {"gram", "objectives"} | ({"state"} if options["beta"] else set()),
     variants=(
-        {"length": "total", "power": 1.5},
-        {"length": "mean", "beta": 0.9, "average": "weights"},
+        {"scale": "total", "power": 1.5},
+        {"scale": "mean", "beta": 0.9, "average": "weights"},
         {"beta": 0.9, "preference": {str(i): 1.0 + i % 2 for i in range(64)}},
     ),
     also=("NGDiff", "normalized gradient difference", "NTKMTL", "jaxpi", "normalized gradients"),
@@ -70,7 +70,7 @@ def unit_sum(
     *,
     power: Annotated[float, NON_NEGATIVE] = 1.0,
     preference: Annotated[Any, PerObjective()] = None,
-    length: Literal["unit", "mean", "total"] = "unit",
+    scale: Literal["unit", "mean", "total"] = "unit",
     beta: Annotated[float, Range(0, 1, high_open=True)] = 0.0,
     average: Literal["norms", "weights"] = "norms",
 ) -> Array:
@@ -82,16 +82,16 @@ def unit_sum(
     Published methods are settings of it:
 
     - NGDiff: the defaults; what is to be forgotten has preference −1, or its loss a minus sign.
-    - NTKMTL as its official code runs (a scalar kernel per task): `length="total"`. Its `ntk_exp`
+    - NTKMTL as its official code runs (a scalar kernel per task): `scale="total"`. Its `ntk_exp`
       is q/2: 0.5 by default and 0.75 for NYU-v2. It clips d to a length of 1 afterwards.
-    - jaxpi's weighting "grad_norm": `length="mean", beta=0.9, average="weights"`, and
+    - jaxpi's weighting "grad_norm": `scale="mean", beta=0.9, average="weights"`, and
       `Surgery(every=1000)`. There new weights act from the next step on.
 
     Args:
         power: q; 0 is the plain sum.
         preference: p, of any sign: one number for all, a dict by name, or numbers in the order of
             the losses; None is 1 for each.
-        length: which c.
+        scale: which c.
         beta: β of a running mean; 0 is none.
         average: what is averaged: "norms" (bias-corrected), or "weights" before the preference,
             which start at 1.
@@ -101,7 +101,7 @@ def unit_sum(
         >>> gram = [[4.0, 0.0], [0.0, 16.0]]
         >>> gs.get_strategy("unit-sum").weights(gram).tolist()
         [0.5, 0.25]
-        >>> gs.get_strategy("unit-sum", length="mean").weights(gram).tolist()
+        >>> gs.get_strategy("unit-sum", scale="mean").weights(gram).tolist()
         [1.5, 0.75]
     """
     norms = np.sqrt(np.diagonal(gram))
@@ -109,9 +109,9 @@ def unit_sum(
         mean, seen = state.vector("norms", 0.0), state.vector("steps", 0.0)
         seen += 1
         mean += (1 - beta) * (norms - mean)
-        weights = _weights(mean / (1 - beta**seen), power, length)
+        weights = _weights(mean / (1 - beta**seen), power, scale)
     else:
-        weights = _weights(norms, power, length)
+        weights = _weights(norms, power, scale)
         if beta:
             running = state.vector("weights", 1.0)
             known = norms > 0  # a gradient of zero says nothing of its weight
@@ -120,17 +120,17 @@ def unit_sum(
     return weights * by_objective("preference", preference, objectives, 1.0)
 
 
-def _weights(norms: Array, power: float, length: str) -> Array:
+def _weights(norms: Array, power: float, scale: str) -> Array:
     """c/nᵢ^q, zero where nᵢ is; but for "unit" from lengths beside the longest."""
     longest = float(norms.max())
     if longest == 0:
         return np.zeros(len(norms))
-    lengths = norms if length == "unit" else norms / longest
+    lengths = norms if scale == "unit" else norms / longest
     powers = lengths**power
-    scale = {
+    factor = {
         "unit": 1.0,
         "mean": float(powers.mean()),
         "total": len(norms) * float((lengths**2).sum()) ** (power / 2),
-    }[length]
-    weights: Array = np.divide(scale, powers, out=np.zeros(len(norms)), where=norms > 0)
+    }[scale]
+    weights: Array = np.divide(factor, powers, out=np.zeros(len(norms)), where=norms > 0)
     return weights

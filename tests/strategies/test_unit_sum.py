@@ -28,7 +28,7 @@ def test_it_is_its_formula(length):
     rng = np.random.default_rng(0)
     for power in (0.0, 0.5, 1.0, 1.5, 2.0):
         rows, preference = rng.normal(size=(4, 6)), rng.normal(size=4)
-        found = d("unit-sum", rows, power=power, preference=preference.tolist(), length=length)
+        found = d("unit-sum", rows, power=power, preference=preference.tolist(), scale=length)
         assert close(found, written_out(rows, power, preference, length), 1e-12)
 
 
@@ -52,7 +52,7 @@ def test_ntkmtl_as_its_official_code_runs(ntk_exp):
     rows = rng.normal(size=(3, 5)) * [[1.0], [30.0], [0.2]]
     gram = rows @ rows.T
     expected = 3 * rows.T @ (np.trace(gram) / np.diag(gram)) ** ntk_exp
-    assert close(d("unit-sum", rows, power=2 * ntk_exp, length="total"), expected, 1e-12)
+    assert close(d("unit-sum", rows, power=2 * ntk_exp, scale="total"), expected, 1e-12)
 
 
 def test_jaxpis_grad_norm_over_several_updates():
@@ -63,7 +63,7 @@ def test_jaxpis_grad_norm_over_several_updates():
         rows = rng.normal(size=(3, 4)) * [[1.0], [10.0], [0.01]]
         norms = np.linalg.norm(rows, axis=1)
         weights = weights * 0.9 + (1 - 0.9) * norms.mean() / norms
-        found = d("unit-sum", rows, length="mean", beta=0.9, average="weights", state=state)
+        found = d("unit-sum", rows, scale="mean", beta=0.9, average="weights", state=state)
         assert close(found, rows.T @ weights, 1e-12)
 
 
@@ -75,13 +75,13 @@ def test_running_norms_are_corrected_for_their_start():
         history.append(np.linalg.norm(rows, axis=1))
         shares = 0.8 ** np.arange(t - 1, -1, -1.0)
         mean = shares @ np.stack(history) / shares.sum()
-        found = d("unit-sum", rows, beta=0.8, state=state, length="mean")
+        found = d("unit-sum", rows, beta=0.8, state=state, scale="mean")
         assert close(found, (rows * (mean.mean() / mean)[:, None]).sum(0), 1e-12)
 
 
 def test_a_zero_gradient_keeps_its_running_weight():
     state = gs.State()
-    options = {"length": "mean", "beta": 0.5, "average": "weights", "state": state}
+    options = {"scale": "mean", "beta": 0.5, "average": "weights", "state": state}
     d("unit-sum", np.diag([1.0, 3.0]), **options)  # (0.5 + 1, 0.5 + 1/3)
     d("unit-sum", np.diag([1.0, 0.0]), **options)
     found = d("unit-sum", np.diag([1.0, 3.0]), **options)
@@ -92,7 +92,7 @@ def test_a_zero_gradient_keeps_its_running_weight():
 def test_no_scale_matters_to_the_direction(scale):
     rows = np.array([[1.0, 2.0], [-3.0, 0.5]])
     for length in ("mean", "total"):
-        plain = d("unit-sum", rows, power=2.0, length=length)
-        assert close(d("unit-sum", rows * scale, power=2.0, length=length) / scale, plain, 1e-12)
+        plain = d("unit-sum", rows, power=2.0, scale=length)
+        assert close(d("unit-sum", rows * scale, power=2.0, scale=length) / scale, plain, 1e-12)
     assert close(d("unit-sum", rows * scale), d("unit-sum", rows), 1e-12)
     assert d("unit-sum", rows * 0.0).tolist() == [0.0, 0.0]
