@@ -1,4 +1,4 @@
-"""The command line: `gradsurgery list | describe | compare`."""
+"""The command line: `gradsurgery list | describe | compare | check`."""
 
 import sys
 import time
@@ -38,6 +38,7 @@ def app() -> "typer.Typer":
         import rich  # noqa: F401
         import typer
 
+    from gradsurgery.check_command import add_check
     from gradsurgery.compare.plan import DEFAULT_STRATEGIES, DEFAULT_TASKS
 
     tasks_help = f"Tasks, separated by commas. Default: {', '.join(DEFAULT_TASKS)}."
@@ -156,6 +157,7 @@ def app() -> "typer.Typer":
         folder = out or free_folder(Path("comparisons") / time.strftime("%Y%m%d-%H%M%S"))
         raise typer.Exit(compare_in_terminal(plan, folder))
 
+    add_check(made)
     return made
 
 

@@ -33,7 +33,11 @@ ALLOWED = {
     "tasks": {*gs.__all__, "errors", "tasks"},
     "compare": {*gs.__all__, "errors", "tasks", "compare"},
     "console": set(),
-    "cli": {"the package", *gs.__all__, "console", "errors", "contract", "tasks", "compare"},
+    "check_command": {"errors", "testing", "compare"},
+    "cli": {
+        *("the package", *gs.__all__, "console", "errors", "contract", "tasks", "compare"),
+        "check_command",
+    },
     "__main__": {"cli"},
 }
 LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich", "matplotlib", "mlxtend"}

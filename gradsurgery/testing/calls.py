@@ -17,17 +17,18 @@ from gradsurgery.testing.sample import Sample
 from gradsurgery.types import Array
 
 ABSENT = "with some objectives absent or in another order than before"
+NOT_REPEATED = "the same call with the same random numbers gives another direction"
 SAFE = (1e-15, 1e15)  # norms of gradients that bfloat16 holds, their squares included
 
 
 def broken_contract(strategy: Strategy, sample: Sample) -> str | None:
     """How a call on this sample breaks the contract that every strategy keeps, or None."""
-    before = _generators()
+    before = generators()
     changed = changed_inputs(strategy, sample)  # first: whatever else is wrong may come of it
     if changed:
         return changed
     first = run(strategy, sample)
-    if _generators() != before:
+    if generators() != before:
         return (
             "it draws from a global random generator; take the input `rng` (or `generator`) instead"
         )
@@ -35,7 +36,7 @@ def broken_contract(strategy: Strategy, sample: Sample) -> str | None:
         return "the direction is not finite"
     again = known(strategy, sample)
     if not np.array_equal(first.vector, again.vector):
-        return "the same call with the same random numbers gives another direction"
+        return NOT_REPEATED
     return (
         ("rows" in strategy.inputs and _halved(strategy, sample))
         or ("state" in strategy.inputs and _forgets(strategy, sample))
@@ -171,7 +172,8 @@ def _refuses(strategy: Strategy, sample: Sample, moment: int) -> bool:
     return False
 
 
-def _generators() -> tuple[Any, ...]:
+def generators() -> tuple[Any, ...]:
+    """The states of the global random generators."""
     name, keys, *rest = np.random.get_state(legacy=True)
     return (
         random.getstate(),

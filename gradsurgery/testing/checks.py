@@ -9,16 +9,15 @@ from gradsurgery.errors import ConformanceError, GradSurgeryError, InputError
 from gradsurgery.testing import report
 from gradsurgery.testing.adversarial import samples
 from gradsurgery.testing.calls import broken_contract
+from gradsurgery.testing.failing import Violation, safely, smallest
 from gradsurgery.testing.properties import PROPERTIES, Registered
 from gradsurgery.testing.runner import SKIP, claims_of, is_random
 from gradsurgery.testing.sample import Sample
-from gradsurgery.testing.shrink import shrink
 
 DRAWS = 600  # for a claim
 UNCLAIMED_DRAWS = 1000  # for a property that is not claimed
 DRAWS_IN_DISTRIBUTION = 14  # where one draw is hundreds of calls: each kind once
 CANDIDATES, CANDIDATES_IN_DISTRIBUTION = 400, 25  # smaller Jacobians tried, once one fails
-Violation = Callable[[Sample], str | None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _contract(every: int) -> Callable[[Strategy], None]:
         for i, sample in enumerate(common_samples()[::every]):
             if i % 2 and sample.count > 1:
                 continue
-            broken = _safely(violation, sample)
+            broken = safely(violation, sample)
             if broken is SKIP:
                 refused.setdefault(sample.count, sample)
             elif broken:
@@ -129,7 +128,7 @@ def _claimed(known: Registered, every: int) -> Callable[[Strategy], None]:
         for sample in _samples_for(strategy, name, DRAWS, 0, every):
             if not (made := claims_of(strategy, name, sample)):
                 continue
-            broken = _safely(violation, sample)
+            broken = safely(violation, sample)
             judged += broken is not SKIP
             if broken and broken is not SKIP:
                 _fail(strategy, name, f"claims {str(made[0])!r}: ", broken, sample, violation)
@@ -168,19 +167,6 @@ def _unclaimed(known: Registered) -> Callable[[Strategy], None]:
     return run
 
 
-def _safely(violation: Violation, sample: Sample) -> str | None:
-    """What is wrong, an exception included; `SKIP` for an InputError.
-
-    An InputError says that the strategy is not made for so many objectives.
-    """
-    try:
-        return violation(sample)
-    except InputError:
-        return SKIP
-    except Exception as error:
-        return f"it raised {type(error).__name__}: {error}"
-
-
 def _refusal(violation: Violation, sample: Sample) -> str:
     try:
         return str(violation(sample))
@@ -192,15 +178,9 @@ def _fail(
     strategy: Strategy, check: str, claim: str, broken: str, sample: Sample, violation: Violation
 ) -> None:
     """Raise the error of a failed check, with the smallest failing Jacobian found."""
-    raised = broken.startswith("it raised")
-
-    def fails(candidate: Sample) -> bool:
-        found = _safely(violation, candidate)
-        return found is not None and found is not SKIP and found.startswith("it raised") == raised
-
     budget = CANDIDATES_IN_DISTRIBUTION if _in_distribution(strategy, check) else CANDIDATES
-    small = shrink(sample, fails, budget) if fails(sample) else sample
-    found = _safely(violation, small) or broken
+    small = smallest(violation, sample, budget)
+    found = safely(violation, small) or broken
     shape = f"[n, d] = [{small.count}, {small.jacobian.shape[1]}]{report.splits(small)}"
     raise ConformanceError(
         f"{strategy!r}, check {check!r}: {claim}{found}.\n"

@@ -43,7 +43,7 @@ WRONG = [
     (["compare", "--lr", "0.1,0"], "learning rates are positive"),
     (["compare", "--strategies", "cagrad(c=-1)"], "c is a number at least 0; got -1"),
 ]
-HELP = (["--help"], ["list", "--help"], ["describe", "-h"], ["compare", "--help"])
+HELP = (["--help"], ["list", "-h"], ["describe", "-h"], ["check", "-h"], ["compare", "--help"])
 SHOWN = (["--version"], ["list"], ["describe", "cagrad"], ["describe", "cagrad(c=1.0)"])
 
 
