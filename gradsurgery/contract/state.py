@@ -12,6 +12,8 @@ from gradsurgery.contract.stored import Numbers, Tensors, read_numbers, read_ten
 from gradsurgery.errors import InputError, StrategyError
 from gradsurgery.types import Array
 
+OF = " of parameter "  # between the name of numbers and that of the tensor that they belong to
+
 
 class State:
     """What one strategy remembers of one group between steps.
@@ -39,6 +41,8 @@ class State:
         self._like: Sequence[Tensor] = ()
         self._arrays: dict[str, Array] = {}
         self._rows: dict[str, Tensor] = {}
+        self._rows_of: dict[str, tuple[str, ...]] = {}
+        self._blocks: dict[str, Array] = {}
 
     def bind(
         self, objectives: Sequence[str], parameters: Sequence[str] = (), like: Sequence[Tensor] = ()
@@ -72,10 +76,22 @@ class State:
         """One number for the group; set it with `state[name] = value`."""
         return float(self._working(name, init, 0))
 
-    def rows(self, name: str) -> Tensor:
+    def blocks(self, name: str, init: float = 0.0) -> Array:
+        """[k, n], one number per parameter tensor and objective, in the order of `block_grams`.
+
+        New ones start from `init`. Without parameter tensors, as for a plain Gram matrix, k is 1.
+        """
+        if name not in self._blocks:
+            keys = [name + OF + p for p in self._parameters or ("0",)]
+            block = np.array([self._working(key, init, 1) for key in keys])
+            self._arrays.update(zip(keys, block, strict=True))  # views: a change is seen there
+            self._blocks[name] = block
+        return self._blocks[name]
+
+    def rows(self, name: str, of: Sequence[str] | None = None) -> Tensor:
         """[n, d] on the parameters' device, kept per objective and parameter tensor.
 
-        What is new starts from zero.
+        What is new starts from zero. `of` names the objectives that have a row, all by default.
         """
         if name not in self._rows:
             if not self._like:
@@ -88,9 +104,10 @@ class State:
             self._rows[name] = torch.stack(
                 [
                     torch.cat([_row(saved.get((o, p)), t) for p, t in self._pieces()])
-                    for o in self._order()
+                    for o in (self._order() if of is None else of)
                 ]
             )
+            self._rows_of[name] = self._order() if of is None else tuple(of)
         return self._rows[name]
 
     def _check_shapes(self, name: str, saved: Mapping[tuple[str, str], Tensor]) -> None:
@@ -106,6 +123,8 @@ class State:
     def __setitem__(self, name: str, value: Any) -> None:
         if name in self._rows:
             self._rows[name].copy_(value)
+        elif name in self._blocks:
+            self._blocks[name][...] = value
         elif name in self._arrays:
             new = np.asarray(value, dtype=np.float64)
             if new.shape != self._arrays[name].shape:
@@ -115,7 +134,7 @@ class State:
             self._arrays[name][...] = new
         else:
             raise StrategyError(
-                f"state[{name!r}]: read it first with vector, pairs, scalar or rows, "
+                f"state[{name!r}]: read it first with vector, pairs, scalar, blocks or rows, "
                 "which gives it its kind."
             )
 
@@ -129,7 +148,7 @@ class State:
         for name, rows in step._rows.items():
             new = {
                 (o, p): piece.reshape(t.shape).clone()
-                for o, row in zip(order, rows.detach(), strict=True)
+                for o, row in zip(step._rows_of[name], rows.detach(), strict=True)
                 for (p, t), piece in zip(
                     step._pieces(), row.split([t.numel() for t in step._like]), strict=True
                 )
@@ -221,8 +240,13 @@ class State:
                 yield parameter, tuple(tensor.shape)
 
     def renamed(self, names: Mapping[str, str]) -> "State":
-        """A copy with the rows of parameters that have a new name here."""
+        """A copy with the rows and blocks of parameters that have a new name here."""
         new = self.copy()
+        new._numbers = {
+            (name + of + names.get(p, p), ndim): kept
+            for (whole, ndim), kept in self._numbers.items()
+            for name, of, p in [whole.partition(OF)]
+        }
         new._tensors = {
             n: {(o, names[p]): t for (o, p), t in kept.items() if p in names}
             for n, kept in self._tensors.items()

@@ -31,7 +31,7 @@ def next_gradient(strategy, how, state):
     return torch.cat([p.grad.flatten() for p in plain.parameters()])
 
 
-@pytest.mark.parametrize("strategy", ROWS)
+@pytest.mark.parametrize("strategy", [*ROWS, "metabalance"])
 def test_a_state_continues_alike_whatever_wraps_the_model_before_and_after(strategy):
     state = trained(strategy).state_dict()
     want, fresh = next_gradient(strategy, "plain", state), next_gradient(strategy, "plain", None)
