@@ -29,6 +29,7 @@ from gradsurgery.contract import (
             lambda options: options["residual"] is not None,
             "permutation-equivariant",
         ),
+        when("beta = 0", lambda options: options["beta"] == 0, "scale-invariant"),
     ),
     variants=({"residual": "0"}, {"weighted": False, "average": "coordinates", "beta": 0.0}),
     also=("learning rate annealing", "gradient pathologies", "PINN"),
