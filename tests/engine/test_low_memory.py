@@ -59,6 +59,7 @@ def by_weights(name: str) -> bool:
 NAMES = [name for name in gs.strategy_names() if by_weights(name)]
 OPTIONS = {
     "a-gem": {"objective": "a"},
+    "adaptive-weight": {"adversarial": "a"},
     "dgl": {"joint": "c"},
     "krum": {"byzantine": 0, "min_objectives": 3},
 }
