@@ -16,8 +16,8 @@ from gradsurgery.types import Array
         homogeneous(1),
         "deterministic",
         when(
-            "the main objective is named",
-            lambda options: options["main"] is not None,
+            "the main objective is named, or relax = 0",
+            lambda options: options["main"] is not None or options["relax"] == 0,
             "permutation-equivariant",
         ),
         when("relax = 1", lambda options: options["relax"] == 1, "scale-invariant"),
