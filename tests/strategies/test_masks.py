@@ -122,8 +122,8 @@ def test_a_step_does_what_the_official_codes_do_per_parameter():
 
     cases = {
         "and-mask(tau=0.6, rescale=True)": lambda s: agreement(s) >= 0.6,
-        "sand-mask(tau=0.5, k=2)": lambda s: (
-            torch.tanh(2 / s.var(0) * (agreement(s) - 0.5)).clamp(min=0)
+        "sand-mask(tau=0.5, k=2)": lambda s: torch.tanh(2 / s.var(0) * (agreement(s) - 0.5)).clamp(
+            min=0
         ),
     }
     for strategy, mask_of in cases.items():

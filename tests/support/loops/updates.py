@@ -141,9 +141,7 @@ def closures(strategy):
     assert calls
     expected = decided(strategy, by_hand(), first)
     moved = before - torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-    close(
-        moved, 0.5 * min(1.0, 1.0 / float(expected.abs().sum())) * expected, 1e-6
-    )  # the first step of LBFGS
+    close(moved, 0.5 * expected / max(1.0, float(expected.abs().sum())), 1e-6)  # LBFGS's first step
 
 
 @loop(
