@@ -89,17 +89,19 @@ def metric_of(
         middle = _agreed(middle, total)
     scales: dict[int, Tensor | float] = dict.fromkeys(given, 0.0)
     names: dict[int, str] = {}
+    least = None if middle is None else (bound * middle).reciprocal_()  # of 1/s
     for parameter, rate in zip(inside, rates, strict=True):
         key = id(parameter)
         s = found.get(key)
         names[key] = "identity" if isinstance(s, float) else name
-        if middle is None or isinstance(s, float) or not rate:
+        if middle is None or least is None or isinstance(s, float) or not rate:
             scales[key] = rate * (s if isinstance(s, float) else 1.0)
         elif s is None:
             scales[key] = _like(parameter, rate * middle)
         else:
-            limit = (bound * middle).to(s.scale)
-            scales[key] = torch.minimum(s.scale, limit, out=s.scale).mul_(rate)
+            inverse = s.inverse(*s.moments)
+            torch.maximum(inverse, least.to(inverse), out=inverse)
+            scales[key] = inverse.reciprocal_().mul_(rate)
     return Metric(scales, names)
 
 
@@ -155,16 +157,18 @@ def _on_host(
 
 def _median(diagonals: Sequence[Diagonal]) -> Tensor:
     """The median of s where a gradient has been; 1 where none has been anywhere."""
-    count = sum(d.scale.numel() for d in diagonals)
-    stride = -(-count // SAMPLE) or 1
+    count = sum(d.moments[0].numel() for d in diagonals)
+    stride = -(-count // SAMPLE)
     while math.gcd(stride, ROWS) > 1:
         stride += 1
     parts: list[Tensor] = []
     begin = 0  # strides go on over the ends of tensors
     for d in diagonals:
-        scale, second = (t.reshape(-1)[begin::stride] for t in (d.scale, d.second))
-        parts.append(scale.masked_fill(second <= d.floor, torch.nan).to(diagonals[0].scale.device))
-        begin = (begin - d.scale.numel()) % stride
+        moments = [tensor.reshape(-1)[begin::stride] for tensor in d.moments]
+        none = (moments[0] <= d.floor) | moments[0].isinf()  # of a moment that overflowed s is 0
+        scale = d.inverse(*moments).reciprocal_().masked_fill_(none, torch.nan)
+        parts.append(scale.to(diagonals[0].moments[0].device))
+        begin = (begin - d.moments[0].numel()) % stride
     middle = torch.cat(parts).nanmedian()
     return torch.where(middle.isnan(), torch.ones_like(middle), middle)
 

@@ -29,16 +29,17 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Diagonal:
-    """One number per coordinate, and what its size comes from.
+    """One number s per coordinate, in a form that can also be had of some coordinates alone.
 
     Attributes:
-        scale: s >= 0, in memory of its own.
-        second: the second moment or its like; above `floor` where a gradient has been.
-        floor: what it is where none has been.
+        moments: what it is made of, the first of them a second moment or its like: that is above
+            `floor` where a gradient has been.
+        inverse: moments -> 1/s, in memory of its own.
+        floor: what the first of them is where no gradient has been.
     """
 
-    scale: Tensor
-    second: Tensor
+    moments: tuple[Tensor, ...]
+    inverse: Callable[..., Tensor]
     floor: float = 0.0
 
 
@@ -83,9 +84,9 @@ def radam(group: Group, state: State, t: Numbers) -> Diagonal | float:
 
 def adamax(group: Group, state: State, t: Numbers) -> Diagonal:
     """1 / ((1 − β₁ᵗ) u), where u, the infinity norm, is ε where no gradient has been."""
-    norm = _real(state["exp_inf"])
-    scale = (norm * (1 - t.beta1**t.step)).reciprocal_()
-    return Diagonal(scale, norm, group["eps"])
+    left = 1 - t.beta1**t.step
+    floor = 1.01 * group["eps"]  # in a state of 16 bits ε is rounded
+    return Diagonal((_real(state["exp_inf"]),), lambda norm: norm * left, floor)
 
 
 def rmsprop(group: Group, state: State, t: Numbers) -> Diagonal:
@@ -109,8 +110,9 @@ def adadelta(group: Group, state: State, t: Numbers) -> Diagonal:
     The step multiplies by the a from before it, which it then overwrites. The one found here lies
     between √ρ and √2 times that.
     """
-    second, moved = _real(state["square_avg"]), _real(state["acc_delta"])
-    return Diagonal((moved + group["eps"]).div_(second + group["eps"]).sqrt_(), second)
+    moments = _real(state["square_avg"]), _real(state["acc_delta"])
+    eps = group["eps"]
+    return Diagonal(moments, lambda v, a: (v + eps).div_(a + eps).sqrt_())
 
 
 def sparse_adam(group: Group, state: State, t: Numbers) -> Diagonal:
@@ -140,8 +142,9 @@ def rule_of(optimizer: Optimizer) -> tuple[str, Rule] | None:
     """
     for kind, rule in RULES.items():
         if isinstance(optimizer, kind) and all(
-            plain_function(getattr(optimizer, name, None)) is plain_function(getattr(kind, name, 0))
+            plain_function(getattr(optimizer, name)) is plain_function(getattr(kind, name))
             for name in ("step", "_init_group")
+            if hasattr(kind, name)
         ):
             return kind.__name__.lower(), rule
     return None
@@ -166,5 +169,4 @@ def _real(moment: Tensor) -> Tensor:
 
 def _by_root(second: Tensor, root: float, eps: float, factor: float = 1.0) -> Diagonal:
     """factor / (root·√second + eps)."""
-    scale = second.sqrt().mul_(root / factor).add_(eps / factor).reciprocal_()
-    return Diagonal(scale, second)
+    return Diagonal((second,), lambda v: v.sqrt().mul_(root / factor).add_(eps / factor))

@@ -4,7 +4,6 @@ import inspect
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
 from gradsurgery.engine.preconditioners import plain_function
 
@@ -38,9 +37,9 @@ def refused(optimizer: Any) -> str | None:
 def _layers(optimizer: Any) -> list[Any]:
     """An optimizer and what it wraps, the innermost last."""
     layers = [optimizer]
-    while hasattr(layers[-1], "param_groups"):
+    while hasattr(layers[-1], "param_groups"):  # schedulers and trainers have none
         inner = getattr(layers[-1], "optimizer", None)
-        if not isinstance(inner, Optimizer) or any(inner is layer for layer in layers):
+        if not hasattr(inner, "param_groups") or any(inner is layer for layer in layers):
             break
         layers.append(inner)
     return layers

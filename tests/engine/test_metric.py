@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from gradsurgery.engine.metric import metric_of
+from tests.support.optimizers import gradients, parameters, stepped
 
-SHAPES = ((3, 4), (5,), (2, 1, 3))
 ADAM = torch.optim.Adam
-# the optimizer, its options, and the second moments in its state, held fixed for the derivative
 CASES = {
     "adam": (ADAM, {}),
     "adam-foreach": (ADAM, {"foreach": True}),
@@ -38,25 +37,6 @@ CASES = {
     "adadelta": (torch.optim.Adadelta, {"eps": 1e-4}),
     "sgd": (torch.optim.SGD, {"weight_decay": 0.1}),
 }
-
-
-def parameters(dtype=torch.float64, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    made = [torch.randn(shape, generator=generator, dtype=dtype) for shape in SHAPES]
-    return [nn.Parameter(1e-3 * tensor) for tensor in made]  # steps are read to many digits
-
-
-def gradients(step, dtype=torch.float64):
-    """Of sizes over six orders of magnitude, so that no two coordinates are alike."""
-    generator = torch.Generator().manual_seed(100 + step)
-    sizes = [
-        10 ** (3 * torch.rand(shape, generator=torch.Generator().manual_seed(7)) - 2)
-        for shape in SHAPES
-    ]
-    return [
-        (torch.randn(size.shape, generator=generator, dtype=dtype) * size).to(dtype)
-        for size in sizes
-    ]
 
 
 def held(optimizer, before, after, gradient, group):
@@ -102,12 +82,6 @@ def sensitivity(optimizer, params, grads):
     ]
 
 
-def stepped(optimizer, params, grads):
-    for p, g in zip(params, grads, strict=True):
-        p.grad = g.clone()
-    optimizer.step()
-
-
 def made(case, params):
     kind, options = CASES[case]
     return kind(params, **{"lr": 1e-2, **options})
@@ -134,37 +108,140 @@ def test_the_metric_is_what_the_step_does_to_a_change_of_the_gradient(case):
                 assert (ratio - 1).abs().max() <= 1e-6, (step, ratio)
 
 
-def values(metric, params):
-    return torch.cat(
-        [torch.as_tensor(metric.scales[id(p)]).expand(p.shape).flatten() for p in params]
+class Renamed(ADAM):
+    """Adam with another way to add parameters."""
+
+    def add_param_group(self, param_group):
+        super().add_param_group(param_group)
+
+
+class Scaled(ADAM):
+    """A step of its own, with the same keys in its state."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class OwnState(ADAM):
+    """torch's step on a state that it fills in its own way."""
+
+    def _init_group(self, group, *lists):
+        return super()._init_group(group, *lists)
+
+
+def name_after_a_step(optimizer, params):
+    stepped(optimizer, params, gradients(0, params[0].dtype))
+    names = metric_of(optimizer, params).names
+    assert names.keys() == {id(p) for p in params}
+    (name,) = set(names.values())
+    return name
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (Renamed, "adam"),
+        (Scaled, "identity"),
+        (OwnState, "identity"),
+        (torch.optim.AdamW, "adamw"),
+        (torch.optim.SGD, "identity"),
+        (torch.optim.Rprop, "identity"),
+        (torch.optim.Adafactor, "identity"),
+    ],
+)
+def test_a_preconditioner_is_known_by_the_step_that_runs_and_by_no_key(kind, name):
+    params = parameters()
+    optimizer = kind(params, lr=1e-2)
+    assert name_after_a_step(optimizer, params) == name
+    if name == "identity":
+        assert set(metric_of(optimizer, params).scales.values()) == {1e-2}
+
+
+def test_a_step_that_a_scheduler_wraps_is_known():
+    params = parameters()
+    optimizer = ADAM(params, lr=1e-2)
+    torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    assert name_after_a_step(optimizer, params) == "adam"
+    optimizer.step = lambda closure=None: None
+    assert metric_of(optimizer, params).names[id(params[0])] == "identity"
+
+
+@pytest.mark.exhaustive  # the compiler's import takes two seconds
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_step_that_is_compiled_is_known():
+    params = parameters()
+    optimizer = ADAM(params, lr=1e-2)
+    stepped(optimizer, params, gradients(0))
+    optimizer.step = torch.compile(optimizer.step)
+    assert metric_of(optimizer, params).names[id(params[0])] == "adam"
+
+
+def test_radam_is_the_identity_while_it_is_not_rectified():
+    params = parameters()
+    optimizer = torch.optim.RAdam(params, lr=1e-2)
+    seen = []
+    for step in range(8):
+        stepped(optimizer, params, gradients(step))
+        metric = metric_of(optimizer, params)
+        seen.append(metric.names[id(params[0])])
+        if seen[-1] == "identity":
+            assert set(metric.scales.values()) == {1e-2 * (1 / (1 - 0.9 ** (step + 1)))}
+    assert seen == 5 * ["identity"] + 3 * ["radam"]
+
+
+def test_a_state_of_no_step_is_no_state():
+    """As where a fused step under a GradScaler finds infinities, or Adagrad has made its sums."""
+    params = parameters()
+    optimizer = torch.optim.Adagrad(params, lr=1e-2, initial_accumulator_value=2.0)
+    assert set(metric_of(optimizer, params).scales.values()) == {1e-2}
+    assert set(metric_of(ADAM(params), params).scales.values()) == {1e-3}
+
+
+def test_numbers_on_tensors_are_read_as_numbers():
+    """As with `capturable`, which keeps the step counts on the parameters' device."""
+    params, others = parameters(), parameters()
+    plain = torch.optim.NAdam(params, lr=1e-2)
+    tensors = torch.optim.NAdam(others, lr=1e-2)
+    for step in range(3):
+        stepped(plain, params, gradients(step))
+        stepped(tensors, others, gradients(step))
+    group = tensors.param_groups[0]
+    group["lr"], group["betas"] = (
+        torch.tensor([1e-2], dtype=torch.float64),
+        tuple(torch.tensor([0.9, 0.999], dtype=torch.float64)),
     )
+    for state in tensors.state.values():
+        state["step"] = state["step"].double()
+    for p, q in zip(params, others, strict=True):
+        expected = metric_of(plain, params).scales[id(p)]
+        torch.testing.assert_close(metric_of(tensors, others).scales[id(q)], expected)
 
 
-def test_the_bound_is_ten_medians_also_where_no_gradient_has_been():
-    params = [nn.Parameter(torch.ones(101)), nn.Parameter(torch.ones(4))]
-    optimizer = torch.optim.Adam(params, lr=0.1, betas=(0.0, 0.9))
-    sizes = torch.full((101,), 2.0)
-    sizes[:3] = torch.tensor([0.0, 1e-6, 0.25])
-    params[0].grad = sizes
-    optimizer.step()
-    scale = metric_of(optimizer, params).scales[id(params[0])]
-    assert scale[3:].tolist() == pytest.approx([0.1 / 2] * 98)
-    assert scale[:3].tolist() == pytest.approx([0.5, 0.5, 0.4])
-    # without state: the median, of which no memory is made
-    other = metric_of(optimizer, params).scales[id(params[1])]
-    assert other.tolist() == pytest.approx([0.05] * 4)
-    assert other.untyped_storage().nbytes() <= 8
-    assert metric_of(optimizer, params, bound=2).scales[id(params[0])].max() == pytest.approx(0.1)
-    # of these parameters alone: none of them has had a gradient
-    assert metric_of(optimizer, params[1:]).scales == {id(params[1]): 0.1}
+@pytest.mark.parametrize("kind", [ADAM, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_complex_parameters_have_a_metric_of_both_parts(kind):
+    pairs = torch.randn(4, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    grad = torch.randn(4, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    real, whole = nn.Parameter(pairs.clone()), nn.Parameter(torch.view_as_complex(pairs.clone()))
+    one, other = kind([real], lr=1e-2), kind([whole], lr=1e-2)
+    for _ in range(2):
+        stepped(one, [real], [grad])
+        stepped(other, [whole], [torch.view_as_complex(grad)])
+    expected = metric_of(one, [real]).scales[id(real)]
+    torch.testing.assert_close(metric_of(other, [whole]).scales[id(whole)], expected)
 
 
-def test_a_learning_rate_of_zero_and_what_is_not_held_do_not_move():
-    params = parameters(torch.float32)
-    optimizer = torch.optim.Adam([{"params": params[:1]}, {"params": params[1:2], "lr": 0.0}])
-    stepped(optimizer, params, gradients(0, torch.float32))
-    metric = metric_of(optimizer, params)
-    assert [metric.scales[id(p)] for p in params[1:]] == [0.0, 0.0]
-    assert metric.names == {id(params[0]): "adam", id(params[1]): "adam"}
-    assert metric.scales[id(params[0])].dtype == torch.float32
-    assert metric_of(optimizer, params[1:]).names == {id(params[1]): "adam"}
+def test_sparse_adam_in_the_rows_that_it_moves():
+    table = nn.Parameter(torch.zeros(5, 3, dtype=torch.float64))
+    optimizer = torch.optim.SparseAdam([table], lr=1e-2)
+    rows = torch.tensor([0, 3])
+    for step in range(1, 4):
+        values = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        before = table.detach().clone()
+        table.grad = torch.sparse_coo_tensor(
+            rows[None], values, table.shape, check_invariants=True
+        ).coalesce()
+        optimizer.step()
+        mean = optimizer.state[table]["exp_avg"][rows]  # what the step multiplied
+        scale = metric_of(optimizer, [table], bound=1e30).scales[id(table)]
+        torch.testing.assert_close(scale[rows] * mean, (before - table.detach())[rows])
+        assert step == optimizer.state[table]["step"]
