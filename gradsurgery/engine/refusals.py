@@ -27,7 +27,7 @@ def unwrapped(optimizer: Any) -> Any:
 
 def refused(optimizer: Any) -> str | None:
     """Why the parameters alone do not say where an optimizer stands; None where they do."""
-    for layer in _layers(optimizer):
+    for layer in reversed(_layers(optimizer)):  # a wrapper may imitate the class of the inner one
         reason = _reason(layer)
         if reason is not None:
             return f"{type(layer).__name__} {reason}"
