@@ -48,6 +48,10 @@ class SolverError(GradSurgeryError, RuntimeError):
     """A solver that cannot run, for example because its optional dependency is missing."""
 
 
+class OptimizerError(GradSurgeryError, RuntimeError):
+    """An optimizer's step that failed, or what follows it; the message says what stands."""
+
+
 class RankError(GradSurgeryError, RuntimeError):
     """Another rank of the process group could not go on; the message names it and its error."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradsurgery.solvers import is_stationary
 from gradsurgery.types import Array
 
+SHORT = 0.01  # of the optimizer's step: a corrected one below this is hardly one
 
 @dataclass(frozen=True)
 class GroupRecord:
@@ -34,6 +35,13 @@ class GroupRecord:
             step's problem (`Surgery(zero="absent")`); they are not among `objectives`.
         eps: the relative accuracy of the Gram's entries; None without a Gram matrix, and where
             something is not finite.
+        change: ⟨gᵢ, u⟩ [n], the change of each loss to first order under the step u that the
+            optimizer made of the group's parameters (`Surgery.step`); None where that is not known.
+        risen: the objectives whose change is positive beyond rounding; None as above.
+        corrected: ‖u'‖/‖u‖, where `guard="correct"` made u' of the optimizer's step u; 0 where
+            only u' = 0 raises none.
+        metric: in which metric it was corrected: "adam", ..., or "identity".
+        unmeasured: why `change` is None.
     """
 
     name: str
@@ -47,6 +55,25 @@ class GroupRecord:
     replayed: bool = False
     absent: tuple[str, ...] = ()
     eps: float | None = None
+    change: Array | None = None
+    risen: tuple[str, ...] | None = None
+    corrected: float | None = None
+    metric: str | None = None
+    unmeasured: str | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What a `Surgery` counts of it: groups measured, with risen objectives, corrected, ..."""
+        if self.change is None:
+            return {}
+        part = self.corrected
+        return {
+            "measured": 1,
+            "risen": bool(self.risen),
+            "corrected": part is not None,
+            "held": part == 0,
+            "short": part is not None and part < SHORT,
+        }
 
     @property
     def norms(self) -> Array | None:
@@ -146,6 +173,8 @@ class Record(Mapping[str, GroupRecord]):
         overflow: whether, under a GradScaler, something was not finite. Then every `.grad` got
             infinity, for the scaler to skip the optimizer's step, and the `Surgery` is as it was;
             groups have neither a Gram matrix nor weights.
+        change: name -> change of each loss to first order under the step that the optimizer made
+            of all parameters that it holds (`Surgery.step`); None where a group's is not known.
     """
 
     strategy: str | None
@@ -153,6 +182,7 @@ class Record(Mapping[str, GroupRecord]):
     groups: dict[str, GroupRecord]
     step: int = 0
     overflow: bool = False
+    change: dict[str, float] | None = None
 
     @classmethod
     def deferred(
@@ -241,6 +271,10 @@ class Record(Mapping[str, GroupRecord]):
             line += "; conflicts not measured"
         if group.absent:
             line += f"; absent, with a gradient of zero: {', '.join(group.absent)}"
+        if group.risen:
+            line += f"; raised by the optimizer's step: {', '.join(group.risen)}"
+        if group.corrected is not None:
+            line += f"; corrected to {group.corrected:.3g} of its length ({group.metric})"
         missing = self._split_by(group)
         return line if missing is None else f"{line}; {missing}"
 

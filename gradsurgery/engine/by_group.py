@@ -35,9 +35,12 @@ def from_gradients(
     """
     strategy, trace = config.strategy, source.trace
     solving.groups, solving.reach, rows, idle = arrived(source)
-    use_up = source.graph is not None and rows is source.rows and not trace.features
+    later = solving.guard != "off"  # gradients are needed after the optimizer's step
+    use_up = source.graph is not None and rows is source.rows and not (trace.features or later)
     matrices = matrices_of(config, strategy, source, solving.groups, rows, use_up)
     solving.values = total_values(source, matrices)
+    if later:
+        solving.matrices = list(zip(solving.groups, matrices, strict=True))
     if config.check and (strategy is not None or source.scale is None):
         check_values(source, solving.values, solving.groups, matrices)
     places: list[Places] = [None] * len(matrices)

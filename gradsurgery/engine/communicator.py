@@ -130,6 +130,10 @@ class SingleProcess:
             GradSurgeryError: where one has not.
         """
 
+    def added(self, values: list[Tensor], products: list[Tensor]) -> list[Tensor]:
+        """After the optimizer's step: products of this process's gradients, summed over all."""
+        return [*values, *products]
+
     def observed(
         self, read: Callable[[Mapping[str, float]], dict[str, float]], weights: Mapping[str, float]
     ) -> dict[str, float]:

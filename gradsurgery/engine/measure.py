@@ -20,8 +20,8 @@ def with_grams(
     source: GradientSource,
     record: Record,
     cache: TraceCache,
-) -> Record:
-    """The same record with what `inspect` says of the gradients."""
+) -> tuple[Record, list[tuple[Group, GradientMatrix]]]:
+    """The same record with what `inspect` says of the gradients, and these by group."""
     gather(config, source, cache)
     with without_autocast(source.losses.tensors[0].device):
         groups, _, rows, _ = arrived(source)
@@ -37,7 +37,7 @@ def with_grams(
                 group, matrix = measured.get(name, (None, None))
                 if group is not None and matrix is not None and group.objectives == own.objectives:
                     found[name] = _measured(own, matrix, values)
-    return Record(record.strategy, values, found, record.step)
+    return Record(record.strategy, values, found, record.step), pairs
 
 
 def _measured(own: GroupRecord, matrix: GradientMatrix, values: dict[str, float]) -> GroupRecord:

@@ -19,11 +19,17 @@ from gradsurgery.engine.step import gather_step
 from gradsurgery.errors import InputError
 
 
-def pending(where: str) -> InputError:
-    """The error where gradients were gathered that are not combined yet."""
-    return InputError(
-        f"{where}: gradients were accumulated before; call combine(), or discard() to drop them."
-    )
+def check_none(gathered: GradientSource | None, where: str) -> None:
+    """Refuse a call while gradients are gathered that are not combined yet.
+
+    Raises:
+        InputError: where there are such.
+    """
+    if gathered is not None:
+        raise InputError(
+            f"{where}: gradients were accumulated before; call combine(), or discard() to drop "
+            "them."
+        )
 
 
 def add(

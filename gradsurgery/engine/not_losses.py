@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradsurgery.errors import InputError
+
 
 def what_is_wrong(losses: Mapping[str, Any], dtypes: Collection[torch.dtype]) -> str:
     """What is wrong with the first of these that cannot be taken.
@@ -78,3 +80,16 @@ def _not_one_element(loss: Tensor) -> str:
         f"expected a scalar; got shape {shape}. Reduce it first, for example with .mean(), or give "
         "each element a name of its own: {f'name.{i}': x for i, x in enumerate(loss.flatten())}."
     )
+
+
+def check_first_order(create_graph: bool) -> None:
+    """Refuse a graph of the direction.
+
+    Raises:
+        InputError: where one is asked for.
+    """
+    if create_graph:
+        raise InputError(
+            "create_graph: a direction is not differentiable. A penalty on a loss's gradient "
+            "is a loss of its own: torch.autograd.grad(..., create_graph=True) gives it."
+        )

@@ -29,6 +29,33 @@ def scale_of(scaler: Any, like: Tensor | None = None) -> Tensor | None:
     return scale
 
 
+def unscaled(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `scaler.unscale_(optimizer)` was called since the last update."""
+    states = getattr(scaler, "_per_optimizer_states", None)
+    stage = states[id(optimizer)].get("stage") if states and id(optimizer) in states else None
+    return getattr(stage, "name", "READY") != "READY"
+
+
+def unscale(scaler: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Divide `.grad` by the loss scale, unless the caller (a hook, say) has done it."""
+    if scaler.is_enabled() and not unscaled(scaler, optimizer):
+        scaler.unscale_(optimizer)
+
+
+def step_under(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """The optimizer's step, through a scaler if there is one: whether it was made."""
+    if scaler is None:
+        optimizer.step()
+        return True
+    made: list[bool] = []
+    handle = optimizer.register_step_post_hook(lambda *_: made.append(True))
+    try:
+        scaler.step(optimizer)
+    finally:
+        handle.remove()
+    return bool(made)
+
+
 def overflow(
     parameters: Iterable[Tensor],
     sparse: Collection[int] = (),

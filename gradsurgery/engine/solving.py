@@ -35,6 +35,7 @@ class Solving:
         history: what is known from the steps before; it is not changed.
         scores: the user's measure per modality, or None.
         warned: the warnings given so far, each of which is given once.
+        guard: what comes after the optimizer's step, as `Surgery.step` says.
 
     Attributes:
         values: name -> value of each loss, as far as they are known.
@@ -52,6 +53,7 @@ class Solving:
         kept: the weights of each group, for steps that use them again.
         replay: the weights of an earlier step that may be used in this one, or None.
         replaying: whether they are.
+        matrices: the groups' gradients, where they are kept for what comes after the optimizer.
     """
 
     def __init__(
@@ -61,12 +63,15 @@ class Solving:
         history: History,
         scores: Mapping[str, float] | None,
         warned: set[str],
+        guard: str = "off",
     ) -> None:
         self.config = config
         self.source = source
         self.history = history
         self.scores = scores
         self.warned = warned
+        self.guard = guard
+        self.matrices: list[tuple[Group, GradientMatrix]] = []
         self.values: dict[str, float] = {}
         self.groups: list[Group] = []
         self.reach = history.reach

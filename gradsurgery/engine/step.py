@@ -16,6 +16,7 @@ from gradsurgery.engine.directions import from_passes, skipped, through_trunk
 from gradsurgery.engine.filled import nothing_filled
 from gradsurgery.engine.gathering import gather
 from gradsurgery.engine.history import History
+from gradsurgery.engine.kept import Kept, kept_of
 from gradsurgery.engine.known import known_weights
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.measure import with_grams
@@ -32,11 +33,12 @@ from gradsurgery.record import Record
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step would write, what it would remember, and its Record."""
+    """What a step would write, what it would remember, its Record, and its gradients if kept."""
 
     directions: list[tuple[Tensor, Tensor]]  # parameter and direction
     history: History
     record: Record
+    kept: Kept | None = None
 
 
 def run_step(
@@ -51,6 +53,7 @@ def run_step(
     scaler: Any = None,
     retain_graph: bool = False,
     stored: GradientSource | None = None,
+    guard: str = "off",
 ) -> StepResult:
     """Everything that a step decides; nothing outside changes but the graph, freed unless retained.
 
@@ -65,14 +68,16 @@ def run_step(
         scaler: the user's GradScaler.
         retain_graph: whether the graph is needed afterwards.
         stored: the gradients that `accumulate` gathered, in place of a graph.
+        guard: "report" keeps the gradients that there are for what comes after the optimizer,
+            "correct" forms them where there are none, "off" keeps none.
     """
     if stored is not None:
-        compared = f"combine of {stored.parts} micro-batches", config, history, stored.scale
+        called = f"combine of {stored.parts} micro-batches" + _guarding(guard)
+        compared = called, config, history, stored.scale
         losses, trace, scores = communicator.agree(losses, stored.trace, scores, *compared)
         source = stored.shared(trace, losses, communicator)
-        return _decide(
-            config, source, Solving(config, source, history, scores, cache.warned), cache
-        )
+        solving = Solving(config, source, history, scores, cache.warned, guard)
+        return _decide(config, source, solving, cache)
     strategy = config.strategy
     if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
         check_call(config, losses, features)
@@ -81,11 +86,12 @@ def run_step(
     if communicator.several and over_processes(config, features):
         layers = find_taps(graph, losses, trace, config, cache, LINEAR)
         communicator.propose(layers, trace, graph, config.method == "taps")
-    compared = "backward" if strategy else "inspect", config, history, scale
+    called = "backward" + _guarding(guard) if strategy else "inspect"
+    compared = called, config, history, scale
     losses, trace, scores = communicator.agree(losses, trace, scores, *compared)
     check_options(config, losses, history)
     source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
-    solving = Solving(config, source, history, scores, cache.warned)
+    solving = Solving(config, source, history, scores, cache.warned, guard)
     if graph.written:
         with nothing_filled(trace.watched, graph.written):
             result = _decide(config, source, solving, cache)
@@ -130,6 +136,7 @@ def _decide(
 ) -> StepResult:
     strategy, trace, graph, history = config.strategy, source.trace, source.graph, solving.history
     due = config.measure is not None and history.step % config.measure == 0
+    due = due or solving.guard == "correct"
     try:
         live = strategy is not None and graph is not None
         # only a strategy that looks at no gradient, or a replay, can do without them
@@ -138,7 +145,7 @@ def _decide(
             retain = source.retain_graph or due
             directions, record = from_passes(config, source, solving, retain)
             if due:
-                record = with_grams(config, source, record, cache)
+                record, solving.matrices = with_grams(config, source, record, cache)
         else:
             if graph is not None:
                 gather(config, source, cache)
@@ -158,4 +165,10 @@ def _decide(
         source.communicator.failed(error)
         return StepResult(*skipped(config, source, solving))
     written = [(trace.targets[name], d) for name, d in directions.items()]
-    return StepResult(written, solving.advanced(), record)
+    kept = None if solving.guard == "off" else kept_of(config, source, solving)
+    return StepResult(written, solving.advanced(), record, kept)
+
+
+def _guarding(guard: str) -> str:
+    """What processes compare of a step with the optimizer's."""
+    return "" if guard == "off" else f" and step with guard={guard!r}"

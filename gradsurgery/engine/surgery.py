@@ -1,12 +1,13 @@
 """Surgery: one line in the training loop, with the state that some strategies keep."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from gradsurgery.contract.definition import Strategy
-from gradsurgery.engine import commit, micro_batches
+from gradsurgery.engine import commit, micro_batches, optimized
 from gradsurgery.engine.boundary import parse_features
 from gradsurgery.engine.cache import TraceCache
 from gradsurgery.engine.collective import collective, communicator_of
@@ -16,13 +17,14 @@ from gradsurgery.engine.described import described
 from gradsurgery.engine.forget import without_objectives
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses, LossesLike, parse_losses
+from gradsurgery.engine.not_losses import check_first_order
 from gradsurgery.engine.observed import numbers_by_name, observed_losses
 from gradsurgery.engine.resumed import resumed
 from gradsurgery.engine.saved import as_saved
 from gradsurgery.engine.settings import takes_settings_of, with_texts
 from gradsurgery.engine.source import GradientSource
-from gradsurgery.engine.step import run_step
-from gradsurgery.errors import InputError, warn
+from gradsurgery.engine.step import StepResult, run_step
+from gradsurgery.errors import warn
 from gradsurgery.record import Record
 
 
@@ -58,6 +60,7 @@ class Surgery:
         self._cache = TraceCache()
         self._communicator = communicator_of(config)
         self._gathered: GradientSource | None = None
+        self.corrections = Counter[str]()
 
     @collective
     def backward(
@@ -107,17 +110,11 @@ class Surgery:
         An exception before the writing of `.grad` leaves `.grad`, state and step as they were. What
         a post-accumulate hook raises propagates, and the step stands.
         """
-        if self._gathered is not None:
-            raise micro_batches.pending("backward")
-        if create_graph:
-            raise InputError(
-                "create_graph: a direction is not differentiable. A penalty on a loss's gradient "
-                "is a loss of its own: torch.autograd.grad(..., create_graph=True) gives it."
-            )
-        parsed = self._parsed(losses, weights, count)
-        named = None if features is None else parse_features(features)
-        call = {"features": named, "scaler": scaler, "retain_graph": retain_graph}
-        return self._step(parsed, scores, self._gathered, **call)
+        check_first_order(create_graph)
+        parsed, call = self._prepared(losses, weights, count, features, scaler, retain_graph)
+        return self._step(parsed, scores, **call).record
+
+    step = collective(optimized.step)
 
     @collective
     def accumulate(
@@ -184,7 +181,7 @@ class Surgery:
         After an exception what was gathered is still there: call it again, or `discard()`.
         """
         stored = micro_batches.complete(self._gathered, self._config.parameters)
-        return self._step(stored.losses, scores, None, stored=stored)
+        return self._step(stored.losses, scores, stored=stored).record
 
     def discard(self) -> None:
         """Drop the gradients gathered by `accumulate`."""
@@ -212,8 +209,7 @@ class Surgery:
             >>> list(surgery.backward({"first": first, "second": second}))
             ['first+second']
         """
-        if self._gathered is not None:
-            raise micro_batches.pending("forget")
+        micro_batches.check_none(self._gathered, "forget")
         self._history = self._communicator.resumed(without_objectives(self._history, objectives))
 
     @collective
@@ -281,20 +277,26 @@ class Surgery:
         nothing = self._communicator.several
         return counted(parse_losses(losses, weights, self._earlier, nothing), count)
 
+    def _prepared(
+        self, losses: Any, weights: Any, count: Any, features: Any, scaler: Any, retain: bool
+    ) -> tuple[Losses, dict[str, Any]]:
+        micro_batches.check_none(self._gathered, "backward")
+        parsed = self._parsed(losses, weights, count)
+        named = None if features is None else parse_features(features)
+        return parsed, {"features": named, "scaler": scaler, "retain_graph": retain}
+
     def _earlier(self) -> set[str]:
         gathered = () if self._gathered is None else self._gathered.losses.names
         return self._history.objectives.union(gathered)
 
-    def _step(
-        self, losses: Losses, scores: Any, left: GradientSource | None, **call: Any
-    ) -> Record:
+    def _step(self, losses: Losses, scores: Any, **call: Any) -> StepResult:
         """Decide a step and make it stand: the history and `.grad`, or neither; then the hooks."""
         numbers = None if scores is None else numbers_by_name("scores", scores)
         shared = self._config, losses, self._history, self._communicator, self._cache
         result = run_step(*shared, scores=numbers, **call)
-        commit.write(result.directions, self, _history=result.history, _gathered=left)
+        commit.write(result.directions, self, _history=result.history, _gathered=None)
         commit.fire_hooks([parameter for parameter, _ in result.directions])
-        return result.record
+        return result
 
 
 Surgery.__doc__ = with_texts(Surgery.__doc__)

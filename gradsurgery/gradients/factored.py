@@ -62,6 +62,13 @@ class Layer(ABC):
     def gradient(self, delta: Tensor) -> Tensor:
         """Wᵢ of the weight's shape, formed after all, in Δᵢ's dtype."""
 
+    def image(self, weight: Tensor) -> Tensor | None:
+        """What the layer gives for another weight, without its bias, in the form of Δᵢ.
+
+        ⟨Wᵢ, U⟩ = ⟨Δᵢ, image of U⟩ for any U. None where only Wᵢ itself tells.
+        """
+        return None
+
     def bias(self, delta: Tensor) -> Tensor:
         """The bias's gradient, where autograd would form the weight's with it."""
         return self.rows(delta).sum(0)

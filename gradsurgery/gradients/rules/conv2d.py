@@ -59,6 +59,10 @@ class Conv2d(Layer):
         )
         return found
 
+    def image(self, weight: Tensor) -> Tensor:
+        images, how = self.images.to(weight.dtype), (self.stride, self.padding, self.dilation)
+        return F.conv2d(images, weight, None, *how)
+
     def _patches(self, images: Tensor) -> Tensor:
         """[rows, in], copied once out of a view that has a patch per place."""
         (above, left), (down, across) = self.padding, self.stride

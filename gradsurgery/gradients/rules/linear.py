@@ -38,6 +38,9 @@ class Linear(Layer):
     def gradient(self, delta: Tensor) -> Tensor:
         return delta.T @ self.inputs.to(delta.dtype)
 
+    def image(self, weight: Tensor) -> Tensor:
+        return self.inputs.to(weight.dtype) @ weight.T
+
 
 def match(node: Any, uses: Uses) -> Match | None:
     """An `addmm` or `mm` with the transpose of a weight."""

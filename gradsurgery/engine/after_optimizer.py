@@ -1,0 +1,171 @@
+"""`Surgery.step`: backward, the optimizer's step, and what that did to each objective."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.config import Config
+from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.guard import Guards, Look, corrected
+from gradsurgery.engine.kept import Kept
+from gradsurgery.engine.metric import held_by, metric_of
+from gradsurgery.engine.changes import Made, after, unmeasured
+from gradsurgery.engine.scaler import step_under, unscale
+from gradsurgery.errors import InputError, OptimizerError, one_of
+from gradsurgery.gradients.transfer import to_host
+from gradsurgery.record import Record
+
+Guard = Literal["report", "correct", "off"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `Surgery.step` was asked for, checked."""
+
+    guard: Guard
+    on: str | tuple[str, ...]
+    bound: float
+    scaler: Any
+    between: Callable[[], object] | None
+
+
+def settings_of(
+    config: Config, guard: Any, on: Any, bound: Any, scaler: Any, between: Any, features: Any
+) -> Settings:
+    """The settings of a step, checked before anything is done.
+
+    Raises:
+        InputError: for one that cannot be used, or not with the Surgery's settings.
+    """
+    if guard not in ("report", "correct", "off"):
+        raise InputError(one_of("guard", str(guard), ("report", "correct", "off")))
+    if between is not None and not callable(between):
+        raise InputError(
+            f"between: expected a function without arguments; got {type(between).__name__}."
+        )
+    if not isinstance(bound, int | float) or isinstance(bound, bool) or not bound >= 1:
+        raise InputError(f"bound: expected a number of at least 1; got {bound!r}.")
+    if isinstance(on, str) and on == "protected" and config.protect is None:
+        raise InputError(
+            "guard_on='protected': no objective is protected; give Surgery(..., protect=NAME), or "
+            "guard_on=[NAME, ...]."
+        )
+    if isinstance(on, str) and on not in ("all", "protected"):
+        raise InputError(
+            f"guard_on: expected 'all', 'protected', or a list of names; got {on!r}. "
+            f"For one objective: guard_on=[{on!r}]."
+        )
+    names = on if isinstance(on, str) else tuple(on)
+    if not isinstance(names, str) and not all(isinstance(name, str) for name in names):
+        raise InputError(f"guard_on: expected names of objectives; got {on!r}.")
+    if guard == "correct" and features is not None:
+        raise InputError(
+            "guard='correct': with features= the gradients of single losses are known at the "
+            "features only, and not for the parameters that move. Leave features= away, or use "
+            "guard='report'."
+        )
+    if guard == "correct" and config.low_memory:
+        raise InputError(
+            "guard='correct' needs the gradient of every loss after the optimizer's step, which "
+            "memory='low' does not keep: leave memory='auto'."
+        )
+    return Settings(guard, names, float(bound), scaler, between)
+
+
+def optimize(
+    record: Record,
+    kept: Kept | None,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    config: Config,
+    communicator: SingleProcess,
+) -> Record:
+    """The optimizer's step on `.grad`, and the record with what it did.
+
+    Args:
+        record: of the step that was decided, whose directions are in `.grad`.
+        kept: its gradients; None where nothing is to be measured.
+        optimizer: the user's.
+        settings: of this call.
+        config: of the Surgery.
+        communicator: what is exchanged with other processes.
+
+    Raises:
+        OptimizerError: where the optimizer's step fails, or what comes after it.
+    """
+    scaler = settings.scaler
+    if scaler is not None:
+        unscale(scaler, optimizer)
+    if settings.between is not None:
+        settings.between()
+    before: dict[int, Tensor] = {}
+    if kept is not None:
+        held = held_by(optimizer)
+        with torch.no_grad():
+            for group, _ in kept.pairs:
+                for name in group.parameters:
+                    parameter = kept.targets.get(name)
+                    if parameter is not None and id(parameter) in held:
+                        before[id(parameter)] = parameter.detach().clone()
+    try:
+        stepped = step_under(scaler, optimizer)
+    except Exception as error:
+        raise OptimizerError(
+            f"the optimizer's step failed ({type(error).__name__}: {error}). Parameters and the "
+            "optimizer's state are as it left them; `.grad` has the combined gradients."
+        ) from error
+    if kept is None:
+        return record
+    if not stepped:
+        return unmeasured(record, "the GradScaler skipped the optimizer's step")
+    try:
+        return _after(record, kept, before, optimizer, settings, config, communicator)
+    except Exception as error:
+        raise OptimizerError(
+            f"after the optimizer's step its change could not be measured or corrected "
+            f"({type(error).__name__}: {error}). The optimizer's own step stands."
+        ) from error
+
+
+def _after(
+    record: Record,
+    kept: Kept,
+    before: Mapping[int, Tensor],
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    config: Config,
+    communicator: SingleProcess,
+) -> Record:
+    """Measure each group's step, correct it where that is asked for, and say so."""
+    looks, made = list[Look](), dict[str, Made]()
+    for group, matrix in kept.pairs:
+        parameters = [kept.targets.get(name) for name in group.parameters]
+        own = [p if p is not None and id(p) in before else None for p in parameters]
+        if any(p is not None for p in own):
+            looks.append(Look(group, matrix, own, before, communicator))
+        else:
+            made[group.name] = Made.none(group.objectives, "the optimizer holds no parameter of it")
+    found = [look.along() for look in looks]
+    to_host(found, total=communicator.added)
+    for look, along in zip(looks, found, strict=True):
+        guards = guards_of(look.group, settings.on, config)
+        if settings.guard == "correct" and guards.any():
+            metric = metric_of(optimizer, look.moving, bound=settings.bound)
+            made[look.group.name] = corrected(look, along, guards, metric)
+        else:
+            made[look.group.name] = look.made(along)
+    return after(record, made, kept.missing)
+
+
+def guards_of(group: Group, on: str | tuple[str, ...], config: Config) -> Guards:
+    """Which objectives of a group are guarded [n]: none where no strategy decides."""
+    names = group.objectives
+    if len(names) < 2 or not group.several(config.min_objectives):
+        return np.zeros(len(names), np.bool_)
+    wanted = {"all": names, "protected": (config.protect,)}.get(on, on) if isinstance(on, str) else on
+    return np.array([name in wanted for name in names])

@@ -1,0 +1,247 @@
+"""What the optimizer's step does to the objectives of a group, and the nearest step raising none.
+
+With the step u = θ' − θ, the gradients J [n, d] and a metric P, the corrected step is
+
+    u' = argmin ½ (u' − u)ᵀ P⁻¹ (u' − u)   s.t.   Ju' <= 0,
+
+so u' = u − PJᵀλ with λ >= 0, Aλ >= c, λᵀ(Aλ − c) = 0 for A = JPJᵀ and c = Ju.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradsurgery.engine.changes import Made
+from gradsurgery.engine.communicator import SingleProcess
+from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.metric import Metric
+from gradsurgery.gradients.along import Along, correction, metric_products, rounding
+from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.transfer import to_host
+from gradsurgery.solvers.guarded import guarded
+from gradsurgery.types import Array
+
+# A product counts as positive above this part of ‖gᵢ‖‖u‖, and above what rounding of θ can add.
+SINGLE, DOUBLE = 1e-6, 1e-12
+MARGIN = 2.0  # of what is left above zero, the second time
+Guards = NDArray[np.bool_]
+
+
+@dataclass(eq=False)
+class Look:
+    """One group after the optimizer's step.
+
+    Args:
+        group: the group; its tensors may be this process's shares.
+        matrix: the gradients of the step.
+        parameters: whole, in the same order; None for one that the optimizer does not hold.
+        before: each of them before the step, by its id.
+        communicator: adds numbers over the processes.
+    """
+
+    group: Group
+    matrix: GradientMatrix
+    parameters: list[Tensor | None]
+    before: Mapping[int, Tensor]
+    communicator: SingleProcess
+
+    @property
+    def moving(self) -> list[Tensor]:
+        """The parameters that the optimizer holds."""
+        return [parameter for parameter in self.parameters if parameter is not None]
+
+    def moved(self, t: int) -> Tensor | None:
+        """This process's part of the step of one tensor."""
+        parameter = self.parameters[t]
+        return None if parameter is None else self._between(t, parameter, _real(parameter))
+
+    def planned(self, t: int, weights: Array, metric: Metric) -> Tensor | None:
+        """The same of the step as it would be stored once it is corrected by λ [rows]."""
+        parameter = self.parameters[t]
+        if parameter is None:
+            return None
+        now = _real(parameter)
+        away = self.correction(t, weights, metric)
+        if away is not None:
+            now = (now - away).to(now.dtype)
+        return self._between(t, parameter, now)
+
+    def along(self) -> Along:
+        """What the step does to each row, on its way to the host."""
+        return Along(self.matrix.blocks, self.moved, self.norms)
+
+    def as_corrected(self, weights: Array, metric: Metric) -> Along:
+        """The same of the corrected step, in float64."""
+        found = Along(
+            self.matrix.blocks, lambda t: self.planned(t, weights, metric), self.norms, True
+        )
+        to_host([found], total=self.communicator.added)
+        return found
+
+    def correction(self, t: int, weights: Array, metric: Metric) -> Tensor | None:
+        """PJᵀλ of one tensor, whole; None where that is zero."""
+        parameter = self.parameters[t]
+        assert parameter is not None
+        return correction(self.matrix.blocks[t], weights, metric.scales[id(parameter)])
+
+    def products(self, metric: Metric) -> tuple[Array, Array]:
+        """JPJᵀ and JP²Jᵀ [n, n] of the objectives."""
+        blocks = [
+            (block, metric.scales[id(parameter)])
+            for block, parameter in zip(self.matrix.blocks, self.parameters, strict=True)
+            if parameter is not None
+        ]
+        found = [product.cpu() for product in metric_products(blocks)]
+        n, m = len(self.group.objectives), self.matrix.batches
+        total = torch.stack(found).sum(0) if found else torch.zeros(2, n * m, n * m).double()
+        total = self.communicator.added([], [total])[0]
+        both = total.cpu().numpy().reshape(2, m, n, m, n).mean((1, 3))
+        return both[0], both[1]
+
+    @cached_property
+    def norms(self) -> Array:
+        """‖gᵢ‖ of all rows, as they are (times the scale of a GradScaler)."""
+        return np.asarray(np.sqrt(np.diagonal(self.matrix._total)))
+
+    @cached_property
+    def _rounding(self) -> Array:
+        """What rounding of the stored parameters can add to each product [rows]."""
+        total = torch.zeros(self.matrix.count, dtype=torch.float64)
+        for parameter, block in zip(self.parameters, self.matrix.blocks, strict=True):
+            if parameter is not None:
+                total += rounding(block, _real(parameter)).cpu()
+        return np.asarray(self.communicator.added([], [total])[0].cpu().numpy())
+
+    @cached_property
+    def _relative(self) -> float:
+        dtypes = {parameter.dtype.to_real() for parameter in self.moving}
+        return DOUBLE if dtypes == {torch.float64} else SINGLE
+
+    def risen(self, found: Along) -> Guards:
+        """Which objectives a step raises to first order [n]."""
+        floor = self._relative * self.norms * found.size
+        over = self.mean(found.products) > self.mean(floor)
+        if over.any():
+            over &= self.mean(found.products) > self.mean(self._rounding)
+        return np.asarray(over)
+
+    def mean(self, rows: Array) -> Array:
+        """Numbers of all rows as those of the objectives: means over the batches."""
+        return np.asarray(rows.reshape(self.matrix.batches, -1).mean(0))
+
+    def made(
+        self, found: Along, corrected: float | None = None, metric: str | None = None
+    ) -> Made:
+        """What a step does, for the record."""
+        change, names = self.mean(found.products) / self.matrix.scale, self.group.objectives
+        return Made(names, change, self.risen(found), corrected, metric)
+
+    def _between(self, t: int, parameter: Tensor, now: Tensor) -> Tensor:
+        old = _real(self.before[id(parameter)])
+        wide = torch.promote_types(now.dtype, torch.float32)
+        return now.to(wide) - old.to(wide)
+
+
+def corrected(look: Look, found: Along, guards: Guards, metric: Metric) -> Made:
+    """Correct one group's step where some guarded objective rises.
+
+    Args:
+        look: the group.
+        found: what its step does.
+        guards: which objectives are guarded [n].
+        metric: P.
+
+    Returns:
+        What is said of the step that was made.
+    """
+    if not np.isfinite(found.products).all() or not (look.risen(found) & guards).any():
+        return look.made(found)
+    change = look.mean(found.products)[guards]
+    used, product, weights = _first(look, change, found.size, guards, metric)
+    accepted = None
+    if weights is not None:
+        accepted = look.as_corrected(_of_rows(look, weights, guards), used)
+        left = look.mean(accepted.products)[guards]
+        if (look.risen(accepted) & guards).any():
+            weights = _solved(product, change + MARGIN * np.maximum(left, 0))
+            accepted = None
+            if weights is not None:
+                accepted = look.as_corrected(_of_rows(look, weights, guards), used)
+                if (look.risen(accepted) & guards).any():
+                    accepted = None
+    if accepted is None or weights is None:
+        _bring_back(look)
+        return Made.none(look.group.objectives, corrected=0.0, metric=_name(used))
+    _write(look, _of_rows(look, weights, guards), used)
+    return look.made(accepted, accepted.size / found.size, _name(used))
+
+
+def _first(
+    look: Look, change: Array, size: float, guards: Guards, metric: Metric
+) -> tuple[Metric, Array, Array | None]:
+    """The metric, A and λ: the optimizer's metric, or the identity where ‖PJᵀλ‖ > ‖u‖ with it."""
+    for used in (metric, _identity(metric)):
+        both = look.products(used)
+        product, square = (part[np.ix_(guards, guards)] for part in both)
+        weights = _solved(product, change)
+        if weights is not None and weights @ square @ weights <= size**2:
+            break
+    return used, product, weights
+
+
+def _solved(product: Array, change: Array) -> Array | None:
+    """λ [guarded], or None where the solver has none."""
+    found = guarded(product, change)
+    return found.value if found.converged else None
+
+
+def _identity(metric: Metric) -> Metric:
+    """The identity on what moves at all: with it ‖PJᵀλ‖ <= ‖u‖."""
+    scales = {
+        key: (scale > 0).float() if isinstance(scale, Tensor) else float(scale > 0)
+        for key, scale in metric.scales.items()
+    }
+    return Metric(scales, dict.fromkeys(scales, "identity"))
+
+
+def _name(metric: Metric) -> str:
+    return ", ".join(sorted(set(metric.names.values())))
+
+
+def _of_rows(look: Look, weights: Array, guards: Guards) -> Array:
+    """λ of the guarded objectives as one weight per row."""
+    spread = np.zeros(len(guards))
+    spread[guards] = weights
+    return np.tile(spread / look.matrix.batches, look.matrix.batches)
+
+
+@torch.no_grad()
+def _write(look: Look, weights: Array, metric: Metric) -> None:
+    """θ' − PJᵀλ into the parameters. An exception on the way leaves them as before the step."""
+    try:
+        for t, parameter in enumerate(look.parameters):
+            if parameter is not None:
+                away = look.correction(t, weights, metric)
+                if away is not None:
+                    _real(parameter).sub_(away)
+    except BaseException:
+        _bring_back(look)
+        raise
+
+
+@torch.no_grad()
+def _bring_back(look: Look) -> None:
+    """The parameters as they were before the step: u' = 0."""
+    for parameter in look.moving:
+        parameter.copy_(look.before[id(parameter)])
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """A tensor in real numbers, without its graph: a view."""
+    tensor = tensor.detach()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

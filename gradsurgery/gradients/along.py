@@ -1,0 +1,169 @@
+"""How far a step goes along each gradient, Ju, and products in a diagonal metric, JPJᵀ."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradsurgery.gradients.blocks import Block, Factored, gradient_of
+from gradsurgery.gradients.combine import PIECE, directions
+from gradsurgery.types import Array
+
+# Float32 sums tell the sign of a product that is at least this part of ‖gᵢ‖‖u‖: on 8 million
+# entries they were wrong by 1e-8, and in the worst case, terms of one sign, by about 1e-5.
+DOUBTFUL = 1e-4
+Moved = Callable[[int], Tensor | None]  # tensor t -> its step u, or None where it has none
+
+
+@dataclass(eq=False)
+class Along:
+    """⟨gᵢ, u⟩ of n gradients and ‖u‖², on their way to the host (`transfer.to_host`).
+
+    Args:
+        blocks: the gradients, tensor by tensor.
+        moved: the step of each tensor, made when it is asked for.
+        norms: ‖gᵢ‖ [n], of whole gradients.
+        precise: sum in float64 from the start.
+
+    Attributes:
+        products: ⟨gᵢ, u⟩ [n], once they have arrived.
+        square: ‖u‖².
+    """
+
+    blocks: Sequence[Block]
+    moved: Moved
+    norms: Array
+    precise: bool = False
+
+    def start(self) -> list[Tensor]:
+        """The sums per device [n + 1], ‖u‖² last."""
+        with torch.no_grad():
+            sums: dict[torch.device, Tensor] = {}
+            for t, block in enumerate(self.blocks):
+                step = self.moved(t)
+                if step is None:
+                    continue
+                found = _products(block, step, self.precise)
+                known = sums.get(found.device)
+                sums[found.device] = found if known is None else known.add_(found)
+            return list(sums.values())
+
+    def arrive(self, found: list[Array]) -> bool:
+        """Take them; False where a sum in float32 is too near to zero to be believed."""
+        total = sum(found, torch.zeros(len(self.norms) + 1).double().numpy())
+        self.products, self.square = total[:-1], float(total[-1])
+        if self.precise:
+            return True
+        self.precise = bool((abs(self.products) <= DOUBTFUL * self.norms * self.size).any())
+        return not self.precise
+
+    @property
+    def size(self) -> float:
+        """‖u‖."""
+        return float(self.square**0.5)
+
+
+def _products(block: Block, step: Tensor, precise: bool) -> Tensor:
+    """⟨gᵢ, u⟩ of one tensor [n], and ‖u‖², in float64."""
+    wide = _widest(step) if precise else torch.promote_types(step.dtype, torch.float32)
+    flat = step.reshape(-1)
+    image = block.layer.image(step.to(wide)) if type(block) is Factored else None
+    if image is not None:  # ⟨Δᵢᵀx, U⟩ = ⟨Δᵢ, xUᵀ⟩: no gradient is formed
+        along = image.reshape(-1)
+        rows = [None if g is None else g.reshape(-1) for g in block.gradients]
+    else:
+        along = flat
+        rows = [_flat(block, i) for i in range(len(block.gradients))]
+    zero = torch.zeros((), dtype=wide, device=step.device)
+    found = [zero if row is None else _dot(row, along, wide) for row in rows]
+    return _host_wide(torch.stack([*found, _dot(flat, flat, wide)]))
+
+
+def _widest(tensor: Tensor) -> torch.dtype:
+    """Float64, where the tensor's device has it."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
+def _host_wide(sums: Tensor) -> Tensor:
+    """Sums in float64; on the host for a device without it."""
+    return (sums.cpu() if sums.device.type == "mps" else sums).double()
+
+
+def _dot(left: Tensor, right: Tensor, wide: torch.dtype) -> Tensor:
+    """The product of two vectors, in a dtype that one of them need not have."""
+    if left.dtype == right.dtype == wide:
+        return torch.dot(left, right)
+    size = PIECE.get(left.device.type, PIECE["other"])
+    pieces = zip(torch.split(left, size), torch.split(right, size), strict=True)
+    return sum((torch.dot(a.to(wide), b.to(wide)) for a, b in pieces), left.new_zeros((), dtype=wide))
+
+
+def _flat(block: Block, i: int) -> Tensor | None:
+    """The gradient of objective i as a vector; a factored one is formed, a sparse one dense."""
+    gradient = gradient_of(block, i)
+    if gradient is None:
+        return None
+    if gradient.layout != torch.strided:
+        gradient = gradient.to_dense()
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient.resolve_conj())
+    return gradient.reshape(-1)
+
+
+@torch.no_grad()
+def metric_products(blocks: Iterable[tuple[Block, Tensor | float]]) -> Iterator[Tensor]:
+    """Per tensor JPJᵀ and JP²Jᵀ [2, n, n], in float64; none where P is zero.
+
+    Args:
+        blocks: the gradients of each tensor, with its diagonal of P: a number where it is constant.
+    """
+    for block, scale in blocks:
+        rows = [_flat(block, i) for i in range(len(block.gradients))]
+        first = next((row for row in rows if row is not None), None)
+        if first is None or (isinstance(scale, float) and scale == 0):
+            continue
+        out = torch.zeros(2, len(rows), len(rows), dtype=_widest(first), device=first.device)
+        size = PIECE.get(first.device.type, PIECE["other"])
+        diagonal = scale.reshape(-1) if isinstance(scale, Tensor) else None
+        for start in range(0, first.numel(), size):
+            stop = min(start + size, first.numel())
+            used = out.new_zeros(len(rows), stop - start)
+            for row, target in zip(rows, used, strict=True):
+                if row is not None:
+                    target.copy_(row[start:stop])
+            scaled = used * (scale if diagonal is None else diagonal[start:stop].to(used.dtype))
+            out[0] += scaled @ used.T
+            out[1] += scaled @ scaled.T
+        yield _host_wide(out)
+
+
+@torch.no_grad()
+def rounding(block: Block, parameter: Tensor) -> Tensor:
+    """Σₖ |gᵢₖ| ulp(θₖ) [n] in float64: what the rounding of stored parameters can add to ⟨gᵢ, u⟩.
+
+    Args:
+        block: the gradients of one tensor.
+        parameter: the tensor, in real numbers.
+    """
+    flat = parameter.reshape(-1)
+    eps = torch.finfo(flat.dtype).eps
+    wide = _widest(flat)
+    _, exponent = torch.frexp(flat if flat.dtype == torch.float64 else flat.float())
+    ulp = torch.exp2(exponent.to(wide)) * (eps / 2)
+    rows = [_flat(block, i) for i in range(len(block.gradients))]
+    found = [ulp.new_zeros(()) if r is None else torch.dot(r.abs().to(wide), ulp) for r in rows]
+    return _host_wide(torch.stack(found))
+
+
+def correction(block: Block, weights: Array, scale: Tensor | float) -> Tensor | None:
+    """P Σ λᵢgᵢ of one tensor, summed in float64 and rounded to its dtype; None where it is zero."""
+    if isinstance(scale, float) and scale == 0:
+        return None
+    found = directions([block], [[0]], weights, True)[0]
+    if found is None:
+        return None
+    if found.layout != torch.strided:
+        found = found.to_dense()
+    wide = found if found.dtype in (torch.float32, torch.float64) else found.float()
+    return wide.mul_(scale)
