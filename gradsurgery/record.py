@@ -11,7 +11,6 @@ from torch import Tensor
 from gradsurgery.solvers import is_stationary
 from gradsurgery.types import Array
 
-SHORT = 0.01  # of the optimizer's step: a corrected one below this is hardly one
 
 @dataclass(frozen=True)
 class GroupRecord:
@@ -60,20 +59,6 @@ class GroupRecord:
     corrected: float | None = None
     metric: str | None = None
     unmeasured: str | None = None
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What a `Surgery` counts of it: groups measured, with risen objectives, corrected, ..."""
-        if self.change is None:
-            return {}
-        part = self.corrected
-        return {
-            "measured": 1,
-            "risen": bool(self.risen),
-            "corrected": part is not None,
-            "held": part == 0,
-            "short": part is not None and part < SHORT,
-        }
 
     @property
     def norms(self) -> Array | None:

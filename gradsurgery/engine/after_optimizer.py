@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradsurgery.engine.changes import Made, after, unmeasured
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.guard import Guards, Look, corrected
 from gradsurgery.engine.kept import Kept
 from gradsurgery.engine.metric import held_by, metric_of
-from gradsurgery.engine.changes import Made, after, unmeasured
 from gradsurgery.engine.scaler import step_under, unscale
 from gradsurgery.errors import InputError, OptimizerError, one_of
 from gradsurgery.gradients.transfer import to_host
@@ -99,8 +99,9 @@ def optimize(
         OptimizerError: where the optimizer's step fails, or what comes after it.
     """
     scaler = settings.scaler
-    if scaler is not None:
-        unscale(scaler, optimizer)
+    if kept is not None:
+        communicator.stepping()
+    unscale(scaler, optimizer)
     if settings.between is not None:
         settings.between()
     before: dict[int, Tensor] = {}
@@ -155,7 +156,8 @@ def _after(
     for look, along in zip(looks, found, strict=True):
         guards = guards_of(look.group, settings.on, config)
         if settings.guard == "correct" and guards.any():
-            metric = metric_of(optimizer, look.moving, bound=settings.bound)
+            total = communicator.added if config.sharded else None
+            metric = metric_of(optimizer, look.moving, bound=settings.bound, total=total)
             made[look.group.name] = corrected(look, along, guards, metric)
         else:
             made[look.group.name] = look.made(along)
@@ -167,5 +169,6 @@ def guards_of(group: Group, on: str | tuple[str, ...], config: Config) -> Guards
     names = group.objectives
     if len(names) < 2 or not group.several(config.min_objectives):
         return np.zeros(len(names), np.bool_)
-    wanted = {"all": names, "protected": (config.protect,)}.get(on, on) if isinstance(on, str) else on
-    return np.array([name in wanted for name in names])
+    if isinstance(on, str):
+        on = names if on == "all" else (str(config.protect),)
+    return np.array([name in on for name in names])

@@ -1,14 +1,17 @@
 """What the optimizer's step did, written into the record of the step."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradsurgery.record import Record
+from gradsurgery.record import GroupRecord, Record
 from gradsurgery.types import Array
+
+SHORT = 0.01  # of the optimizer's step: a corrected one below this is hardly a step
 
 
 @dataclass(frozen=True)
@@ -80,3 +83,21 @@ def after(record: Record, made: Mapping[str, Made], missing: Mapping[str, str]) 
 def unmeasured(record: Record, reason: str) -> Record:
     """The record of a step that the optimizer did not make."""
     return after(record, {}, dict.fromkeys(record.groups, reason))
+
+
+def counts_of(groups: Iterable[GroupRecord]) -> Counter[str]:
+    """How many groups were measured, have risen objectives, and were corrected; and to what.
+
+    "held" are those corrected to no step at all, "short" those to less than a hundredth.
+    """
+    counts = Counter[str]()
+    for group in groups:
+        if group.change is not None:
+            part = group.corrected
+            counts["measured"] += 1
+            counts["risen"] += bool(group.risen)
+            if part is not None:
+                counts["corrected"] += 1
+                counts["held"] += part == 0
+                counts["short"] += part < SHORT
+    return counts

@@ -130,9 +130,24 @@ class SingleProcess:
             GradSurgeryError: where one has not.
         """
 
+    def stepping(self) -> None:
+        """Before the optimizer's step, where numbers are exchanged after it."""
+
+    def part(self, name: str, tensor: Tensor) -> Tensor:
+        """This process's part of a parameter, in the form of its gradients."""
+        return tensor
+
+    def portion(self, name: str) -> float:
+        """What products with that part count in `added`."""
+        return 1.0
+
     def added(self, values: list[Tensor], products: list[Tensor]) -> list[Tensor]:
-        """After the optimizer's step: products of this process's gradients, summed over all."""
+        """After the optimizer's step: numbers summed over the processes, both lists as one."""
         return [*values, *products]
+
+    def whole(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is to be written into the parameters as this process holds them, from all parts."""
+        return parts
 
     def observed(
         self, read: Callable[[Mapping[str, float]], dict[str, float]], weights: Mapping[str, float]

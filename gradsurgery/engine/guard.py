@@ -20,10 +20,11 @@ from gradsurgery.engine.changes import Made
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.metric import Metric
+from gradsurgery.engine.parallel.dtensor import local_of
 from gradsurgery.gradients.along import Along, correction, metric_products, rounding
 from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.gradients.transfer import to_host
-from gradsurgery.solvers.guarded import guarded
+from gradsurgery.solvers import least_correction
 from gradsurgery.types import Array
 
 # A product counts as positive above this part of ‖gᵢ‖‖u‖, and above what rounding of θ can add.
@@ -55,50 +56,53 @@ class Look:
         """The parameters that the optimizer holds."""
         return [parameter for parameter in self.parameters if parameter is not None]
 
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the parameters, in the same order."""
+        return list(self.group.parameters)
+
+    @cached_property
+    def portions(self) -> list[float]:
+        """What this process's products of each tensor count in sums over the processes."""
+        return [self.communicator.portion(name) for name in self.names]
+
     def moved(self, t: int) -> Tensor | None:
         """This process's part of the step of one tensor."""
         parameter = self.parameters[t]
-        return None if parameter is None else self._between(t, parameter, _real(parameter))
+        return None if parameter is None else self._since(t, parameter, self._part(t, parameter))
 
     def planned(self, t: int, weights: Array, metric: Metric) -> Tensor | None:
-        """The same of the step as it would be stored once it is corrected by λ [rows]."""
+        """Its part of one tensor as it would be stored once the step is corrected by λ [rows]."""
         parameter = self.parameters[t]
         if parameter is None:
             return None
-        now = _real(parameter)
-        away = self.correction(t, weights, metric)
-        if away is not None:
-            now = (now - away).to(now.dtype)
-        return self._between(t, parameter, now)
+        now, scale = self._part(t, parameter), self._scale(t, parameter, metric)
+        away = correction(self.matrix.blocks[t], weights, scale)
+        return now if away is None else (now - away.view(now.shape)).to(now.dtype)
 
     def along(self) -> Along:
         """What the step does to each row, on its way to the host."""
-        return Along(self.matrix.blocks, self.moved, self.norms)
+        return Along(self.matrix.blocks, self.moved, self.norms, self.portions)
 
     def as_corrected(self, weights: Array, metric: Metric) -> Along:
         """The same of the corrected step, in float64."""
-        found = Along(
-            self.matrix.blocks, lambda t: self.planned(t, weights, metric), self.norms, True
-        )
+
+        def moved(t: int) -> Tensor | None:
+            parameter, now = self.parameters[t], self.planned(t, weights, metric)
+            return None if parameter is None or now is None else self._since(t, parameter, now)
+
+        found = Along(self.matrix.blocks, moved, self.norms, self.portions, precise=True)
         to_host([found], total=self.communicator.added)
         return found
 
-    def correction(self, t: int, weights: Array, metric: Metric) -> Tensor | None:
-        """PJᵀλ of one tensor, whole; None where that is zero."""
-        parameter = self.parameters[t]
-        assert parameter is not None
-        return correction(self.matrix.blocks[t], weights, metric.scales[id(parameter)])
-
     def products(self, metric: Metric) -> tuple[Array, Array]:
         """JPJᵀ and JP²Jᵀ [n, n] of the objectives."""
-        blocks = [
-            (block, metric.scales[id(parameter)])
-            for block, parameter in zip(self.matrix.blocks, self.parameters, strict=True)
-            if parameter is not None
-        ]
-        found = [product.cpu() for product in metric_products(blocks)]
         n, m = len(self.group.objectives), self.matrix.batches
-        total = torch.stack(found).sum(0) if found else torch.zeros(2, n * m, n * m).double()
+        total = torch.zeros(2, n * m, n * m, dtype=torch.float64)
+        for t, parameter in enumerate(self.parameters):
+            if parameter is not None:
+                product = metric_products(self.matrix.blocks[t], self._scale(t, parameter, metric))
+                total += product.cpu() * self.portions[t]
         total = self.communicator.added([], [total])[0]
         both = total.cpu().numpy().reshape(2, m, n, m, n).mean((1, 3))
         return both[0], both[1]
@@ -112,9 +116,10 @@ class Look:
     def _rounding(self) -> Array:
         """What rounding of the stored parameters can add to each product [rows]."""
         total = torch.zeros(self.matrix.count, dtype=torch.float64)
-        for parameter, block in zip(self.parameters, self.matrix.blocks, strict=True):
+        for t, parameter in enumerate(self.parameters):
             if parameter is not None:
-                total += rounding(block, _real(parameter)).cpu()
+                own = rounding(self.matrix.blocks[t], self._part(t, parameter))
+                total += own.cpu() * self.portions[t]
         return np.asarray(self.communicator.added([], [total])[0].cpu().numpy())
 
     @cached_property
@@ -134,17 +139,25 @@ class Look:
         """Numbers of all rows as those of the objectives: means over the batches."""
         return np.asarray(rows.reshape(self.matrix.batches, -1).mean(0))
 
-    def made(
-        self, found: Along, corrected: float | None = None, metric: str | None = None
-    ) -> Made:
+    def made(self, found: Along, corrected: float | None = None, metric: str | None = None) -> Made:
         """What a step does, for the record."""
         change, names = self.mean(found.products) / self.matrix.scale, self.group.objectives
         return Made(names, change, self.risen(found), corrected, metric)
 
-    def _between(self, t: int, parameter: Tensor, now: Tensor) -> Tensor:
-        old = _real(self.before[id(parameter)])
+    def _since(self, t: int, parameter: Tensor, now: Tensor) -> Tensor:
+        old = self._part(t, self.before[id(parameter)])
         wide = torch.promote_types(now.dtype, torch.float32)
         return now.to(wide) - old.to(wide)
+
+    def _part(self, t: int, tensor: Tensor) -> Tensor:
+        return _real(self.communicator.part(self.names[t], tensor.detach()))
+
+    def _scale(self, t: int, parameter: Tensor, metric: Metric) -> Tensor | float:
+        scale = metric.scales[id(parameter)]
+        if not isinstance(scale, Tensor):
+            return scale
+        form = torch.view_as_complex(scale.contiguous()) if parameter.is_complex() else scale
+        return _real(self.communicator.part(self.names[t], form))
 
 
 def corrected(look: Look, found: Along, guards: Guards, metric: Metric) -> Made:
@@ -196,7 +209,7 @@ def _first(
 
 def _solved(product: Array, change: Array) -> Array | None:
     """λ [guarded], or None where the solver has none."""
-    found = guarded(product, change)
+    found = least_correction(product, change)
     return found.value if found.converged else None
 
 
@@ -222,13 +235,18 @@ def _of_rows(look: Look, weights: Array, guards: Guards) -> Array:
 
 @torch.no_grad()
 def _write(look: Look, weights: Array, metric: Metric) -> None:
-    """θ' − PJᵀλ into the parameters. An exception on the way leaves them as before the step."""
+    """The corrected parameters. An exception on the way leaves them as before the step."""
+    held = [(t, p) for t, p in enumerate(look.parameters) if p is not None]
+    # of several processes all parts of a group are gathered at once
+    runs = [held] if look.communicator.several else [[pair] for pair in held]
     try:
-        for t, parameter in enumerate(look.parameters):
-            if parameter is not None:
-                away = look.correction(t, weights, metric)
-                if away is not None:
-                    _real(parameter).sub_(away)
+        for run in runs:
+            parts = {look.names[t]: look.planned(t, weights, metric) for t, _ in run}
+            whole = look.communicator.whole({n: p for n, p in parts.items() if p is not None})
+            for t, parameter in run:
+                new = whole[look.names[t]]
+                own = local_of(parameter.detach())
+                (own if new.is_complex() == own.is_complex() else _real(own)).copy_(new)
     except BaseException:
         _bring_back(look)
         raise

@@ -7,10 +7,11 @@ import torch
 
 from gradsurgery.engine import micro_batches
 from gradsurgery.engine.after_optimizer import optimize, settings_of
+from gradsurgery.engine.changes import counts_of
 from gradsurgery.engine.losses import LossesLike
 from gradsurgery.engine.metric import check_optimizer
 from gradsurgery.engine.refusals import unwrapped
-from gradsurgery.engine.scaler import unscaled
+from gradsurgery.engine.scaler import check_scaled
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.record import Record
 
@@ -95,12 +96,7 @@ def step(
     inner = unwrapped(optimizer)
     if guard != "off":
         check_optimizer(inner)
-    if scaler is not None and callable(getattr(scaler, "is_enabled", None)):
-        if scaler.is_enabled() and unscaled(scaler, inner):
-            raise InputError(
-                "scaler: unscale_ was already called for this optimizer, so that gradients would "
-                "be added to it that are scaled: leave unscale_ to step(), and call update() after."
-            )
+    check_scaled(scaler, inner)
     if losses is None:
         given = {"features": features, "weights": weights, "count": count}
         if found := [name for name, value in given.items() if value is not None]:
@@ -116,6 +112,5 @@ def step(
     result = self._step(parsed, scores, guard=guard, **call)
     kept = None if guard == "off" else result.kept
     record = optimize(result.record, kept, inner, settings, self._config, self._communicator)
-    for group in record.groups.values():
-        self.corrections.update(group.counts)
+    self.corrections += counts_of(record.values())
     return record

@@ -10,27 +10,50 @@ from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import gradient_dtype
 
 
+def is_on(scaler: Any) -> bool:
+    """Whether there is a scaler, and it is on.
+
+    Raises:
+        InputError: when it is no GradScaler.
+    """
+    if scaler is None:
+        return False
+    if not callable(getattr(scaler, "scale", None)) or not callable(
+        getattr(scaler, "is_enabled", None)
+    ):
+        raise InputError(f"scaler: expected a torch.amp.GradScaler; got {type(scaler).__name__}.")
+    return bool(scaler.is_enabled())
+
+
 def scale_of(scaler: Any, like: Tensor | None = None) -> Tensor | None:
     """The loss scale as a float32 scalar on the losses' device; None without a scaler that is on.
 
     Raises:
         InputError: when it is no GradScaler.
     """
-    if scaler is None:
-        return None
-    if not callable(getattr(scaler, "scale", None)) or not callable(
-        getattr(scaler, "is_enabled", None)
-    ):
-        raise InputError(f"scaler: expected a torch.amp.GradScaler; got {type(scaler).__name__}.")
-    if not scaler.is_enabled():
+    if not is_on(scaler):
         return None
     device = None if like is None else like.device
     scale: Tensor = scaler.scale(torch.ones((), dtype=torch.float32, device=device)).detach()
     return scale
 
 
-def unscaled(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether `scaler.unscale_(optimizer)` was called since the last update."""
+def check_scaled(scaler: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Gradients that a scaler has unscaled take no more of them.
+
+    Raises:
+        InputError: when `scaler.unscale_(optimizer)` was called since the last update, or for what
+            is no GradScaler.
+    """
+    if is_on(scaler) and _unscaled(scaler, optimizer):
+        raise InputError(
+            "scaler: unscale_ was called for this optimizer already, and the gradients that this "
+            "step adds are scaled: leave unscale_ to step(), and call scaler.update() after it."
+        )
+
+
+def _unscaled(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it was; torch says it nowhere else."""
     states = getattr(scaler, "_per_optimizer_states", None)
     stage = states[id(optimizer)].get("stage") if states and id(optimizer) in states else None
     return getattr(stage, "name", "READY") != "READY"
@@ -38,7 +61,7 @@ def unscaled(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
 
 def unscale(scaler: Any, optimizer: torch.optim.Optimizer) -> None:
     """Divide `.grad` by the loss scale, unless the caller (a hook, say) has done it."""
-    if scaler.is_enabled() and not unscaled(scaler, optimizer):
+    if is_on(scaler) and not _unscaled(scaler, optimizer):
         scaler.unscale_(optimizer)
 
 

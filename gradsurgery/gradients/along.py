@@ -1,6 +1,6 @@
 """How far a step goes along each gradient, Ju, and products in a diagonal metric, JPJᵀ."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ class Along:
         blocks: the gradients, tensor by tensor.
         moved: the step of each tensor, made when it is asked for.
         norms: ‖gᵢ‖ [n], of whole gradients.
+        portions: what the products of each tensor count, where processes have parts of them.
         precise: sum in float64 from the start.
 
     Attributes:
@@ -34,6 +35,7 @@ class Along:
     blocks: Sequence[Block]
     moved: Moved
     norms: Array
+    portions: Sequence[float]
     precise: bool = False
 
     def start(self) -> list[Tensor]:
@@ -45,6 +47,8 @@ class Along:
                 if step is None:
                     continue
                 found = _products(block, step, self.precise)
+                if self.portions[t] != 1:
+                    found *= self.portions[t]
                 known = sums.get(found.device)
                 sums[found.device] = found if known is None else known.add_(found)
             return list(sums.values())
@@ -95,8 +99,10 @@ def _dot(left: Tensor, right: Tensor, wide: torch.dtype) -> Tensor:
     if left.dtype == right.dtype == wide:
         return torch.dot(left, right)
     size = PIECE.get(left.device.type, PIECE["other"])
-    pieces = zip(torch.split(left, size), torch.split(right, size), strict=True)
-    return sum((torch.dot(a.to(wide), b.to(wide)) for a, b in pieces), left.new_zeros((), dtype=wide))
+    total = left.new_zeros((), dtype=wide)
+    for one, other in zip(torch.split(left, size), torch.split(right, size), strict=True):
+        total += torch.dot(one.to(wide), other.to(wide))
+    return total
 
 
 def _flat(block: Block, i: int) -> Tensor | None:
@@ -112,30 +118,30 @@ def _flat(block: Block, i: int) -> Tensor | None:
 
 
 @torch.no_grad()
-def metric_products(blocks: Iterable[tuple[Block, Tensor | float]]) -> Iterator[Tensor]:
-    """Per tensor JPJᵀ and JP²Jᵀ [2, n, n], in float64; none where P is zero.
+def metric_products(block: Block, scale: Tensor | float) -> Tensor:
+    """JPJᵀ and JP²Jᵀ of one tensor [2, n, n], in float64.
 
     Args:
-        blocks: the gradients of each tensor, with its diagonal of P: a number where it is constant.
+        block: its gradients.
+        scale: the diagonal of P, a number where it is constant.
     """
-    for block, scale in blocks:
-        rows = [_flat(block, i) for i in range(len(block.gradients))]
-        first = next((row for row in rows if row is not None), None)
-        if first is None or (isinstance(scale, float) and scale == 0):
-            continue
-        out = torch.zeros(2, len(rows), len(rows), dtype=_widest(first), device=first.device)
-        size = PIECE.get(first.device.type, PIECE["other"])
-        diagonal = scale.reshape(-1) if isinstance(scale, Tensor) else None
-        for start in range(0, first.numel(), size):
-            stop = min(start + size, first.numel())
-            used = out.new_zeros(len(rows), stop - start)
-            for row, target in zip(rows, used, strict=True):
-                if row is not None:
-                    target.copy_(row[start:stop])
-            scaled = used * (scale if diagonal is None else diagonal[start:stop].to(used.dtype))
-            out[0] += scaled @ used.T
-            out[1] += scaled @ scaled.T
-        yield _host_wide(out)
+    rows = [_flat(block, i) for i in range(len(block.gradients))]
+    first = next((row for row in rows if row is not None), None)
+    if first is None or (isinstance(scale, float) and scale == 0):
+        return torch.zeros(2, len(rows), len(rows), dtype=torch.float64)
+    out = torch.zeros(2, len(rows), len(rows), dtype=_widest(first), device=first.device)
+    size = PIECE.get(first.device.type, PIECE["other"])
+    diagonal = scale.reshape(-1) if isinstance(scale, Tensor) else None
+    for start in range(0, first.numel(), size):
+        stop = min(start + size, first.numel())
+        used = out.new_zeros(len(rows), stop - start)
+        for row, target in zip(rows, used, strict=True):
+            if row is not None:
+                target.copy_(row[start:stop])
+        scaled = used * (scale if diagonal is None else diagonal[start:stop].to(used.dtype))
+        out[0] += scaled @ used.T
+        out[1] += scaled @ scaled.T
+    return _host_wide(out)
 
 
 @torch.no_grad()

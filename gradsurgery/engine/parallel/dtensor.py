@@ -69,11 +69,13 @@ def share_of(gradient: Any, parameter: Any, form: Tensor) -> Tensor:
         form: `form_of` it.
     """
     if not is_dtensor(gradient):
-        already: Tensor = gradient
-        return already
+        return _padded(gradient, form)
     if gradient.placements != parameter.placements:
         gradient = gradient.redistribute(parameter.device_mesh, parameter.placements)
-    local: Tensor = gradient.to_local()
+    return _padded(gradient.to_local(), form)
+
+
+def _padded(local: Tensor, form: Tensor) -> Tensor:
     if local.shape == form.shape:
         return local
     padded = local.new_zeros(form.shape)

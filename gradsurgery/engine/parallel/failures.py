@@ -1,6 +1,6 @@
 """What one rank tells the others of an exception, and what they raise then."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,3 +61,27 @@ def group_works(doing: str) -> Iterator[None]:
 def ranks_named(ranks: Sequence[int]) -> str:
     """ "rank 1" or "ranks 0, 2" """
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def name_ranks(
+    error: NonFiniteError,
+    numbers: Sequence[int],
+    values: Sequence[Sequence[float]],
+    odd: Mapping[int, set[int]],
+) -> None:
+    """Say in an error which ranks NaN or infinity came from, as far as that is known.
+
+    Args:
+        error: it is changed.
+        numbers: the ranks' global numbers.
+        values: per rank what it gave to the last sum.
+        odd: loss -> the ranks whose gradients were not finite.
+    """
+    text = str(error)
+    if text.startswith("rank"):
+        return
+    finite = [all(abs(v) < float("inf") for v in own) for own in values]
+    ranks = {rank for rank, good in enumerate(finite) if not good}
+    ranks = ranks or {rank for found in odd.values() for rank in found}
+    if ranks:
+        error.args = (f"{ranks_named([numbers[rank] for rank in sorted(ranks)])}: {text}",)

@@ -167,6 +167,12 @@ def cut(tensor: Tensor, world: int) -> Tensor:
     return flat.reshape(world, -1)
 
 
+def part_of(tensor: Tensor, world: int, rank: int) -> Tensor:
+    """A rank's share of a tensor, as `Parcel.unpack` gives those of its gradients."""
+    numbers = cut(tensor, world)[rank]
+    return _as_complex(numbers) if tensor.is_complex() else numbers
+
+
 def joined(rows: Tensor, like: Tensor) -> Tensor:
     """The tensor [like.shape] of which `rows` [world, s] are the shares, in its own memory."""
     out = torch.empty_like(like, dtype=gradient_dtype(like))

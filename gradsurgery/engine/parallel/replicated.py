@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 
 from gradsurgery.engine.commit import check_takes
@@ -29,23 +28,25 @@ from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.history import History
 from gradsurgery.engine.losses import Losses
+from gradsurgery.engine.parallel import totals
 from gradsurgery.engine.parallel.agreement import Said, agree, compare
 from gradsurgery.engine.parallel.deciding import NOTHING, check_close, weights_of, words_of
 from gradsurgery.engine.parallel.describing import Describing, digest_of_state
 from gradsurgery.engine.parallel.factors import Factors
-from gradsurgery.engine.parallel.failures import error_of, failure_of, group_works, ranks_named
-from gradsurgery.engine.parallel.layout import share_like
+from gradsurgery.engine.parallel.failures import error_of, failure_of, group_works, name_ranks
+from gradsurgery.engine.parallel.layout import part_of, share_like
 from gradsurgery.engine.parallel.publishing import publish
 from gradsurgery.engine.parallel.sending import send
 from gradsurgery.engine.parallel.tapping import Tapping
 from gradsurgery.engine.parallel.union import act_on
-from gradsurgery.engine.parallel.wire import FLOATS, Wire
+from gradsurgery.engine.parallel.wire import Wire
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import NonFiniteError
 from gradsurgery.gradients.factored import Tap
 from gradsurgery.record import GroupRecord
 from gradsurgery.types import Array
 
+GUARDED = "guard='correct'"  # in what is called: gradients may be formed for it alone
 LOCAL, DECIDED, OVER = "local", "decided", "over"
 
 
@@ -76,8 +77,10 @@ class Replicated(SingleProcess):
         self._silent = strategy is None  # nothing is published
         self._whole = strategy is not None and "rows" in strategy.inputs
         self._local = local
-        self._careful = bool(local) or (
-            config is not None and (config.low_memory or config.measure is not None)
+        self._careful = (
+            bool(local)
+            or GUARDED in call
+            or (config is not None and (config.low_memory or config.measure is not None))
         )
         self._sent: dict[str, Tensor] = {}
         self._odd: dict[int, set[int]] = {}
@@ -163,24 +166,12 @@ class Replicated(SingleProcess):
 
     def total(self, values: list[Tensor], products: list[Tensor]) -> list[Tensor]:
         self._ready()
-        world, rank = self.wire.world, self.wire.rank
-        own = [tensor.to(self.wire.device, FLOATS).reshape(-1) for tensor in (*values, *products)]
-        count = sum(map(len, own[: len(values)]))
-        numbers = torch.zeros(
-            world * count + sum(map(len, own[len(values) :])), dtype=FLOATS, device=self.wire.device
-        )
-        if count:
-            numbers[rank * count : (rank + 1) * count] = torch.cat(own[: len(values)])
-        if products and not (self._whole and rank):  # of whole gradients those of one rank count
-            numbers[world * count :] = torch.cat(own[len(values) :])
         with self._exchange(DECIDED, "adding Gram matrices and losses"):
-            self.wire.total(numbers)
-        by_rank = numbers[: world * count].view(world, count)
-        if count:
-            self._values = by_rank.tolist()
-        summed = torch.cat([by_rank.sum(0), numbers[world * count :]])
-        parts = torch.split(summed, [len(part) for part in own])
-        return [p.view(t.shape) for p, t in zip(parts, (*values, *products), strict=True)]
+            # of whole gradients those of one rank count
+            counted = not (self._whole and self.wire.rank)
+            by_rank, sums = totals.added_apart(self.wire, values, products, counted)
+        self._values = self._values if by_rank is None else by_rank
+        return sums
 
     def decided(self, records: Iterable[GroupRecord]) -> None:
         self._decided = weights_of(records)
@@ -200,6 +191,29 @@ class Replicated(SingleProcess):
     def gathered(self) -> None:
         self._status(None)
         self.at = OVER
+
+    def stepping(self) -> None:
+        self.at = LOCAL
+
+    def part(self, name: str, tensor: Tensor) -> Tensor:
+        if self._whole or name not in self._sent:
+            return tensor
+        return part_of(tensor, self.wire.world, self.wire.rank)
+
+    def portion(self, name: str) -> float:
+        return 1 / self.wire.world if self._whole or name not in self._sent else 1.0
+
+    def added(self, values: list[Tensor], products: list[Tensor]) -> list[Tensor]:
+        self._status(None)
+        with self._exchange(LOCAL, "adding what the optimizer's step does"):
+            return totals.added(self.wire, [*values, *products])
+
+    def whole(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._status(None)
+        sent = {} if self._whole else {n: t for n, t in self._sent.items() if n in parts}
+        with self._exchange(LOCAL, "gathering the corrected parameters"):
+            found = publish(self.wire, parts, sent, NOTHING)
+        return {**parts, **found.directions}
 
     def observed(
         self, read: Callable[[Mapping[str, float]], dict[str, float]], weights: Mapping[str, float]
@@ -221,7 +235,7 @@ class Replicated(SingleProcess):
     def failed(self, error: BaseException) -> None:
         at, self.at = self.at, OVER
         if isinstance(error, NonFiniteError):
-            self._name(error)
+            name_ranks(error, self.wire.ranks, self._values, self._odd)
         with suppress(Exception):  # the caller's own error is the one that counts
             if at == BEFORE:
                 agree(self.wire, error)
@@ -276,22 +290,10 @@ class Replicated(SingleProcess):
     def _raise(self, own: BaseException | None) -> NoReturn:
         """Tell all ranks why some cannot go on, and raise: this one's own exception, or theirs."""
         if isinstance(own, NonFiniteError):
-            self._name(own)
+            name_ranks(own, self.wire.ranks, self._values, self._odd)
         number = self.wire.ranks[self.wire.rank]
         with self._exchange(OVER, "telling of a failure"):
             found = self.wire.objects(None if own is None else failure_of(own, number))
         error = own or error_of(found)
         assert error is not None
         raise error
-
-    def _name(self, error: NonFiniteError) -> None:
-        """Say which ranks NaN or infinity came from."""
-        text = str(error)
-        if text.startswith("rank"):
-            return
-        finite = [all(abs(v) < float("inf") for v in own) for own in self._values]
-        ranks = {rank for rank, good in enumerate(finite) if not good}
-        ranks = ranks or {rank for found in self._odd.values() for rank in found}
-        if ranks:
-            numbers = [self.wire.ranks[rank] for rank in sorted(ranks)]
-            error.args = (f"{ranks_named(numbers)}: {text}",)

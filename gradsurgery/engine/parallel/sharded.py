@@ -16,7 +16,13 @@ from gradsurgery.engine.communicator import Gradients, Scores, Wanted, Writable
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.losses import Losses
-from gradsurgery.engine.parallel.dtensor import as_gradient, is_dtensor, share_of, whole
+from gradsurgery.engine.parallel.dtensor import (
+    as_gradient,
+    is_dtensor,
+    local_of,
+    share_of,
+    whole,
+)
 from gradsurgery.engine.parallel.replicated import OVER, Replicated
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
@@ -89,6 +95,27 @@ class Sharded(Replicated):
         except BaseException as found:
             error = found
         return self._publish(directions, error)
+
+    def part(self, name: str, tensor: Tensor) -> Tensor:
+        """This rank's shard, padded as those of its gradients are."""
+        spread = self._trace.spread
+        if spread is None or name not in spread.shares:
+            return tensor
+        return share_of(tensor, self._trace.tensors[name], spread.shares[name])
+
+    def portion(self, name: str) -> float:
+        spread = self._trace.spread
+        return (1.0 if spread is None else spread.portions([name])[0]) / self.wire.world
+
+    def whole(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What this rank holds of each, without padding."""
+        self._status(None)
+        tensors = self._trace.tensors
+        sizes = {name: local_of(tensors[name]).shape for name in parts}
+        return {
+            name: part if part.shape == sizes[name] else part[tuple(map(slice, sizes[name]))]
+            for name, part in parts.items()
+        }
 
     def _shares(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         spread, tensors = self._trace.spread, self._trace.tensors
