@@ -12,7 +12,7 @@ from gradsurgery.engine.changes import Made, after, unmeasured
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
-from gradsurgery.engine.guard import Guards, Look, corrected
+from gradsurgery.engine.guard import GroupStep, Guards, corrected
 from gradsurgery.engine.kept import Kept
 from gradsurgery.engine.metric import held_by, metric_of
 from gradsurgery.engine.scaler import step_under, unscale
@@ -143,24 +143,24 @@ def _after(
     communicator: SingleProcess,
 ) -> Record:
     """Measure each group's step, correct it where that is asked for, and say so."""
-    looks, made = list[Look](), dict[str, Made]()
+    steps, made = list[GroupStep](), dict[str, Made]()
     for group, matrix in kept.pairs:
         parameters = [kept.targets.get(name) for name in group.parameters]
         own = [p if p is not None and id(p) in before else None for p in parameters]
         if any(p is not None for p in own):
-            looks.append(Look(group, matrix, own, before, communicator))
+            steps.append(GroupStep(group, matrix, own, before, communicator))
         else:
             made[group.name] = Made.none(group.objectives, "the optimizer holds no parameter of it")
-    found = [look.along() for look in looks]
+    found = [step.along() for step in steps]
     to_host(found, total=communicator.added)
-    for look, along in zip(looks, found, strict=True):
-        guards = guards_of(look.group, settings.on, config)
+    for step, along in zip(steps, found, strict=True):
+        guards = guards_of(step.group, settings.on, config)
         if settings.guard == "correct" and guards.any():
             total = communicator.added if config.sharded else None
-            metric = metric_of(optimizer, look.moving, bound=settings.bound, total=total)
-            made[look.group.name] = corrected(look, along, guards, metric)
+            metric = metric_of(optimizer, step.moving, bound=settings.bound, total=total)
+            made[step.group.name] = corrected(step, along, guards, metric)
         else:
-            made[look.group.name] = look.made(along)
+            made[step.group.name] = step.made(along)
     return after(record, made, kept.missing)
 
 

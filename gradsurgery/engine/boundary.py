@@ -60,14 +60,16 @@ def check_separate(leaves: Mapping[int, Tensor], twice: Iterable[int]) -> None:
         )
 
 
-def parse_features(features: Any) -> dict[str, Tensor]:
-    """A tensor, a sequence or a dict of tensors, by name.
+def parse_features(features: Any) -> dict[str, Tensor] | None:
+    """A tensor, a sequence or a dict of tensors, by name; None where none are given.
 
     A name begins with a dot, which no parameter of a Module has.
 
     Raises:
         InputError: for something else, or a tensor that no trunk has computed.
     """
+    if features is None:
+        return None
     if isinstance(features, Tensor):
         named = {".features": features}
     elif isinstance(features, Mapping):

@@ -34,7 +34,7 @@ Guards = NDArray[np.bool_]
 
 
 @dataclass(eq=False)
-class Look:
+class GroupStep:
     """One group after the optimizer's step.
 
     Args:
@@ -160,11 +160,11 @@ class Look:
         return _real(self.communicator.part(self.names[t], form))
 
 
-def corrected(look: Look, found: Along, guards: Guards, metric: Metric) -> Made:
+def corrected(step: GroupStep, found: Along, guards: Guards, metric: Metric) -> Made:
     """Correct one group's step where some guarded objective rises.
 
     Args:
-        look: the group.
+        step: the group.
         found: what its step does.
         guards: which objectives are guarded [n].
         metric: P.
@@ -172,34 +172,34 @@ def corrected(look: Look, found: Along, guards: Guards, metric: Metric) -> Made:
     Returns:
         What is said of the step that was made.
     """
-    if not np.isfinite(found.products).all() or not (look.risen(found) & guards).any():
-        return look.made(found)
-    change = look.mean(found.products)[guards]
-    used, product, weights = _first(look, change, found.size, guards, metric)
+    if not np.isfinite(found.products).all() or not (step.risen(found) & guards).any():
+        return step.made(found)
+    change = step.mean(found.products)[guards]
+    used, product, weights = _first(step, change, found.size, guards, metric)
     accepted = None
     if weights is not None:
-        accepted = look.as_corrected(_of_rows(look, weights, guards), used)
-        left = look.mean(accepted.products)[guards]
-        if (look.risen(accepted) & guards).any():
+        accepted = step.as_corrected(_of_rows(step, weights, guards), used)
+        left = step.mean(accepted.products)[guards]
+        if (step.risen(accepted) & guards).any():
             weights = _solved(product, change + MARGIN * np.maximum(left, 0))
             accepted = None
             if weights is not None:
-                accepted = look.as_corrected(_of_rows(look, weights, guards), used)
-                if (look.risen(accepted) & guards).any():
+                accepted = step.as_corrected(_of_rows(step, weights, guards), used)
+                if (step.risen(accepted) & guards).any():
                     accepted = None
     if accepted is None or weights is None:
-        _bring_back(look)
-        return Made.none(look.group.objectives, corrected=0.0, metric=_name(used))
-    _write(look, _of_rows(look, weights, guards), used)
-    return look.made(accepted, accepted.size / found.size, _name(used))
+        _bring_back(step)
+        return Made.none(step.group.objectives, corrected=0.0, metric=_name(used))
+    _write(step, _of_rows(step, weights, guards), used)
+    return step.made(accepted, accepted.size / found.size, _name(used))
 
 
 def _first(
-    look: Look, change: Array, size: float, guards: Guards, metric: Metric
+    step: GroupStep, change: Array, size: float, guards: Guards, metric: Metric
 ) -> tuple[Metric, Array, Array | None]:
     """The metric, A and λ: the optimizer's metric, or the identity where ‖PJᵀλ‖ > ‖u‖ with it."""
     for used in (metric, _identity(metric)):
-        both = look.products(used)
+        both = step.products(used)
         product, square = (part[np.ix_(guards, guards)] for part in both)
         weights = _solved(product, change)
         if weights is not None and weights @ square @ weights <= size**2:
@@ -226,37 +226,37 @@ def _name(metric: Metric) -> str:
     return ", ".join(sorted(set(metric.names.values())))
 
 
-def _of_rows(look: Look, weights: Array, guards: Guards) -> Array:
+def _of_rows(step: GroupStep, weights: Array, guards: Guards) -> Array:
     """λ of the guarded objectives as one weight per row."""
     spread = np.zeros(len(guards))
     spread[guards] = weights
-    return np.tile(spread / look.matrix.batches, look.matrix.batches)
+    return np.tile(spread / step.matrix.batches, step.matrix.batches)
 
 
 @torch.no_grad()
-def _write(look: Look, weights: Array, metric: Metric) -> None:
+def _write(step: GroupStep, weights: Array, metric: Metric) -> None:
     """The corrected parameters. An exception on the way leaves them as before the step."""
-    held = [(t, p) for t, p in enumerate(look.parameters) if p is not None]
+    held = [(t, p) for t, p in enumerate(step.parameters) if p is not None]
     # of several processes all parts of a group are gathered at once
-    runs = [held] if look.communicator.several else [[pair] for pair in held]
+    runs = [held] if step.communicator.several else [[pair] for pair in held]
     try:
         for run in runs:
-            parts = {look.names[t]: look.planned(t, weights, metric) for t, _ in run}
-            whole = look.communicator.whole({n: p for n, p in parts.items() if p is not None})
+            parts = {step.names[t]: step.planned(t, weights, metric) for t, _ in run}
+            whole = step.communicator.whole({n: p for n, p in parts.items() if p is not None})
             for t, parameter in run:
-                new = whole[look.names[t]]
+                new = whole[step.names[t]]
                 own = local_of(parameter.detach())
                 (own if new.is_complex() == own.is_complex() else _real(own)).copy_(new)
     except BaseException:
-        _bring_back(look)
+        _bring_back(step)
         raise
 
 
 @torch.no_grad()
-def _bring_back(look: Look) -> None:
+def _bring_back(step: GroupStep) -> None:
     """The parameters as they were before the step: u' = 0."""
-    for parameter in look.moving:
-        parameter.copy_(look.before[id(parameter)])
+    for parameter in step.moving:
+        parameter.copy_(step.before[id(parameter)])
 
 
 def _real(tensor: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def step(
     encoders of one objective are measured, and never corrected.
 
     In this order: gradients into `.grad`; `scaler.unscale_`; `between()`; a copy of the
-    parameters; the optimizer's step, through the scaler if there is one; the look at it and the
+    parameters; the optimizer's step, through the scaler if there is one; the moved at it and the
     correction. `optimizer.zero_grad()`, `scaler.update()` and schedulers stay the caller's.
 
     Args:

@@ -60,7 +60,7 @@ class Surgery:
         self._cache = TraceCache()
         self._communicator = communicator_of(config)
         self._gathered: GradientSource | None = None
-        self.corrections = Counter[str]()
+        self.corrections = Counter[str]()  # by `step`: groups measured, risen, corrected, ...
 
     @collective
     def backward(
@@ -78,9 +78,9 @@ class Surgery:
         """Combine the losses' gradients and accumulate the result into `.grad`, as torch does.
 
         Args:
-            losses: a dict of name -> scalar, a sequence of scalars, or one tensor of losses; for
-                strategies that take `cross`, a list of m such dicts, one per independent batch.
-                Losses without names are named by their indices: "0", "1", ...; "0,0", "0,1", ...
+            losses: a dict of name -> scalar, a sequence of scalars, or one tensor; for strategies
+                that take `cross`, a list of m such dicts, one per independent batch. Losses without
+                names are named by their indices: "0", "1", ...; "0,0", "0,1", ...
             features: the shared representation from which the losses were computed: a tensor, or a
                 sequence or dict of tensors. The strategy decides on the gradients there, and its
                 direction is propagated through the trunk in one pass (Sener & Koltun 2018, section
@@ -216,9 +216,8 @@ class Surgery:
     def observe(self, losses: Mapping[str, Any] | Iterable[Any]) -> None:
         """Take the losses on the same data after the optimizer's step, for the next `backward`.
 
-        For strategies that take `observed` (`famo`); for others it changes nothing.
-
-        `losses` are numbers or scalar tensors, in the form in which `backward` had them last.
+        For strategies that take `observed` (`famo`); for others it changes nothing. `losses` are
+        numbers or scalar tensors, in the form in which `backward` had them last.
 
         Raises:
             InputError: before the first step, for numbers that are not finite, or other names.
@@ -242,8 +241,8 @@ class Surgery:
     def state_dict(self) -> dict[str, Any]:
         """What to save: the step, the reach of the objectives, and the strategy's state by group.
 
-        Strings, numbers, tuples and tensors on the host, without gathered gradients, as a warning
-        says. For `torch.load(..., weights_only=True)`, and `dcp.save({"surgery": surgery}, ...)`.
+        Strings, numbers, tuples and tensors on the host, for `torch.load(..., weights_only=True)`
+        and `dcp.save({"surgery": surgery}, ...)`. Gathered gradients are not in it.
         """
         if self._gathered is not None:
             warn("state_dict: gradients gathered by accumulate are not saved: gather them again.")
@@ -274,26 +273,25 @@ class Surgery:
         return f"Surgery({self.strategy!r}, step={self._history.step})"
 
     def _parsed(self, losses: Any, weights: Any, count: Any) -> Losses:
+        def earlier() -> set[str]:
+            gathered = () if self._gathered is None else self._gathered.losses.names
+            return self._history.objectives.union(gathered)
+
         nothing = self._communicator.several
-        return counted(parse_losses(losses, weights, self._earlier, nothing), count)
+        return counted(parse_losses(losses, weights, earlier, nothing), count)
 
     def _prepared(
         self, losses: Any, weights: Any, count: Any, features: Any, scaler: Any, retain: bool
     ) -> tuple[Losses, dict[str, Any]]:
         micro_batches.check_none(self._gathered, "backward")
-        parsed = self._parsed(losses, weights, count)
-        named = None if features is None else parse_features(features)
-        return parsed, {"features": named, "scaler": scaler, "retain_graph": retain}
-
-    def _earlier(self) -> set[str]:
-        gathered = () if self._gathered is None else self._gathered.losses.names
-        return self._history.objectives.union(gathered)
+        parsed, step = self._parsed(losses, weights, count), {"retain_graph": retain}
+        return parsed, {"features": parse_features(features), "scaler": scaler, **step}
 
     def _step(self, losses: Losses, scores: Any, **call: Any) -> StepResult:
         """Decide a step and make it stand: the history and `.grad`, or neither; then the hooks."""
-        numbers = None if scores is None else numbers_by_name("scores", scores)
+        scores = None if scores is None else numbers_by_name("scores", scores)
         shared = self._config, losses, self._history, self._communicator, self._cache
-        result = run_step(*shared, scores=numbers, **call)
+        result = run_step(*shared, scores=scores, **call)
         commit.write(result.directions, self, _history=result.history, _gathered=None)
         commit.fire_hooks([parameter for parameter, _ in result.directions])
         return result
