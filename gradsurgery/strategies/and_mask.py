@@ -81,7 +81,7 @@ def and_mask(
             logs += row.abs().log()
         found = found.sign() * (logs / n).exp()
     if rescale:
-        shares = [part.to(found.dtype).mean() for part in kept.split(splits)]
-        pieces = zip(found.split(splits), shares, strict=True)
-        found = torch.cat([piece / share for piece, share in pieces])
+        sizes = list(splits)
+        pieces = zip(torch.split(found, sizes), torch.split(kept, sizes), strict=True)
+        found = torch.cat([piece / part.to(piece.dtype).mean() for piece, part in pieces])
     return torch.where(kept, found, 0.0)

@@ -68,7 +68,8 @@ def epo(
         >>> epo = gs.get_strategy("epo")
         >>> epo.weights(np.eye(2), losses=[3.0, 1.0]).tolist()
         [1.0, 0.0]
-        >>> epo.weights([[1.0, -0.5], [-0.5, 2.0]], losses=[1.0, 1.0]).round(3).tolist()
+        >>> gram = [[1.0, -0.5], [-0.5, 2.0]]
+        >>> epo.weights(gram, losses=[1.0, 1.0]).round(3).tolist()
         [0.333, 0.667]
     """
     n = len(gram)
