@@ -33,7 +33,9 @@ LARGEST = 300.0  # of a logarithm whose exponential is squared no more
 ENDGAME = 1e-8  # of the same: below it steps are taken whole
 
 
-def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solution:
+def alpha_fair(
+    gram: Any, alpha: float = 1.0, eps: float | None = None, preference: Any = None
+) -> Solution:
     """The weights of an alpha-fair compromise between n gradients, from their Gram matrix.
 
     w > 0 with (Gw)ᵢ = wᵢ^(−1/α) for every i (Ban & Ji 2024, equation 4; for α = 1 Navon et al.
@@ -41,7 +43,9 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     φ = log for α = 1, so that they are unique. For α → ∞ improvements tend to equal ones,
     (Gw)ᵢ → 1.
 
-    With xᵢ = wᵢnᵢ and the cosines C the condition is (Cx)ᵢ = tᵢ xᵢ^(−1/α), tᵢ = nᵢ^(1/α − 1).
+    With preferences p the condition is (Gw)ᵢ = (pᵢ/wᵢ)^(1/α), the optimum of Σ pᵢ(Gw)ᵢ^(1−α)/(1−α).
+
+    With xᵢ = wᵢnᵢ and the cosines C it is (Cx)ᵢ = tᵢ xᵢ^(−1/α), tᵢ = pᵢ^(1/α) nᵢ^(1/α − 1).
     Norms enter by a power only, and for α = 1 not at all. Newton's steps are damped so that they
     stay positive and decrease the function.
 
@@ -49,6 +53,7 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
         gram: G = JJᵀ [n, n].
         alpha: α >= 1e-5. As α → 0 w tends to argmin wᵀGw s.t. w >= 1, the projection of the sum.
         eps: relative accuracy of the Gram's entries; None is 1e-15.
+        preference: p > 0 [n]; None is 1 for all.
 
     Returns:
         `Solution` with value w [n], objective ‖Jᵀw‖², and gap maxᵢ |(Cx)ᵢ − tᵢxᵢ^(−1/α)| / Σ xⱼ.
@@ -56,7 +61,7 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
         finite weights exist there.
 
     Raises:
-        InputError: when the Gram matrix or α cannot be used, or no weights are found for an α
+        InputError: when the Gram matrix, α or p cannot be used, or no weights are found for an α
             below 0.01.
         NonFiniteError: when the Gram matrix is not finite.
 
@@ -79,13 +84,17 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
     power = 1 / alpha
     # logs of t, and the factor that brings them to mean zero: x → σx turns t into t·σ^(1 + power)
     logs = (power - 1) * np.log(norms)
+    if preference is not None:
+        logs += power * np.log(_positive(preference, n))
     shift = float(logs.mean()) / (1 + power)
     logs -= (1 + power) * shift
-    if n == 2 and alpha == 1:
+    if n == 2 and alpha == 1 and preference is None:
         point, iterations = np.full(2, 1 / math.sqrt(max(1 + float(cosines[0, 1]), DEFAULT_EPS))), 0
     else:
         start = (
-            None if alpha >= SMALL else norms * math.exp(-shift) * _nearly_the_limit(gram, alpha)
+            None
+            if alpha >= SMALL
+            else norms * math.exp(-shift) * _nearly_the_limit(gram, alpha, preference)
         )
         point, iterations = _newton(cosines, logs, power, start)
     image = cosines @ point
@@ -99,6 +108,16 @@ def alpha_fair(gram: Any, alpha: float = 1.0, eps: float | None = None) -> Solut
             f"give {SMALL:g} or more. {LIMIT}"
         )
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
+
+
+def _positive(preference: Any, n: int) -> Array:
+    """The preferences [n], checked."""
+    wanted = np.asarray(preference, dtype=np.float64)
+    if wanted.shape != (n,) or not (np.isfinite(wanted) & (wanted > 0)).all():
+        raise InputError(
+            f"preference: expected {n} finite numbers above 0; got {np.asarray(preference)}."
+        )
+    return wanted
 
 
 def _not_stationary(image: Array, point: Array, eps: float | None) -> bool:
@@ -167,12 +186,13 @@ def _pull(logs: Array, point: Array, power: float) -> Array:
     return np.asarray(np.exp(np.minimum(logs - power * np.log(point), LARGEST)))
 
 
-def _nearly_the_limit(gram: Array, alpha: float) -> Array:
+def _nearly_the_limit(gram: Array, alpha: float, preference: Any) -> Array:
     """Weights to start from for a small α.
 
-    As α → 0 they tend to argmin wᵀGw s.t. w >= 1, the projection of the sum.
+    As α → 0 they tend to argmin wᵀGw s.t. w >= p, the projection of the sum.
     """
-    limit = project_dual_cone(gram, np.ones(len(gram))).value
+    wanted = np.ones(len(gram)) if preference is None else np.asarray(preference, dtype=np.float64)
+    limit = project_dual_cone(gram, wanted).value
     gain = gram @ limit
     tight = gain > 1e-8 * (np.sqrt(np.diagonal(gram)) * float(np.sqrt(np.diagonal(gram)) @ limit))
     return np.asarray(limit * np.where(tight, gain, 1.0) ** -alpha)

@@ -120,16 +120,17 @@ def best_worst(gram: Any, radius: float) -> Solution:
     return Solution(weights, gap, iterations, ok, attained * unit)
 
 
-def alpha_fair(gram: Any, alpha: float = 1.0) -> Solution:
+def alpha_fair(gram: Any, alpha: float = 1.0, preference: Any = None) -> Solution:
     """The weights of an alpha-fair compromise between the gradients.
 
-    min ½wᵀGw − Σ φ(wᵢ) with φ' = w^(−1/α); gap as in `gradsurgery.solvers.alpha_fair`.
+    min ½wᵀGw − Σ φ(wᵢ) with φ' = (p/w)^(1/α); gap as in `gradsurgery.solvers.alpha_fair`.
     """
     cp = _cvxpy()
     gram = as_gram(gram)
     cosines, norms = split(gram)
     power = 1 / alpha
-    logs = (power - 1) * np.log(norms)
+    wanted = np.ones(len(norms)) if preference is None else np.asarray(preference)
+    logs = (power - 1) * np.log(norms) + power * np.log(wanted)
     shift = float(logs.mean()) / (1 + power)
     targets = np.exp(logs - (1 + power) * shift)
     point = cp.Variable(len(norms), nonneg=True)

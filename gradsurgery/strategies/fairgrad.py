@@ -1,10 +1,18 @@
 """fairgrad: fair resource allocation."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract import NON_NEGATIVE, homogeneous, strategy, when
+from gradsurgery.contract import (
+    NON_NEGATIVE,
+    POSITIVE,
+    PerObjective,
+    by_objective,
+    homogeneous,
+    strategy,
+    when,
+)
 from gradsurgery.solvers import Solution, alpha_fair
 from gradsurgery.types import Array
 
@@ -22,13 +30,25 @@ from gradsurgery.types import Array
         ),
         when("alpha = 1", lambda options: options["alpha"] == 1, "scale-invariant"),
     ),
-    variants=({"alpha": 1.0}, {"alpha": 0.5}, {"alpha": 0.0}),
+    variants=(
+        {"alpha": 1.0},
+        {"alpha": 0.5},
+        {"alpha": 0.0},
+        {"preference": {str(i): 1.0 + i for i in range(64)}},
+        {"preference": {str(i): 1.0 + i for i in range(64)}, "alpha": 1.0},
+    ),
+    inputs=lambda options: (
+        {"gram", "eps"} | (set() if options["preference"] is None else {"objectives"})
+    ),
+    also=("PIVRG",),
 )
 def fairgrad(
     gram: Array,
+    objectives: tuple[str, ...] | None = None,
     eps: float | None = None,
     *,
     alpha: Annotated[float, NON_NEGATIVE] = 2.0,
+    preference: Annotated[Any, PerObjective(POSITIVE)] | None = None,
 ) -> Solution | Array:
     """The α-fair improvements of all objectives, from their largest sum to equal ones.
 
@@ -39,8 +59,19 @@ def fairgrad(
     improvements alone: w = 1, so the sum of the gradients, which may conflict. For α > 0 d is zero
     where they are Pareto stationary.
 
+    With preferences p it is (Gw)ᵢ = (pᵢ/wᵢ)^(1/α), and w = p for α = 0. PIVRG (Qin et al. 2025,
+    CVPR) has α = 2 and p = n·softmax(s/T), s how much worse each objective is than when trained
+    alone, T = max((max s − min s)/log 2, 10) in its official runs. s is measured outside of a
+    step, so that p is given here. Unlike `weights=`, p changes no gradient: the user's own weights
+    multiply the losses.
+
     Args:
         alpha: α >= 0; 2 in the official runs. Between 0 and 1e-5 no weights can be computed.
+        preference: p > 0: a number, a dict by name, or numbers in the order of the losses. None is
+            1 for all.
+
+    Raises:
+        InputError: when an objective has no preference.
 
     Example:
         >>> from gradsurgery import get_strategy
@@ -48,6 +79,10 @@ def fairgrad(
         >>> fairgrad.weights([[1.0, 0.0], [0.0, 8.0]]).round(9).tolist()
         [1.0, 0.25]
     """
+    wanted = None
+    if preference is not None:
+        assert objectives is not None
+        wanted = by_objective("preference", preference, objectives)
     if alpha == 0:
-        return np.ones(len(gram))
-    return alpha_fair(gram, alpha, eps)
+        return np.ones(len(gram)) if wanted is None else wanted
+    return alpha_fair(gram, alpha, eps, wanted)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradsurgery.errors import InputError
 from gradsurgery.solvers import (
     alpha_fair,
     min_norm,
@@ -38,6 +39,37 @@ def test_alpha_fair_meets_its_condition(sample, alpha):
         assert solution.objective == pytest.approx(
             sample.count, rel=1e-6 + 1e-13 / sample.conditioning
         )
+
+
+@given(drawn_samples(max_n=8), st.sampled_from((0.005, *ALPHAS)), st.integers(0, 2**31))
+def test_with_preferences_it_meets_its_condition(sample, alpha, seed):
+    """(Gw)ᵢ = (pᵢ/wᵢ)^(1/α), judged as above; or stationary, and zero."""
+    wanted = np.random.default_rng(seed).uniform(0.05, 5, sample.count)
+    solution = alpha_fair(sample.gram, alpha, preference=wanted)
+    if not solution.value.any():
+        assert sample.distance() <= 1e-12
+        return
+    assert (solution.value > 0).all()
+    terms = solution.value * sample.norms
+    image = sample.units @ (sample.units.T @ terms)
+    ratio = np.minimum(np.log(wanted / solution.value) / alpha, 700)
+    assert np.abs(image - np.exp(ratio) / sample.norms).max() <= 1e-6 * terms.sum()
+    assert solution.converged or alpha < 0.01
+
+
+def test_equal_preferences_are_none_but_for_one_factor():
+    rng = np.random.default_rng(1)
+    for alpha in ALPHAS:
+        rows = rng.normal(size=(3, 5))
+        gram = rows @ rows.T
+        plain, even = alpha_fair(gram, alpha), alpha_fair(gram, alpha, preference=[3.0] * 3)
+        assert even.value == pytest.approx(plain.value * 3 ** (1 / (1 + alpha)), rel=1e-9)
+
+
+@pytest.mark.parametrize("wanted", [[1.0], [1.0, 0.0], [1.0, np.inf], [1.0, np.nan]], ids=str)
+def test_preferences_that_cannot_be_used_are_errors(wanted):
+    with pytest.raises(InputError, match="preference"):
+        alpha_fair(np.eye(2), preference=wanted)
 
 
 def test_alpha_fair_closed_forms():
@@ -72,13 +104,14 @@ def test_alpha_fair_agrees_with_cvxpy(kind, alpha):
             warnings.simplefilter(
                 "ignore"
             )  # cvxpy warns where it is inaccurate; those are left out
-            theirs = reference.alpha_fair(sample.gram, alpha)
+            wanted = None if seed % 2 else 1.0 + np.arange(sample.count)
+            theirs = reference.alpha_fair(sample.gram, alpha, wanted)
         if (
             theirs.gap > 1e-5 or sample.distance() < 1e-8
         ):  # its power cones rarely reach the tolerance that it is asked for
             continue
         compared += 1
-        ours = alpha_fair(sample.gram, alpha)
+        ours = alpha_fair(sample.gram, alpha, preference=wanted)
         difference = sample.jacobian.T @ (ours.value - theirs.value)
         assert np.linalg.norm(difference) <= 1e-5 * (ours.value @ sample.norms)
     assert compared >= {"nearly cancelling": 0, "low rank": 1}.get(
