@@ -5,6 +5,7 @@ Each solver states its optimality gap in a `Solution`.
 
 from gradsurgery.solvers.alpha_fair import alpha_fair
 from gradsurgery.solvers.best_worst import best_worst
+from gradsurgery.solvers.boxed import boxed_min_norm
 from gradsurgery.solvers.dual_cone import project_dual_cone, project_each
 from gradsurgery.solvers.frank_wolfe import frank_wolfe
 from gradsurgery.solvers.least_correction import least_correction
@@ -34,6 +35,7 @@ __all__ = [
     "as_gram",
     "at_rounding_floor",
     "best_worst",
+    "boxed_min_norm",
     "equalizing",
     "factor",
     "frank_wolfe",

@@ -221,3 +221,22 @@ def least_correction(products: Any, rises: Any) -> Solution:
     unit = float(found.sum()) + 1
     gap = correction_gap(cosines[np.ix_(live, live)], scaled / size, found, unit)
     return Solution(value, gap, iterations, ok, float(value @ products @ value))
+
+
+def boxed_min_norm(gram: Any, lower: Any, upper: Any) -> Solution:
+    """The min-norm point of n gradients with each weight between two bounds.
+
+    argmin wᵀGw s.t. a <= w <= b, Σw = 1.
+    """
+    cp = _cvxpy()
+    gram = as_gram(gram)
+    cosines, norms = split(gram)
+    low, high = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
+    point = cp.Variable(len(norms))
+    rows = factor(cosines) * (norms / (norms.max() or 1.0))
+    limits = [point >= low, point <= high, cp.sum(point) == 1]
+    ok, iterations = _solve(cp.Problem(cp.Minimize(cp.sum_squares(rows @ point)), limits))
+    if point.value is None:
+        return Solution(np.full(len(norms), 1 / len(norms)), np.inf, iterations, False)
+    weights = np.minimum(np.maximum(point.value, low), high)
+    return Solution(weights, 0.0, iterations, ok, float(weights @ gram @ weights))

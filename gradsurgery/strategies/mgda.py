@@ -1,18 +1,32 @@
 """mgda: multiple gradient descent algorithm."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from gradsurgery.contract import homogeneous, positive_losses, strategy, when
-from gradsurgery.solvers import Solution, at_rounding_floor, min_norm
+from gradsurgery.contract import (
+    POSITIVE,
+    SHARE,
+    PerObjective,
+    by_objective,
+    homogeneous,
+    positive_losses,
+    strategy,
+    when,
+)
+from gradsurgery.errors import InputError
+from gradsurgery.solvers import Solution, at_rounding_floor, boxed_min_norm, min_norm
 from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.types import Array
 
 
 def _exact(options: dict[str, Any]) -> bool:
     return options["solver"] in EXACT
+
+
+def _whole(options: dict[str, Any]) -> bool:
+    return _exact(options) and options["radius"] in (None, 1)
 
 
 def _unit(options: dict[str, Any]) -> bool:
@@ -25,7 +39,8 @@ def _unit(options: dict[str, Any]) -> bool:
     scale="convex",
     claims=(
         "deterministic",
-        when("the solver is exact", _exact, "non-conflicting", "strict", "permutation-equivariant"),
+        when("the solver is exact and radius is None or 1", _whole, "non-conflicting", "strict"),
+        when("the solver is exact", _exact, "permutation-equivariant"),
         when(
             "normalize is none or loss and the solver is exact",
             lambda options: not _unit(options) and _exact(options),
@@ -42,6 +57,7 @@ def _unit(options: dict[str, Any]) -> bool:
     inputs=lambda options: (
         {"gram", "eps"}
         | ({"losses", "objectives"} if options["normalize"] in ("loss", "loss+") else set())
+        | (set() if options["center"] is None else {"objectives"})
     ),
     variants=(
         {"normalize": "l2"},
@@ -49,8 +65,10 @@ def _unit(options: dict[str, Any]) -> bool:
         {"normalize": "loss+"},
         {"solver": "active-set"},
         {"solver": "frank-wolfe"},
+        {"radius": 0.2},
+        {"radius": 0.1, "normalize": "l2", "center": {str(i): 1.0 + i for i in range(64)}},
     ),
-    also=("min-norm", "MGDA-UB", "multiple gradient descent"),
+    also=("FedMGDA+", "min-norm", "MGDA-UB", "multiple gradient descent"),
 )
 def mgda(
     gram: Array,
@@ -60,6 +78,8 @@ def mgda(
     *,
     normalize: Literal["none", "l2", "loss", "loss+"] = "none",
     solver: Method = "auto",
+    radius: Annotated[float, SHARE] | None = None,
+    center: Annotated[Any, PerObjective(POSITIVE)] | None = None,
 ) -> Solution:
     """The min-norm point of the convex hull of the gradients.
 
@@ -73,14 +93,22 @@ def mgda(
     combined, d = Σ αᵢ gᵢ/cᵢ. Weights found on scaled gradients but applied to the raw ones would
     lose the guarantee.
 
+    With a radius ρ every weight also stays within ρ of a given one, |wᵢ − uᵢ| <= ρ. So ρ = 0 is the
+    weighted mean and ρ = 1 the min-norm point; in between d may conflict. With `normalize="l2"` it
+    is FedMGDA+ (Hu et al. 2022, arXiv:2006.11489).
+
     Args:
         normalize: cᵢ: "none" 1, "l2" nᵢ, "loss" Lᵢ, "loss+" Lᵢ·nᵢ. Losses have to be positive
             where they are used.
         solver: the method of `gradsurgery.solvers.min_norm`. "frank-wolfe" is accurate to 1e-6, so
-            d may conflict by as much.
+            d may conflict by as much. "auto" is the one with a radius.
+        radius: ρ; None is no bound.
+        center: u > 0, divided by its sum: a dict by name, or numbers in the order of the losses.
+            None is 1/n for all.
 
     Raises:
-        InputError: when a loss is not positive under "loss" or "loss+"; the message names it.
+        InputError: when a loss is not positive under "loss" or "loss+"; the message names it. When
+            an objective has no number in `center`, or there is a `center` without a radius.
 
     Example:
         >>> from gradsurgery import get_strategy
@@ -96,7 +124,32 @@ def mgda(
         norms = np.sqrt(np.diagonal(gram))
         divisor = divisor * np.where(norms > 0, norms, 1.0)
     scaled = gram if isinstance(divisor, float) else gram / divisor / divisor[:, None]
-    solution = min_norm(scaled, solver)
+    solution = (
+        min_norm(scaled, solver)
+        if radius is None and center is None
+        else _within(scaled, solver, radius, center, objectives)
+    )
     if at_rounding_floor(scaled, solution.value, eps):
         return replace(solution, value=np.zeros(len(gram)))
     return replace(solution, value=solution.value / divisor)
+
+
+def _within(
+    gram: Array,
+    solver: Method,
+    radius: float | None,
+    center: Any,
+    objectives: tuple[str, ...] | None,
+) -> Solution:
+    """The min-norm point whose weights are within a radius of given ones."""
+    if radius is None or solver != "auto":
+        raise InputError(
+            f"strategy 'mgda': center= is that of radius=, with solver='auto'; got "
+            f"radius={radius!r}, solver={solver!r}."
+        )
+    middle = np.full(len(gram), 1 / len(gram))
+    if center is not None:
+        assert objectives is not None
+        given = by_objective("center", center, objectives)
+        middle = np.asarray(given / given.sum())
+    return boxed_min_norm(gram, np.maximum(middle - radius, 0), np.minimum(middle + radius, 1))
