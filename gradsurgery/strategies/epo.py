@@ -106,6 +106,8 @@ def _programme(inner: Array, lengths: Array, target: Array, floors: Array) -> So
     best = np.eye(n)[int(np.argmax(target))]
     if size > 0 and (matrix @ best >= bounds).all():  # no other point of the simplex is better
         return Solution(best, 0.0, 0, True)
+    if size > 0 and n == 2:
+        return _on_a_segment(matrix, bounds, best)
     if size > 0:
         from scipy.optimize import linprog
 
@@ -126,3 +128,14 @@ def _programme(inner: Array, lengths: Array, target: Array, floors: Array) -> So
             return Solution(value / value.sum(), 0.0, int(found.nit), True)
     # every gradient is orthogonal to what is wanted, or rounding left no point at all
     return min_norm(inner)
+
+
+def _on_a_segment(matrix: Array, bounds: Array, best: Array) -> Solution:
+    """For two objectives: the point nearest to the better end of the segment that is allowed."""
+    other = best[::-1]
+    start, end = matrix @ best - bounds, matrix @ other - bounds
+    # each floor is reached from some share of the other end on, or up to one
+    late = (start < 0) & (end > start)
+    share = np.divide(-start, end - start, out=np.zeros_like(start), where=late).max(initial=0.0)
+    share = min(float(share), 1.0)
+    return Solution((1 - share) * best + share * other, 0.0, 0, True)
