@@ -218,8 +218,7 @@ def least_correction(products: Any, rises: Any) -> Solution:
         return Solution(value, np.inf, iterations, False)
     found = np.maximum(point.value, 0)
     value[live] = found * size / norms[live]
-    unit = float(found.sum()) + 1
-    gap = correction_gap(cosines[np.ix_(live, live)], scaled / size, found, unit)
+    gap = correction_gap(cosines[np.ix_(live, live)], scaled / size, found)
     return Solution(value, gap, iterations, ok, float(value @ products @ value))
 
 
