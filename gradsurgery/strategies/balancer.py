@@ -94,10 +94,10 @@ def balancer(
         given = dict(zip(objectives, shares.tolist(), strict=True))
         raise InputError(f"strategy 'balancer': a preference above 0 is needed; got {given}.")
     norms = np.sqrt(np.diagonal(gram)) if items is None else _per_item(rows, splits, items)
-    total, count = state.vector("norms", 0.0), state.vector("steps", 0.0)
+    total, ages = state.vector("norms", 0.0), state.vector("powers of beta", 0.0)
     total[:] = beta * total + norms
-    count[:] = beta * count + 1
-    mean = total / count
+    ages[:] = beta * ages + 1
+    mean = total / ages
     weights: Array = total_norm * np.divide(
         shares / shares.sum(), mean, out=np.zeros(len(mean)), where=mean > 0
     )
