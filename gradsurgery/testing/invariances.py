@@ -26,7 +26,7 @@ def homogeneous(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """d(sJ) = s^k d(J)."""
     before = known(strategy, sample)
     degree = claim.degree_under(strategy.options)
-    for factor in (2.0**-40, 0.5, 2.0**13, 1.5, 3e-5):
+    for factor in (2.0**-40, 2.0**13, 1.5, 3e-5):
         after = run(strategy, scaled(sample, factor))
         if degree is None:  # no degree promised: is there one?
             lengths = [float(np.linalg.norm(d.vector)) for d in (before, after)]
@@ -132,7 +132,9 @@ def _apart(first: list[Direction], second: list[Direction], scale: float) -> str
 def deterministic(strategy: Strategy, sample: Sample, claim: Claim) -> str | None:
     """The same J gives the same d, bit for bit, whatever the random numbers."""
     first = known(strategy, sample).vector
-    if any(not np.array_equal(first, run(strategy, sample, step=step).vector) for step in (1, 2)):
+    # other random numbers, where there are any; else once more is enough
+    steps = (1, 2) if is_random(strategy) else (0,)
+    if any(not np.array_equal(first, run(strategy, sample, step=step).vector) for step in steps):
         return "two calls on the same gradients differ"
     return (
         second_steps_differ(strategy, sample)

@@ -4,14 +4,39 @@ import numpy as np
 import pytest
 
 from gradsurgery.contract.registry import registered
-from gradsurgery.testing import parametrize_with_checks
+from gradsurgery.testing.cases import cases_of
+from gradsurgery.testing.checks import checks_of, common_samples
 from tests.support.shipped import SHIPPED
 
 
-@pytest.mark.sampled(keep=lambda name: " [" not in name)  # a strategy's defaults, not its variants
-@parametrize_with_checks(SHIPPED)
+def halves():
+    """The checks of every strategy, those of its defaults on each half of the draws."""
+    for name in SHIPPED:
+        for bound, check, label in cases_of(name):
+            if " [" in label or label.startswith("unclaimed") or label == "conditions":
+                yield pytest.param(bound, check, id=f"{name}-{label}")
+                continue
+            for start, half in enumerate(("even", "odd")):
+                (part,) = (c for c in checks_of(bound, 2, start) if c.name == check.name)
+                yield pytest.param(bound, part, id=f"{name}-{label}-{half}")
+
+
+# here a strategy's defaults on half of the draws, not its variants
+@pytest.mark.sampled(keep=lambda name: " [" not in name and "-odd]" not in name)
+@pytest.mark.parametrize(("strategy", "check"), list(halves()))
 def test_conformance(strategy, check):
     check(strategy)
+
+
+def test_each_half_of_the_draws_has_each_kind_and_size():
+    from gradsurgery.testing import KINDS
+
+    drawn = common_samples()
+    assert len(drawn) == 600
+    for half in (drawn[::2], drawn[1::2]):
+        kinds = [sample.kind for sample in half]
+        assert min(kinds.count(kind) for kind in KINDS) >= 3
+        assert {s.count for s in half} >= set(range(1, 21)) | {25, 33}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
