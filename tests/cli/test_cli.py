@@ -11,24 +11,8 @@ import pytest
 
 import gradsurgery as gs
 
-ENVIRONMENT = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
-
-
-SEVERAL = """
-import contextlib, io, json, os, runpy, sys
-answers = []
-for arguments, folder in json.loads(sys.stdin.read()):
-    os.chdir(folder)
-    sys.argv = ["gradsurgery", *arguments]
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            runpy.run_module("gradsurgery", run_name="__main__", alter_sys=True)
-        except SystemExit as stopped:
-            code = stopped.code or 0
-    answers.append((code, out.getvalue(), err.getvalue()))
-print(json.dumps(answers))
-"""
+CONSOLE = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
+ENVIRONMENT = {**os.environ, **CONSOLE}
 WRONG = [
     (["describe", "mgad"], "Did you mean 'mgda'?"),
     (["compare", "--tasks", "multimnst"], "Did you mean 'multimnist'?"),
@@ -62,27 +46,18 @@ def run(*arguments, cwd=None):
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    """What the quick commands answer, all from one process: the import of torch takes seconds.
+def answers(tmp_path_factory, fresh):
+    """What the quick commands answer.
 
     By command: its exit status, output, errors, and the folder it ran in.
     """
-    commands = [*(arguments for arguments, _ in WRONG), *HELP, *SHOWN]
-    folders = [tmp_path_factory.mktemp("cwd") for _ in commands]
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL],
-        input=json.dumps(list(zip(commands, map(str, folders), strict=True))),
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        check=True,
-    )
-    found = json.loads(done.stdout)
-    assert not any("Traceback" in err for _, _, err in found)
-    return {
-        tuple(arguments): (*answer, folder)
-        for arguments, answer, folder in zip(commands, found, folders, strict=True)
-    }
+    found = {}
+    for arguments in [*(arguments for arguments, _ in WRONG), *HELP, *SHOWN]:
+        folder = tmp_path_factory.mktemp("cwd")
+        answer = fresh.program("gradsurgery", *arguments, cwd=folder, **CONSOLE)
+        assert "Traceback" not in answer.stderr
+        found[tuple(arguments)] = (*answer, folder)
+    return found
 
 
 def fits(text):
@@ -163,14 +138,21 @@ def test_wrong_words(arguments, message, answers):
     assert list(folder.iterdir()) == []  # nothing is left behind by a mistake
 
 
-def test_a_process_answers_as_several_commands_in_one_do(answers, tmp_path):
-    for arguments in (WRONG[0][0], ["compare", "--help"]):
-        code, out, err, _ = answers[tuple(arguments)]
-        assert run(*arguments, cwd=tmp_path) == (code, out, err)
+@pytest.mark.parametrize(
+    "arguments",
+    [WRONG[0][0], pytest.param(["compare", "--help"], marks=pytest.mark.exhaustive)],
+    ids=" ".join,
+)
+def test_a_process_of_its_own_answers_as_a_forked_one_does(arguments, answers, tmp_path):
+    code, out, err, _ = answers[tuple(arguments)]
+    assert run(*arguments, cwd=tmp_path) == (code, out, err)
 
 
 @pytest.mark.slow
-def test_compare(tmp_path):
+def test_compare(tmp_path, fresh):
+    def run(*arguments):
+        return fresh.program("gradsurgery", *arguments, **CONSOLE)
+
     code, out, err = run(
         "compare",
         "--tasks",

@@ -39,7 +39,7 @@ def test_two_ranks_learn_together(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_without_torchrun_it_says_how(script):
-    code, _, err = run(str(EXAMPLES / script))
+def test_without_torchrun_it_says_how(script, fresh):
+    code, _, err = fresh.program(EXAMPLES / script, COLUMNS="120")
     assert code == 2
     assert f"torchrun --nproc-per-node 2 examples/{script}" in " ".join(err.split())

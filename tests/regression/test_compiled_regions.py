@@ -12,6 +12,7 @@ import gradsurgery as gs
 from tests.support.small import F64, Small, x
 
 
+@pytest.mark.exhaustive  # imports torch and its compiler once more
 def test_a_region_for_one_pass_behind_another_region():
     """In a process of its own, where the package comes after the forward pass."""
     code = """

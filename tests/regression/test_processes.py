@@ -1,45 +1,12 @@
 """Several processes: what would let ranks drift apart is an error."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 import gradsurgery as gs
-from tests.support.paths import ROOT
+from tests.support.ranks import on_ranks
+from tests.support.refusals import refused
 from tests.support.two_heads import Two
-
-
-def ranks(world, tmp_path):
-    """What each of `world` processes prints, as a dict per rank."""
-    store = tmp_path / f"store{world}"
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-    }
-    commands = [
-        [sys.executable, "-m", "tests.support.refusals", str(rank), str(world), str(store)]
-        for rank in range(world)
-    ]
-    pipe = subprocess.PIPE
-    runs = [
-        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
-        for command in commands
-    ]
-    try:
-        outputs = [run.communicate(timeout=120) for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-    assert all(run.returncode == 0 for run in runs), outputs[0][1][-2000:]
-    pairs = [[line.partition(" InputError: ") for line in out.splitlines()] for out, _ in outputs]
-    return [
-        {(a if sep else a.removesuffix(" fine")): said for a, sep, said in found} for found in pairs
-    ]
 
 
 def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
@@ -58,10 +25,10 @@ def test_ranks_that_would_drift_apart_are_an_error_unless_asked_for(tmp_path):
     together = {"ddp", "ddp inside", "ddp in a group", "ddp, one-shot", "plain, group"}
     together |= {"dtensor", "fsdp2"}
     for world in (1, 2):
-        for found in ranks(world, tmp_path):
+        for found in on_ranks(world, refused, world, tmp_path / f"store{world}"):
             assert found.keys() == wrapped | plain | told | together
-            refused = {name for name, said in found.items() if said}
-            assert refused == wrapped | (plain if world == 2 else set()), found
+            errors = {name for name, said in found.items() if said}
+            assert errors == wrapped | (plain if world == 2 else set()), found
             assert "static_graph" in found["ddp, static graph"]
             assert "was sharded" in found["fsdp2 after the constructor"]
             assert "spread over" in found["fsdp2, no parameters"]

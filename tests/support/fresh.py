@@ -38,6 +38,22 @@ for line in sys.stdin:
 """
 
 
+# A script of ours or a module, as `python SCRIPT` and `python -m MODULE` run it.
+PROGRAM = """
+import os, runpy, sys
+import torch
+torch.set_num_threads(1)  # the other cores run other tests
+os.environ.update({environment!r})
+target, *arguments = sys.argv[1:]
+sys.argv = [target, *arguments]
+if target.endswith(".py"):
+    sys.path.insert(0, os.path.dirname(target))
+    runpy.run_path(target, run_name="__main__")
+else:
+    runpy.run_module(target, run_name="__main__", alter_sys=True)
+"""
+
+
 class Ran(NamedTuple):
     """What a script came to."""
 
@@ -69,6 +85,11 @@ class Fresh:
         status = int(self.server.stdout.readline())
         printed = (out.with_suffix(f".{stream}").read_text() for stream in ("stdout", "stderr"))
         return Ran(status, *printed)
+
+    def program(self, target, *arguments, cwd=None, **environment):
+        """The same for the path of a script, or the name of a module, with its arguments."""
+        code = PROGRAM.format(environment=environment)
+        return self(code, target, *arguments, cwd=cwd)
 
     def close(self):
         """End the interpreter; each test process has one at most."""
