@@ -1,0 +1,313 @@
+"""What optimizers do to the promise of a direction, and whether keeping it shows beyond the batch.
+
+`python -m benchmarks.after_optimizer --out FOLDER` trains models on the tasks that ship, under
+`Surgery.step`, one line of JSON per run. The same command on the same folder goes on where it was
+ended. Kinds of runs:
+
+* guard: a strategy under an optimizer, with guard="report" and guard="correct". How often some
+  objective of a shared group rises to first order on its own batch; what corrections cost.
+* alone: the control, one loss trained alone: how often it raises itself.
+* beyond: in corrected steps both steps on an independent batch, to first order and in fact.
+* tune, train: pairs of trainings at the learning rate that a sweep chose, and their test figures.
+"""
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+import gradsurgery as gs
+from benchmarks.measure import about
+from gradsurgery.compare.train import batches, evaluate
+from gradsurgery.errors import extra
+from gradsurgery.tasks import Batch, Problem, get_task
+
+with extra("bench", "the benchmark"):
+    import typer
+
+STEPS, BATCH, SEEDS, PAIRS = 300, 32, 3, 10
+STRATEGIES = ("upgrad", "mgda", "mmpareto", "pcgrad", "sum")
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)  # that a sweep tries, on seeds of its own
+Parameters = Any
+OPTIMIZERS: dict[str, Callable[[Parameters], torch.optim.Optimizer]] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.01),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+    "Nesterov": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
+    "Adam": lambda p: torch.optim.Adam(p, lr=1e-3),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-3),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=1e-3),
+    "RAdam": lambda p: torch.optim.RAdam(p, lr=1e-3),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=1e-3),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-2),
+}
+
+
+class Reader(nn.Module):
+    """A small transformer that reads two digits from the rows of one image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(28, 32)
+        self.place = nn.Parameter(0.02 * torch.randn(28, 32))
+        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.heads = nn.ModuleDict({side: nn.Linear(32, 10) for side in ("left", "right")})
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits [n, 10] of each digit from images [n, 1, 28, 28]."""
+        features = self.body(self.embed(images[:, 0]) + self.place).mean(1)
+        return {side: head(features) for side, head in self.heads.items()}
+
+
+def problems() -> dict[str, tuple[Problem, Callable[[], nn.Module]]]:
+    """The tasks, each with its model."""
+    digits, colours = get_task("multimnist").load(None), get_task("cg-mnist").load(None)
+    return {
+        "multimnist": (digits, digits.model),
+        "transformer": (digits, Reader),
+        "cg-mnist": (colours, colours.model),
+    }
+
+
+class Run:
+    """One training under `Surgery.step`."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        model: Callable[[], nn.Module],
+        strategy: str,
+        optimizer: Callable[[Parameters], torch.optim.Optimizer],
+        guard: str,
+        seed: int,
+        only: str | None = None,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.problem, self.guard, self.only, self.seed = problem, guard, only, seed
+        self.model = model()
+        self.optimizer = optimizer(self.model.parameters())
+        self.surgery = gs.Surgery(strategy, self.model, seed=seed, measure=1)
+
+    def steps(self, count: int) -> Iterator[tuple[gs.Record, Batch]]:
+        """The steps, each with its record and its batch."""
+        order = batches(self.problem.train, BATCH, self.seed)
+        for _, batch in zip(range(count), order, strict=False):
+            losses = self.problem.losses(self.model, batch)
+            if self.only is not None:
+                losses = {self.only: losses[self.only]}
+            self.optimizer.zero_grad()
+            yield self.surgery.step(losses, self.optimizer, guard=self.guard), batch  # type: ignore[arg-type]
+
+
+def shared(record: gs.Record, alone: bool) -> list[gs.GroupRecord]:
+    """The groups whose promise is asked about."""
+    return [group for group in record.values() if alone or len(group.objectives) > 1]
+
+
+def guarded(run: Run, steps: int) -> dict[str, Any]:
+    """How often an objective rises, and what is corrected."""
+    risen, corrected, groups = [], [], dict[str, list[bool]]()
+    for record, _ in run.steps(steps):
+        own = shared(record, run.only is not None)
+        risen.append(any(group.risen for group in own))
+        for group in own:
+            groups.setdefault(group.name, []).append(bool(group.risen))
+            if group.corrected is not None:
+                corrected.append(group.corrected)
+    return {
+        "risen": statistics.fmean(risen),
+        "groups": {name: statistics.fmean(found) for name, found in groups.items()},
+        "corrected": len(corrected),
+        "of": steps * len(groups),
+        "part": statistics.median(corrected) if corrected else None,
+        "held": sum(part == 0 for part in corrected),
+        "short": sum(part < 0.01 for part in corrected),
+    }
+
+
+def beyond(run: Run, steps: int) -> dict[str, Any]:
+    """In corrected steps: the uncorrected and the corrected one on an independent batch."""
+    other = batches(run.problem.train, BATCH, run.seed + 1000)
+    parameters = list(run.model.parameters())
+    uncorrected: list[Tensor] = []
+
+    def keep(*_: Any) -> None:
+        uncorrected[:] = [p.detach().clone() for p in parameters]
+
+    run.optimizer.register_step_post_hook(keep)
+    probe = copy.deepcopy(run.model)
+    rows: dict[str, list[tuple[float, float, float, float]]] = {}
+    before = [p.detach().clone() for p in parameters]
+    for record, _ in run.steps(steps):
+        now = [p.detach().clone() for p in parameters]
+        if any(group.corrected is not None for group in record.values()):
+            batch = next(other)
+            start, gradients = values(run.problem, probe, before, batch, True)
+            plain, _ = values(run.problem, probe, uncorrected, batch)
+            kept, _ = values(run.problem, probe, now, batch)
+            for name, row in gradients.items():
+                along = [
+                    sum(
+                        float((g * (new - old)).sum())
+                        for g, new, old in zip(row, to, before, strict=True)
+                    )
+                    for to in (uncorrected, now)
+                ]
+                rows.setdefault(name, []).append(
+                    (*along, plain[name] - start[name], kept[name] - start[name])
+                )
+        before = now
+    return {
+        "objectives": {
+            name: {
+                "steps": len(found),
+                **{
+                    key: statistics.fmean(column)
+                    for key, column in zip(
+                        ("first order", "first order, corrected", "loss", "loss, corrected"),
+                        zip(*found, strict=True),
+                        strict=True,
+                    )
+                },
+                "rises": [
+                    statistics.fmean(x > 0 for x in column) for column in zip(*found, strict=True)
+                ],
+                "differences": [kept - plain for _, _, plain, kept in found],
+            }
+            for name, found in rows.items()
+        }
+    }
+
+
+def values(
+    problem: Problem, probe: nn.Module, parameters: list[Tensor], batch: Batch, slopes: bool = False
+) -> tuple[dict[str, float], dict[str, list[Tensor]]]:
+    """The losses at some parameters, and their gradients where asked."""
+    own = list(probe.parameters())
+    with torch.no_grad():
+        for p, new in zip(own, parameters, strict=True):
+            p.copy_(new)
+    losses = problem.losses(probe, batch)
+    rows: dict[str, list[Tensor]] = {}
+    for name, loss in losses.items() if slopes else ():
+        found = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
+        rows[name] = [
+            torch.zeros_like(p) if g is None else g for g, p in zip(found, own, strict=True)
+        ]
+    return {name: loss.item() for name, loss in losses.items()}, rows
+
+
+def trained(run: Run, steps: int, examples: str) -> dict[str, Any]:
+    """The figures after training."""
+    for _ in run.steps(steps):
+        pass
+    figures = evaluate(run.problem, run.model, getattr(run.problem, examples), examples)
+    return {"figures": figures}
+
+
+Cell = dict[str, Any]
+
+
+def cells(steps: int) -> Iterator[Cell]:
+    """All runs, by seed, so that what is there is balanced wherever the command ends."""
+    names = {"multimnist": ("left", "right"), "transformer": ("left", "right")}
+    names["cg-mnist"] = ("fused", "gray", "colour")
+    for seed in range(SEEDS):
+        for task, objectives in names.items():
+            for optimizer in OPTIMIZERS:
+                common = {"task": task, "optimizer": optimizer, "seed": seed, "steps": steps}
+                for strategy in STRATEGIES:
+                    for guard in ("report", "correct"):
+                        yield {"kind": "guard", "strategy": strategy, "guard": guard, **common}
+                for only in objectives:
+                    yield {"kind": "alone", "only": only, **common}
+        for task in names:
+            for strategy in ("upgrad", "mgda"):
+                for optimizer in ("momentum", "Adam"):
+                    own = {"strategy": strategy, "optimizer": optimizer}
+                    yield {"kind": "beyond", "task": task, **own, "seed": seed, "steps": steps}
+    for task in ("multimnist", "cg-mnist"):
+        for strategy in ("mgda", "upgrad"):
+            own = {"task": task, "strategy": strategy, "steps": steps}
+            for guard in ("report", "correct"):
+                for rate in RATES:
+                    for seed in (100, 101):
+                        yield {"kind": "tune", **own, "guard": guard, "lr": rate, "seed": seed}
+    for seed in range(PAIRS):
+        for task in ("multimnist", "cg-mnist"):
+            for strategy in ("mgda", "upgrad"):
+                for guard in ("report", "correct"):
+                    own = {"task": task, "strategy": strategy, "guard": guard, "steps": steps}
+                    yield {"kind": "train", **own, "seed": seed}
+
+
+def key_of(cell: Mapping[str, Any]) -> str:
+    return json.dumps(cell, sort_keys=True)
+
+
+def best_rate(rows: list[dict[str, Any]], cell: Cell) -> float:
+    """The rate whose validation figures are highest in sum, for both guards its own."""
+    found: dict[float, list[float]] = {}
+    same = ("task", "strategy", "guard", "steps")
+    for row in rows:
+        if row["cell"]["kind"] == "tune" and all(row["cell"][k] == cell[k] for k in same):
+            found.setdefault(row["cell"]["lr"], []).append(sum(row["figures"].values()))
+    return max(found, key=lambda rate: statistics.fmean(found[rate]))
+
+
+def run(cell: Cell, known: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of one cell."""
+    problem, model = known[cell["task"]]
+    rate = cell.get("lr")
+    if cell["kind"] == "train":
+        rate = best_rate(rows, cell)
+    if rate is None:
+        optimizer = OPTIMIZERS[cell["optimizer"]]
+    else:
+        optimizer = lambda p: torch.optim.Adam(p, lr=rate)  # noqa: E731
+    strategy, guard = cell.get("strategy", "sum"), cell.get("guard", "correct")
+    if cell["kind"] == "alone":
+        guard = "report"
+    own = Run(problem, model, strategy, optimizer, guard, cell["seed"], cell.get("only"))
+    if cell["kind"] in ("guard", "alone"):
+        return guarded(own, cell["steps"])
+    if cell["kind"] == "beyond":
+        return beyond(own, cell["steps"])
+    examples = "validation" if cell["kind"] == "tune" else "test"
+    return {**trained(own, cell["steps"], examples), "lr": rate}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder of the figures")],
+    steps: Annotated[int, typer.Option(help="per run")] = STEPS,
+    kind: Annotated[str, typer.Option(help="only runs of these kinds, by commas")] = "",
+    task: Annotated[str, typer.Option(help="only these tasks, by commas")] = "",
+) -> None:
+    """Make the runs that are not there yet."""
+    torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{(kind or 'all').replace(',', '-')}{task and '-' + task.replace(',', '-')}.jsonl"
+    rows = [json.loads(line) for path in out.glob("*.jsonl") for line in path.open()]
+    there, known = {key_of(row["cell"]) for row in rows}, problems()
+    for cell in cells(steps):
+        wanted = (not kind or cell["kind"] in kind.split(",")) and (
+            not task or cell["task"] in task.split(",")
+        )
+        if not wanted or key_of(cell) in there:
+            continue
+        begin = time.perf_counter()
+        row = {"cell": cell, **run(cell, known, rows), "seconds": time.perf_counter() - begin}
+        row = {**row, **about()}
+        rows.append(row)
+        with file.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
