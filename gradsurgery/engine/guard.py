@@ -29,6 +29,7 @@ from gradsurgery.types import Array
 
 # A product counts as positive above this part of ‖gᵢ‖‖u‖, and above what rounding of θ can add.
 SINGLE, DOUBLE = 1e-6, 1e-12
+ENOUGH = 1e-6  # of a solver's gap: what it leaves is seen when the step is evaluated again
 MARGIN = 2.0  # of what is left above zero, the second time
 Guards = NDArray[np.bool_]
 
@@ -210,7 +211,7 @@ def _first(
 def _solved(product: Array, change: Array) -> Array | None:
     """λ [guarded], or None where the solver has none."""
     found = least_correction(product, change)
-    return found.value if found.converged else None
+    return found.value if found.gap <= ENOUGH else None
 
 
 def _identity(metric: Metric) -> Metric:
