@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import gradsurgery as gs
 from benchmarks.measure import about, medians
-from benchmarks.memory import peak
+from benchmarks.memory import status
 from benchmarks.models import CASES
 from gradsurgery.errors import extra
 
@@ -37,7 +37,9 @@ class Turned(torch.optim.SGD):
         super().__init__(parameters, lr=1e-5, maximize=True)
 
 
-def steps_of(model: nn.Module, method: str) -> dict[str, Callable[[nn.Module, list[Tensor]], object]]:
+def steps_of(
+    model: nn.Module, method: str
+) -> dict[str, Callable[[nn.Module, list[Tensor]], object]]:
     """The steps that are compared, each with its own Surgery and optimizer."""
     made: dict[str, Callable[[nn.Module, list[Tensor]], object]] = {}
 
@@ -67,8 +69,14 @@ def memory(model_name: str, n: int, method: str, name: str) -> float:
     """Megabytes at the peak of a second step, in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.optimizer_cost", "--one"]
     given = json.dumps([model_name, n, method, name])
+    # freed memory goes back to the system at once
+    allocator = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
     found = subprocess.run(
-        [*command, given, "--out", os.devnull], check=True, capture_output=True, text=True
+        [*command, given, "--out", os.devnull],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **allocator},
     )
     return float(found.stdout.strip().splitlines()[-1])
 
@@ -87,7 +95,11 @@ def main(
         for _ in range(2):
             step(model, forward())
             model.zero_grad()
-        print(peak(lambda: step(model, forward())))
+        losses = forward()
+        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
+        before = status("VmRSS")
+        step(model, losses)
+        print((status("VmHWM") - before) / 1e6)
         return
     rows = []
     for case in MODELS:
