@@ -30,7 +30,7 @@ def overview(strategies: Iterable[Strategy]) -> "Table":
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, leading=1
     )
     for heading, width in (
-        ("name", 12),
+        ("name", max([12, *(len(strategy.name) for strategy in strategies)])),
         ("inputs", 12),
         ("acts on", 6),
         ("scale", 6),

@@ -53,9 +53,10 @@ def group_dro(
     Example:
         >>> import numpy as np, gradsurgery as gs
         >>> robust, state = gs.get_strategy("group-dro", step_size=1.0), gs.State()
-        >>> robust.weights(np.eye(2), losses=[1.0, 2.0], state=state).round(3).tolist()
+        >>> losses = [1.0, 2.0]
+        >>> robust.weights(np.eye(2), losses=losses, state=state).round(3).tolist()
         [0.269, 0.731]
-        >>> robust.weights(np.eye(2), losses=[1.0, 2.0], state=state).round(3).tolist()
+        >>> robust.weights(np.eye(2), losses=losses, state=state).round(3).tolist()
         [0.119, 0.881]
     """
     gains = losses + by_objective("adjustment", adjustment, objectives)
