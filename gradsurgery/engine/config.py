@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy, reserve
 from gradsurgery.engine.communicator import AVAILABLE, ProcessGroup
+from gradsurgery.engine.fit import check_fit
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.parallel.meshes import check_sharded
 from gradsurgery.engine.parameters import Parameters
@@ -35,8 +36,6 @@ ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterabl
 Seed = Annotated[int, 0]  # an integer, and the least that is accepted
 Count = Annotated[int, 1]
 OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph", "count"}
-# Inputs of strategies that do not give one weight per objective.
-WITHOUT_WEIGHTS = {"rows", "block_grams", "cross"}
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ def config_of(
         got = type(strategy).__name__
         raise UnknownNameError(f"strategy: expected a name or a Strategy; got {got}. {order}")
     chosen = get_strategy(strategy, **options)
-    _check_fit(chosen, every, protect, method, memory)
+    check_fit(chosen, every, protect, method, memory)
     config = Config(chosen, Parameters(parameters), **settings)
     if config.parameters.spread:
         check_sharded(chosen, method, memory)
@@ -223,33 +222,6 @@ def config_of(
         config = replace(config, process_group=group, sharded=sharded)
     config.check_processes()
     return config
-
-
-def _check_fit(chosen: Strategy, every: int, protect: Any, method: str, memory: str) -> None:
-    """The strategy and the settings against each other."""
-    who, odd = f"strategy {chosen.name!r}", sorted(WITHOUT_WEIGHTS & chosen.inputs)
-    if protect is not None and "cross" in chosen.inputs:
-        raise InputError(f"protect: not for {who}, which takes losses of several batches.")
-    if every > 1 and odd:
-        raise InputError(
-            f"every: {who} takes `{odd[0]}`, so it has no weights per objective to use again; "
-            "leave every=1."
-        )
-    if every > 1 and "observed" in chosen.inputs:
-        raise InputError(
-            f"every: {who} learns from the losses of each step, which cost it one pass; "
-            "leave every=1."
-        )
-    if memory == "low" and method == "batched":
-        raise InputError(
-            "method='batched' keeps the gradients of all losses: leave memory='auto', or take "
-            "another method."
-        )
-    if memory == "low" and odd:
-        raise InputError(
-            f"memory='low': {who} takes `{odd[0]}`, for which all gradients are kept; "
-            "leave memory='auto'."
-        )
 
 
 def _checked(name: str, value: Any) -> Any:
