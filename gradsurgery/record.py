@@ -22,7 +22,8 @@ class GroupRecord:
             below.
         strategy: what was applied: the strategy's name, or "plain" where the gradients were added.
         parameters: how many parameter tensors it has.
-        gram: G [n, n] float64, Gᵢⱼ = ⟨gᵢ, gⱼ⟩, after the user's own loss weights. None where it was
+        gram: G [n, n] float64, Gᵢⱼ = ⟨gᵢ, gⱼ⟩, after the user's own loss weights. Under
+            `Surgery(decide_on=)` of the gradients at those parameters alone. None where it was
             not measured: where no gradient of a single loss was formed (`gradsurgery.inspect` gives
             it, and `Surgery(measure=k)`), and in a step that a scaler skips.
         weights: [n], or [k, n] with one row per parameter tensor; None for a strategy that returns

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy, reserve
 from gradsurgery.engine.communicator import AVAILABLE, ProcessGroup
+from gradsurgery.engine.deciding import deciding_parameters
 from gradsurgery.engine.fit import check_fit
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.parallel.meshes import check_sharded
@@ -60,6 +61,7 @@ class Config:
     measure: int | None
     zero: str
     length: str | None
+    decide_on: Parameters | None
     once: bool = False
     sharded: bool = False
 
@@ -121,6 +123,7 @@ def config_of(
     measure: Count | None = None,
     zero: Literal["keep", "absent"] = "keep",
     length: Literal["sum"] | None = None,
+    decide_on: nn.Module | Iterable[Tensor] | None = None,
     **options: Any,
 ) -> Config:
     """The settings, checked: each alone, and against the strategy.
@@ -187,6 +190,11 @@ def config_of(
             gradient, then cost a pass per loss as others do, unless all their weights are 1. With
             `every=k` the steps between use the weights as they were scaled when they were solved.
             Under `features=` the lengths are those at the features. None keeps the strategy's own.
+        decide_on: a Module or tensors, such as the last layer of the trunk. In each group that has
+            some of them the strategy solves on the gradients there alone, and one weighted pass
+            applies its weights to the whole group: the passes per loss go no deeper than these.
+            Its claims, `protect`, `length` and the Record's Gram matrix are of that part. Groups
+            without any of them solve as usual. For strategies with one weight per objective.
         **options: the strategy's options.
 
     Raises:
@@ -213,7 +221,9 @@ def config_of(
         raise UnknownNameError(f"strategy: expected a name or a Strategy; got {got}. {order}")
     chosen = get_strategy(strategy, **options)
     check_fit(chosen, every, protect, method, memory)
-    config = Config(chosen, Parameters(parameters), **settings)
+    own = Parameters(parameters)
+    settings["decide_on"] = deciding_parameters(decide_on, own, chosen, method, memory)
+    config = Config(chosen, own, **settings)
     if config.parameters.spread:
         check_sharded(chosen, method, memory)
     group = found_group(process_group, config.parameters)

@@ -153,8 +153,8 @@ def of_chunks(
     for name, (group, outcome) in solved.items():
         if outcome.weights is None or outcome.weights.ndim != 1:
             raise StrategyError(
-                "memory='low': the strategy gives no single weight per objective, with which a "
-                "backward pass could be made; leave memory='auto'."
+                "memory='low' and decide_on: the strategy gives no single weight per objective, "
+                "with which a backward pass could be made; leave them out."
             )
         given = dict(zip(group.objectives, outcome.weights.tolist(), strict=True))
         weights = tuple(given.get(o, 0.0) for o in names)
@@ -165,7 +165,11 @@ def of_chunks(
         found |= source.weighted(row, wanted, retain or i + 1 < len(alike))
     order = list(found)
     odd = _not_finite(config, found)
-    if odd := [i for i in odd if order[i] not in trace.unchecked]:
+    odd = [i for i in odd if order[i] not in trace.unchecked]
+    if odd and source.left and source.scale is None:
+        bad, groups = [order[i] for i in odd], trace.grouping[0]
+        raise NonFiniteError(suspects(bad, groups, trace.reach, source.losses))
+    if odd:
         where = called(order[odd[0]], trace.tensors[order[odd[0]]])
         raise OutOfRangeError(
             f"the direction for {where} is not finite in its dtype. Nothing was changed."

@@ -13,6 +13,7 @@ from gradsurgery.gradients.matrix import GradientMatrix
 
 AT_FEATURES = "with features= gradients of single losses are known at the features alone"
 LOW = "memory='low' keeps no gradient of a single loss for some of its tensors"
+PART = "with decide_on= gradients of single losses are formed for a part of the group"
 NONE = (
     "no gradient of a single loss was formed: guard='correct' forms them, and so does "
     "Surgery(measure=1)"
@@ -42,6 +43,8 @@ def kept_of(config: Config, source: GradientSource, solving: Solving) -> Kept:
             missing[group.name] = AT_FEATURES
         elif source.grams and not source.grams.keys().isdisjoint(group.parameters):
             missing[group.name] = LOW
+        elif not source.left.isdisjoint(group.parameters):
+            missing[group.name] = PART
         else:
             pairs.append((group, matrix))
     there = {group.name for group, _ in solving.matrices}

@@ -56,6 +56,10 @@ def add(
         raise InputError(
             "accumulate keeps the gradient of every loss until combine(): leave memory='auto'."
         )
+    if config.decide_on is not None:
+        raise InputError(
+            "accumulate keeps every gradient of every loss until combine(): leave decide_on out."
+        )
     if losses.batches > 1:
         raise InputError(
             f"accumulate: strategy {config.required.name!r} takes losses of several batches at "

@@ -189,6 +189,11 @@ class Reach(Mapping[str, frozenset[str]]):
                     table[name] = table.get(name, 0) | sum(bits[o] for o in reach._named(found))
         return Reach(names, possible, certain)
 
+    def only(self, parameters: Iterable[str]) -> "Reach | None":
+        """The reach of these parameters alone; None for none."""
+        kept = {name: self._possible[name] for name in parameters if name in self._possible}
+        return Reach(self.objectives, kept, None, self.batches) if kept else None
+
     def without(self, objectives: Iterable[str]) -> "Reach":
         """The reach as if these objectives had never been; what no other reaches is left out."""
         gone = frozenset(objectives)

@@ -38,6 +38,7 @@ class GradientSource:
         factored: the weights for which `rows` holds the gradients at the layer's outputs.
         grams: the Gram matrices of tensors whose gradients are not kept (memory="low").
         gram_reach: which losses gave these a gradient.
+        left: the parameters of which no gradient is formed loss by loss (decide_on=).
         writable: per parameter the gradient of the loss that reached it first, where d may be
             formed in its memory, or None.
         odd: the names whose gradients are not dense real tensors of the parameter's dtype.
@@ -65,6 +66,7 @@ class GradientSource:
         self.factored: MutableMapping[str, Tap] = {}
         self.grams: Named = {}
         self.gram_reach: Reach | None = None
+        self.left: frozenset[str] = frozenset()
         self.writable: dict[str, Tensor | None] = {}
         self.odd: frozenset[str] = frozenset()
         self.sparse: frozenset[str] = frozenset()
@@ -110,8 +112,9 @@ class GradientSource:
         trace = self.trace
         wanted, together = trace.wanted, trace.together
         self.factored = {} if factored is None else factored
-        if self.grams:
-            wanted = [{n: t for n, t in w.items() if n not in self.grams} for w in wanted]
+        if self.grams or self.left:
+            gone = self.grams.keys() | self.left
+            wanted = [{n: t for n, t in w.items() if n not in gone} for w in wanted]
             together = passes(wanted)
         if batched:
             parts = self._batched(wanted, cache)
@@ -131,7 +134,7 @@ class GradientSource:
         if self.trace.single_pass and sum(map(bool, self.trace.wanted)) > 1:
             raise InputError(ONE_PASS)
         roots = root_gradients(self.losses, None, self.scale)
-        retain = self.retain_graph or bool(self.grams)
+        retain = self.retain_graph or bool(self.grams or self.left)
         if self.graph is not None and self.graph.passes is not None:
             asked = [
                 (members, {n: t for i in members for n, t in wanted[i].items()})
@@ -156,7 +159,7 @@ class GradientSource:
                 "method='gradients'."
             )
         roots = root_gradients(self.losses, None, self.scale)
-        retain = self.retain_graph or bool(self.grams)
+        retain = self.retain_graph or bool(self.grams or self.left)
         try:
             rows = gather_batched(self.losses.tensors, roots, wanted, retain)
         finally:

@@ -1,0 +1,105 @@
+"""decide_on=: the parameters on whose gradients a group's weights are decided, where some are."""
+
+from typing import Any
+
+from torch import Tensor
+
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.engine.fit import WITHOUT_WEIGHTS
+from gradsurgery.engine.parameters import Parameters
+from gradsurgery.engine.trace import Trace
+from gradsurgery.errors import InputError
+
+
+def deciding_parameters(
+    given: Any, parameters: Parameters, strategy: Strategy, method: str, memory: str
+) -> Parameters | None:
+    """The setting as parameters; None where it was not given.
+
+    Raises:
+        InputError: for tensors that cannot decide, or settings that it cannot be with.
+    """
+    if given is None:
+        return None
+    odd = sorted(WITHOUT_WEIGHTS & strategy.inputs)
+    if odd:
+        raise InputError(
+            f"decide_on: strategy {strategy.name!r} takes `{odd[0]}`, so that no single weight "
+            "per objective could be applied to the rest of a group; leave decide_on out."
+        )
+    if method == "batched" or memory == "low":
+        what = "method='batched'" if method == "batched" else "memory='low'"
+        raise InputError(f"decide_on: not with {what}; leave that at 'auto'.")
+    if parameters.spread:
+        raise InputError("decide_on: not for sharded parameters; leave it out.")
+    found = Parameters(given)
+    if found.explicit or not found.named():
+        raise InputError(
+            "decide_on: expected a Module or tensors of which some are trained; got "
+            f"{type(given).__name__} without any, or a dict."
+        )
+    own = parameters.named()
+    if not parameters.discover:
+        for key, (name, tensor, _) in found.named().items():
+            if key not in own:
+                raise InputError(
+                    f"decide_on: {name!r}, of shape {list(tensor.shape)}, is not among the "
+                    "parameters that were given: give a part of the model that is trained."
+                )
+    return found
+
+
+def check_step(several: bool, features: Any) -> None:
+    """What a step cannot have beside `decide_on`.
+
+    Raises:
+        InputError: for several processes, and for features.
+    """
+    if several:
+        raise InputError(
+            "decide_on: not over several processes; leave it out, or give process_group=None."
+        )
+    if features is not None:
+        raise InputError(
+            "decide_on: not with features=, where the gradients at the features decide."
+        )
+
+
+def left_out(deciding: Parameters, trace: Trace, least: int) -> frozenset[str]:
+    """The parameters of which no gradient of a single loss is formed: the rest of their groups.
+
+    Args:
+        deciding: the parameters that decide.
+        trace: the step's.
+        least: how many objectives a group has at least to be solved.
+
+    Raises:
+        InputError: where an objective reaches a group and none of what decides there, where a
+            compiled region hides what is reached, and where no loss reaches what decides.
+    """
+    if trace.reach.uncertain:
+        raise InputError(
+            "decide_on: past a region that torch.compile made, only gradients tell which loss "
+            "reaches what: do not compile the model, or leave decide_on out."
+        )
+    chosen = deciding.named().keys()
+    if not any(id(tensor) in chosen for tensor in trace.trained.values()):
+        raise InputError("decide_on: no loss reaches any of these parameters in this step.")
+    left: set[str] = set()
+    for group in trace.grouping[0]:
+        own = [name for name, tensor in group.parameters.items() if id(tensor) in chosen]
+        if not own or not group.several(least):
+            continue
+        reached = {objective for name in own for objective in trace.reach.ordered(name)}
+        if missing := [o for o in group.objectives if o not in reached]:
+            raise InputError(
+                f"decide_on: objective {missing[0]!r} reaches group {group.name!r}, but none of "
+                "its parameters that decide: give some that every objective of it reaches."
+            )
+        left.update(group.parameters.keys() - set(own))
+    return frozenset(left)
+
+
+def deciding_of(parameters: dict[str, Tensor], left: frozenset[str]) -> dict[str, Tensor]:
+    """The parameters of a group whose gradients are formed: all, or those that decide."""
+    return {n: t for n, t in parameters.items() if n not in left} if left else parameters
