@@ -27,7 +27,7 @@ def overview(strategies: Iterable[Strategy]) -> "Table":
         from rich.text import Text
 
     table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, leading=1
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 0), show_edge=False, leading=1
     )
     for heading, width in (
         ("name", max([12, *(len(strategy.name) for strategy in strategies)])),
