@@ -69,6 +69,11 @@ def settings_of(
             "features only, and not for the parameters that move. Leave features= away, or use "
             "guard='report'."
         )
+    if guard == "correct" and config.decide_on is not None:
+        raise InputError(
+            "guard='correct' needs the gradients of single losses for all that moves, and with "
+            "decide_on= they are formed for a part: leave decide_on= away, or use guard='report'."
+        )
     if guard == "correct" and config.low_memory:
         raise InputError(
             "guard='correct' needs the gradient of every loss after the optimizer's step, which "

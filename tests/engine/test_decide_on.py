@@ -125,3 +125,26 @@ def test_what_cannot_be_right_is_refused():
     with pytest.raises(gs.InputError, match="objective 'visual' reaches group 'encoders'"):
         gs.backward(model.losses(), explicit, "mgda", decide_on=model.audio[-1])
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_with_decide_on_the_optimizers_step_is_not_measured_and_not_corrected():
+    torch.manual_seed(0)
+    trunk, heads = (
+        torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)),
+        torch.nn.Linear(2, 2),
+    )
+    model = torch.nn.ModuleList([trunk, heads])
+    surgery = gs.Surgery("mgda", model, decide_on=trunk[1])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def losses():
+        first, second = heads(trunk(torch.ones(3))).pow(2)
+        return {"first": first, "second": second}
+
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(gs.InputError, match="decide_on"):
+        surgery.step(losses(), optimizer, guard="correct")
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    record = surgery.step(losses(), optimizer)
+    assert record.change is None
+    assert any("decide_on" in (group.unmeasured or "") for group in record.values())
