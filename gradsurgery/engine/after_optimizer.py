@@ -12,7 +12,7 @@ from gradsurgery.engine.changes import Made, after, unmeasured
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
-from gradsurgery.engine.guard import GroupStep, Guards, corrected
+from gradsurgery.engine.guard import GroupStep, Guards, Writes, corrected, write
 from gradsurgery.engine.kept import Kept
 from gradsurgery.engine.metric import held_by, metric_of
 from gradsurgery.engine.scaler import step_under, unscale
@@ -125,10 +125,10 @@ def optimize(
             f"the optimizer's step failed ({type(error).__name__}: {error}). Parameters and the "
             "optimizer's state are as it left them; `.grad` has the combined gradients."
         ) from error
+    if settings.guard != "off" and not stepped:
+        return unmeasured(record, "the GradScaler skipped the optimizer's step")
     if kept is None:
         return record
-    if not stepped:
-        return unmeasured(record, "the GradScaler skipped the optimizer's step")
     try:
         return _after(record, kept, before, optimizer, settings, config, communicator)
     except Exception as error:
@@ -148,7 +148,7 @@ def _after(
     communicator: SingleProcess,
 ) -> Record:
     """Measure each group's step, correct it where that is asked for, and say so."""
-    steps, made = list[GroupStep](), dict[str, Made]()
+    steps, made, writes = list[GroupStep](), dict[str, Made](), Writes()
     for group, matrix in kept.pairs:
         parameters = [kept.targets.get(name) for name in group.parameters]
         own = [p if p is not None and id(p) in before else None for p in parameters]
@@ -163,10 +163,15 @@ def _after(
         if settings.guard == "correct" and guards.any():
             total = communicator.added if config.sharded else None
             metric = metric_of(optimizer, step.moving, bound=settings.bound, total=total)
-            made[step.group.name] = corrected(step, along, guards, metric)
+            made[step.group.name], new = corrected(step, along, guards, metric)
+            writes += new
         else:
             made[step.group.name] = step.made(along)
-    return after(record, made, kept.missing)
+    said = after(record, made, kept.missing)
+    if writes:  # last: what fails before leaves the optimizer's own step
+        communicator.writing()
+        write(writes)
+    return said
 
 
 def guards_of(group: Group, on: str | tuple[str, ...], config: Config) -> Guards:

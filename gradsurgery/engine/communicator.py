@@ -149,6 +149,9 @@ class SingleProcess:
         """What is to be written into the parameters as this process holds them, from all parts."""
         return parts
 
+    def writing(self) -> None:
+        """Before corrected parameters are written: all processes have theirs."""
+
     def observed(
         self, read: Callable[[Mapping[str, float]], dict[str, float]], weights: Mapping[str, float]
     ) -> dict[str, float]:

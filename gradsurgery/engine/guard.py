@@ -32,6 +32,8 @@ SINGLE, DOUBLE = 1e-6, 1e-12
 ENOUGH = 1e-6  # of a solver's gap: what it leaves is seen when the step is evaluated again
 MARGIN = 2.0  # of what is left above zero, the second time
 Guards = NDArray[np.bool_]
+Planned = dict[int, Tensor]  # tensor t -> this process's part of it, as it is to be stored
+Writes = list[tuple[Tensor, Tensor]]  # this process's part of a parameter, and its new numbers
 
 
 @dataclass(eq=False)
@@ -72,29 +74,49 @@ class GroupStep:
         parameter = self.parameters[t]
         return None if parameter is None else self._since(t, parameter, self._part(t, parameter))
 
-    def planned(self, t: int, weights: Array, metric: Metric) -> Tensor | None:
-        """Its part of one tensor as it would be stored once the step is corrected by λ [rows]."""
-        parameter = self.parameters[t]
-        if parameter is None:
-            return None
-        now, scale = self._part(t, parameter), self._scale(t, parameter, metric)
-        away = correction(self.matrix.blocks[t], weights, scale)
-        return now if away is None else (now - away.view(now.shape)).to(now.dtype)
+    def planned(self, weights: Array, metric: Metric) -> Planned:
+        """Its parts of the tensors as stored once the step is corrected by λ [rows]."""
+        found: Planned = {}
+        for t, parameter in enumerate(self.parameters):
+            if parameter is not None:
+                scale = self._scale(t, parameter, metric)
+                away = correction(self.matrix.blocks[t], weights, scale)
+                if away is not None:
+                    now = self._part(t, parameter)
+                    found[t] = (now - away.view(now.shape)).to(now.dtype)
+        return found
 
     def along(self) -> Along:
         """What the step does to each row, on its way to the host."""
         return Along(self.matrix.blocks, self.moved, self.norms, self.portions)
 
-    def as_corrected(self, weights: Array, metric: Metric) -> Along:
-        """The same of the corrected step, in float64."""
+    def as_planned(self, planned: Planned) -> Along:
+        """The same of the step to what is planned, in float64."""
 
         def moved(t: int) -> Tensor | None:
-            parameter, now = self.parameters[t], self.planned(t, weights, metric)
-            return None if parameter is None or now is None else self._since(t, parameter, now)
+            parameter = self.parameters[t]
+            if parameter is None:
+                return None
+            return self._since(t, parameter, planned.get(t, self._part(t, parameter)))
 
         found = Along(self.matrix.blocks, moved, self.norms, self.portions, precise=True)
         to_host([found], total=self.communicator.added)
         return found
+
+    def whole(self, planned: Planned) -> Writes:
+        """What is to be written where, from the parts of all processes."""
+        parts = {self.names[t]: part for t, part in planned.items()}
+        whole, found = self.communicator.whole(parts), Writes()
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            if parameter is not None and name in parts:
+                own, new = local_of(parameter.detach()), whole[name]
+                found.append((own if new.is_complex() == own.is_complex() else _real(own), new))
+        return found
+
+    def back(self) -> Writes:
+        """The parameters as they were before the step: u' = 0."""
+        pairs = [(p.detach(), self.before[id(p)]) for p in self.moving]
+        return [(local_of(own), local_of(old)) for own, old in pairs]
 
     def products(self, metric: Metric) -> tuple[Array, Array]:
         """JPJᵀ and JP²Jᵀ [n, n] of the objectives."""
@@ -161,8 +183,8 @@ class GroupStep:
         return _real(self.communicator.part(self.names[t], form))
 
 
-def corrected(step: GroupStep, found: Along, guards: Guards, metric: Metric) -> Made:
-    """Correct one group's step where some guarded objective rises.
+def corrected(step: GroupStep, found: Along, guards: Guards, metric: Metric) -> tuple[Made, Writes]:
+    """The correction of one group's step, where some guarded objective rises.
 
     Args:
         step: the group.
@@ -171,28 +193,24 @@ def corrected(step: GroupStep, found: Along, guards: Guards, metric: Metric) -> 
         metric: P.
 
     Returns:
-        What is said of the step that was made.
+        What is said of the step that is made, and what is to be written for it: nothing yet is.
     """
     if not np.isfinite(found.products).all() or not (step.risen(found) & guards).any():
-        return step.made(found)
+        return step.made(found), []
     change = step.mean(found.products)[guards]
     used, product, weights = _first(step, change, found.size, guards, metric)
-    accepted = None
-    if weights is not None:
-        accepted = step.as_corrected(_of_rows(step, weights, guards), used)
-        left = step.mean(accepted.products)[guards]
-        if (step.risen(accepted) & guards).any():
-            weights = _solved(product, change + MARGIN * np.maximum(left, 0))
-            accepted = None
-            if weights is not None:
-                accepted = step.as_corrected(_of_rows(step, weights, guards), used)
-                if (step.risen(accepted) & guards).any():
-                    accepted = None
-    if accepted is None or weights is None:
-        _bring_back(step)
-        return Made.none(step.group.objectives, corrected=0.0, metric=_name(used))
-    _write(step, _of_rows(step, weights, guards), used)
-    return step.made(accepted, accepted.size / found.size, _name(used))
+    for _ in range(2):
+        if weights is None:
+            break
+        planned = step.planned(_of_rows(step, weights, guards), used)
+        accepted = step.as_planned(planned)
+        if not (step.risen(accepted) & guards).any():
+            made = step.made(accepted, accepted.size / found.size, _name(used))
+            return made, step.whole(planned)
+        left = np.maximum(step.mean(accepted.products)[guards], 0)
+        del planned  # one copy of the parameters at a time
+        weights = _solved(product, change + MARGIN * left)
+    return Made.none(step.group.objectives, corrected=0.0, metric=_name(used)), step.back()
 
 
 def _first(
@@ -235,29 +253,10 @@ def _of_rows(step: GroupStep, weights: Array, guards: Guards) -> Array:
 
 
 @torch.no_grad()
-def _write(step: GroupStep, weights: Array, metric: Metric) -> None:
-    """The corrected parameters. An exception on the way leaves them as before the step."""
-    held = [(t, p) for t, p in enumerate(step.parameters) if p is not None]
-    # of several processes all parts of a group are gathered at once
-    runs = [held] if step.communicator.several else [[pair] for pair in held]
-    try:
-        for run in runs:
-            parts = {step.names[t]: step.planned(t, weights, metric) for t, _ in run}
-            whole = step.communicator.whole({n: p for n, p in parts.items() if p is not None})
-            for t, parameter in run:
-                new = whole[step.names[t]]
-                own = local_of(parameter.detach())
-                (own if new.is_complex() == own.is_complex() else _real(own)).copy_(new)
-    except BaseException:
-        _bring_back(step)
-        raise
-
-
-@torch.no_grad()
-def _bring_back(step: GroupStep) -> None:
-    """The parameters as they were before the step: u' = 0."""
-    for parameter in step.moving:
-        parameter.copy_(step.before[id(parameter)])
+def write(writes: Writes) -> None:
+    """Write corrected parameters by one call of C: all, or none."""
+    if writes:
+        torch._foreach_copy_([own for own, _ in writes], [new for _, new in writes])
 
 
 def _real(tensor: Tensor) -> Tensor:

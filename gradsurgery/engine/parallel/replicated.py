@@ -205,6 +205,8 @@ class Replicated(SingleProcess):
 
     def added(self, values: list[Tensor], products: list[Tensor]) -> list[Tensor]:
         self._status(None)
+        if not (values or products):  # nothing is measured, but all have made their step
+            return []
         with self._exchange(LOCAL, "adding what the optimizer's step does"):
             return totals.added(self.wire, [*values, *products])
 
@@ -214,6 +216,10 @@ class Replicated(SingleProcess):
         with self._exchange(LOCAL, "gathering the corrected parameters"):
             found = publish(self.wire, parts, sent, NOTHING)
         return {**parts, **found.directions}
+
+    def writing(self) -> None:
+        self._status(None)
+        self.at = OVER
 
     def observed(
         self, read: Callable[[Mapping[str, float]], dict[str, float]], weights: Mapping[str, float]
