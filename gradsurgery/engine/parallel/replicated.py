@@ -192,6 +192,8 @@ class Replicated(SingleProcess):
         self._status(None)
         self.at = OVER
 
+    writing = gathered
+
     def stepping(self) -> None:
         self.at = LOCAL
 
@@ -205,8 +207,6 @@ class Replicated(SingleProcess):
 
     def added(self, values: list[Tensor], products: list[Tensor]) -> list[Tensor]:
         self._status(None)
-        if not (values or products):  # nothing is measured, but all have made their step
-            return []
         with self._exchange(LOCAL, "adding what the optimizer's step does"):
             return totals.added(self.wire, [*values, *products])
 
@@ -217,18 +217,13 @@ class Replicated(SingleProcess):
             found = publish(self.wire, parts, sent, NOTHING)
         return {**parts, **found.directions}
 
-    def writing(self) -> None:
-        self._status(None)
-        self.at = OVER
-
     def observed(
         self, read: Callable[[Mapping[str, float]], dict[str, float]], weights: Mapping[str, float]
     ) -> dict[str, float]:
         here = {n: w for n, w in weights.items() if self._factors.get(n, 1.0)}
         own = read(here) if here or not weights else {}
         with self._exchange(OVER, "taking the means of what was observed"):
-            call = Said((("what is called", "observe"),), ())
-            compare(agree(self.wire, call)[0])
+            compare(agree(self.wire, Said((("what is called", "observe"),), ()))[0])
             factors = [self._factors.get(n, 1 / self.wire.world) for n in weights]
             mine = [own.get(n, 0.0) * f for n, f in zip(weights, factors, strict=True)]
             found = self.wire.floats(mine)

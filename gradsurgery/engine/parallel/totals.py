@@ -10,6 +10,8 @@ from gradsurgery.engine.parallel.wire import FLOATS, Wire
 
 def added(wire: Wire, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Tensors of any shapes, each summed over the ranks, in float64."""
+    if not tensors:  # the same on all ranks
+        return []
     own = [tensor.to(wire.device, FLOATS).reshape(-1) for tensor in tensors]
     numbers = torch.cat(own)
     wire.total(numbers)
