@@ -30,11 +30,19 @@ OBJECTIVES = (2, 4)
 METHODS = ("gradients", "auto")
 
 
-class Turned(torch.optim.SGD):
+class Turned(torch.optim.Optimizer):
     """Gradient ascent, so that every step raises some objective: every step is corrected."""
 
     def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters, lr=1e-5, maximize=True)
+        super().__init__(parameters, {"lr": 1e-5})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """θ + lr · d."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.add_(p.grad, alpha=group["lr"])
 
 
 def steps_of(

@@ -15,6 +15,7 @@ from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.guard import GroupStep, Guards, Writes, corrected, write
 from gradsurgery.engine.kept import Kept
 from gradsurgery.engine.metric import held_by, metric_of
+from gradsurgery.engine.refusals import unwrapped
 from gradsurgery.engine.scaler import step_under, unscale
 from gradsurgery.errors import InputError, OptimizerError, one_of
 from gradsurgery.gradients.transfer import to_host
@@ -111,7 +112,7 @@ def optimize(
         settings.between()
     before: dict[int, Tensor] = {}
     if kept is not None:
-        held = held_by(optimizer)
+        held = held_by(unwrapped(optimizer))
         with torch.no_grad():
             for group, _ in kept.pairs:
                 for name in group.parameters:

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from gradsurgery.engine.parallel.dtensor import local_of
 from gradsurgery.engine.preconditioners import Diagonal, Numbers, rule_of
-from gradsurgery.engine.refusals import refused, unwrapped
+from gradsurgery.engine.refusals import needing_closure, refused, unwrapped
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.transfer import Total, to_host
 
@@ -110,8 +110,13 @@ def held_by(optimizer: Any) -> dict[int, dict[str, Any]]:
     return {id(p): group for group in optimizer.param_groups for p in group["params"]}
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Refuse an optimizer whose step cannot be corrected on the parameters.
+def check_optimizer(optimizer: Any, guard: str = "correct") -> None:
+    """Refuse an optimizer that cannot step here, or whose step cannot be corrected.
+
+    Args:
+        optimizer: the user's.
+        guard: "off" refuses what cannot step without a closure; the others also what keeps other
+            iterates than the parameters, and "correct" what ascends.
 
     Raises:
         InputError: for what is no optimizer; for one whose step needs a closure, that keeps other
@@ -127,7 +132,12 @@ def check_optimizer(optimizer: Any) -> None:
     own = unwrapped(optimizer)
     if not isinstance(own, Optimizer):
         raise InputError(f"optimizer: expected one torch.optim.Optimizer; got {kind}.")
-    reason = refused(optimizer)
+    if guard == "correct" and any(group.get("maximize") for group in own.param_groups):
+        raise InputError(
+            f"optimizer: {kind} has maximize=True, and guard='correct' would undo the ascent: "
+            "minimise the negative losses, or use guard='report'."
+        )
+    reason = refused(optimizer) if guard != "off" else needing_closure(optimizer)
     if reason is not None:
         raise InputError(
             f"optimizer: {reason}; its step cannot be guarded. Call surgery.backward(...), and "

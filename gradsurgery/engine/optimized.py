@@ -10,8 +10,7 @@ from gradsurgery.engine.after_optimizer import optimize, settings_of
 from gradsurgery.engine.changes import counts_of
 from gradsurgery.engine.losses import LossesLike
 from gradsurgery.engine.metric import check_optimizer
-from gradsurgery.engine.refusals import unwrapped
-from gradsurgery.engine.scaler import check_scaled
+from gradsurgery.engine.scaler import check_scaled, is_on
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.record import Record
 
@@ -48,14 +47,15 @@ def step(
     encoders of one objective are measured, and never corrected.
 
     In this order: gradients into `.grad`; `scaler.unscale_`; `between()`; a copy of the
-    parameters; the optimizer's step, through the scaler if there is one; the moved at it and the
+    parameters; the optimizer's step, through the scaler if there is one; the measurement and the
     correction. `optimizer.zero_grad()`, `scaler.update()` and schedulers stay the caller's.
 
     Args:
         losses: as for `backward`; None combines what `accumulate` gathered.
         optimizer: a `torch.optim.Optimizer`. Its state stays as it wrote it, also where the step
             is corrected. Parameters that it does not hold do not move here. Hooks on its step, as
-            of a moving average, see the step before it is corrected.
+            of a moving average, see the step before it is corrected. "correct" is not for those
+            that ascend (`maximize=True`).
         guard: "report" measures and changes nothing. "correct" also corrects: `sum` or `pcgrad`
             become another method by it. It makes one more backward pass per loss for strategies
             that form no gradients. "off" only steps.
@@ -93,15 +93,18 @@ def step(
         ()
     """
     settings = settings_of(self._config, guard, guard_on, bound, scaler, between, features)
-    inner = unwrapped(optimizer)
-    if guard != "off":
-        check_optimizer(inner)
-    check_scaled(scaler, inner)
+    check_optimizer(optimizer, guard)
+    check_scaled(scaler, optimizer)
     if losses is None:
         given = {"features": features, "weights": weights, "count": count}
         if found := [name for name, value in given.items() if value is not None]:
             raise InputError(GIVEN.format(f"{found[0]}="))
         stored = micro_batches.complete(self._gathered, self._config.parameters)
+        if is_on(scaler) != (stored.scale is not None):
+            raise InputError(
+                "scaler: give step(None, ...) the one that accumulate was given, or none to both: "
+                "the gathered gradients are scaled by it."
+            )
         parsed, call = stored.losses, {"stored": stored}
     else:
         parsed, call = self._prepared(losses, weights, count, features, scaler, retain_graph)
@@ -111,6 +114,6 @@ def step(
             raise InputError("guard_on: " + one_of("objective", odd[0], sorted(everything)))
     result = self._step(parsed, scores, guard=guard, **call)
     kept = None if guard == "off" else result.kept
-    record = optimize(result.record, kept, inner, settings, self._config, self._communicator)
+    record = optimize(result.record, kept, optimizer, settings, self._config, self._communicator)
     self.corrections += counts_of(record.values())
     return record

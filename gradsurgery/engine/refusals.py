@@ -19,6 +19,8 @@ MASTERS = (
     "single_partition_of_fp32_groups",
 )
 
+CLOSURE = "calls a closure, which evaluates the losses within its step"
+
 
 def unwrapped(optimizer: Any) -> Any:
     """The optimizer within the wrappers of Lightning, Fabric and accelerate, by `.optimizer`."""
@@ -31,6 +33,14 @@ def refused(optimizer: Any) -> str | None:
         reason = _reason(layer)
         if reason is not None:
             return f"{type(layer).__name__} {reason}"
+    return None
+
+
+def needing_closure(optimizer: Any) -> str | None:
+    """Why an optimizer cannot step without a closure; None where it can."""
+    own = unwrapped(optimizer)
+    if isinstance(own, torch.optim.LBFGS) or _needs_closure(own):
+        return f"{type(own).__name__} {CLOSURE}"
     return None
 
 
@@ -47,7 +57,7 @@ def _layers(optimizer: Any) -> list[Any]:
 
 def _reason(optimizer: Any) -> str | None:
     if isinstance(optimizer, torch.optim.LBFGS) or _needs_closure(optimizer):
-        return "calls a closure, which evaluates the losses within its step"
+        return CLOSURE
     if isinstance(optimizer, torch.optim.ASGD):
         return "keeps an average of its iterates, which a correction would not reach"
     if any(base.__name__ == "Lookahead" for base in type(optimizer).__mro__):

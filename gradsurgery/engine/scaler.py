@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradsurgery.engine.refusals import unwrapped
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import gradient_dtype
 
@@ -71,7 +72,7 @@ def step_under(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
         optimizer.step()
         return True
     made: list[bool] = []
-    handle = optimizer.register_step_post_hook(lambda *_: made.append(True))
+    handle = unwrapped(optimizer).register_step_post_hook(lambda *_: made.append(True))
     try:
         scaler.step(optimizer)
     finally:
