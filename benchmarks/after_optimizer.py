@@ -17,7 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ with extra("bench", "the benchmark"):
     import typer
 
 STEPS, BATCH, SEEDS, PAIRS = 300, 32, 3, 10
+Guard = Literal["report", "correct", "off"]
 STRATEGIES = ("upgrad", "mgda", "mmpareto", "pcgrad", "sum")
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)  # that a sweep tries, on seeds of its own
 
@@ -46,7 +47,7 @@ class Run:
         model: Callable[[], nn.Module],
         strategy: str,
         optimizer: Callable[[Parameters], torch.optim.Optimizer],
-        guard: str,
+        guard: Guard,
         seed: int,
         only: str | None = None,
     ) -> None:
@@ -64,7 +65,7 @@ class Run:
             if self.only is not None:
                 losses = {self.only: losses[self.only]}
             self.optimizer.zero_grad()
-            yield self.surgery.step(losses, self.optimizer, guard=self.guard), batch  # type: ignore[arg-type]
+            yield self.surgery.step(losses, self.optimizer, guard=self.guard), batch
 
 
 def shared(record: gs.Record, alone: bool) -> list[gs.GroupRecord]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import gradsurgery as gs
+from benchmarks.after_optimizer import Guard
 from benchmarks.measure import about, medians
 from benchmarks.memory import status
 from benchmarks.models import CASES
@@ -37,7 +38,7 @@ class Turned(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": 1e-5})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch's is overloaded
         """θ + lr · d."""
         for group in self.param_groups:
             for p in group["params"]:
@@ -51,11 +52,11 @@ def steps_of(
     """The steps that are compared, each with its own Surgery and optimizer."""
     made: dict[str, Callable[[nn.Module, list[Tensor]], object]] = {}
 
-    def add(name: str, guard: str, optimizer: torch.optim.Optimizer) -> None:
+    def add(name: str, guard: Guard, optimizer: torch.optim.Optimizer) -> None:
         surgery = gs.Surgery("upgrad", model, method=method)
 
         def step(_: nn.Module, losses: list[Tensor]) -> object:
-            return surgery.step(losses, optimizer, guard=guard)  # type: ignore[arg-type]
+            return surgery.step(losses, optimizer, guard=guard)
 
         made[name] = step
 
@@ -67,7 +68,8 @@ def steps_of(
         return plain.step()
 
     made["backward, step"] = backward
-    for guard in ("off", "report", "correct"):
+    guards: tuple[Guard, ...] = ("off", "report", "correct")
+    for guard in guards:
         add(guard, guard, torch.optim.Adam(model.parameters(), lr=1e-5))
     add("all corrected", "correct", Turned(model.parameters()))
     return made

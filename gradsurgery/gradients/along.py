@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Factored, gradient_of
-from gradsurgery.gradients.combine import PIECE, directions
+from gradsurgery.gradients.combine import IN_RANGE, PIECE, directions
 from gradsurgery.types import Array
 
 # Float32 sums tell the sign of a product that is at least this part of ‖gᵢ‖‖u‖: on 8 million
@@ -59,7 +59,11 @@ class Along:
         self.products, self.square = total[:-1], float(total[-1])
         if self.precise:
             return True
-        self.precise = bool((abs(self.products) <= DOUBTFUL * self.norms * self.size).any())
+        sizes = self.norms * self.size
+        near = (abs(self.products) <= DOUBTFUL * sizes).any()
+        # terms may have left the range of float32, which a size of one of them shows
+        inside = [IN_RANGE[0] < x < IN_RANGE[1] for x in (self.square, *sizes[self.norms > 0])]
+        self.precise = bool(near) or not all(inside)
         return not self.precise
 
     @property
