@@ -1,6 +1,12 @@
 """What the author of a strategy imports."""
 
-from gradsurgery.contract.claims import Claim, forwarded, homogeneous, when
+from gradsurgery.contract.claims import (
+    Claim,
+    equivariant_when_named,
+    forwarded,
+    homogeneous,
+    when,
+)
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.helpers import (
     Optimizer,
@@ -35,6 +41,7 @@ __all__ = [
     "Strategy",
     "by_objective",
     "descend",
+    "equivariant_when_named",
     "forwarded",
     "get_strategy",
     "homogeneous",

@@ -104,6 +104,25 @@ def when(
     )
 
 
+def equivariant_when_named(option: str, what: str) -> tuple[Claim, ...]:
+    """The claim that the order of the objectives does not matter once one of them is named.
+
+    For strategies that take the first objective where an option names none.
+
+    Args:
+        option: the option that names the objective.
+        what: what that objective is, in words.
+
+    Example:
+        >>> from gradsurgery.contract import equivariant_when_named
+        >>> [str(claim) for claim in equivariant_when_named("main", "the main objective")]
+        ['permutation-equivariant when the main objective is named']
+    """
+    return when(
+        f"{what} is named", lambda options: options[option] is not None, "permutation-equivariant"
+    )
+
+
 def forwarded(condition: str, base: Callable[[Mapping[str, Any]], Any]) -> tuple[Claim, ...]:
     """The claims of a strategy that wraps another one: each where the other makes it.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.contract import ObjectiveName, homogeneous, strategy, when
+from gradsurgery.contract import ObjectiveName, equivariant_when_named, homogeneous, strategy
 from gradsurgery.solvers import DEFAULT_EPS, split
 from gradsurgery.types import Array
 
@@ -14,11 +14,7 @@ from gradsurgery.types import Array
     claims=(
         homogeneous(1),
         "deterministic",
-        when(
-            "the main objective is named",
-            lambda options: options["main"] is not None,
-            "permutation-equivariant",
-        ),
+        equivariant_when_named("main", "the main objective"),
     ),
     variants=({"main": "0"}, {"weighted": False}, {"main": "0", "weighted": False}),
     also=("gradient cosine similarity", "GCS", "GradCosine"),

@@ -10,9 +10,9 @@ from gradsurgery.contract import (
     ObjectiveName,
     Range,
     State,
+    equivariant_when_named,
     homogeneous,
     strategy,
-    when,
 )
 
 
@@ -23,11 +23,7 @@ from gradsurgery.contract import (
     claims=(
         homogeneous(1),
         "deterministic",
-        when(
-            "the main objective is named",
-            lambda options: options["main"] is not None,
-            "permutation-equivariant",
-        ),
+        equivariant_when_named("main", "the main objective"),
     ),
     variants=({"main": "0"}, {"main": "0", "lam": 1.0, "current": True}),
 )

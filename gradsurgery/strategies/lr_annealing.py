@@ -11,6 +11,7 @@ from gradsurgery.contract import (
     ObjectiveName,
     Range,
     State,
+    equivariant_when_named,
     homogeneous,
     strategy,
     when,
@@ -24,11 +25,7 @@ from gradsurgery.contract import (
     claims=(
         homogeneous(1),
         "deterministic",
-        when(
-            "the residual is named",
-            lambda options: options["residual"] is not None,
-            "permutation-equivariant",
-        ),
+        equivariant_when_named("residual", "the residual"),
         when("beta = 0", lambda options: options["beta"] == 0, "scale-invariant"),
     ),
     variants=({"residual": "0"}, {"weighted": False, "average": "coordinates", "beta": 0.0}),

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract import SHARE, ObjectiveName, Range, State, homogeneous, strategy, when
+from gradsurgery.contract import (
+    SHARE,
+    ObjectiveName,
+    Range,
+    State,
+    equivariant_when_named,
+    homogeneous,
+    strategy,
+    when,
+)
 from gradsurgery.types import Array
 
 
@@ -15,11 +24,8 @@ from gradsurgery.types import Array
     claims=(
         homogeneous(1),
         "deterministic",
-        when(
-            "the main objective is named, or relax = 0",
-            lambda options: options["main"] is not None or options["relax"] == 0,
-            "permutation-equivariant",
-        ),
+        equivariant_when_named("main", "the main objective"),
+        when("relax = 0", lambda options: options["relax"] == 0, "permutation-equivariant"),
         when("relax = 1", lambda options: options["relax"] == 1, "scale-invariant"),
     ),
     variants=({"main": "0"}, {"main": "0", "relax": 1.0}, {"relax": 0.0}),

@@ -12,9 +12,9 @@ from gradsurgery.contract import (
     Range,
     State,
     by_objective,
+    equivariant_when_named,
     homogeneous,
     strategy,
-    when,
 )
 from gradsurgery.solvers import at_rounding_floor, nearest_above
 from gradsurgery.types import Array
@@ -28,11 +28,7 @@ from gradsurgery.types import Array
         homogeneous(1),
         "scale-invariant",
         "deterministic",
-        when(
-            "the primary objective is named",
-            lambda options: options["primary"] is not None,
-            "permutation-equivariant",
-        ),
+        equivariant_when_named("primary", "the primary objective"),
     ),
     variants=({"primary": "0"}, {"primary": "0", "tau": {str(i): i / 64 for i in range(64)}}),
 )
