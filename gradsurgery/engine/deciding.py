@@ -9,6 +9,7 @@ from gradsurgery.engine.fit import WITHOUT_WEIGHTS
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
+from gradsurgery.gradients.factored import Tap
 
 
 def deciding_parameters(
@@ -49,16 +50,12 @@ def deciding_parameters(
     return found
 
 
-def check_step(several: bool, features: Any) -> None:
+def check_step(features: Any) -> None:
     """What a step cannot have beside `decide_on`.
 
     Raises:
-        InputError: for several processes, and for features.
+        InputError: for features.
     """
-    if several:
-        raise InputError(
-            "decide_on: not over several processes; leave it out, or give process_group=None."
-        )
     if features is not None:
         raise InputError(
             "decide_on: not with features=, where the gradients at the features decide."
@@ -98,6 +95,18 @@ def left_out(deciding: Parameters, trace: Trace, least: int) -> frozenset[str]:
             )
         left.update(group.parameters.keys() - set(own))
     return frozenset(left)
+
+
+def tapped_of(layers: dict[str, Tap], trace: Trace, deciding: Parameters | None) -> dict[str, Tap]:
+    """The layers whose factors processes may exchange: of gradients that are formed at all.
+
+    What is left out follows from the reach of all processes, which none knows yet. So only the
+    layers that decide are tapped, also in groups that solve as usual.
+    """
+    if deciding is None:
+        return layers
+    chosen = deciding.named().keys()
+    return {name: tap for name, tap in layers.items() if id(trace.tensors[name]) in chosen}
 
 
 def deciding_of(parameters: dict[str, Tensor], left: frozenset[str]) -> dict[str, Tensor]:

@@ -33,12 +33,12 @@ def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     """Fill the source with the gradients of every loss: factored, batched or in chunks as set."""
     trace, graph = source.trace, source.graph
     factored: dict[str, Tap] = {}
+    if config.decide_on is not None:
+        source.left = left_out(config.decide_on, trace, config.min_objectives)
     if source.communicator.several:
         factored = source.communicator.tapped(trace)
     elif graph is not None and trace.spread is None and may_tap(config, trace):
         factored = find_taps(graph, source.losses, trace, config, cache)
-    if config.decide_on is not None:
-        source.left = left_out(config.decide_on, trace, config.min_objectives)
         factored = {name: tap for name, tap in factored.items() if name not in source.left}
     if config.low_memory:
         form_grams(source, chunks(trace, factored))

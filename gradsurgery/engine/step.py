@@ -12,7 +12,7 @@ from gradsurgery.engine.checks import check_call, check_options, check_scores
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.converted import check_attached
-from gradsurgery.engine.deciding import check_step
+from gradsurgery.engine.deciding import check_step, tapped_of
 from gradsurgery.engine.directions import from_passes, skipped, through_trunk
 from gradsurgery.engine.filled import nothing_filled
 from gradsurgery.engine.gathering import gather
@@ -83,11 +83,12 @@ def run_step(
     if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
         check_call(config, losses, features)
     if config.decide_on is not None:
-        check_step(communicator.several, features)
+        check_step(features)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
     scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
     if communicator.several and over_processes(config, features):
         layers = find_taps(graph, losses, trace, config, cache, LINEAR)
+        layers = tapped_of(layers, trace, config.decide_on)
         communicator.propose(layers, trace, graph, config.method == "taps")
     called = "backward" + _guarding(guard) if strategy else "inspect"
     compared = called, config, history, scale

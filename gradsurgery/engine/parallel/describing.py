@@ -128,7 +128,9 @@ def _described(
         plain += [("the strategy", own["strategy"]), ("its options", str(dict(own["options"])))]
         plain += [("the explicit groups", str(own["explicit"]))]
     trunk = {id(tensor) for tensor in trace.trunk}
+    chosen = () if config.decide_on is None else config.decide_on.named()
     plain += [
+        ("decide_on=", str([n for key, (n, _, _) in given.items() if key in chosen])),
         ("the number of batches", str(batches)),
         ("the features", str(tuple(trace.features))),
         ("what the features come from", str([n for k, (n, _, _) in given.items() if k in trunk])),

@@ -77,11 +77,8 @@ class Replicated(SingleProcess):
         self._silent = strategy is None  # nothing is published
         self._whole = strategy is not None and "rows" in strategy.inputs
         self._local = local
-        self._careful = (
-            bool(local)
-            or GUARDED in call
-            or (config is not None and (config.low_memory or config.measure is not None))
-        )
+        later = () if config is None else (config.low_memory, config.decide_on, config.measure)
+        self._careful = bool(local) or GUARDED in call or any(later)
         self._sent: dict[str, Tensor] = {}
         self._odd: dict[int, set[int]] = {}
         self._values: list[list[float]] = []
