@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -110,15 +111,7 @@ def optimize(
     unscale(scaler, optimizer)
     if settings.between is not None:
         settings.between()
-    before: dict[int, Tensor] = {}
-    if kept is not None:
-        held = held_by(unwrapped(optimizer))
-        with torch.no_grad():
-            for group, _ in kept.pairs:
-                for name in group.parameters:
-                    parameter = kept.targets.get(name)
-                    if parameter is not None and id(parameter) in held:
-                        before[id(parameter)] = parameter.detach().clone()
+    before = {} if kept is None else _copies(kept, held_by(unwrapped(optimizer)))
     try:
         stepped = step_under(scaler, optimizer)
     except Exception as error:
@@ -137,6 +130,25 @@ def optimize(
             f"after the optimizer's step its change could not be measured or corrected "
             f"({type(error).__name__}: {error}). The optimizer's own step stands."
         ) from error
+
+
+@torch.no_grad()
+def _copies(kept: Kept, held: Mapping[int, object]) -> dict[int, Tensor]:
+    """id(parameter) -> a copy, for the groups' parameters that the optimizer holds."""
+    wanted = [
+        parameter
+        for group, _ in kept.pairs
+        for name in group.parameters
+        if (parameter := kept.targets.get(name)) is not None and id(parameter) in held
+    ]
+    # Between the gradients and these copies the optimizer's step finds room for what it forms
+    # tensor by tensor. At the end of the heap each tensor's would go back to the system, and be
+    # had again page by page: on an MLP that took as long as the step itself.
+    largest = max((p.nbytes for p in wanted if p.is_cpu), default=0)
+    room = torch.empty(2 * largest + (1 << 13), dtype=torch.uint8)
+    copies = {id(parameter): parameter.detach().clone() for parameter in wanted}
+    del room
+    return copies
 
 
 def _after(
@@ -163,7 +175,8 @@ def _after(
         guards = guards_of(step.group, settings.on, config)
         if settings.guard == "correct" and guards.any():
             total = communicator.added if config.sharded else None
-            metric = metric_of(optimizer, step.moving, bound=settings.bound, total=total)
+            bound, moving = settings.bound, step.moving
+            metric = partial(metric_of, optimizer, moving, bound=bound, total=total)
             made[step.group.name], new = corrected(step, along, guards, metric)
             writes += new
         else:

@@ -7,9 +7,9 @@ With the step u = θ' − θ, the gradients J [n, d] and a metric P, the correct
 so u' = u − PJᵀλ with λ >= 0, Aλ >= c, λᵀ(Aλ − c) = 0 for A = JPJᵀ and c = Ju.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch import Tensor
 from gradsurgery.engine.changes import Made
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.grouping import Group
-from gradsurgery.engine.metric import Metric
+from gradsurgery.engine.metric import Metric, Scales
 from gradsurgery.engine.parallel.dtensor import local_of
-from gradsurgery.gradients.along import Along, correction, metric_products, rounding
+from gradsurgery.gradients.along import Along, Ends, correction, metric_products, rounding
 from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.gradients.transfer import to_host
 from gradsurgery.solvers import least_correction
@@ -32,7 +32,6 @@ SINGLE, DOUBLE = 1e-6, 1e-12
 ENOUGH = 1e-6  # of a solver's gap: what it leaves is seen when the step is evaluated again
 MARGIN = 2.0  # of what is left above zero, the second time
 Guards = NDArray[np.bool_]
-Planned = dict[int, Tensor]  # tensor t -> this process's part of it, as it is to be stored
 Writes = list[tuple[Tensor, Tensor]]  # this process's part of a parameter, and its new numbers
 
 
@@ -69,43 +68,51 @@ class GroupStep:
         """What this process's products of each tensor count in sums over the processes."""
         return [self.communicator.portion(name) for name in self.names]
 
-    def moved(self, t: int) -> Tensor | None:
-        """This process's part of the step of one tensor."""
+    def ends(self, t: int) -> tuple[Tensor, Tensor] | None:
+        """This process's part of one tensor after the step, and before."""
         parameter = self.parameters[t]
-        return None if parameter is None else self._since(t, parameter, self._part(t, parameter))
+        if parameter is None:
+            return None
+        return self._part(t, parameter), self._part(t, self.before[id(parameter)])
 
-    def planned(self, weights: Array, metric: Metric) -> Planned:
-        """Its parts of the tensors as stored once the step is corrected by λ [rows]."""
-        found: Planned = {}
-        for t, parameter in enumerate(self.parameters):
-            if parameter is not None:
-                scale = self._scale(t, parameter, metric)
-                away = correction(self.matrix.blocks[t], weights, scale)
-                if away is not None:
-                    now = self._part(t, parameter)
-                    found[t] = (now - away.view(now.shape)).to(now.dtype)
-        return found
+    def planned(self, t: int, weights: Array, metric: Metric) -> Tensor | None:
+        """Its part of one tensor as stored once the step is corrected by λ [rows]."""
+        parameter = self.parameters[t]
+        if parameter is None:
+            return None
+        scale = self._scale(t, parameter, metric)
+        away = correction(self.matrix.blocks[t], weights, scale)
+        now = self._part(t, parameter)
+        return None if away is None else (now - away.view(now.shape)).to(now.dtype)
 
     def along(self) -> Along:
         """What the step does to each row, on its way to the host."""
-        return Along(self.matrix.blocks, self.moved, self.norms, self.portions)
+        return self._along(self.ends)
 
-    def as_planned(self, planned: Planned) -> Along:
-        """The same of the step to what is planned, in float64."""
+    def as_planned(self, weights: Array, metric: Metric) -> Along:
+        """The same of the step to what is planned, in float64: one tensor of it at a time."""
 
-        def moved(t: int) -> Tensor | None:
-            parameter = self.parameters[t]
-            if parameter is None:
-                return None
-            return self._since(t, parameter, planned.get(t, self._part(t, parameter)))
+        def ends(t: int) -> tuple[Tensor, Tensor] | None:
+            pair, new = self.ends(t), self.planned(t, weights, metric)
+            return pair if pair is None or new is None else (new, pair[1])
 
-        found = Along(self.matrix.blocks, moved, self.norms, self.portions, precise=True)
+        found = self._along(ends, precise=True)
         to_host([found], total=self.communicator.added)
         return found
 
-    def whole(self, planned: Planned) -> Writes:
+    def all_planned(self, weights: Array, metric: Metric) -> dict[str, Tensor]:
+        """All that is planned, by name. The gradients are used up: each tensor's are gone."""
+        parts: dict[str, Tensor] = {}
+        for t, name in enumerate(self.names):
+            new = self.planned(t, weights, metric)
+            if new is not None:
+                parts[name] = new
+            gradients = self.matrix.blocks[t].gradients
+            gradients[:] = [None] * len(gradients)
+        return parts
+
+    def whole(self, parts: dict[str, Tensor]) -> Writes:
         """What is to be written where, from the parts of all processes."""
-        parts = {self.names[t]: part for t, part in planned.items()}
         whole, found = self.communicator.whole(parts), Writes()
         for name, parameter in zip(self.names, self.parameters, strict=True):
             if parameter is not None and name in parts:
@@ -167,10 +174,9 @@ class GroupStep:
         change, names = self.mean(found.products) / self.matrix.scale, self.group.objectives
         return Made(names, change, self.risen(found), corrected, metric)
 
-    def _since(self, t: int, parameter: Tensor, now: Tensor) -> Tensor:
-        old = self._part(t, self.before[id(parameter)])
-        wide = torch.promote_types(now.dtype, torch.float32)
-        return now.to(wide) - old.to(wide)
+    def _along(self, ends: Ends, precise: bool = False) -> Along:
+        matrix = self.matrix
+        return Along(matrix.blocks, matrix.runs, ends, self.norms, self.portions, precise)
 
     def _part(self, t: int, tensor: Tensor) -> Tensor:
         return _real(self.communicator.part(self.names[t], tensor.detach()))
@@ -183,14 +189,16 @@ class GroupStep:
         return _real(self.communicator.part(self.names[t], form))
 
 
-def corrected(step: GroupStep, found: Along, guards: Guards, metric: Metric) -> tuple[Made, Writes]:
+def corrected(
+    step: GroupStep, found: Along, guards: Guards, metric: Callable[[], Metric]
+) -> tuple[Made, Writes]:
     """The correction of one group's step, where some guarded objective rises.
 
     Args:
         step: the group.
         found: what its step does.
         guards: which objectives are guarded [n].
-        metric: P.
+        metric: gives P, where something is to be corrected.
 
     Returns:
         What is said of the step that is made, and what is to be written for it: nothing yet is.
@@ -198,17 +206,16 @@ def corrected(step: GroupStep, found: Along, guards: Guards, metric: Metric) -> 
     if not np.isfinite(found.products).all() or not (step.risen(found) & guards).any():
         return step.made(found), []
     change = step.mean(found.products)[guards]
-    used, product, weights = _first(step, change, found.size, guards, metric)
+    used, product, weights = _first(step, change, found.size, guards, metric())
     for _ in range(2):
         if weights is None:
             break
-        planned = step.planned(_of_rows(step, weights, guards), used)
-        accepted = step.as_planned(planned)
+        rows = _of_rows(step, weights, guards)
+        accepted = step.as_planned(rows, used)
         if not (step.risen(accepted) & guards).any():
             made = step.made(accepted, accepted.size / found.size, _name(used))
-            return made, step.whole(planned)
+            return made, step.whole(step.all_planned(rows, used))
         left = np.maximum(step.mean(accepted.products)[guards], 0)
-        del planned  # one copy of the parameters at a time
         weights = _solved(product, change + MARGIN * left)
     return Made.none(step.group.objectives, corrected=0.0, metric=_name(used)), step.back()
 
@@ -234,10 +241,12 @@ def _solved(product: Array, change: Array) -> Array | None:
 
 def _identity(metric: Metric) -> Metric:
     """The identity on what moves at all: with it ‖PJᵀλ‖ <= ‖u‖."""
-    scales = {
-        key: (scale > 0).float() if isinstance(scale, Tensor) else float(scale > 0)
-        for key, scale in metric.scales.items()
-    }
+
+    def moves(key: int) -> Tensor | float:
+        scale = metric.scales[key]
+        return (scale > 0).float() if isinstance(scale, Tensor) else float(scale > 0)
+
+    scales = Scales({key: partial(moves, key) for key in metric.scales})
     return Metric(scales, dict.fromkeys(scales, "identity"))
 
 

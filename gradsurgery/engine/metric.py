@@ -1,8 +1,9 @@
 """The metric of an optimizer's step: how far a coordinate moves for a unit of gradient."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,8 +35,29 @@ class Metric:
         names: id(parameter) -> "adam", "rmsprop", ..., or "identity"; those that it holds.
     """
 
-    scales: dict[int, Tensor | float]
+    scales: Mapping[int, Tensor | float]
     names: dict[int, str]
+
+
+class Scales(Mapping[int, Tensor | float]):
+    """P by parameter, each made when it is read: it is never held as a whole.
+
+    Args:
+        made: id(parameter) -> its P, or what makes it.
+    """
+
+    def __init__(self, made: Mapping[int, Callable[[], Tensor | float] | float]) -> None:
+        self._made = made
+
+    def __getitem__(self, key: int) -> Tensor | float:
+        found = self._made[key]
+        return found() if callable(found) else found
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @torch.no_grad()
@@ -87,7 +109,7 @@ def metric_of(
     middle = _median(diagonals) if diagonals else None
     if total is not None and rule is not None:
         middle = _agreed(middle, total)
-    scales: dict[int, Tensor | float] = dict.fromkeys(given, 0.0)
+    scales: dict[int, Callable[[], Tensor | float] | float] = dict.fromkeys(given, 0.0)
     names: dict[int, str] = {}
     least = None if middle is None else (bound * middle).reciprocal_()  # of 1/s
     for parameter, rate in zip(inside, rates, strict=True):
@@ -97,12 +119,10 @@ def metric_of(
         if middle is None or least is None or isinstance(s, float) or not rate:
             scales[key] = rate * (s if isinstance(s, float) else 1.0)
         elif s is None:
-            scales[key] = _like(parameter, rate * middle)
+            scales[key] = partial(_like, parameter, rate * middle)
         else:
-            inverse = s.inverse(*s.moments)
-            torch.maximum(inverse, least.to(inverse), out=inverse)
-            scales[key] = inverse.reciprocal_().mul_(rate)
-    return Metric(scales, names)
+            scales[key] = partial(_bounded, s, least, rate)
+    return Metric(Scales(scales), names)
 
 
 def held_by(optimizer: Any) -> dict[int, dict[str, Any]]:
@@ -189,6 +209,14 @@ def _agreed(middle: Tensor | None, total: Total) -> Tensor:
     counted = torch.full_like(here, middle is not None)
     log, count = to_host([], [here.log() * counted, counted], total=total)
     return torch.tensor(math.exp(log / count) if count else 1.0, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _bounded(s: Diagonal, least: Tensor, rate: float) -> Tensor:
+    """P = rate · s, where 1/s is at least `least`."""
+    inverse = s.inverse(*s.moments)
+    torch.maximum(inverse, least.to(inverse), out=inverse)
+    return inverse.reciprocal_().mul_(rate)
 
 
 def _like(parameter: Tensor, number: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from gradsurgery.types import Array
 # Float32 sums tell the sign of a product that is at least this part of ‖gᵢ‖‖u‖: on 8 million
 # entries they were wrong by 1e-8, and in the worst case, terms of one sign, by about 1e-5.
 DOUBTFUL = 1e-4
-Moved = Callable[[int], Tensor | None]  # tensor t -> its step u, or None where it has none
+Ends = Callable[[int], tuple[Tensor, Tensor] | None]  # tensor t -> after the step and before
+# Entries of the work buffer: u is made and read piece by piece, within a cache.
+BUFFER = {"cpu": 1 << 18, "other": 1 << 24}
 
 
 @dataclass(eq=False)
@@ -22,7 +25,8 @@ class Along:
 
     Args:
         blocks: the gradients, tensor by tensor.
-        moved: the step of each tensor, made when it is asked for.
+        runs: which tensors are handled together.
+        ends: each tensor after the step and before it, when it is asked for; None without a step.
         norms: ‖gᵢ‖ [n], of whole gradients.
         portions: what the products of each tensor count, where processes have parts of them.
         precise: sum in float64 from the start.
@@ -33,7 +37,8 @@ class Along:
     """
 
     blocks: Sequence[Block]
-    moved: Moved
+    runs: Sequence[Sequence[int]]
+    ends: Ends
     norms: Array
     portions: Sequence[float]
     precise: bool = False
@@ -42,15 +47,15 @@ class Along:
         """The sums per device [n + 1], ‖u‖² last."""
         with torch.no_grad():
             sums: dict[torch.device, Tensor] = {}
-            for t, block in enumerate(self.blocks):
-                step = self.moved(t)
-                if step is None:
-                    continue
-                found = _products(block, step, self.precise)
-                if self.portions[t] != 1:
-                    found *= self.portions[t]
-                known = sums.get(found.device)
-                sums[found.device] = found if known is None else known.add_(found)
+            for run in self.runs:
+                for portion in dict.fromkeys(self.portions[t] for t in run):
+                    found = self._products([t for t in run if self.portions[t] == portion])
+                    if found is None:
+                        continue
+                    if portion != 1:
+                        found *= portion
+                    known = sums.get(found.device)
+                    sums[found.device] = found if known is None else known.add_(found)
             return list(sums.values())
 
     def arrive(self, found: list[Array]) -> bool:
@@ -71,21 +76,62 @@ class Along:
         """‖u‖."""
         return float(self.square**0.5)
 
+    def _products(self, run: Sequence[int]) -> Tensor | None:
+        """⟨gᵢ, u⟩ of some tensors [n], and ‖u‖², in float64; None where none of them moves."""
+        moving = [(self.blocks[t], ends) for t in run if (ends := self.ends(t)) is not None]
+        if not moving:
+            return None
+        block, (now, old) = moving[0]
+        wide = _widest(now) if self.precise else torch.promote_types(now.dtype, torch.float32)
+        n = len(block.gradients)
+        if type(block) is Factored:
+            step = now.to(wide) - old.to(wide)
+            image = block.layer.image(step)
+            if image is not None:  # ⟨Δᵢᵀx, U⟩ = ⟨Δᵢ, xUᵀ⟩: no gradient is formed
+                along, flat = image.reshape(-1), step.reshape(-1)
+                zero = along.new_zeros(())
+                found = [
+                    zero if g is None else _dot(g.reshape(-1), along, wide) for g in block.gradients
+                ]
+                return _host_wide(torch.stack([*found, torch.dot(flat, flat)]))
+        rows = [_joined([_flat(own, i) for own, _ in moving]) for i in range(n)]
+        after, before = (_joined([pair[k].reshape(-1) for _, pair in moving]) for k in (0, 1))
+        return _by_pieces(rows, after, before, wide)
 
-def _products(block: Block, step: Tensor, precise: bool) -> Tensor:
-    """⟨gᵢ, u⟩ of one tensor [n], and ‖u‖², in float64."""
-    wide = _widest(step) if precise else torch.promote_types(step.dtype, torch.float32)
-    flat = step.reshape(-1)
-    image = block.layer.image(step.to(wide)) if type(block) is Factored else None
-    if image is not None:  # ⟨Δᵢᵀx, U⟩ = ⟨Δᵢ, xUᵀ⟩: no gradient is formed
-        along = image.reshape(-1)
-        rows = [None if g is None else g.reshape(-1) for g in block.gradients]
-    else:
-        along = flat
-        rows = [_flat(block, i) for i in range(len(block.gradients))]
-    zero = torch.zeros((), dtype=wide, device=step.device)
-    found = [zero if row is None else _dot(row, along, wide) for row in rows]
-    return _host_wide(torch.stack([*found, _dot(flat, flat, wide)]))
+
+def _by_pieces(
+    rows: Sequence[Tensor | None], now: Tensor, old: Tensor, wide: torch.dtype
+) -> Tensor:
+    """⟨gᵢ, u⟩ [n] and ‖u‖², where u = now − old is never held as a whole."""
+    there = [row for row in rows if row is not None]
+    size = min(BUFFER.get(now.device.type, BUFFER["other"]), max(now.numel(), 1))
+    buffer = now.new_empty(size, dtype=wide)
+    sums: list[Tensor] = []
+    for after, before, *pieces in zip(
+        *[torch.split(vector, size) for vector in (now, old, *there)], strict=True
+    ):
+        u = buffer[: len(after)]
+        if after.dtype == before.dtype == wide:
+            torch.sub(after, before, out=u)
+        else:
+            u.copy_(after).sub_(before)
+        sums += [_dot(piece, u, wide) for piece in pieces]
+        sums.append(torch.dot(u, u))
+    total = torch.stack(sums).view(-1, len(there) + 1)
+    total = _host_wide(total).sum(0)
+    if len(there) == len(rows):
+        return total
+    whole = total.new_zeros(len(rows) + 1)
+    whole[[*[i for i, row in enumerate(rows) if row is not None], len(rows)]] = total
+    return whole
+
+
+def _joined(vectors: Sequence[Tensor | None]) -> Any:
+    """Some vectors as one; None where there are none."""
+    found = [vector for vector in vectors if vector is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    return torch.cat(found)
 
 
 def _widest(tensor: Tensor) -> torch.dtype:

@@ -98,7 +98,7 @@ class GradientMatrix:
         self.total: Total | None = None
         self.form = products
         self._rows: Tensor | None = None
-        self._runs = runs_of(self.blocks, self.splits)
+        self.runs = runs_of(self.blocks, self.splits)
         self._single = False  # whether sums were made in float32
         self._wide = False  # whether they have to be made in float64
         self._pending: list[Product] | None = None
@@ -245,7 +245,7 @@ class GradientMatrix:
             weights = np.reshape(weights, self.count)
         bound = 0.0 if self._grams is None else self.bound(weights)
         precise = needs_float64(weights, self._grams, bound, self.like)
-        return directions(self.blocks, self._runs, weights, precise, reuse)
+        return directions(self.blocks, self.runs, weights, precise, reuse)
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
         """A direction [d] cut into new tensors shaped like the parameters."""
@@ -265,7 +265,7 @@ class GradientMatrix:
                 many = factored or sum([g.numel() for g in found]) >= LARGE
                 self._single = many and may_be_single(found)
             dtype = torch.float32 if self._single else torch.float64
-            self._pending, lost = self.form(blocks, self.splits, self._runs, self.per_tensor, dtype)
+            self._pending, lost = self.form(blocks, self.splits, self.runs, self.per_tensor, dtype)
             self._lost = lost if self._single else []
         grams = [kept.gram for kept in self.formed]
         return [*[product for _, product in self._pending], *grams, *self._lost]
