@@ -1,8 +1,10 @@
 """`Surgery.step`: backward, the optimizer's step, and what that did to each objective."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -50,8 +52,8 @@ def settings_of(
         raise InputError(
             f"between: expected a function without arguments; got {type(between).__name__}."
         )
-    if not isinstance(bound, int | float) or isinstance(bound, bool) or not bound >= 1:
-        raise InputError(f"bound: expected a number of at least 1; got {bound!r}.")
+    if not isinstance(bound, Real) or isinstance(bound, bool) or not 1 <= float(bound) < math.inf:
+        raise InputError(f"bound: expected a finite number of at least 1; got {bound!r}.")
     if isinstance(on, str) and on == "protected" and config.protect is None:
         raise InputError(
             "guard_on='protected': no objective is protected; give Surgery(..., protect=NAME), or "
@@ -62,7 +64,7 @@ def settings_of(
             f"guard_on: expected 'all', 'protected', or a list of names; got {on!r}. "
             f"For one objective: guard_on=[{on!r}]."
         )
-    names = on if isinstance(on, str) else tuple(on)
+    names = on if isinstance(on, str) else tuple(on) if isinstance(on, Iterable) else (on,)
     if not isinstance(names, str) and not all(isinstance(name, str) for name in names):
         raise InputError(f"guard_on: expected names of objectives; got {on!r}.")
     if guard == "correct" and features is not None:

@@ -142,15 +142,16 @@ class GroupStep:
         """‖gᵢ‖ of all rows, as they are (times the scale of a GradScaler)."""
         return np.asarray(np.sqrt(np.diagonal(self.matrix._total)))
 
-    @cached_property
-    def _rounding(self) -> Array:
-        """What rounding of the stored parameters can add to each product [rows]."""
-        total = torch.zeros(self.matrix.count, dtype=torch.float64)
-        for t, parameter in enumerate(self.parameters):
-            if parameter is not None:
-                own = rounding(self.matrix.blocks[t], self._part(t, parameter))
-                total += own.cpu() * self.portions[t]
-        return np.asarray(self.communicator.added([], [total])[0].cpu().numpy())
+    def _rounding(self, found: Along) -> Array:
+        """What rounding of the parameters that a step stores can add to each product [rows]."""
+        if found.rounding is None:
+            total = torch.zeros(self.matrix.count, dtype=torch.float64)
+            for t, portion in enumerate(self.portions):
+                pair = found.ends(t)
+                if pair is not None:
+                    total += rounding(self.matrix.blocks[t], pair[0]).cpu() * portion
+            found.rounding = np.asarray(self.communicator.added([], [total])[0].cpu().numpy())
+        return found.rounding
 
     @cached_property
     def _relative(self) -> float:
@@ -162,7 +163,7 @@ class GroupStep:
         floor = self._relative * self.norms * found.size
         over = self.mean(found.products) > self.mean(floor)
         if over.any():
-            over &= self.mean(found.products) > self.mean(self._rounding)
+            over &= self.mean(found.products) > self.mean(self._rounding(found))
         return np.asarray(over)
 
     def mean(self, rows: Array) -> Array:

@@ -152,9 +152,9 @@ def check_optimizer(optimizer: Any, guard: str = "correct") -> None:
     own = unwrapped(optimizer)
     if not isinstance(own, Optimizer):
         raise InputError(f"optimizer: expected one torch.optim.Optimizer; got {kind}.")
-    if guard == "correct" and any(group.get("maximize") for group in own.param_groups):
+    if guard == "correct" and (found := [s for g in own.param_groups if (s := _ascends(g))]):
         raise InputError(
-            f"optimizer: {kind} has maximize=True, and guard='correct' would undo the ascent: "
+            f"optimizer: {kind} has {found[0]}, and guard='correct' would undo the ascent: "
             "minimise the negative losses, or use guard='report'."
         )
     reason = refused(optimizer) if guard != "off" else needing_closure(optimizer)
@@ -163,6 +163,14 @@ def check_optimizer(optimizer: Any, guard: str = "correct") -> None:
             f"optimizer: {reason}; its step cannot be guarded. Call surgery.backward(...), and "
             "its step yourself."
         )
+
+
+def _ascends(group: dict[str, Any]) -> str | None:
+    """By what a param group ascends; a rate on a tensor may lie on a device, and is not read."""
+    if group.get("maximize"):
+        return "maximize=True"
+    rate = group.get("lr")
+    return f"lr={rate:g}" if isinstance(rate, int | float) and rate < 0 else None
 
 
 def _on_host(

@@ -34,6 +34,7 @@ class Along:
     Attributes:
         products: ⟨gᵢ, u⟩ [n], once they have arrived.
         square: ‖u‖².
+        rounding: what rounding can add to the products [n], once that was asked for.
     """
 
     blocks: Sequence[Block]
@@ -42,6 +43,7 @@ class Along:
     norms: Array
     portions: Sequence[float]
     precise: bool = False
+    rounding: Array | None = None
 
     def start(self) -> list[Tensor]:
         """The sums per device [n + 1], ‖u‖² last."""
@@ -206,7 +208,7 @@ def rounding(block: Block, parameter: Tensor) -> Tensor:
     eps = torch.finfo(flat.dtype).eps
     wide = _widest(flat)
     _, exponent = torch.frexp(flat if flat.dtype == torch.float64 else flat.float())
-    ulp = torch.exp2(exponent.to(wide)) * (eps / 2)
+    ulp = torch.exp2(exponent.to(wide)).mul_(flat != 0) * (eps / 2)  # frexp(0) is as that of 1/2
     rows = [_flat(block, i) for i in range(len(block.gradients))]
     found = [ulp.new_zeros(()) if r is None else torch.dot(r.abs().to(wide), ulp) for r in rows]
     return _host_wide(torch.stack(found))
