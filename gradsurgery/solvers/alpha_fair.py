@@ -11,7 +11,7 @@ import numpy as np
 from gradsurgery.errors import InputError
 from gradsurgery.solvers.dual_cone import project_dual_cone
 from gradsurgery.solvers.min_norm import is_stationary
-from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, split
+from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, as_positive, split
 from gradsurgery.solvers.solution import Solution
 from gradsurgery.types import Array
 
@@ -85,7 +85,7 @@ def alpha_fair(
     # logs of t, and the factor that brings them to mean zero: x → σx turns t into t·σ^(1 + power)
     logs = (power - 1) * np.log(norms)
     if preference is not None:
-        logs += power * np.log(_positive(preference, n))
+        logs += power * np.log(as_positive("preference", preference, n))
     shift = float(logs.mean()) / (1 + power)
     logs -= (1 + power) * shift
     if n == 2 and alpha == 1 and preference is None:
@@ -108,16 +108,6 @@ def alpha_fair(
             f"give {SMALL:g} or more. {LIMIT}"
         )
     return Solution(weights, gap, iterations, gap <= TOLERANCE, float(weights @ gram @ weights))
-
-
-def _positive(preference: Any, n: int) -> Array:
-    """The preferences [n], checked."""
-    wanted = np.asarray(preference, dtype=np.float64)
-    if wanted.shape != (n,) or not (np.isfinite(wanted) & (wanted > 0)).all():
-        raise InputError(
-            f"preference: expected {n} finite numbers above 0; got {np.asarray(preference)}."
-        )
-    return wanted
 
 
 def _not_stationary(image: Array, point: Array, eps: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""CAGrad's problem: near the mean gradient, the direction whose worst improvement is largest."""
+"""CAGrad's problem: near a mean of the gradients, the direction of largest worst improvement."""
 
 import math
 from typing import Any
@@ -10,22 +10,30 @@ from gradsurgery.errors import InputError
 from gradsurgery.solvers.dual_cone import project_dual_cone
 from gradsurgery.solvers.min_norm import min_norm
 from gradsurgery.solvers.nonnegative import least_distance
-from gradsurgery.solvers.scaling import DEFAULT_EPS, as_gram, at_rounding_floor, factor, split
+from gradsurgery.solvers.scaling import (
+    DEFAULT_EPS,
+    as_gram,
+    as_positive,
+    at_rounding_floor,
+    factor,
+    split,
+)
 from gradsurgery.solvers.solution import Solution
 from gradsurgery.types import Array
 
 NDArrayBool = NDArray[np.bool_]
 TOLERANCE = 1e-10
 MAX_ROUNDS = 200
+PATIENCE = 16  # rounds after which every other one halves the bracket
 RIDGE = 1e-12  # at a stationary point the cone is flat up to rounding, and rounding shall not steer
 
 
-def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
+def best_worst(gram: Any, radius: float, eps: float | None = None, weights: Any = None) -> Solution:
     """The direction near the mean gradient whose worst improvement is largest.
 
     max over d of minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with g₀ the mean gradient (Liu et al. 2021,
-    equation 3). Its dual is min over the simplex of ⟨g_w, g₀⟩ + c‖g₀‖‖g_w‖, with
-    d = g₀ + c‖g₀‖ g_w/‖g_w‖.
+    equation 3) or a weighted one, g₀ = Jᵀu. Its dual is min over the simplex of ⟨g_w, g₀⟩ +
+    c‖g₀‖‖g_w‖, with d = g₀ + c‖g₀‖ g_w/‖g_w‖.
 
     Here it is solved as a root in one number, the level v. The nearest d to g₀ with ⟨gᵢ, d⟩ >= v
     for all i is non-negative least squares, and its distance grows with v. On a fixed support the
@@ -37,14 +45,15 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
         gram: G = JJᵀ [n, n].
         radius: c >= 0, the radius of the ball in units of ‖g₀‖.
         eps: relative accuracy of the Gram's entries; None is 1e-15.
+        weights: u > 0 [n], of g₀; None is 1/n for each.
 
     Returns:
-        `Solution` with value the weights [n] of d itself, 1/n + c‖g₀‖wᵢ/‖g_w‖, and objective
+        `Solution` with value the weights [n] of d itself, uᵢ + c‖g₀‖wᵢ/‖g_w‖, and objective
         minᵢ ⟨gᵢ, d⟩. Its gap is the largest failure of feasibility, complementarity or radius,
         relative to the rows and to Σ |wⱼ|nⱼ.
 
     Raises:
-        InputError: when the Gram matrix or the radius cannot be used.
+        InputError: when the Gram matrix, the radius or the weights cannot be used.
         NonFiniteError: when the Gram matrix is not finite.
 
     Example:
@@ -56,18 +65,19 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
     if not (np.isfinite(radius) and radius >= 0):
         raise InputError(f"radius: expected a finite number c >= 0; got {radius!r}.")
     n = len(gram)
-    mean = np.full(n, 1 / n)
+    mean = np.full(n, 1 / n) if weights is None else as_positive("weights", weights, n)
     length = float(np.sqrt(max(mean @ gram @ mean, 0.0)))
     # without eps: at one of 1e-6 a mean of 1e-3 may still conflict
     if radius == 0 or at_rounding_floor(gram, mean):
         return Solution(mean, 0.0, 0, True, float((gram @ mean).min()))
     cosines, norms = split(gram)
+    start = norms / (n * length) if weights is None else norms * (mean / length)
     if (norms == 0).any():
-        return _stationary(gram, cosines, norms, mean, length, radius)
+        return _stationary(gram, cosines, norms, mean, start, length, radius)
     hull = min_norm(gram)
     if at_rounding_floor(gram, hull.value, eps):
-        return _stationary(gram, cosines, norms, mean, length, radius)
-    search = _Levels(cosines, norms, norms / (n * length))
+        return _stationary(gram, cosines, norms, mean, start, length, radius)
+    search = _Levels(cosines, norms, start)
     return _finish(
         gram,
         cosines,
@@ -79,7 +89,13 @@ def best_worst(gram: Any, radius: float, eps: float | None = None) -> Solution:
 
 
 def _stationary(
-    gram: Array, cosines: Array, norms: Array, mean: Array, length: float, radius: float
+    gram: Array,
+    cosines: Array,
+    norms: Array,
+    mean: Array,
+    start: Array,
+    length: float,
+    radius: float,
 ) -> Solution:
     nearest = project_dual_cone(gram, mean, RIDGE)
     moved = nearest.value - mean
@@ -94,9 +110,7 @@ def _stationary(
         )
     # the ball ends before the cone: a zero row bounds the level by zero, and does nothing else
     live = norms > 0
-    search = _Levels(
-        cosines[np.ix_(live, live)], norms[live], (norms / (len(norms) * length))[live]
-    )
+    search = _Levels(cosines[np.ix_(live, live)], norms[live], start[live])
     found, level, rounds = search.root(radius, search.lowest(), 0.0, None)
     multipliers = np.zeros_like(norms)
     multipliers[live] = found
@@ -183,23 +197,28 @@ class _Levels:
             here = None
         support = here[0] > 0 if guess is None and here is not None else guess
         best = None if here is None else (*here, low)
-        rounds = 0
+        rounds, tried = 0, set[float]()
+        found_at: float | None = None
         while rounds < MAX_ROUNDS and high - low > 1e-15 * max(abs(low), abs(high)):
             rounds += 1
             level = self.crossing(support, radius) if support is not None else None
-            exact = level is not None and low <= level <= high
-            if level is None or not exact:
-                level = 0.5 * (low + high)
+            if level is not None and level == found_at:  # the root of the support found there
+                break
+            # two supports may each point to the level where the other one was found
+            exact = level is not None and low <= level <= high and level not in tried
+            if level is None or not exact or (rounds > PATIENCE and rounds % 2):
+                level, exact = 0.5 * (low + high), False
+            tried.add(level)
             here = self.at(level)
             if here is None:
-                support, high = None, level
+                support, high, found_at = None, level, None
                 continue
             reproduced = exact and support is not None and np.array_equal(here[0] > 0, support)
             if reproduced or best is None or abs(here[1] - radius) < abs(best[1] - radius):
                 best = (*here, level)
             if reproduced:  # the support is right, so its root is the answer
                 break
-            support = here[0] > 0
+            support, found_at = here[0] > 0, level
             low, high = (low, level) if here[1] > radius else (level, high)
         if best is None or best[1] == 0:
             return np.zeros_like(self.scale), low, rounds

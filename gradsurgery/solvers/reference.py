@@ -90,11 +90,11 @@ def project_dual_cone(gram: Any, weights: Any = None) -> Solution:
     return Solution(value, gap, iterations, ok, float(value @ gram @ value))
 
 
-def best_worst(gram: Any, radius: float) -> Solution:
+def best_worst(gram: Any, radius: float, weights: Any = None) -> Solution:
     """The direction near the mean gradient whose worst improvement is largest.
 
-    max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with d = Jᵀv. The gap is the solver's own value less
-    what v attains.
+    max minᵢ ⟨gᵢ, d⟩ s.t. ‖d − g₀‖ <= c‖g₀‖, with d = Jᵀv and g₀ = Jᵀu, u = 1/n. The gap is the
+    solver's own value less what v attains.
     """
     cp = _cvxpy()
     gram = as_gram(gram)
@@ -102,8 +102,9 @@ def best_worst(gram: Any, radius: float) -> Solution:
     n = len(norms)
     safe = np.where(norms > 0, norms, 1.0)
     live = norms > 0
-    length = float(np.sqrt(max(gram.mean(), 0.0))) or 1.0
-    mean = norms / (n * length)
+    share = np.full(n, 1 / n) if weights is None else np.asarray(weights, dtype=np.float64)
+    length = float(np.sqrt(max(share @ gram @ share, 0.0))) or 1.0
+    mean = norms * share / length
     scale = safe.min() / safe
     masked = cosines * np.outer(live, live)
     root = factor(masked)
@@ -111,13 +112,13 @@ def best_worst(gram: Any, radius: float) -> Solution:
     ball = cp.norm(root @ (point - mean)) <= radius
     ok, iterations = _solve(cp.Problem(cp.Maximize(level), [masked @ point >= level * scale, ball]))
     if point.value is None:
-        return Solution(np.full(n, 1 / n), np.inf, iterations, False)
+        return Solution(share, np.inf, iterations, False)
     solved: Array = np.where(live, point.value, 0.0)
     attained = float((masked @ solved / scale).min())
-    weights = np.where(live, solved * length / safe, 1 / n)
+    found = np.where(live, solved * length / safe, share)
     unit = length * float(safe.min())
     gap = abs(attained - float(level.value)) / max(float(np.abs(solved).sum()), 1.0)
-    return Solution(weights, gap, iterations, ok, attained * unit)
+    return Solution(found, gap, iterations, ok, attained * unit)
 
 
 def alpha_fair(gram: Any, alpha: float = 1.0, preference: Any = None) -> Solution:

@@ -44,6 +44,18 @@ def as_gram(gram: Any) -> Array:
     return 0.5 * (array + array.T)
 
 
+def as_positive(what: str, values: Any, n: int) -> Array:
+    """Numbers above zero, one per gradient [n], checked.
+
+    Raises:
+        InputError: that says what was given.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != (n,) or not (np.isfinite(found) & (found > 0)).all():
+        raise InputError(f"{what}: expected {n} finite numbers above 0; got {np.asarray(values)}.")
+    return found
+
+
 def accuracy(gram: Any, eps: float | None = None) -> float:
     """The relative accuracy of a Gram's entries: as given, else 1e-6 in float32, else 1e-15."""
     if eps is not None:

@@ -1,11 +1,11 @@
 """nash-mtl: multi-task learning as a bargaining game."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract import POSITIVE, homogeneous, strategy
+from gradsurgery.contract import POSITIVE, PerObjective, by_objective, homogeneous, strategy
 from gradsurgery.solvers import Solution, alpha_fair
 from gradsurgery.types import Array
 
@@ -22,10 +22,18 @@ from gradsurgery.types import Array
         "permutation-equivariant",
         "deterministic",
     ),
-    variants=({"max_norm": 1.0},),
+    variants=({"max_norm": 1.0}, {"preference": {str(i): 1.0 + i for i in range(64)}}),
+    inputs=lambda options: (
+        {"gram", "eps"} | (set() if options["preference"] is None else {"objectives"})
+    ),
 )
 def nash_mtl(
-    gram: Array, eps: float | None = None, *, max_norm: Annotated[float, POSITIVE] | None = None
+    gram: Array,
+    objectives: tuple[str, ...] | None = None,
+    eps: float | None = None,
+    *,
+    max_norm: Annotated[float, POSITIVE] | None = None,
+    preference: Annotated[Any, PerObjective(POSITIVE)] | None = None,
 ) -> Solution:
     """The Nash bargaining solution: the largest product of improvements at a given length.
 
@@ -39,16 +47,33 @@ def nash_mtl(
     The official code solves for G/‖G‖, so that its α and d are √‖G‖ times these, and then clips d
     to length 1. With `max_norm=1.0` the two differ only where its d is shorter than 1.
 
+    With preferences p it is the asymmetric Nash bargaining solution, argmax Π ⟨gᵢ, d⟩^pᵢ at a given
+    length (Harsanyi & Selten 1972; Kalai 1977): (Gα)ᵢ = pᵢ/αᵢ and ‖d‖² = Σ pᵢ. Unlike `weights=`,
+    which multiply the losses and so leave this d as it is, p moves it.
+
     Args:
         max_norm: shorten d to at most this length, as the official code does with 1; None does
             not.
+        preference: p > 0, the bargaining powers: a number, a dict by name, or numbers in the order
+            of the losses. None is 1 for all.
+
+    Raises:
+        InputError: when an objective has no preference.
 
     Example:
+        >>> import numpy as np
         >>> from gradsurgery import get_strategy
         >>> get_strategy("nash-mtl").weights([[1.0, 0.0], [0.0, 4.0]]).tolist()
         [1.0, 0.5]
+        >>> chosen = get_strategy("nash-mtl", preference=[4.0, 1.0])
+        >>> chosen.weights(np.eye(2)).round(9).tolist()
+        [2.0, 1.0]
     """
-    solution = alpha_fair(gram, 1.0, eps)
+    wanted = None
+    if preference is not None:
+        assert objectives is not None
+        wanted = by_objective("preference", preference, objectives)
+    solution = alpha_fair(gram, 1.0, eps, wanted)
     if max_norm is None or solution.objective <= max_norm**2:
         return solution
     return replace(solution, value=solution.value * (max_norm / np.sqrt(solution.objective)))

@@ -190,7 +190,8 @@ def test_entry_points_are_loaded_once_and_failures_warn(temporary, monkeypatch):
 
 
 def test_strategy_reads_well():
-    assert repr(gs.get_strategy("cagrad", c=0.4)) == "Strategy('cagrad', c=0.4, rescale='none')"
+    expected = "Strategy('cagrad', c=0.4, rescale='none', preference=None)"
+    assert repr(gs.get_strategy("cagrad", c=0.4)) == expected
     chosen = gs.get_strategy("cagrad")
     assert chosen.paper
     assert chosen.scale == "mean"

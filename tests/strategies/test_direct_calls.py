@@ -144,7 +144,8 @@ def test_bad_options(name, options, message):
 
 
 def test_options_written_behind_the_name():
-    assert gs.get_strategy("cagrad(c=0.4, rescale=1)").options == {"c": 0.4, "rescale": 1}
+    written = gs.get_strategy("cagrad(c=0.4, rescale=1)").options
+    assert written == {"c": 0.4, "rescale": 1, "preference": None}
     assert gs.Surgery("mgda(normalize='l2')").strategy.options["normalize"] == "l2"
     assert gs.get_strategy("cagrad(c=0.4)", c=0.2).options["c"] == 0.2
     for wrong, message in (
