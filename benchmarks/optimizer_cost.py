@@ -35,7 +35,7 @@ class Turned(torch.optim.Optimizer):
     """Gradient ascent, so that every step raises some objective: every step is corrected."""
 
     def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters, {"lr": 1e-5})
+        super().__init__(parameters, {"lr": 1e-2})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch's is overloaded

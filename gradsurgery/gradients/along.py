@@ -14,6 +14,11 @@ from gradsurgery.types import Array
 # Float32 sums tell the sign of a product that is at least this part of ‖gᵢ‖‖u‖: on 8 million
 # entries they were wrong by 1e-8, and in the worst case, terms of one sign, by about 1e-5.
 DOUBTFUL = 1e-4
+# Where a number's exponent is: alone it is the largest power of two that is not above the number.
+EXPONENT = {
+    torch.float32: (torch.int32, 0x7F80_0000),
+    torch.float64: (torch.int64, 0x7FF0_0000_0000_0000),
+}
 Ends = Callable[[int], tuple[Tensor, Tensor] | None]  # tensor t -> after the step and before
 # Entries of the work buffer: u is made and read piece by piece, within a cache.
 BUFFER = {"cpu": 1 << 18, "other": 1 << 24}
@@ -206,12 +211,19 @@ def rounding(block: Block, parameter: Tensor) -> Tensor:
     """
     flat = parameter.reshape(-1)
     eps = torch.finfo(flat.dtype).eps
-    wide = _widest(flat)
-    _, exponent = torch.frexp(flat if flat.dtype == torch.float64 else flat.float())
-    ulp = torch.exp2(exponent.to(wide)).mul_(flat != 0) * (eps / 2)  # frexp(0) is as that of 1/2
+    flat = flat if flat.dtype == torch.float64 else flat.float()
+    integer, exponent = EXPONENT[flat.dtype]
     rows = [_flat(block, i) for i in range(len(block.gradients))]
-    found = [ulp.new_zeros(()) if r is None else torch.dot(r.abs().to(wide), ulp) for r in rows]
-    return _host_wide(torch.stack(found))
+    size = PIECE.get(flat.device.type, PIECE["other"])
+    buffer = torch.empty(min(size, len(flat)), dtype=_widest(flat), device=flat.device)
+    found = torch.zeros(len(rows), dtype=buffer.dtype, device=flat.device)
+    for start in range(0, len(flat), size):
+        piece = slice(start, start + size)
+        power = (flat[piece].view(integer) & exponent).view(flat.dtype).to(buffer.dtype)
+        for i, row in enumerate(rows):
+            if row is not None:
+                found[i] += torch.dot(buffer[: len(power)].copy_(row[piece]).abs_(), power)
+    return _host_wide(found) * eps
 
 
 def correction(block: Block, weights: Array, scale: Tensor | float) -> Tensor | None:
