@@ -143,15 +143,26 @@ class GroupStep:
         return np.asarray(np.sqrt(np.diagonal(self.matrix._total)))
 
     def _rounding(self, found: Along) -> Array:
-        """What rounding of the parameters that a step stores can add to each product [rows]."""
+        """What rounding of the parameters that a step stores can add to each product [rows].
+
+        At most ‖gᵢ‖ times the length of all roundings; where that is not enough to tell, it is
+        summed with the gradients.
+        """
         if found.rounding is None:
-            total = torch.zeros(self.matrix.count, dtype=torch.float64)
-            for t, portion in enumerate(self.portions):
-                pair = found.ends(t)
-                if pair is not None:
-                    total += rounding(self.matrix.blocks[t], pair[0]).cpu() * portion
-            found.rounding = np.asarray(self.communicator.added([], [total])[0].cpu().numpy())
+            length = float(self._added_up(found, False)[0]) ** 0.5
+            found.rounding = self.norms * length
+            doubtful = found.products <= found.rounding
+            if (doubtful & (found.products > 0)).any():
+                found.rounding = self._added_up(found, True)
         return found.rounding
+
+    def _added_up(self, found: Along, rows: bool) -> Array:
+        total = torch.zeros(self.matrix.count if rows else 1, dtype=torch.float64)
+        for t, portion in enumerate(self.portions):
+            pair = found.ends(t)
+            if pair is not None:
+                total += rounding(self.matrix.blocks[t] if rows else None, pair[0]).cpu() * portion
+        return np.asarray(self.communicator.added([], [total])[0].cpu().numpy())
 
     @cached_property
     def _relative(self) -> float:

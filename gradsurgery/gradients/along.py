@@ -202,28 +202,31 @@ def metric_products(block: Block, scale: Tensor | float) -> Tensor:
 
 
 @torch.no_grad()
-def rounding(block: Block, parameter: Tensor) -> Tensor:
+def rounding(block: Block | None, parameter: Tensor) -> Tensor:
     """Σₖ |gᵢₖ| ulp(θₖ) [n] in float64: what the rounding of stored parameters can add to ⟨gᵢ, u⟩.
 
     Args:
-        block: the gradients of one tensor.
+        block: the gradients of one tensor. None gives Σₖ ulp(θₖ)² [1], of which the root times
+            ‖gᵢ‖ is never less, and which reads no gradient.
         parameter: the tensor, in real numbers.
     """
     flat = parameter.reshape(-1)
     eps = torch.finfo(flat.dtype).eps
     flat = flat if flat.dtype == torch.float64 else flat.float()
     integer, exponent = EXPONENT[flat.dtype]
-    rows = [_flat(block, i) for i in range(len(block.gradients))]
+    rows = [] if block is None else [_flat(block, i) for i in range(len(block.gradients))]
     size = PIECE.get(flat.device.type, PIECE["other"])
     buffer = torch.empty(min(size, len(flat)), dtype=_widest(flat), device=flat.device)
-    found = torch.zeros(len(rows), dtype=buffer.dtype, device=flat.device)
+    found = torch.zeros(len(rows) or 1, dtype=buffer.dtype, device=flat.device)
     for start in range(0, len(flat), size):
         piece = slice(start, start + size)
-        power = (flat[piece].view(integer) & exponent).view(flat.dtype).to(buffer.dtype)
+        ulp = (flat[piece].view(integer) & exponent).view(flat.dtype).to(buffer.dtype).mul_(eps)
+        if block is None:
+            found += torch.dot(ulp, ulp)
         for i, row in enumerate(rows):
             if row is not None:
-                found[i] += torch.dot(buffer[: len(power)].copy_(row[piece]).abs_(), power)
-    return _host_wide(found) * eps
+                found[i] += torch.dot(buffer[: len(ulp)].copy_(row[piece]).abs_(), ulp)
+    return _host_wide(found)
 
 
 def correction(block: Block, weights: Array, scale: Tensor | float) -> Tensor | None:
