@@ -7,11 +7,10 @@ ended. Kinds of runs:
 * guard: a strategy under an optimizer, with guard="report" and guard="correct". How often some
   objective of a shared group rises to first order on its own batch; what corrections cost.
 * alone: the control, one loss trained alone: how often it raises itself.
-* beyond: in corrected steps both steps on an independent batch, to first order and in fact.
+* beyond: in corrected steps both steps, and a control, on an independent batch (`beyond.py`).
 * tune, train: pairs of trainings at the learning rate that a sweep chose, and their test figures.
 """
 
-import copy
 import json
 import statistics
 import time
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradsurgery as gs
+from benchmarks.beyond import beyond
 from benchmarks.measure import about
 from benchmarks.optimizers import OPTIMIZERS, Parameters, problems
 from gradsurgery.compare.train import batches, evaluate
@@ -92,78 +92,6 @@ def guarded(run: Run, steps: int) -> dict[str, Any]:
         "held": sum(part == 0 for part in corrected),
         "short": sum(part < 0.01 for part in corrected),
     }
-
-
-def beyond(run: Run, steps: int) -> dict[str, Any]:
-    """In corrected steps: the uncorrected and the corrected one on an independent batch."""
-    other = batches(run.problem.train, BATCH, run.seed + 1000)
-    parameters = list(run.model.parameters())
-    uncorrected: list[Tensor] = []
-
-    def keep(*_: Any) -> None:
-        uncorrected[:] = [p.detach().clone() for p in parameters]
-
-    run.optimizer.register_step_post_hook(keep)
-    probe = copy.deepcopy(run.model)
-    rows: dict[str, list[tuple[float, float, float, float]]] = {}
-    before = [p.detach().clone() for p in parameters]
-    for record, _ in run.steps(steps):
-        now = [p.detach().clone() for p in parameters]
-        if any(group.corrected is not None for group in record.values()):
-            batch = next(other)
-            start, gradients = values(run.problem, probe, before, batch, True)
-            plain, _ = values(run.problem, probe, uncorrected, batch)
-            kept, _ = values(run.problem, probe, now, batch)
-            for name, row in gradients.items():
-                along = [
-                    sum(
-                        float((g * (new - old)).sum())
-                        for g, new, old in zip(row, to, before, strict=True)
-                    )
-                    for to in (uncorrected, now)
-                ]
-                rows.setdefault(name, []).append(
-                    (*along, plain[name] - start[name], kept[name] - start[name])
-                )
-        before = now
-    return {
-        "objectives": {
-            name: {
-                "steps": len(found),
-                **{
-                    key: statistics.fmean(column)
-                    for key, column in zip(
-                        ("first order", "first order, corrected", "loss", "loss, corrected"),
-                        zip(*found, strict=True),
-                        strict=True,
-                    )
-                },
-                "rises": [
-                    statistics.fmean(x > 0 for x in column) for column in zip(*found, strict=True)
-                ],
-                "differences": [kept - plain for _, _, plain, kept in found],
-            }
-            for name, found in rows.items()
-        }
-    }
-
-
-def values(
-    problem: Problem, probe: nn.Module, parameters: list[Tensor], batch: Batch, slopes: bool = False
-) -> tuple[dict[str, float], dict[str, list[Tensor]]]:
-    """The losses at some parameters, and their gradients where asked."""
-    own = list(probe.parameters())
-    with torch.no_grad():
-        for p, new in zip(own, parameters, strict=True):
-            p.copy_(new)
-    losses = problem.losses(probe, batch)
-    rows: dict[str, list[Tensor]] = {}
-    for name, loss in losses.items() if slopes else ():
-        found = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
-        rows[name] = [
-            torch.zeros_like(p) if g is None else g for g, p in zip(found, own, strict=True)
-        ]
-    return {name: loss.item() for name, loss in losses.items()}, rows
 
 
 def trained(run: Run, steps: int, examples: str) -> dict[str, Any]:
@@ -241,7 +169,8 @@ def run(cell: Cell, known: dict[str, Any], rows: list[dict[str, Any]]) -> dict[s
     if cell["kind"] in ("guard", "alone"):
         return guarded(own, cell["steps"])
     if cell["kind"] == "beyond":
-        return beyond(own, cell["steps"])
+        other = batches(problem.train, BATCH, cell["seed"] + 1000)
+        return beyond(own, cell["steps"], other)
     examples = "validation" if cell["kind"] == "tune" else "test"
     return {**trained(own, cell["steps"], examples), "lr": rate}
 
