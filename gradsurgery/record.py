@@ -42,6 +42,9 @@ class GroupRecord:
             only u' = 0 raises none.
         metric: in which metric it was corrected: "adam", ..., or "identity".
         unmeasured: why `change` is None.
+        solved_in: in which metric the weights were solved under `Surgery.step(metric="optimizer")`:
+            "adam", ..., or "identity". None in the Euclidean one, and for what was not solved now.
+        solved_gram: JPJᵀ [n, n] in that metric; `gram`, `norms` and `cosines` stay Euclidean.
     """
 
     name: str
@@ -60,6 +63,8 @@ class GroupRecord:
     corrected: float | None = None
     metric: str | None = None
     unmeasured: str | None = None
+    solved_in: str | None = None
+    solved_gram: Array | None = None
 
     @property
     def norms(self) -> Array | None:
@@ -257,6 +262,8 @@ class Record(Mapping[str, GroupRecord]):
             line += "; conflicts not measured"
         if group.absent:
             line += f"; absent, with a gradient of zero: {', '.join(group.absent)}"
+        if group.solved_in is not None:
+            line += f"; solved in the metric {group.solved_in!r}"
         if group.risen:
             line += f"; raised by the optimizer's step: {', '.join(group.risen)}"
         if group.corrected is not None:

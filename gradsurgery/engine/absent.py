@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.outcome import Outcome
 from gradsurgery.errors import GradSurgeryError, warn
-from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.scaled import Seen
 from gradsurgery.solvers import at_rounding_floor, min_norm
 
 Places = NDArray[np.intp]
@@ -18,13 +18,13 @@ Places = NDArray[np.intp]
 STOPPED = 1e-3
 
 
-def present(matrix: GradientMatrix) -> Places | None:
+def present(matrix: Seen) -> Places | None:
     """The positions of the objectives whose gradient is not zero; None where that is all."""
     zero = matrix.zero
     return np.flatnonzero(~zero) if zero.any() else None
 
 
-def rows_of(places: Places, matrix: GradientMatrix) -> list[int]:
+def rows_of(places: Places, matrix: Seen) -> list[int]:
     """The rows of the objectives at these positions, batch after batch."""
     n = matrix.count // matrix.batches
     return [b * n + i for b in range(matrix.batches) for i in places.tolist()]
@@ -43,7 +43,7 @@ def warn_if_stopped(
     strategy: Strategy,
     group: str,
     names: Sequence[str],
-    matrix: GradientMatrix,
+    matrix: Seen,
     outcome: Outcome,
     first_step: Callable[[], Outcome],
     warned: set[str],
@@ -88,7 +88,7 @@ def warn_if_stopped(
         )
 
 
-def _is_none(outcome: Outcome, matrix: GradientMatrix, least: float) -> bool:
+def _is_none(outcome: Outcome, matrix: Seen, least: float) -> bool:
     """Whether a direction is zero, beside the length of the others' min-norm point, `least`."""
     if outcome.weights is None:
         return outcome.direction is not None and not bool(outcome.direction.any())

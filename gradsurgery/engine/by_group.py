@@ -18,6 +18,7 @@ from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.gradients.coordinates import as_parameters, narrowed
 from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.scaled import Scaled, Seen
 from gradsurgery.record import Record, group_record
 
 Places = NDArray[np.intp] | None  # of the objectives that a problem is solved for; None: all
@@ -44,10 +45,13 @@ def from_gradients(
         solving.matrices = list(zip(solving.groups, matrices, strict=True))
     if config.check and (strategy is not None or source.scale is None):
         check_values(source, solving.values, solving.groups, matrices)
+    seen: list[Seen] = list(matrices)
+    if solving.metric is not None:
+        seen = solving.metric.seen(config, source, solving.groups, matrices)
     places: list[Places] = [None] * len(matrices)
     names = [group.objectives for group in solving.groups]
     if config.zero == "absent" and strategy is not None and strategy.needs_gradients:
-        least, pairs = config.min_objectives, zip(solving.groups, matrices, strict=True)
+        least, pairs = config.min_objectives, zip(solving.groups, seen, strict=True)
         places = [present(m) if group.several(least) else None for group, m in pairs]
         names = [
             group.objectives if kept is None else tuple(group.objectives[i] for i in kept)
@@ -58,10 +62,14 @@ def from_gradients(
     directions = dict(idle)
     doubtful: list[tuple[str, str, Tensor]] = []
     in_chunks: dict[str, tuple[Group, Outcome]] = {}
-    for group, matrix, kept, solved in zip(solving.groups, matrices, places, names, strict=True):
+    every = zip(solving.groups, matrices, seen, places, names, strict=True)
+    for group, matrix, view, kept, solved in every:
         part = matrix if kept is None else matrix.only(rows_of(kept, matrix))
+        own: Seen = part
+        if isinstance(view, Scaled):
+            own = view if kept is None else view.only(rows_of(kept, matrix), part)
         finite = matrix.finite and all(isfinite(solving.values[o]) for o in group.objectives)
-        outcome, applied = solving.for_group(group, solved, part, finite)
+        outcome, applied = solving.for_group(group, solved, part, finite, own)
         solving.records[group.name] = group_record(
             group.name,
             solved,
@@ -77,6 +85,9 @@ def from_gradients(
         )
         if strategy is None:
             continue
+        if solving.metric is not None and applied and not solving.replaying:
+            record = solving.records[group.name]
+            solving.records[group.name] = solving.metric.noted(record, own)
         whole = outcome if kept is None else spread(outcome, kept, len(group.objectives))
         found = _directions(source, group, matrix, whole, use_up)
         odd = source.odd and not source.odd.isdisjoint(group.parameters)

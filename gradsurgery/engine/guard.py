@@ -19,7 +19,7 @@ from torch import Tensor
 from gradsurgery.engine.changes import Made
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.grouping import Group
-from gradsurgery.engine.metric import Metric, Scales
+from gradsurgery.engine.metric import Metric, Scales, scale_here
 from gradsurgery.engine.parallel.dtensor import local_of
 from gradsurgery.gradients.along import Along, Ends, correction, metric_products, rounding
 from gradsurgery.gradients.matrix import GradientMatrix
@@ -194,11 +194,8 @@ class GroupStep:
         return _real(self.communicator.part(self.names[t], tensor.detach()))
 
     def _scale(self, t: int, parameter: Tensor, metric: Metric) -> Tensor | float:
-        scale = metric.scales[id(parameter)]
-        if not isinstance(scale, Tensor):
-            return scale
-        form = torch.view_as_complex(scale.contiguous()) if parameter.is_complex() else scale
-        return _real(self.communicator.part(self.names[t], form))
+        part = partial(self.communicator.part, self.names[t])
+        return scale_here(metric.scales[id(parameter)], parameter, part)
 
 
 def corrected(

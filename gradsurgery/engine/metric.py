@@ -125,6 +125,22 @@ def metric_of(
     return Metric(Scales(scales), names)
 
 
+def scale_here(
+    scale: Tensor | float, parameter: Tensor, part: Callable[[Tensor], Tensor]
+) -> Tensor | float:
+    """P for this process's part of a parameter, in the form of its gradients in real numbers.
+
+    Args:
+        scale: P of the parameter.
+        parameter: the parameter, whole.
+        part: takes this process's part of a tensor like it.
+    """
+    if not isinstance(scale, Tensor):
+        return scale
+    own = part(torch.view_as_complex(scale.contiguous()) if parameter.is_complex() else scale)
+    return torch.view_as_real(own) if own.is_complex() else own
+
+
 def held_by(optimizer: Any) -> dict[int, dict[str, Any]]:
     """id(parameter) -> the param group of the optimizer that holds it."""
     return {id(p): group for group in optimizer.param_groups for p in group["params"]}

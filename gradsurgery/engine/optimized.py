@@ -8,6 +8,7 @@ import torch
 from gradsurgery.engine import micro_batches
 from gradsurgery.engine.after_optimizer import optimize, settings_of
 from gradsurgery.engine.changes import counts_of
+from gradsurgery.engine.in_metric import metric_setting
 from gradsurgery.engine.losses import LossesLike
 from gradsurgery.engine.metric import check_optimizer
 from gradsurgery.engine.scaler import check_scaled, is_on
@@ -25,6 +26,7 @@ def step(
     guard: Literal["report", "correct", "off"] = "report",
     guard_on: Literal["all", "protected"] | Iterable[str] = "all",
     bound: float = 10.0,
+    metric: Literal["euclidean", "optimizer"] = "euclidean",
     scaler: Any = None,
     between: Callable[[], object] | None = None,
     features: Any = None,
@@ -63,6 +65,9 @@ def step(
             `protect=`), or names.
         bound: the most by which P exceeds its median in a group. What then is longer than u
             itself is corrected in the identity metric instead.
+        metric: "optimizer": the strategy solves on JPJᵀ in place of JJᵀ, with P from the state
+            before this step, and d = Jᵀw of the weights that it finds. What it promises of
+            ⟨gᵢ, d⟩ then holds of ⟨gᵢ, Pd⟩.
         scaler: as for `backward`; `.grad` is unscaled when `between` is called.
         between: called before the optimizer's step, to clip gradients for example.
         features: as for `backward`, like all that follow. The change is then not known.
@@ -95,6 +100,7 @@ def step(
     settings = settings_of(self._config, guard, guard_on, bound, scaler, between, features)
     check_optimizer(optimizer, guard)
     check_scaled(scaler, optimizer)
+    solved_in = metric_setting(metric, optimizer, settings.bound, self._config, features)
     if losses is None:
         given = {"features": features, "weights": weights, "count": count}
         if found := [name for name, value in given.items() if value is not None]:
@@ -112,7 +118,7 @@ def step(
         everything = {*parsed.names, *self._history.objectives}
         if odd := [name for name in settings.on if name not in everything]:
             raise InputError("guard_on: " + one_of("objective", odd[0], sorted(everything)))
-    result = self._step(parsed, scores, guard=guard, **call)
+    result = self._step(parsed, scores, guard=guard, metric=solved_in, **call)
     kept = None if guard == "off" else result.kept
     record = optimize(result.record, kept, optimizer, settings, self._config, self._communicator)
     self.corrections += counts_of(record.values())

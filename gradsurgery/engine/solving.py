@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gradsurgery.contract.inputs import Context
@@ -17,12 +16,14 @@ from gradsurgery.engine.checks import check_no_rows
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group, GroupKey
 from gradsurgery.engine.history import LOSSES, History
+from gradsurgery.engine.in_metric import InMetric
 from gradsurgery.engine.length import as_long_as_the_sum
+from gradsurgery.engine.protect import protected
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import InputError, NonFiniteError, StrategyError
 from gradsurgery.gradients.matrix import GradientMatrix
+from gradsurgery.gradients.scaled import Scaled, Seen
 from gradsurgery.record import GroupRecord
-from gradsurgery.solvers import without_conflict
 from gradsurgery.types import Array
 
 
@@ -36,6 +37,7 @@ class Solving:
         scores: the user's measure per modality, or None.
         warned: the warnings given so far, each of which is given once.
         guard: what comes after the optimizer's step, as `Surgery.step` says.
+        metric: in which problems are solved; None for the Euclidean one.
 
     Attributes:
         values: name -> value of each loss, as far as they are known.
@@ -64,6 +66,7 @@ class Solving:
         scores: Mapping[str, float] | None,
         warned: set[str],
         guard: str = "off",
+        metric: InMetric | None = None,
     ) -> None:
         self.config = config
         self.source = source
@@ -71,6 +74,7 @@ class Solving:
         self.scores = scores
         self.warned = warned
         self.guard = guard
+        self.metric = metric
         self.matrices: list[tuple[Group, GradientMatrix]] = []
         self.values: dict[str, float] = {}
         self.groups: list[Group] = []
@@ -138,6 +142,7 @@ class Solving:
         names: tuple[str, ...],
         matrix: GradientMatrix,
         finite: bool,
+        seen: Seen,
     ) -> tuple[Outcome, bool]:
         """Weights or a direction for one group, and whether the strategy is applied.
 
@@ -146,6 +151,7 @@ class Solving:
             names: the objectives that the problem is solved for.
             matrix: their gradients.
             finite: whether all gradients and losses are.
+            seen: these as the strategy sees them: in a metric, or the matrix itself.
         """
         config, strategy = self.config, self.config.strategy
         finite = finite and strategy is not None
@@ -159,32 +165,34 @@ class Solving:
         outcome = Outcome(np.ones(n) if m == 1 else np.full((m, n), 1 / m))
         if not (several and finite):
             guarded = guard and not group.plain
-            return self._guarded(outcome, names, matrix) if guarded else outcome, False
+            return self._guarded(outcome, names, seen) if guarded else outcome, False
         again = weights_again(self.replay, group.key, names) if self.replaying else None
         if again is not None:
             outcome = Outcome(again)
         else:
-            outcome = self.ask(group.key, group.name, names, group.parameters, matrix)
+            outcome = self.ask(group.key, group.name, names, group.parameters, seen)
             if group.key in self.states:
                 features = self.source.trace.features
                 check_no_rows(config.required, group, features, self.states[group.key])
-            if matrix.some_zero and "zeros" not in self.warned:
-                first = partial(self._first_step, group, names, matrix)
-                own = config.required, group.name, names, matrix, outcome
+            if seen.some_zero and "zeros" not in self.warned:
+                first = partial(self._first_step, group, names, seen)
+                own = config.required, group.name, names, seen, outcome
                 warn_if_stopped(*own, first, self.warned)
             if guard:
-                outcome = self._guarded(outcome, names, matrix)
+                outcome = self._guarded(outcome, names, seen)
+            if isinstance(seen, Scaled):
+                outcome = seen.back(outcome)
             outcome = self._sized(outcome, matrix)  # also for the steps that use it again
         if config.every > 1:
             self.keep(group.key, names, outcome)
         return outcome, True
 
-    def _first_step(self, group: Group, names: tuple[str, ...], matrix: GradientMatrix) -> Outcome:
+    def _first_step(self, group: Group, names: tuple[str, ...], matrix: Seen) -> Outcome:
         """What the strategy would say in a first step."""
         fresh = replace(self.history, states={}, waiting={}, step=0)
         return self.ask(group.key, group.name, names, group.parameters, matrix, fresh)
 
-    def _guarded(self, outcome: Outcome, names: Sequence[str], matrix: GradientMatrix) -> Outcome:
+    def _guarded(self, outcome: Outcome, names: Sequence[str], matrix: Seen) -> Outcome:
         return protected(outcome, matrix, names.index(self.config.protect))
 
     def _sized(self, outcome: Outcome, matrix: GradientMatrix) -> Outcome:
@@ -196,7 +204,7 @@ class Solving:
         name: str,
         objectives: tuple[str, ...],
         parameters: Mapping[str, Tensor],
-        matrix: GradientMatrix | None,
+        matrix: Seen | None,
         history: History | None = None,
     ) -> Outcome:
         """Ask the strategy; its new state goes into `states`, which counts if the step stands.
@@ -270,23 +278,7 @@ def weights_again(
     return np.array([found[name] for name in names])
 
 
-def protected(outcome: Outcome, matrix: GradientMatrix, index: int) -> Outcome:
-    """The outcome without its conflict with one objective."""
-    if outcome.weights is not None:
-        grams = matrix.gram if outcome.weights.ndim == 1 else matrix.block_grams
-        weights = without_conflict(outcome.weights, grams, index)
-        return Outcome(weights, None, outcome.gap, outcome.converged)
-    direction = outcome.direction
-    assert direction is not None
-    gradient = matrix.rows[index]
-    along = float(torch.dot(direction.double(), gradient.double()))
-    square = float(torch.dot(gradient.double(), gradient.double()))
-    if along >= 0 or square == 0:
-        return outcome
-    return Outcome(None, direction - (along / square) * gradient)
-
-
-def _zero_hint(objectives: Sequence[str], matrix: GradientMatrix | None) -> str:
+def _zero_hint(objectives: Sequence[str], matrix: Seen | None) -> str:
     """A hint for an error: objectives whose gradient is zero can be left out by a setting."""
     if matrix is None:
         return ""

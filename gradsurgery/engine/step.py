@@ -17,6 +17,7 @@ from gradsurgery.engine.directions import from_passes, skipped, through_trunk
 from gradsurgery.engine.filled import nothing_filled
 from gradsurgery.engine.gathering import gather
 from gradsurgery.engine.history import History
+from gradsurgery.engine.in_metric import InMetric
 from gradsurgery.engine.kept import Kept, kept_of
 from gradsurgery.engine.known import known_weights
 from gradsurgery.engine.losses import Losses
@@ -55,6 +56,7 @@ def run_step(
     retain_graph: bool = False,
     stored: GradientSource | None = None,
     guard: str = "off",
+    metric: InMetric | None = None,
 ) -> StepResult:
     """Everything that a step decides; nothing outside changes but the graph, freed unless retained.
 
@@ -71,13 +73,14 @@ def run_step(
         stored: the gradients that `accumulate` gathered, in place of a graph.
         guard: "report" keeps the gradients that there are for what comes after the optimizer,
             "correct" forms them where there are none, "off" keeps none.
+        metric: in which problems are solved; None for the Euclidean one.
     """
     if stored is not None:
-        called = f"combine of {stored.parts} micro-batches" + _guarding(guard)
+        called = f"combine of {stored.parts} micro-batches" + _with_optimizer(guard, metric)
         compared = called, config, history, stored.scale
         losses, trace, scores = communicator.agree(losses, stored.trace, scores, *compared)
         source = stored.shared(trace, losses, communicator)
-        solving = Solving(config, source, history, scores, cache.warned, guard)
+        solving = Solving(config, source, history, scores, cache.warned, guard, metric)
         return _decide(config, source, solving, cache)
     strategy = config.strategy
     if history.step == 0 or losses.batches > 1 or (strategy and "cross" in strategy.inputs):
@@ -90,12 +93,12 @@ def run_step(
         layers = find_taps(graph, losses, trace, config, cache, LINEAR)
         layers = tapped_of(layers, trace, config.decide_on)
         communicator.propose(layers, trace, graph, config.method == "taps")
-    called = "backward" + _guarding(guard) if strategy else "inspect"
+    called = "backward" + _with_optimizer(guard, metric) if strategy else "inspect"
     compared = called, config, history, scale
     losses, trace, scores = communicator.agree(losses, trace, scores, *compared)
     check_options(config, losses, history)
     source = GradientSource(trace, losses, communicator, graph, scale, retain_graph)
-    solving = Solving(config, source, history, scores, cache.warned, guard)
+    solving = Solving(config, source, history, scores, cache.warned, guard, metric)
     if graph.written:
         with nothing_filled(trace.watched, graph.written):
             result = _decide(config, source, solving, cache)
@@ -173,6 +176,8 @@ def _decide(
     return StepResult(written, solving.advanced(), record, kept)
 
 
-def _guarding(guard: str) -> str:
+def _with_optimizer(guard: str, metric: InMetric | None) -> str:
     """What processes compare of a step with the optimizer's."""
-    return "" if guard == "off" else f" and step with guard={guard!r}"
+    said = [] if guard == "off" else [f"guard={guard!r}"]
+    said += [] if metric is None else ["metric='optimizer'"]
+    return f" and step with {', '.join(said)}" if said else ""

@@ -175,18 +175,19 @@ def _flat(block: Block, i: int) -> Tensor | None:
 
 
 @torch.no_grad()
-def metric_products(block: Block, scale: Tensor | float) -> Tensor:
+def metric_products(block: Block, scale: Tensor | float, square: bool = True) -> Tensor:
     """JPJᵀ and JP²Jᵀ of one tensor [2, n, n], in float64.
 
     Args:
         block: its gradients.
         scale: the diagonal of P, a number where it is constant.
+        square: whether the second is wanted: [1, n, n] without it.
     """
     rows = [_flat(block, i) for i in range(len(block.gradients))]
     first = next((row for row in rows if row is not None), None)
     if first is None or (isinstance(scale, float) and scale == 0):
-        return torch.zeros(2, len(rows), len(rows), dtype=torch.float64)
-    out = torch.zeros(2, len(rows), len(rows), dtype=_widest(first), device=first.device)
+        return torch.zeros(1 + square, len(rows), len(rows), dtype=torch.float64)
+    out = torch.zeros(1 + square, len(rows), len(rows), dtype=_widest(first), device=first.device)
     size = PIECE.get(first.device.type, PIECE["other"])
     diagonal = scale.reshape(-1) if isinstance(scale, Tensor) else None
     for start in range(0, first.numel(), size):
@@ -197,7 +198,8 @@ def metric_products(block: Block, scale: Tensor | float) -> Tensor:
                 target.copy_(row[start:stop])
         scaled = used * (scale if diagonal is None else diagonal[start:stop].to(used.dtype))
         out[0] += scaled @ used.T
-        out[1] += scaled @ scaled.T
+        if square:
+            out[1] += scaled @ scaled.T
     return _host_wide(out)
 
 

@@ -46,7 +46,7 @@ from gradsurgery.gradients.factored import Tap
 from gradsurgery.record import GroupRecord
 from gradsurgery.types import Array
 
-GUARDED = "guard='correct'"  # in what is called: gradients may be formed for it alone
+MORE = "guard='correct'", "metric="  # in what is called: with exchanges of its own in a step
 LOCAL, DECIDED, OVER = "local", "decided", "over"
 
 
@@ -78,7 +78,7 @@ class Replicated(SingleProcess):
         self._whole = strategy is not None and "rows" in strategy.inputs
         self._local = local
         later = () if config is None else (config.low_memory, config.decide_on, config.measure)
-        self._careful = bool(local) or GUARDED in call or any(later)
+        self._careful = bool(local) or any(word in call for word in MORE) or any(later)
         self._sent: dict[str, Tensor] = {}
         self._odd: dict[int, set[int]] = {}
         self._values: list[list[float]] = []
