@@ -8,6 +8,8 @@ ended. Kinds of runs:
   objective of a shared group rises to first order on its own batch; what corrections cost.
 * alone: the control, one loss trained alone: how often it raises itself.
 * beyond: in corrected steps both steps, and a control, on an independent batch (`beyond.py`).
+* metric: with metric="euclidean" and metric="optimizer", under Adam with and without momentum, how
+  often some objective rises with guard="report".
 * tune, train: pairs of trainings at the learning rate that a sweep chose, and their test figures.
 """
 
@@ -24,7 +26,7 @@ from torch import nn
 import gradsurgery as gs
 from benchmarks.beyond import beyond
 from benchmarks.measure import about
-from benchmarks.optimizers import OPTIMIZERS, Parameters, problems
+from benchmarks.optimizers import DIVISION, OPTIMIZERS, Parameters, problems
 from gradsurgery.compare.train import batches, evaluate
 from gradsurgery.errors import extra
 from gradsurgery.tasks import Batch, Problem
@@ -34,6 +36,7 @@ with extra("bench", "the benchmark"):
 
 STEPS, BATCH, SEEDS, PAIRS = 300, 32, 3, 10
 Guard = Literal["report", "correct", "off"]
+Metric = Literal["euclidean", "optimizer"]
 STRATEGIES = ("upgrad", "mgda", "mmpareto", "pcgrad", "sum")
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)  # that a sweep tries, on seeds of its own
 
@@ -50,9 +53,11 @@ class Run:
         guard: Guard,
         seed: int,
         only: str | None = None,
+        metric: Metric = "euclidean",
     ) -> None:
         torch.manual_seed(seed)
         self.problem, self.guard, self.only, self.seed = problem, guard, only, seed
+        self.metric: Metric = metric
         self.model = model()
         self.optimizer = optimizer(self.model.parameters())
         self.surgery = gs.Surgery(strategy, self.model, seed=seed, measure=1)
@@ -65,7 +70,8 @@ class Run:
             if self.only is not None:
                 losses = {self.only: losses[self.only]}
             self.optimizer.zero_grad()
-            yield self.surgery.step(losses, self.optimizer, guard=self.guard), batch
+            record = self.surgery.step(losses, self.optimizer, guard=self.guard, metric=self.metric)
+            yield record, batch
 
 
 def shared(record: gs.Record, alone: bool) -> list[gs.GroupRecord]:
@@ -136,6 +142,12 @@ def cells(steps: int) -> Iterator[Cell]:
                 for guard in ("report", "correct"):
                     own = {"task": task, "strategy": strategy, "guard": guard, "steps": steps}
                     yield {"kind": "train", **own, "seed": seed}
+    for task in ("multimnist", "cg-mnist"):
+        for strategy in ("mgda", "upgrad"):
+            for optimizer in ("Adam", *DIVISION):
+                own = {"task": task, "strategy": strategy, "optimizer": optimizer, "steps": steps}
+                for metric in ("euclidean", "optimizer"):
+                    yield {"kind": "metric", **own, "metric": metric, "guard": "report", "seed": 0}
 
 
 def key_of(cell: Mapping[str, Any]) -> str:
@@ -159,14 +171,15 @@ def run(cell: Cell, known: dict[str, Any], rows: list[dict[str, Any]]) -> dict[s
     if cell["kind"] == "train":
         rate = best_rate(rows, cell)
     if rate is None:
-        optimizer = OPTIMIZERS[cell["optimizer"]]
+        optimizer = {**OPTIMIZERS, **DIVISION}[cell["optimizer"]]
     else:
         optimizer = lambda p: torch.optim.Adam(p, lr=rate)  # noqa: E731
     strategy, guard = cell.get("strategy", "sum"), cell.get("guard", "correct")
     if cell["kind"] == "alone":
         guard = "report"
-    own = Run(problem, model, strategy, optimizer, guard, cell["seed"], cell.get("only"))
-    if cell["kind"] in ("guard", "alone"):
+    more = cell.get("only"), cell.get("metric", "euclidean")
+    own = Run(problem, model, strategy, optimizer, guard, cell["seed"], *more)
+    if cell["kind"] in ("guard", "alone", "metric"):
         return guarded(own, cell["steps"])
     if cell["kind"] == "beyond":
         other = batches(problem.train, BATCH, cell["seed"] + 1000)

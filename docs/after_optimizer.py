@@ -93,6 +93,34 @@ def shares(rows: Rows) -> list[str]:
     return [*lines, ""]
 
 
+def metric(rows: Rows) -> list[str]:
+    """The share of steps that raise an objective, solved in either metric."""
+    found: dict = defaultdict(dict)
+    for row in rows:
+        cell = row["cell"]
+        if cell["kind"] == "metric":
+            key = cell["task"], cell["strategy"], cell["optimizer"]
+            found[key].setdefault(cell["metric"], []).append(row)
+    cells = []
+    for key, by_metric in found.items():
+        groups = {name for own in by_metric.values() for row in own for name in row["groups"]}
+        for group in [*sorted(groups), "any"]:
+            shares = []
+            for name in ("euclidean", "optimizer"):
+                own = by_metric.get(name, [])
+                part = [r["risen"] if group == "any" else r["groups"][group] for r in own]
+                shares.append(f"{100 * mean(part):.1f}" if part else "")
+            cells.append([*key, group, *shares])
+    if not cells:
+        return []
+    headings = ["task", "strategy", "optimizer", "group", "euclidean", "optimizer's"]
+    title = (
+        'steps in % that raise an objective on their own batch, by metric (guard="report", 300 '
+        "steps, seed 0)"
+    )
+    return table(title, headings, cells)
+
+
 def beyond(rows: Rows) -> list[str]:
     """The optimizer's, the corrected and the control step on an independent batch."""
     found: dict = defaultdict(list)
@@ -247,7 +275,7 @@ def main() -> None:
             own = [sys.executable, "-W", "ignore", "-m", *command]
             subprocess.run(own, check=True, cwd=HERE.parent, env=environment)
     rows = [json.loads(line) for path in sorted(KEPT.glob("*.jsonl")) for line in path.open()]
-    parts = {"shares": shares, "beyond": beyond, "trainings": trainings}
+    parts = {"shares": shares, "metric": metric, "beyond": beyond, "trainings": trainings}
     for name, make in parts.items():
         (KEPT / f"{name}.txt").write_text("\n".join([*make(rows), ""]))
     measured = KEPT / "cost.json"

@@ -97,19 +97,19 @@ class InMetric:
             NonFiniteError: for an optimizer's state with NaN.
         """
         found: list[Seen] = list(matrices)
+        # where a strategy takes whole gradients, each process has all products
+        rows = "rows" in config.required.inputs
         scaled: dict[int, Scaled] = {}
         logs: list[Tensor] = []
         for i, (group, matrix) in enumerate(zip(groups, matrices, strict=True)):
             names = group.objectives
             guarded = len(names) > 1 and config.protect in names
             if group.several(config.min_objectives) or guarded:
-                new = self._scaled(source, group, matrix, logs)
+                new = self._scaled(source, group, matrix, logs, rows)
                 if new is not None:
                     scaled[i] = new
         if not scaled:
             return found
-        # where a strategy takes whole gradients, each process has all products
-        rows = "rows" in config.required.inputs
         total = None if rows else source.communicator.total
         numbers = to_host(scaled.values(), (), logs, total)
         for (i, own), sum_of_logs, moving in zip(
@@ -135,7 +135,12 @@ class InMetric:
         return found
 
     def _scaled(
-        self, source: GradientSource, group: Group, matrix: GradientMatrix, logs: list[Tensor]
+        self,
+        source: GradientSource,
+        group: Group,
+        matrix: GradientMatrix,
+        logs: list[Tensor],
+        alone: bool,
     ) -> Scaled | None:
         """A group's gradients in the metric, or None where it is constant; Σ log P to `logs`."""
         communicator, targets = source.communicator, source.trace.targets
@@ -156,7 +161,8 @@ class InMetric:
             scale_here(metric, parameter, partial(communicator.part, name))
             for name, parameter in zip(names, whole, strict=True)
         ]
-        return Scaled(matrix, parts, [communicator.portion(name) for name in names])
+        portions = [1.0 if alone else communicator.portion(name) for name in names]
+        return Scaled(matrix, parts, portions)
 
     def noted(self, record: GroupRecord, seen: Seen) -> GroupRecord:
         """The record of a group whose problem was solved in it."""

