@@ -59,8 +59,6 @@ def metric_setting(
         )
     if config.sharded:
         raise InputError(f"{what}: not for sharded parameters; leave metric out.")
-    if not bound < math.inf:
-        raise InputError(f"{what}: bound has to be finite; got {bound!r}.")
     return InMetric(optimizer, bound)
 
 
@@ -158,8 +156,8 @@ class InMetric:
             return None
         logs += _logs(whole, scales)
         parts = [
-            scale_here(metric, parameter, partial(communicator.part, name))
-            for name, parameter in zip(names, whole, strict=True)
+            scale_here(scale, parameter, partial(communicator.part, name))
+            for name, parameter, scale in zip(names, whole, scales, strict=True)
         ]
         portions = [1.0 if alone else communicator.portion(name) for name in names]
         return Scaled(matrix, parts, portions)

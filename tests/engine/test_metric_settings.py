@@ -180,7 +180,7 @@ REFUSED = {
     "kept": ("db-mtl", {}, {}, "'db-mtl' keeps numbers per coordinate"),
     "low": ("mgda", {"memory": "low"}, {}, "memory='low'"),
     "features": ("mgda", {}, {"features": ()}, "features="),
-    "bound": ("mgda", {}, {"bound": float("inf")}, "bound has to be finite"),
+    "bound": ("mgda", {}, {"bound": float("inf")}, "bound: expected a finite number"),
     "still": ("graddrop", {}, {}, "does not move all coordinates"),
 }
 
