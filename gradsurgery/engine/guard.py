@@ -151,8 +151,8 @@ class GroupStep:
         if found.rounding is None:
             length = float(self._added_up(found, False)[0]) ** 0.5
             found.rounding = self.norms * length
-            doubtful = found.products <= found.rounding
-            if (doubtful & (found.products > 0)).any():
+            change = self.mean(found.products)
+            if ((change > 0) & (change <= self.mean(found.rounding))).any():
                 found.rounding = self._added_up(found, True)
         return found.rounding
 
@@ -171,10 +171,11 @@ class GroupStep:
 
     def risen(self, found: Along) -> Guards:
         """Which objectives a step raises to first order [n]."""
-        floor = self._relative * self.norms * found.size
-        over = self.mean(found.products) > self.mean(floor)
-        if over.any():
-            over &= self.mean(found.products) > self.mean(self._rounding(found))
+        change = self.mean(found.products)
+        with np.errstate(invalid="ignore", over="ignore"):  # a step that is not finite raises none
+            over = change > self.mean(self._relative * self.norms * found.size)
+            if over.any():
+                over &= change > self.mean(self._rounding(found))
         return np.asarray(over)
 
     def mean(self, rows: Array) -> Array:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,7 +72,8 @@ class Along:
         self.products, self.square = total[:-1], float(total[-1])
         if self.precise:
             return True
-        sizes = self.norms * self.size
+        with np.errstate(invalid="ignore"):  # of a zero gradient, where ‖u‖² left float32's range
+            sizes = self.norms * self.size
         near = (abs(self.products) <= DOUBTFUL * sizes).any()
         # terms may have left the range of float32, which a size of one of them shows
         inside = [IN_RANGE[0] < x < IN_RANGE[1] for x in (self.square, *sizes[self.norms > 0])]

@@ -56,3 +56,30 @@ def test_a_negative_learning_rate_ascends():
     assert weight.grad is None
     (group,) = surgery.step([weight.sum(), weight[0]], optimizer).values()
     assert group.objectives == ("0", "1")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("guard", ["report", "correct"])
+@pytest.mark.parametrize("rate", [0.1, 1e30, float("inf")])
+def test_a_zero_gradient_beside_a_step_out_of_range_is_no_warning(guard, rate):
+    """0 times infinity: ‖u‖² is not in the range of float32, or u is not finite."""
+    weight, optimizer, surgery = built(torch.optim.SGD, size=3)
+    surgery = gs.Surgery("pcgrad", [weight])
+    optimizer.param_groups[0]["lr"] = rate
+    rows = torch.tensor([[0.0, 0.0, 0.0], [1e20, 2e20, 3e20], [-3e20, 1e20, -5e19]])
+    losses = [(row * (weight - weight.detach())).sum() for row in rows]
+    (group,) = surgery.step(losses, optimizer, guard=guard).values()
+    assert group.change[0] == 0 or rate > 1
+    assert 0 not in [group.objectives.index(name) for name in group.risen]
+
+
+def test_the_rounding_of_several_batches_is_compared_with_their_mean():
+    """One batch's product is far above what rounding may add, another's far below."""
+    weight, optimizer, _ = built(torch.optim.SGD, start=1000.0, size=10_000, lr=0.1)
+    surgery = gs.Surgery("modo", [weight])
+    slopes = 1.0, -0.98, 0.0
+    batches = [{"a": slope * weight[0], "b": -weight[0]} for slope in slopes]
+    (group,) = surgery.step(batches, optimizer).values()
+    assert weight[0] > 1000.01
+    assert group.change[0] > 0
+    assert group.risen == group.objectives[:1]
