@@ -10,7 +10,6 @@ from gradsurgery.contract.outcome import Outcome
 from gradsurgery.engine.absent import present, rows_of, spread
 from gradsurgery.engine.checks import check_directions, check_values, may_overflow, total_values
 from gradsurgery.engine.config import Config
-from gradsurgery.engine.deciding import deciding_of
 from gradsurgery.engine.directions import of_chunks
 from gradsurgery.engine.gathering import arrived, matrices_of
 from gradsurgery.engine.grouping import Group
@@ -96,9 +95,8 @@ def from_gradients(
             title = strategy.name if strategy is not None and applied else "sum"
             doubtful += [(title, group.name, d) for d in found.values()]
         directions |= found
-        if source.grams or source.left:
-            apart = source.grams.keys() | source.left
-            in_chunks |= {n: (group, whole) for n in group.parameters if n in apart}
+        if source.apart:
+            in_chunks |= {n: (group, whole) for n in group.parameters if n in source.apart}
     if doubtful:
         check_directions(doubtful)
     if in_chunks:
@@ -115,7 +113,7 @@ def _directions(
     else:
         assert outcome.direction is not None
         found = matrix.split(outcome.direction)
-    parameters = deciding_of(group.parameters, source.left)
+    parameters = source.with_gradients(group.parameters)
     if source.odd and (odd := source.odd & parameters.keys()):
         found = as_parameters(found, parameters, odd)
     return {n: d for n, d in zip(parameters, found, strict=True) if d is not None}

@@ -63,4 +63,4 @@ def form_grams(source: GradientSource, parts: Iterable[Iterable[str]]) -> None:
         like, places = in_coordinates(rows, parameters, odd, ())
         with without_autocast(source.losses.tensors[0].device):
             source.grams.update(zip(reach, grams_by_tensor(rows, like, places), strict=True))
-        source.gram_reach = reach.arrived(gradients, source.gram_reach)
+        source.apart = reach.arrived(gradients, source.apart)

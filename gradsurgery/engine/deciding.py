@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.fit import WITHOUT_WEIGHTS
 from gradsurgery.engine.parameters import Parameters
+from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.trace import Trace
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.factored import Tap
@@ -62,8 +61,8 @@ def check_step(features: Any) -> None:
         )
 
 
-def left_out(deciding: Parameters, trace: Trace, least: int) -> frozenset[str]:
-    """The parameters of which no gradient of a single loss is formed: the rest of their groups.
+def left_out(deciding: Parameters, trace: Trace, least: int) -> Reach | None:
+    """The reach of what no gradient of a single loss is formed of: the rest of the groups, if any.
 
     Args:
         deciding: the parameters that decide.
@@ -82,7 +81,7 @@ def left_out(deciding: Parameters, trace: Trace, least: int) -> frozenset[str]:
     chosen = deciding.named().keys()
     if not any(id(tensor) in chosen for tensor in trace.trained.values()):
         raise InputError("decide_on: no loss reaches any of these parameters in this step.")
-    left: set[str] = set()
+    left: list[str] = []  # in one order on all ranks
     for group in trace.grouping[0]:
         own = [name for name, tensor in group.parameters.items() if id(tensor) in chosen]
         if not own or not group.several(least):
@@ -93,8 +92,8 @@ def left_out(deciding: Parameters, trace: Trace, least: int) -> frozenset[str]:
                 f"decide_on: objective {missing[0]!r} reaches group {group.name!r}, but none of "
                 "its parameters that decide: give some that every objective of it reaches."
             )
-        left.update(group.parameters.keys() - set(own))
-    return frozenset(left)
+        left += [name for name in group.parameters if name not in own]
+    return trace.reach.only(left)
 
 
 def tapped_of(layers: dict[str, Tap], trace: Trace, deciding: Parameters | None) -> dict[str, Tap]:
@@ -107,8 +106,3 @@ def tapped_of(layers: dict[str, Tap], trace: Trace, deciding: Parameters | None)
         return layers
     chosen = deciding.named().keys()
     return {name: tap for name, tap in layers.items() if id(trace.tensors[name]) in chosen}
-
-
-def deciding_of(parameters: dict[str, Tensor], left: frozenset[str]) -> dict[str, Tensor]:
-    """The parameters of a group whose gradients are formed: all, or those that decide."""
-    return {n: t for n, t in parameters.items() if n not in left} if left else parameters

@@ -166,7 +166,7 @@ def of_chunks(
     order = list(found)
     odd = _not_finite(config, found)
     odd = [i for i in odd if order[i] not in trace.unchecked]
-    if odd and source.left and source.scale is None:
+    if odd and not source.grams and source.scale is None:
         bad, groups = [order[i] for i in odd], trace.grouping[0]
         raise NonFiniteError(suspects(bad, groups, trace.reach, source.losses))
     if odd:

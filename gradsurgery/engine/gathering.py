@@ -10,7 +10,7 @@ from gradsurgery.contract.definition import Strategy
 from gradsurgery.engine.cache import TraceCache
 from gradsurgery.engine.chunks import chunks, form_grams
 from gradsurgery.engine.config import Config
-from gradsurgery.engine.deciding import deciding_of, left_out
+from gradsurgery.engine.deciding import left_out
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.source import GradientSource
@@ -34,12 +34,13 @@ def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     trace, graph = source.trace, source.graph
     factored: dict[str, Tap] = {}
     if config.decide_on is not None:
-        source.left = left_out(config.decide_on, trace, config.min_objectives)
+        source.apart = left_out(config.decide_on, trace, config.min_objectives)
     if source.communicator.several:
         factored = source.communicator.tapped(trace)
     elif graph is not None and trace.spread is None and may_tap(config, trace):
         factored = find_taps(graph, source.losses, trace, config, cache)
-        factored = {name: tap for name, tap in factored.items() if name not in source.left}
+        if source.apart:
+            factored = {name: tap for name, tap in factored.items() if name not in source.apart}
     if config.low_memory:
         form_grams(source, chunks(trace, factored))
     source.per_loss(cache, factored, config.method == "batched")
@@ -55,11 +56,12 @@ def arrived(source: GradientSource) -> tuple[list[Group], Reach, list[Named], Na
     trace = source.trace
     if not (trace.reach.uncertain or source.grams):
         pairs = zip(source.rows, trace.wanted, strict=True)
-        if all(row.keys() == wanted.keys() - source.left for row, wanted in pairs):  # as the graph
+        apart = source.apart or ()
+        if all(row.keys() == wanted.keys() - apart for row, wanted in pairs):  # as the graph
             groups, grown = trace.grouping
             return source.communicator.held(groups), grown, source.rows, {}
     rows, idle = (source.rows, {}) if not trace.reach.uncertain else without_zeros(source)
-    reach = trace.reach.arrived(rows, source.gram_reach or trace.reach.only(source.left))
+    reach = trace.reach.arrived(rows, source.apart)
     groups, grown = trace.grouping if reach is trace.reach else trace.grouped(reach)
     if any(name in trace.trained and name not in grown for name in idle):
         unreached = {name: frozenset[str]() for name in idle if name in trace.trained}
@@ -121,7 +123,7 @@ def matrices_of(
     place = {name: i for i, name in enumerate(losses.names)}
     found = []
     for group in groups:
-        parameters = deciding_of(group.parameters, source.left)
+        parameters = source.with_gradients(group.parameters)
         places = [place[o] for o in group.objectives]
         own = [rows[b * n + i] for b in range(losses.batches) for i in places]
         take = dict.pop if use_up else dict.get

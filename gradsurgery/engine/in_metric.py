@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.config import Config
-from gradsurgery.engine.deciding import deciding_of
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.metric import metric_of, scale_here
 from gradsurgery.engine.source import GradientSource
@@ -142,7 +141,7 @@ class InMetric:
     ) -> Scaled | None:
         """A group's gradients in the metric, or None where it is constant; Σ log P to `logs`."""
         communicator, targets = source.communicator, source.trace.targets
-        names = list(deciding_of(group.parameters, source.left))
+        names = list(source.with_gradients(group.parameters))
         whole = [targets[name] for name in names]  # those of the group may be shares
         metric = metric_of(self.optimizer, whole, bound=self.bound)
         scales = [metric.scales[id(parameter)] for parameter in whole]

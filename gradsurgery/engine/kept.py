@@ -41,10 +41,8 @@ def kept_of(config: Config, source: GradientSource, solving: Solving) -> Kept:
     for group, matrix in solving.matrices:
         if trace.features and not trace.features.keys().isdisjoint(group.parameters):
             missing[group.name] = AT_FEATURES
-        elif source.grams and not source.grams.keys().isdisjoint(group.parameters):
-            missing[group.name] = LOW
-        elif not source.left.isdisjoint(group.parameters):
-            missing[group.name] = PART
+        elif source.apart and not source.apart.keys().isdisjoint(group.parameters):
+            missing[group.name] = LOW if source.grams else PART
         else:
             pairs.append((group, matrix))
     there = {group.name for group, _ in solving.matrices}

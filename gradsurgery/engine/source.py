@@ -36,9 +36,9 @@ class GradientSource:
     Attributes:
         rows: per loss parameter -> gradient, times the scale if there is one; filled by `per_loss`.
         factored: the weights for which `rows` holds the gradients at the layer's outputs.
-        grams: the Gram matrices of tensors whose gradients are not kept (memory="low").
-        gram_reach: which losses gave these a gradient.
-        left: the parameters of which no gradient is formed loss by loss (decide_on=).
+        apart: which losses reach the parameters whose gradients are not in `rows`; one weighted
+            pass gives their direction. None where there are none.
+        grams: the Gram matrices of those whose gradients were there and not kept (memory="low").
         writable: per parameter the gradient of the loss that reached it first, where d may be
             formed in its memory, or None.
         odd: the names whose gradients are not dense real tensors of the parameter's dtype.
@@ -64,14 +64,19 @@ class GradientSource:
         self.retain_graph = retain_graph
         self.rows: list[Named] = []
         self.factored: MutableMapping[str, Tap] = {}
+        self.apart: Reach | None = None
         self.grams: Named = {}
-        self.gram_reach: Reach | None = None
-        self.left: frozenset[str] = frozenset()
         self.writable: dict[str, Tensor | None] = {}
         self.odd: frozenset[str] = frozenset()
         self.sparse: frozenset[str] = frozenset()
         self.kinds: Mapping[str, Any] = {}
         self.parts = 1
+
+    def with_gradients(self, parameters: Named) -> Named:
+        """Those of which gradients of single losses are formed, or Gram matrices are."""
+        if not self.apart:
+            return parameters
+        return {n: t for n, t in parameters.items() if n in self.grams or n not in self.apart}
 
     def weighted(self, weights: Sequence[float], wanted: Named, retain_graph: bool) -> Named:
         """The gradient of Σ wᵢ Lᵢ for `wanted`, in one backward pass; it may become `.grad`."""
@@ -112,9 +117,8 @@ class GradientSource:
         trace = self.trace
         wanted, together = trace.wanted, trace.together
         self.factored = {} if factored is None else factored
-        if self.grams or self.left:
-            gone = self.grams.keys() | self.left
-            wanted = [{n: t for n, t in w.items() if n not in gone} for w in wanted]
+        if self.apart:
+            wanted = [{n: t for n, t in w.items() if n not in self.apart} for w in wanted]
             together = passes(wanted)
         if batched:
             parts = self._batched(wanted, cache)
@@ -134,7 +138,7 @@ class GradientSource:
         if self.trace.single_pass and sum(map(bool, self.trace.wanted)) > 1:
             raise InputError(ONE_PASS)
         roots = root_gradients(self.losses, None, self.scale)
-        retain = self.retain_graph or bool(self.grams or self.left)
+        retain = self.retain_graph or bool(self.apart)
         if self.graph is not None and self.graph.passes is not None:
             asked = [
                 (members, {n: t for i in members for n, t in wanted[i].items()})
@@ -159,7 +163,7 @@ class GradientSource:
                 "method='gradients'."
             )
         roots = root_gradients(self.losses, None, self.scale)
-        retain = self.retain_graph or bool(self.grams or self.left)
+        retain = self.retain_graph or bool(self.apart)
         try:
             rows = gather_batched(self.losses.tensors, roots, wanted, retain)
         finally:
