@@ -2,21 +2,30 @@
 
 import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+import gradsurgery as gs
 from gradsurgery.engine.metric import metric_of
 from gradsurgery.tasks import Batch, Problem
-
-if TYPE_CHECKING:
-    from benchmarks.after_optimizer import Run
 
 KINDS = ("optimizer", "corrected", "control")  # the steps that `beyond` compares
 
 
-def beyond(run: "Run", steps: int, other: Iterator[Batch]) -> dict[str, Any]:
+class Run(Protocol):
+    """A training, of which each step has its record and its batch."""
+
+    problem: Problem
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def steps(self, count: int) -> Iterator[tuple[gs.Record, Batch]]:
+        """The next steps."""
+
+
+def beyond(run: Run, steps: int, other: Iterator[Batch]) -> dict[str, Any]:
     """In corrected steps three steps from the same parameters, on an independent batch.
 
     The optimizer's u, the corrected u', and a control: u and as long a piece as u' − u, but along
@@ -62,7 +71,7 @@ def _columns(found: list[list[float]]) -> dict[str, list[float]]:
 
 
 def control(
-    run: "Run",
+    run: Run,
     probe: nn.Module,
     before: list[Tensor],
     uncorrected: list[Tensor],
