@@ -20,13 +20,15 @@ from gradsurgery.solvers import Solution, at_rounding_floor, boxed_min_norm, min
 from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.types import Array
 
+ROUND = 1e-9  # by as much numbers with a sum of 1 may miss it
+
 
 def _exact(options: dict[str, Any]) -> bool:
     return options["solver"] in EXACT
 
 
 def _whole(options: dict[str, Any]) -> bool:
-    return _exact(options) and options["radius"] in (None, 1)
+    return _exact(options) and options["radius"] in (None, 1) and options["floors"] is None
 
 
 def _unit(options: dict[str, Any]) -> bool:
@@ -39,7 +41,12 @@ def _unit(options: dict[str, Any]) -> bool:
     scale="convex",
     claims=(
         "deterministic",
-        when("the solver is exact and radius is None or 1", _whole, "non-conflicting", "strict"),
+        when(
+            "the solver is exact, radius is None or 1 and there are no floors",
+            _whole,
+            "non-conflicting",
+            "strict",
+        ),
         when("the solver is exact", _exact, "permutation-equivariant"),
         when(
             "normalize is none or loss and the solver is exact",
@@ -57,7 +64,7 @@ def _unit(options: dict[str, Any]) -> bool:
     inputs=lambda options: (
         {"gram", "eps"}
         | ({"losses", "objectives"} if options["normalize"] in ("loss", "loss+") else set())
-        | (set() if options["center"] is None else {"objectives"})
+        | (set() if options["center"] is options["floors"] is None else {"objectives"})
     ),
     variants=(
         {"normalize": "l2"},
@@ -67,8 +74,9 @@ def _unit(options: dict[str, Any]) -> bool:
         {"solver": "frank-wolfe"},
         {"radius": 0.2},
         {"radius": 0.1, "normalize": "l2", "center": {str(i): 1.0 + i for i in range(64)}},
+        {"floors": {str(i): (1 + i % 3) / 200 for i in range(64)}},
     ),
-    also=("FedMGDA+", "min-norm", "MGDA-UB", "multiple gradient descent"),
+    also=("FedMGDA+", "PE-LTR", "min-norm", "MGDA-UB", "multiple gradient descent"),
 )
 def mgda(
     gram: Array,
@@ -80,6 +88,7 @@ def mgda(
     solver: Method = "auto",
     radius: Annotated[float, SHARE] | None = None,
     center: Annotated[Any, PerObjective(POSITIVE)] | None = None,
+    floors: Annotated[Any, PerObjective(SHARE)] | None = None,
 ) -> Solution:
     """The min-norm point of the convex hull of the gradients.
 
@@ -97,18 +106,25 @@ def mgda(
     weighted mean and ρ = 1 the min-norm point; in between d may conflict. With `normalize="l2"` it
     is FedMGDA+ (Hu et al. 2022, arXiv:2006.11489).
 
+    With floors b every weight is at least its own, wᵢ >= bᵢ: the priorities of PE-LTR (Lin et al.
+    2019, RecSys), whose problem is solved exactly here. Floors with a sum of 1 are the weights.
+    Unlike `weights=`, which multiply the losses, floors change no gradient; d may conflict.
+
     Args:
         normalize: cᵢ: "none" 1, "l2" nᵢ, "loss" Lᵢ, "loss+" Lᵢ·nᵢ. Losses have to be positive
             where they are used.
         solver: the method of `gradsurgery.solvers.min_norm`. "frank-wolfe" is accurate to 1e-6, so
-            d may conflict by as much. "auto" is the one with a radius.
+            d may conflict by as much. "auto" is the one with a radius or floors.
         radius: ρ; None is no bound.
         center: u > 0, divided by its sum: a dict by name, or numbers in the order of the losses.
             None is 1/n for all.
+        floors: b from 0 to 1, with a sum of at most 1 over a group: a number, a dict by name, or
+            numbers in the order of the losses. None is 0 for all.
 
     Raises:
         InputError: when a loss is not positive under "loss" or "loss+"; the message names it. When
-            an objective has no number in `center`, or there is a `center` without a radius.
+            an objective has no number in `center` or `floors`, floors sum to more than 1, or there
+            is a `center` without a radius or a radius beside floors.
 
     Example:
         >>> from gradsurgery import get_strategy
@@ -124,11 +140,12 @@ def mgda(
         norms = np.sqrt(np.diagonal(gram))
         divisor = divisor * np.where(norms > 0, norms, 1.0)
     scaled = gram if isinstance(divisor, float) else gram / divisor / divisor[:, None]
-    solution = (
-        min_norm(scaled, solver)
-        if radius is None and center is None
-        else _within(scaled, solver, radius, center, objectives)
-    )
+    if radius is None and center is None and floors is None:
+        solution = min_norm(scaled, solver)
+    elif floors is None:
+        solution = _within(scaled, solver, radius, center, objectives)
+    else:
+        solution = _above(scaled, solver, radius, center, floors, objectives)
     if at_rounding_floor(scaled, solution.value, eps):
         return replace(solution, value=np.zeros(len(gram)))
     return replace(solution, value=solution.value / divisor)
@@ -153,3 +170,26 @@ def _within(
         given = by_objective("center", center, objectives)
         middle = np.asarray(given / given.sum())
     return boxed_min_norm(gram, np.maximum(middle - radius, 0), np.minimum(middle + radius, 1))
+
+
+def _above(
+    gram: Array,
+    solver: Method,
+    radius: float | None,
+    center: Any,
+    floors: Any,
+    objectives: tuple[str, ...] | None,
+) -> Solution:
+    """The min-norm point whose weights are at least given ones."""
+    if radius is not None or center is not None or solver != "auto":
+        raise InputError(
+            f"strategy 'mgda': floors= stand alone, with solver='auto'; got radius={radius!r}, "
+            f"center={center!r}, solver={solver!r}."
+        )
+    assert objectives is not None
+    least = by_objective("floors", floors, objectives)
+    total = float(least.sum())
+    if total > 1 + ROUND:
+        given = dict(zip(objectives, least.tolist(), strict=True))
+        raise InputError(f"strategy 'mgda': floors sum to at most 1 in a group; got {given}.")
+    return boxed_min_norm(gram, least / max(total, 1.0), np.ones(len(gram)))
