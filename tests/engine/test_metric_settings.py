@@ -172,6 +172,27 @@ def test_cross_products_of_batches_are_in_the_metric():
         assert np.allclose(group.solved_gram, mean * scale @ mean.T, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bfloat16])
+def test_complex_and_narrow_parameters_have_a_metric_of_real_numbers(dtype):
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(3, 4, dtype=dtype))
+    optimizer, surgery = torch.optim.Adam([weight], lr=0.01), gs.Surgery("mgda", [weight])
+    real = torch.view_as_real if dtype.is_complex else (lambda tensor: tensor)
+    for step in range(3):
+        optimizer.zero_grad()
+        z = weight @ torch.randn(4, dtype=dtype)
+        losses = {"a": (z - 1).abs().pow(2).sum(), "b": (z + 2).abs().pow(2).sum()}
+        found = [torch.autograd.grad(x, weight, retain_graph=True)[0] for x in losses.values()]
+        rows = torch.stack([real(g).reshape(-1).double() for g in found])
+        scale = torch.ones(rows.shape[1]).double()
+        if step:
+            v = real(optimizer.state[weight]["exp_avg_sq"]).reshape(-1).double()
+            scale = 1 / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+            scale /= scale.log().mean().exp()
+        (group,) = surgery.step(losses, optimizer, metric="optimizer", bound=1e9).values()
+        assert np.allclose(group.solved_gram, rows * scale @ rows.T, rtol=1e-5)
+
+
 REFUSED = {
     "other": ("mgda", {}, {"metric": "adam"}, "unknown metric 'adam'. Known: euclidean, optimizer"),
     "none": ("mgda", {}, {"metric": None}, "unknown metric 'None'"),
