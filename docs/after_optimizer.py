@@ -104,7 +104,7 @@ def metric(rows: Rows) -> list[str]:
     cells = []
     for key, by_metric in found.items():
         groups = {name for own in by_metric.values() for row in own for name in row["groups"]}
-        for group in [*sorted(groups), "any"]:
+        for group in [*sorted(groups), *(["any"] if len(groups) > 1 else [])]:
             shares = []
             for name in ("euclidean", "optimizer"):
                 own = by_metric.get(name, [])

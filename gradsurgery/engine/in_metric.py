@@ -30,7 +30,7 @@ def metric_setting(
     Raises:
         InputError: for another one, and for what cannot be solved in the optimizer's.
     """
-    if given not in METRICS:
+    if not isinstance(given, str) or given not in METRICS:
         raise InputError(one_of("metric", str(given), METRICS))
     if given == "euclidean":
         return None
@@ -43,8 +43,8 @@ def metric_setting(
         )
     if {"rows", "state"} <= strategy.inputs:
         raise InputError(
-            f"{what}: {who} keeps numbers per coordinate from step to step, and the metric changes "
-            "with each; leave metric out."
+            f"{what}: {who} takes `rows` and remembers from step to step, while the metric is "
+            "another one in each; leave metric out."
         )
     if features is not None:
         raise InputError(

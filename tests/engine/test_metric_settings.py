@@ -198,7 +198,7 @@ REFUSED = {
     "none": ("mgda", {}, {"metric": None}, "unknown metric 'None'"),
     "sum": ("sum", {}, {}, "'sum' does not decide on gradients"),
     "losses": ("uw", {}, {}, "'uw' does not decide on gradients"),
-    "kept": ("db-mtl", {}, {}, "'db-mtl' keeps numbers per coordinate"),
+    "kept": ("db-mtl", {}, {}, "'db-mtl' takes `rows` and remembers"),
     "low": ("mgda", {"memory": "low"}, {}, "memory='low'"),
     "features": ("mgda", {}, {"features": ()}, "features="),
     "bound": ("mgda", {}, {"bound": float("inf")}, "bound: expected a finite number"),
