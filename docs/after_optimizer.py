@@ -129,7 +129,7 @@ def beyond(rows: Rows) -> list[str]:
             for name, own in row["objectives"].items():
                 cell = row["cell"]
                 found[cell["task"], cell["strategy"], cell["optimizer"], name].append(own)
-    cells, wins = [], [0, 0]
+    cells, wins, clear = [], [0, 0], [[0, 0], [0, 0]]
     for key, own in found.items():
         columns = {
             (what, kind): [x for run in own for x in run[what][kind]]
@@ -154,6 +154,8 @@ def beyond(rows: Rows) -> list[str]:
             error = 2 * statistics.stdev(differences) / steps**0.5 if steps > 1 else 0.0
             gains.append(f"{1e3 * center:+.2f} ± {1e3 * error:.2f}")
             wins[i] += center < 0
+            clear[i][0] += center < -error
+            clear[i][1] += center > error
         cells.append([*key, str(steps), *means, *gains])
     if not cells:
         return []
@@ -174,8 +176,10 @@ def beyond(rows: Rows) -> list[str]:
     return [
         *table(title, headings, cells),
         *paragraph(
-            f"The corrected step is the better one in {wins[0]} of {len(cells)} rows,",
-            f"and better than the control in {wins[1]}.",
+            f"The corrected step is better than the optimizer's in {wins[0]} of {len(cells)} rows,",
+            f"by more than two standard errors in {clear[0][0]} (worse in {clear[0][1]}).",
+            f"It is better than the control in {wins[1]}, by more than two standard errors in",
+            f"{clear[1][0]} (worse in {clear[1][1]}).",
             "Steps of one run are not independent, which the standard errors do not know.",
         ),
     ]
