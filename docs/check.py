@@ -16,6 +16,7 @@ MODULES = (
     "gradsurgery.contract",
     "gradsurgery.solvers",
     "gradsurgery.testing",
+    "gradsurgery.diagnostics",
     "gradsurgery.tasks",
     "gradsurgery.compare",
 )

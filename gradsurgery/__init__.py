@@ -1,5 +1,7 @@
 """Several losses, one step: gradient surgery for multi-task and multimodal training."""
 
+from typing import TYPE_CHECKING, Any
+
 from gradsurgery.contract.claims import Claim, homogeneous, when
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy, strategy, strategy_names
@@ -19,6 +21,9 @@ from gradsurgery.errors import (
 )
 from gradsurgery.gradients.matrix import GradientMatrix, Objectives
 from gradsurgery.record import GroupRecord, Record
+
+if TYPE_CHECKING:
+    from gradsurgery.diagnostics.diagnosing import diagnose
 
 __version__ = "0.1.0"
 
@@ -42,6 +47,7 @@ __all__ = [
     "Surgery",
     "UnknownNameError",
     "backward",
+    "diagnose",
     "get_strategy",
     "homogeneous",
     "inspect",
@@ -49,3 +55,17 @@ __all__ = [
     "strategy_names",
     "when",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`diagnose`, imported when it is first asked for: training needs nothing of it."""
+    if name == "diagnose":
+        from gradsurgery.diagnostics.diagnosing import diagnose
+
+        globals()[name] = diagnose
+        return diagnose
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -32,6 +32,7 @@ ALLOWED = {
     # wrong task as a wrong strategy is worded
     "tasks": {*gs.__all__, "errors", "tasks"},
     "compare": {*gs.__all__, "errors", "tasks", "compare"},
+    "diagnostics": {*gs.__all__, "errors", "types", "diagnostics"},
     "console": set(),
     "check_command": {"errors", "testing", "compare"},
     "cli": {
