@@ -27,9 +27,9 @@ import gradsurgery as gs
 from benchmarks.beyond import beyond
 from benchmarks.measure import about
 from benchmarks.optimizers import DIVISION, OPTIMIZERS, Parameters, problems
-from gradsurgery.compare.train import batches, evaluate
 from gradsurgery.errors import extra
 from gradsurgery.tasks import Batch, Problem
+from gradsurgery.tasks.tensors import batches, figures
 
 with extra("bench", "the benchmark"):
     import typer
@@ -104,8 +104,11 @@ def trained(run: Run, steps: int, examples: str) -> dict[str, Any]:
     """The figures after training."""
     for _ in run.steps(steps):
         pass
-    figures = evaluate(run.problem, run.model, getattr(run.problem, examples), examples)
-    return {"figures": figures}
+    run.model.eval()
+    with torch.no_grad():
+        found = figures(run.problem, run.model, getattr(run.problem, examples), examples)
+    run.model.train()
+    return {"figures": found}
 
 
 Cell = dict[str, Any]

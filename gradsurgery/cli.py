@@ -42,7 +42,10 @@ def app() -> "typer.Typer":
     from gradsurgery.compare.plan import DEFAULT_STRATEGIES, DEFAULT_TASKS
 
     tasks_help = f"Tasks, separated by commas. Default: {', '.join(DEFAULT_TASKS)}."
+    own_help = "Tasks by name, or your own: module:function or path/to/file.py:function."
     seeds_help = "How many seeds, as in 3, or which, as in 0,7. Default: 2."
+    steps_help = "Steps of a run. Default: each task's own."
+    check_help = "Take three steps of each task, say what is wrong with it and how long it takes."
     epochs_help = "Passes over the training data. Default: each task's own."
     threads_help = "Threads of torch. Default: 1, since more slow small steps on a busy machine."
     strategies_help = (
@@ -97,6 +100,10 @@ def app() -> "typer.Typer":
 
     @made.command()
     def compare(
+        own: Annotated[
+            list[str] | None,
+            typer.Argument(help=own_help, metavar="[TASKS]...", show_default=False),
+        ] = None,
         strategies: Annotated[
             list[str] | None,
             typer.Option(help=strategies_help, metavar="NAMES", show_default=False),
@@ -133,27 +140,36 @@ def app() -> "typer.Typer":
         threads: Annotated[
             int, typer.Option(help=threads_help, metavar="N", show_default=False)
         ] = 1,
+        steps: Annotated[
+            int | None, typer.Option(help=steps_help, metavar="N", show_default=False)
+        ] = None,
+        check: Annotated[bool, typer.Option("--check", help=check_help)] = False,
     ) -> None:
         """Train models with several strategies on real data and compare them.
 
         Without options: two tasks (multimnist and cg-mnist), six strategies, two seeds, a few
-        minutes. Prints a table per task with the test accuracy of each objective, the conflict
-        rate, the mean cosine and the step time. Leaves results.jsonl and comparison.png in the
-        folder.
+        minutes. A task of your own is module:function, with @gradsurgery.tasks.task above it.
+        Prints a table per task with the test figures of each objective, the conflict rate, the mean
+        cosine and the step time. Leaves results.jsonl and comparison.png in the folder.
         """
         from gradsurgery.compare import Plan, parse_rates, parse_seeds, split_list
         from gradsurgery.compare.plan import DEFAULT_SEEDS
         from gradsurgery.compare.terminal import compare_in_terminal, free_folder
 
         plan = Plan.of(
-            split_list(tasks) if tasks else DEFAULT_TASKS,
+            split_list([*(own or ()), *(tasks or ())]) or DEFAULT_TASKS,
             split_list(strategies) if strategies else DEFAULT_STRATEGIES,
             parse_seeds(seeds) if seeds else DEFAULT_SEEDS,
             epochs=epochs,
             lrs=parse_rates(lr or ()),
             data_root=data_root,
             threads=threads,
+            steps=steps,
         )
+        if check:
+            from gradsurgery.compare.checking import check_in_terminal
+
+            raise typer.Exit(check_in_terminal(plan))
         folder = out or free_folder(Path("comparisons") / time.strftime("%Y%m%d-%H%M%S"))
         raise typer.Exit(compare_in_terminal(plan, folder))
 

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradsurgery.tasks import ACCURACY
+from gradsurgery.tasks import ACCURACY, Metric
+from gradsurgery.tasks.metric import described
 
 Line = dict[str, Any]
 
@@ -13,19 +14,23 @@ Line = dict[str, Any]
 def best_rate(by_lr: Mapping[float, list[Line]]) -> float:
     """The learning rate with the best validation figures, of those at which the fewest runs failed.
 
-    Figures whose better direction is the same are averaged over seeds and objectives. Where some
-    are better higher and some lower, they have no common unit, and the mean of the rates' places
-    per objective decides. Where the task says nothing, the smallest sum of the validation losses
-    does.
+    Where the task declares a primary figure, that one decides. Otherwise figures of one kind are
+    averaged over seeds and objectives. Where they have no common unit, or some are better higher
+    and some lower, the mean of the rates' places per objective decides. Where the task says
+    nothing, the smallest sum of the validation losses does.
     """
     done = {lr: [line for line in lines if "validation" in line] for lr, lines in by_lr.items()}
     failed = {lr: len(lines) - len(done[lr]) for lr, lines in by_lr.items()}
     rates = [lr for lr in by_lr if failed[lr] == min(failed.values()) and done[lr]]
     if not rates:  # every run failed
         return next(iter(by_lr))
-    better = directions(done[rates[0]][0])
+    first = done[rates[0]][0]
+    better = directions(first)
     if better is None:
         return min(rates, key=lambda lr: statistics.fmean(map(_loss, done[lr])))
+    if (primary := first.get("primary")) in better:
+        better = {primary: better[primary]}
+    kinds = {(word, metric_of(first, objective).label) for objective, word in better.items()}
     worth: dict[float, list[float]] = {lr: [] for lr in rates}
     for objective, word in better.items():
         sign = 1 if word == "higher" else -1
@@ -33,7 +38,7 @@ def best_rate(by_lr: Mapping[float, list[Line]]) -> float:
             sign * statistics.fmean(line["validation"][objective] for line in done[lr])
             for lr in rates
         ]
-        if len(set(better.values())) > 1:
+        if len(kinds) > 1:
             means = [-sum(other > mean for other in means) for mean in means]
         for lr, mean in zip(rates, means, strict=True):
             worth[lr].append(mean)
@@ -56,22 +61,36 @@ def directions(line: Line) -> dict[str, str] | None:
     return better
 
 
+def metric_of(line: Line, objective: str) -> Metric:
+    """What a figure of a run is.
+
+    The short cut says it once for all objectives, in the keys that files of earlier versions have.
+    """
+    if line.get("chance") is None and objective in line.get("metrics", {}):
+        said = dict(line["metrics"][objective])
+        return Metric(said.pop("name"), **said)
+    word = (directions(line) or {}).get(objective)
+    higher = None if word is None else word == "higher"
+    return described(line.get("figure", ACCURACY), higher, line.get("chance"))
+
+
 def guessed(lines: Sequence[Line], objective: str) -> bool:
     """Whether the figures of some runs are no better than a guesser's.
 
     An accuracy counts as such within three standard errors of the share of right guesses, in any
-    run. Of other figures the spread is not known: their mean decides. Without a direction none
-    does.
+    run. Of other figures, or where the number of examples is not known, the spread is not known:
+    their mean decides. Without a direction or a guess none does.
     """
-    direction, chance = (directions(lines[0]) or {}).get(objective), lines[0]["chance"]
+    metric, examples = metric_of(lines[0], objective), lines[0].get("test_examples")
     figures = [line["test"][objective] for line in lines]
-    if direction is None:
+    if metric.higher is None or metric.chance is None:
         return False
-    if lines[0].get("figure", ACCURACY) != ACCURACY:
+    chance = metric.chance
+    if metric.label != ACCURACY or examples is None:
         mean = statistics.fmean(figures)
-        return bool(mean >= chance if direction == "lower" else mean <= chance)
-    if direction == "lower":
+        return bool(mean <= chance if metric.higher else mean >= chance)
+    if not metric.higher:
         return bool(max(figures) >= chance)
     share = chance / 100
-    variance = share * (1 - share) / max(1, lines[0]["test_examples"]) if 0 <= share <= 1 else 0.0
+    variance = share * (1 - share) / max(1, examples) if 0 <= share <= 1 else 0.0
     return bool(min(figures) <= chance + 300 * math.sqrt(variance))

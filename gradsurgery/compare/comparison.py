@@ -1,6 +1,7 @@
 """The comparison itself: time the steps, train every run, write each result as it is known."""
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from gradsurgery.compare.plan import BASELINE, Plan, Run
 from gradsurgery.compare.results import Results, as_path, setup_line
 from gradsurgery.compare.timing import ROUNDS, WARM_UP, step_times
 from gradsurgery.compare.train import train
-from gradsurgery.tasks import Problem, Task
+from gradsurgery.tasks import Problem
 
 
 class Listener(Protocol):
@@ -88,7 +89,9 @@ def compare(
         )
     listener = Silence() if listener is None else listener
     folder = as_path("compare", out)
-    problems = {task.name: _loaded(task, plan) for task in plan.tasks}
+    problems = Problems(plan)
+    for task in plan.tasks:  # what is wrong with the data is said before the folder is made
+        problems.get(task.name, plan.seeds[0])
     with Results(folder) as results, _threads(plan.threads):
         if on_open is not None:
             on_open(results)
@@ -97,17 +100,16 @@ def compare(
             listener.timing(task.name, WARM_UP + ROUNDS)
             timed = {BASELINE: get_strategy(BASELINE), **plan.strategies}
             times = step_times(
-                problems[task.name],
+                problems.get(task.name, plan.seeds[0]),
                 timed,
                 lr=(plan.lrs or (task.lr,))[0],
-                batch=task.batch,
                 on_round=listener.timed,
             )
             results.add({"kind": "timing", "task": task.name, "baseline": BASELINE, "times": times})
         names: dict[str, Collection[str]] = {}
         for run in plan.runs():
             listener.started(run)
-            line = _line(plan, run, problems[run.task], listener, names.get(run.task, ()))
+            line = _line(plan, run, problems, listener, names.get(run.task, ()))
             if "test" in line:
                 names.setdefault(run.task, tuple(line["test"]))
             results.add(line)
@@ -115,38 +117,81 @@ def compare(
     return results
 
 
-def _loaded(task: Task, plan: Plan) -> Problem:
-    problem: Any = task.load(plan.data_root)
-    if not isinstance(problem, Problem):
-        got = type(problem).__name__
-        raise InputError(f"task {task.name!r} returned {got}: return a gradsurgery.tasks.Problem.")
-    if not problem.train or not len(problem.train[0]):
-        advice = "give tensors with one row per example, at least one"
-        raise InputError(f"task {task.name!r}: its training data (train=) have no rows; {advice}.")
-    return problem
+class Problems:
+    """The problems of a plan, loaded as they are asked for; one per task is kept.
+
+    Args:
+        plan: the runs of which seed follow each other.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._tasks = {task.name: task for task in plan.tasks}
+        self._kept: dict[str, tuple[int, Problem]] = {}
+        self._data: dict[str, Problem] = {}
+
+    def get(self, name: str, seed: int) -> Problem:
+        """The problem of this task and seed, in the protocol.
+
+        Raises:
+            InputError: for a task that has none.
+        """
+        if name in self._kept and self._kept[name][0] == seed:
+            return self._kept[name][1]
+        task, plan = self._tasks[name], self._plan
+        self._kept.pop(name, None)  # the memory of the one before, first
+        if not task.seeded and name not in self._data:
+            self._data[name] = task.data(plan.data_root, seed)
+        problem = task.problem(
+            plan.data_root,
+            seed,
+            epochs=plan.epochs,
+            steps=plan.steps,
+            data=self._data.get(name),
+        )
+        self._kept[name] = seed, problem
+        return problem
+
+
+class Seen:
+    """How far a run is: its last step, and the last sum of losses that was finite."""
+
+    def __init__(self, on_step: Callable[[int, int, float], None]) -> None:
+        self.step = 0
+        self.loss: float | None = None
+        self._on_step = on_step
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        """Remember a step and pass it on."""
+        self.step, self.loss = step, loss if math.isfinite(loss) else self.loss
+        self._on_step(step, steps, loss)
 
 
 def _line(
-    plan: Plan, run: Run, problem: Problem, listener: Listener, names: Collection[str]
+    plan: Plan, run: Run, problems: Problems, listener: Listener, names: Collection[str]
 ) -> dict[str, Any]:
-    """Train one run: its figures, or why there are none."""
-    batch = {task.name: task.batch for task in plan.tasks}[run.task]
+    """Train one run: its figures, or why there are none, and how far it came."""
     line: dict[str, Any] = {"kind": "run", **vars(run)}
-    line |= {"chance": problem.chance, "test_examples": len(problem.test[0])}
+    seen = Seen(listener.stepped)
+    primaries = {task.name: task.primary for task in plan.tasks}
     try:
+        problem = problems.get(run.task, run.seed)
+        line["chance"] = problem.chance
+        if primaries[run.task] is not None:
+            line["primary"] = primaries[run.task]
+        line["test_examples"] = len(problem.test[0]) if problem.test else None
         line |= train(
             problem,
             plan.strategies[run.strategy],
             seed=run.seed,
             lr=run.lr,
-            epochs=run.epochs,
-            batch=batch,
-            on_step=listener.stepped,
+            on_step=seen,
             losses_too=len(plan.lrs) > 1,
             names=names,
         )
     except Exception as error:
         line["error"] = f"{type(error).__name__}: {error}"
+        line["failed_at"] = {"step": seen.step + 1, "last_loss": seen.loss}
     return line
 
 

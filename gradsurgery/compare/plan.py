@@ -24,7 +24,8 @@ class Run:
     strategy: str
     seed: int
     lr: float
-    epochs: int
+    epochs: int | None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Plan:
         lrs: learning rates to choose from by validation figures; empty is each task's own.
         data_root: the folder with the data; None is the digits of an installed package.
         threads: of torch, while it trains. More than one slows small steps on a busy machine.
+        steps: of a run; None is what each task says.
     """
 
     tasks: tuple[Task, ...]
@@ -49,6 +51,7 @@ class Plan:
     lrs: tuple[float, ...] = ()
     data_root: Path | None = None
     threads: int = 1
+    steps: int | None = None
 
     @classmethod
     def of(
@@ -61,6 +64,7 @@ class Plan:
         lrs: Sequence[float] = (),
         data_root: Path | str | None = None,
         threads: int = 1,
+        steps: int | None = None,
     ) -> "Plan":
         """A plan from names.
 
@@ -81,14 +85,16 @@ class Plan:
         bound = dict(map(parse_strategy, methods))
         seeds = _listed("seeds", seeds, Integral, "as in [0, 1]", alone=())
         lrs = _listed("lrs", lrs, Real, "as in [0.1, 0.01]", alone=())
-        for what, number in (("epochs", epochs), ("threads", threads)):
+        for what, number in (("epochs", epochs), ("steps", steps), ("threads", threads)):
             whole = isinstance(number, Integral) and not isinstance(number, bool)
-            if not whole and not (what == "epochs" and number is None):
+            if not whole and not (what != "threads" and number is None):
                 raise InputError(f"{what}: expected a whole number, 1 or more; got {number!r}.")
         if not chosen or not bound or not seeds:
             raise InputError("a comparison needs at least one task, one strategy and one seed.")
-        if epochs is not None and epochs < 1:
-            raise InputError(f"epochs: expected 1 or more; got {epochs}.")
+        for what, number in (("epochs", epochs), ("steps", steps)):
+            if number is not None and number < 1:
+                raise InputError(f"{what}: expected 1 or more; got {number}.")
+        _check_length(chosen, epochs, steps)
         if any(seed < 0 for seed in seeds) or any(not 0 < lr < float("inf") for lr in lrs):
             got = f"{list(seeds)} and {list(lrs)}"
             raise InputError(f"seeds are 0 or more and learning rates positive; got {got}.")
@@ -97,17 +103,32 @@ class Plan:
         root = None if data_root is None else Path(data_root)
         each = tuple(dict.fromkeys(map(int, seeds)))
         rates = tuple(dict.fromkeys(map(float, lrs)))
-        return cls(chosen, bound, each, epochs, rates, root, threads)
+        return cls(chosen, bound, each, epochs, rates, root, threads, steps)
 
     def runs(self) -> list[Run]:
         """Every run; seeds come last, so that what is done early can already be compared."""
         return [
-            Run(task.name, label, seed, lr, self.epochs or task.epochs)
+            Run(
+                task.name,
+                label,
+                seed,
+                lr,
+                None if self.steps else self.epochs or task.epochs,
+                self.steps or task.steps,
+            )
             for seed in self.seeds
             for task in self.tasks
             for lr in self.lrs or (task.lr,)
             for label in self.strategies
         ]
+
+
+def _check_length(tasks: Iterable[Task], epochs: int | None, steps: int | None) -> None:
+    if epochs is not None and steps is not None:
+        raise InputError("give epochs or steps, not both.")
+    for task in tasks:
+        if epochs is not None and task.batch is None:
+            raise InputError(f"epochs: task {task.name!r} counts steps; give steps instead.")
 
 
 def _listed(

@@ -10,7 +10,7 @@ from gradsurgery.errors import extra
 if TYPE_CHECKING:
     from rich.table import Table
 
-FAILED = "figure"  # the heading where every run failed
+FAILED = "figure"  # the heading where every run failed, or the figures have no common name
 OTHER_SCALES = ("mean", "convex", "own")
 
 
@@ -25,6 +25,7 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
 
     rows = list(rows)
     objectives = list(dict.fromkeys(o for row in rows for o in row.accuracies)) or [FAILED]
+    labels = {o: label for row in rows for o, label in (row.labels or {}).items()}
     better = {o: word for row in rows for o, word in (row.better or {}).items()}
     figure = next((row.figure for row in rows if row.seeds), FAILED)
     seeds = max((len(row.seeds) for row in rows), default=0)
@@ -41,8 +42,9 @@ def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
         min_width=min(20, max(map(len, [row.strategy for row in rows]), default=0)),
     )
     for objective in objectives:
-        down = " (lower is better)" if better.get(objective) == "lower" else ""
-        made.add_column(objective + down, justify="right", no_wrap=not down)
+        more = f": {labels[objective]}" if objective in labels else ""
+        more += " (lower is better)" if better.get(objective) == "lower" else ""
+        made.add_column(objective + more, justify="right", no_wrap=not more)
     made.add_column("conflict rate", justify="right")
     made.add_column("mean cosine", justify="right")
     made.add_column("step time", justify="right")
@@ -93,6 +95,12 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
         for label, strategy in plan.strategies.items()
         if strategy.scale in OTHER_SCALES and label in shown
     ]
+    if not plan.lrs:
+        rates = ", ".join(f"{task.name} {task.lr:.3g}" for task in plan.tasks)
+        notes.append(
+            f"untuned: all strategies at one learning rate, the middle of the task's ({rates}). "
+            "Which one comes out best depends on it; --lr 0.01,0.02,0.03 tries several."
+        )
     if others and len(plan.lrs) < 2:
         notes.append(
             f"scale: each strategy keeps its paper's; steps of {', '.join(others)} have another "

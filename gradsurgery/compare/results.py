@@ -158,6 +158,9 @@ def setup_line(plan: Any) -> Line:
                 "batch": task.batch,
                 "lr": list(plan.lrs) or task.lr,
                 "epochs": plan.epochs or task.epochs,
+                "steps": plan.steps or task.steps,
+                "primary": task.primary,
+                "delta": task.delta,
             }
             for task in plan.tasks
         },

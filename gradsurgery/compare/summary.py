@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradsurgery import InputError
-from gradsurgery.compare.choice import Line, best_rate, directions, guessed
+from gradsurgery.compare.choice import Line, best_rate, directions, guessed, metric_of
 from gradsurgery.compare.results import Results
 from gradsurgery.tasks import ACCURACY
 
@@ -32,6 +32,7 @@ class Row:
         figure: what a figure is.
         mean_cosine: between the gradients of two objectives, over pairs, inspected steps, groups
             and seeds; None where no group has two objectives.
+        labels: objective -> what its figure is, where that differs between them; None otherwise.
     """
 
     strategy: str
@@ -45,6 +46,7 @@ class Row:
     better: Mapping[str, str] | None = None
     figure: str = ACCURACY
     mean_cosine: float | None = None
+    labels: Mapping[str, str] | None = None
 
     def mean(self, objective: str) -> float:
         """The mean over seeds."""
@@ -117,6 +119,7 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
     done = [line for line in by_lr[lr] if "test" in line]
     objectives = list(done[0]["test"]) if done else []
     conflicts = [rate for line in done for rate in line["conflict_rate"].values()]
+    labels = {o: metric_of(done[0], o).label for o in objectives}
     cosines = [cosine for line in done for cosine in line.get("mean_cosine", {}).values()]
     return Row(
         strategy=label,
@@ -135,6 +138,7 @@ def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None)
         better=directions(done[0]) if done else None,
         figure=done[0].get("figure", ACCURACY) if done else ACCURACY,
         mean_cosine=statistics.fmean(cosines) if cosines else None,
+        labels=labels if len(set(labels.values())) > 1 else None,
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from gradsurgery import Strategy, Surgery
-from gradsurgery.compare.train import batches
+from gradsurgery import Strategy
+from gradsurgery.compare.loop import BATCHES, Loop, endless, seeded
 from gradsurgery.tasks import Problem
 
 WARM_UP = 3
@@ -21,7 +21,6 @@ def step_times(
     strategies: Mapping[str, Strategy],
     *,
     lr: float,
-    batch: int,
     on_round: Callable[[], None],
 ) -> dict[str, dict[str, Any]]:
     """The median time of a training step per strategy, in seconds.
@@ -32,7 +31,6 @@ def step_times(
         problem: the task with its data.
         strategies: label -> strategy.
         lr: the learning rate.
-        batch: examples per step.
         on_round: called after every round, in which each strategy took one step.
 
     Returns:
@@ -41,28 +39,23 @@ def step_times(
     """
     times: dict[str, list[float]] = {label: [] for label in strategies}
     errors: dict[str, str] = {}
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         loops = {}
         for label, strategy in strategies.items():
             torch.manual_seed(0)
-            model = problem.model()
-            loops[label] = (
-                model,
-                problem.optimizer(model.parameters(), lr),
-                Surgery(strategy, model),
-            )
-        for turn, examples in zip(
-            range(WARM_UP + ROUNDS), batches(problem.train, batch, 0), strict=False
-        ):
+            try:
+                loops[label] = Loop(problem, strategy, seed=0, lr=lr, steps=WARM_UP + ROUNDS)
+            except Exception as error:
+                errors[label] = f"{type(error).__name__}: {error}"
+        draw = endless(problem)
+        several = any("cross" in strategy.inputs for strategy in strategies.values())
+        for turn in range(WARM_UP + ROUNDS):
+            given = [draw() for _ in range(BATCHES if several else 1)]
             order = random.Random(turn).sample(sorted(loops), len(loops))  # another each round
             for label in order:
-                model, optimizer, surgery = loops[label]
                 begin = time.perf_counter()
                 try:
-                    losses = problem.losses(model, examples)
-                    optimizer.zero_grad()
-                    surgery.backward(losses)
-                    optimizer.step()
+                    loops[label].step(iter(given).__next__)
                 except Exception as error:
                     errors[label] = f"{type(error).__name__}: {error}"
                     del loops[label]

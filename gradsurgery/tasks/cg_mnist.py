@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gradsurgery.tasks.digits import Examples, load_digits
-from gradsurgery.tasks.task import ACCURACY, Batch, Problem, task
+from gradsurgery.tasks.metric import ACCURACY
+from gradsurgery.tasks.problem import Batch, Problem
+from gradsurgery.tasks.task import task
 
 VARIANCE = 0.03  # σ² of a colour around its mean
 
@@ -56,20 +58,21 @@ class GrayAndColourNet(nn.Module):
     lr=0.01,
     paper="Wei & Hu 2024, arXiv:2405.17730; Kim et al. 2019, arXiv:1812.10352",
 )
-def cg_mnist(data_root: Path | None = None) -> Problem:
+def cg_mnist(data_root: Path | None = None, seed: int = 0) -> Problem:
     """A gray digit and the same digit in one colour: two encoders, three losses.
 
     In training and validation the colour is drawn around the mean colour of the label,
     c = clip(μ_y + N(0, σ²I), 0, 1) with σ² = 0.03. At test it is drawn around a mean colour chosen
     at random. Colour is an easy shortcut that fails at test: what the fused head scores shows how
     much the gray encoder learned in spite of it. There are one fused and two unimodal heads, and
-    each encoder is reached by two losses.
+    each encoder is reached by two losses. The test digits are fixed; a seed gives the other splits,
+    and all colours around means that are fixed.
     """
-    digits = load_digits(data_root)
+    digits = load_digits(data_root, seed)
     return Problem(
-        train=_painted(digits.train, 0, shortcut=True),
-        validation=_painted(digits.validation, 1, shortcut=True),
-        test=_painted(digits.test, 2, shortcut=False),
+        train=_painted(digits.train, 3 * seed, shortcut=True),
+        validation=_painted(digits.validation, 3 * seed + 1, shortcut=True),
+        test=_painted(digits.test, 3 * seed + 2, shortcut=False),
         model=GrayAndColourNet,
         optimizer=lambda parameters, lr: torch.optim.SGD(
             parameters, lr=lr, momentum=0.9, weight_decay=1e-4
@@ -80,6 +83,7 @@ def cg_mnist(data_root: Path | None = None) -> Problem:
         better="higher",
         at_once=512,
         figure=ACCURACY,
+        scores=_scores,
     )
 
 
@@ -99,6 +103,23 @@ def _painted(examples: Examples, seed: int, shortcut: bool) -> Batch:
 def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     gray, colour, labels = batch
     return {name: cross_entropy(logits, labels) for name, logits in model(gray, colour).items()}
+
+
+def _probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum over the batch of the true class's probability."""
+    return logits.softmax(1).gather(1, labels[:, None]).sum()
+
+
+MEASURES = {"agm": cross_entropy, "ogm-ge": _probability}
+
+
+def _scores(model: nn.Module, batch: Batch, strategy: str) -> dict[str, float]:
+    """Each encoder's measure: what `agm` takes is a cross-entropy, what `ogm-ge` takes is not."""
+    gray, colour, labels = batch
+    with torch.no_grad():
+        logits = model(gray, colour)
+    measure = MEASURES.get(strategy, _probability)
+    return {name: float(measure(logits[name], labels)) for name in ("gray", "colour")}
 
 
 def _metrics(model: nn.Module, examples: Batch) -> dict[str, float]:

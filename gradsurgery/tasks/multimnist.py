@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from gradsurgery.tasks.digits import Examples, load_digits
-from gradsurgery.tasks.task import ACCURACY, Batch, Problem, task
+from gradsurgery.tasks.metric import ACCURACY
+from gradsurgery.tasks.problem import Batch, Problem
+from gradsurgery.tasks.task import task
 
 SIDES = ("left", "right")
 
@@ -39,19 +41,20 @@ class MultiDigitNet(nn.Module):
     lr=2e-3,
     paper="Sabour et al. 2017, arXiv:1710.09829; Sener & Koltun 2018, arXiv:1810.04650",
 )
-def multimnist(data_root: Path | None = None) -> Problem:
+def multimnist(data_root: Path | None = None, seed: int = 0) -> Problem:
     """Two overlapping digits, left and right, to be read from one image.
 
     Two digits on a canvas of 36 x 36, the right one shifted by six pixels, the maximum where they
     overlap, resized to 28 x 28 by nearest neighbours. Each training digit is the left one of two
     images, each time with another partner; pairs never mix the splits. The model has one trunk that
-    both losses reach, and a head each.
+    both losses reach, and a head each. The test digits are fixed; a seed gives the other splits,
+    and all pairs.
     """
-    digits = load_digits(data_root)
+    digits = load_digits(data_root, seed)
     return Problem(
-        train=_pairs(digits.train, 2, 0),
-        validation=_pairs(digits.validation, 2, 1),
-        test=_pairs(digits.test, 2, 2),
+        train=_pairs(digits.train, 2, 3 * seed),
+        validation=_pairs(digits.validation, 2, 3 * seed + 1),
+        test=_pairs(digits.test, 2, 3 * seed + 2),
         model=MultiDigitNet,
         optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
         losses=_losses,

@@ -1,90 +1,21 @@
-"""A task: real data, a model, an optimizer, losses and metrics, under a name."""
+"""A task: a function that makes a problem from the data and a seed, under a name."""
 
 import importlib
 import inspect
+import math
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
-from typing import Literal
-
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from typing import Any, TypeVar
 
 from gradsurgery.errors import InputError, UnknownNameError, one_of
+from gradsurgery.tasks.problem import Problem
+from gradsurgery.tasks.tensors import in_protocol
 
-Batch = tuple[Tensor, ...]
-Better = Literal["higher", "lower"]
-BETTER = ("higher", "lower")
-ACCURACY = "accuracy in %"
-MEANT = {"higher": ("max", "maximise", "up"), "lower": ("min", "minimise", "down", "less")}
+F = TypeVar("F", bound=Callable[..., Any])
 _tasks: dict[str, "Task"] = {}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A task with its data loaded.
-
-    The data are the same for every seed; what a seed changes is the model and the order.
-
-    Attributes:
-        train: tensors with one row per example: what a batch is cut from.
-        validation: the same for choosing hyper-parameters.
-        test: the same for the figures that are reported, and for nothing else.
-        model: makes a fresh model from torch's random numbers.
-        optimizer: (parameters, learning rate) -> optimizer.
-        losses: (model, batch) -> name -> scalar loss, each an objective.
-        metrics: (model, examples) -> objective -> figure; the model is in eval mode. All examples
-            of a split are given in one call, unless `at_once` says otherwise.
-        chance: the figure of a model that guesses. Where `better` is given, figures no better than
-            it are marked: a mean over seeds, or an accuracy within its margin (`figure=ACCURACY`).
-        better: whether a "higher" or a "lower" figure is better, for all objectives or by
-            objective. None says nothing: of several learning rates the one with the smallest sum
-            of the validation losses is taken.
-        at_once: examples per call of `metrics`. Give it only where a figure over all examples is
-            the mean of those over parts, weighted by their numbers: accuracy is, R² and AUC are
-            not.
-        figure: what a figure is, in the words of the tables.
-
-    Raises:
-        InputError: for a direction or a number of examples that cannot be used.
-    """
-
-    train: Batch
-    validation: Batch
-    test: Batch
-    model: Callable[[], nn.Module]
-    optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer]
-    losses: Callable[[nn.Module, Batch], dict[str, Tensor]]
-    metrics: Callable[[nn.Module, Batch], dict[str, float]]
-    chance: float
-    better: Better | Mapping[str, Better] | None = None
-    at_once: int | None = None
-    figure: str = "figure"
-
-    def __post_init__(self) -> None:
-        given = self.better.values() if isinstance(self.better, Mapping) else (self.better,)
-        for word in given:
-            if word is not None and word not in BETTER:
-                raise InputError(one_of("value of better", str(word), BETTER, MEANT))
-        if self.at_once is not None and (not isinstance(self.at_once, int) or self.at_once < 1):
-            got = self.at_once
-            raise InputError(f"at_once: expected a number of examples, 1 or more; got {got!r}.")
-
-    def better_of(self, objectives: Iterable[str]) -> dict[str, Better] | None:
-        """The direction of each objective's figure, or None where the task says nothing.
-
-        Raises:
-            InputError: for an objective that a dict of directions leaves out.
-        """
-        if self.better is None:
-            return None
-        if not isinstance(self.better, Mapping):
-            return dict.fromkeys(objectives, self.better)
-        if missing := [o for o in objectives if o not in self.better]:
-            names = ", ".join(map(repr, missing))
-            raise InputError(f"better: no direction is given for the figure of {names}.")
-        return {o: self.better[o] for o in objectives}
 
 
 @dataclass(frozen=True)
@@ -93,57 +24,177 @@ class Task:
 
     Attributes:
         name: what `gradsurgery compare --tasks` takes.
-        load: from the folder with the data (None: the digits of an installed package) to a
-            `Problem`.
-        epochs: passes over the training data by default.
-        batch: examples per step.
-        lr: the default learning rate, chosen on validation data.
+        load: (data_root, seed) -> a `Problem`. The folder is None where none was given. A function
+            of the folder alone has the same data for every seed.
+        epochs: passes over the training data by default; None where `steps` says how long.
+        batch: examples per step, for the short cut; None otherwise.
+        lr: the default learning rate: the geometric middle of `lr_range`.
         paper: its source.
+        steps: of a run; None where `epochs` says how long.
+        lr_range: where tuning begins, (low, high).
+        primary: the name of the figure that verdicts are about; None where none was declared.
+        delta: the difference of the primary figure below which two strategies count as equivalent;
+            None where none was declared.
     """
 
     name: str
-    load: Callable[[Path | None], Problem]
-    epochs: int
-    batch: int
+    load: Callable[..., Problem]
+    epochs: int | None
+    batch: int | None
     lr: float
     paper: str
+    steps: int | None = None
+    lr_range: tuple[float, float] = (0.0, 0.0)
+    primary: str | None = None
+    delta: float | None = None
 
     @property
     def description(self) -> str:
         """The docstring of the function."""
         return inspect.getdoc(self.load) or ""
 
+    @property
+    def seeded(self) -> bool:
+        """Whether its data follow from a seed: whether the function takes one."""
+        named = inspect.signature(self.load).parameters.values()
+        by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        places = [p for p in named if p.kind in by_place]
+        return len(places) > 1 or any(p.name == "seed" for p in named)
+
+    def data(self, data_root: Path | None, seed: int) -> Problem:
+        """What the function returns for this seed.
+
+        Raises:
+            InputError: for no `Problem`, or one without data.
+        """
+        problem: Any
+        if not self.seeded:
+            problem = self.load(data_root)
+        elif "seed" in inspect.signature(self.load).parameters:
+            problem = self.load(data_root, seed=seed)
+        else:
+            problem = self.load(data_root, seed)
+        if not isinstance(problem, Problem):
+            got = type(problem).__name__
+            raise InputError(
+                f"task {self.name!r} returned {got}: return a gradsurgery.tasks.Problem."
+            )
+        if problem.batches is None and (not problem.train or not len(problem.train[0])):
+            advice = "give tensors with one row per example, at least one"
+            raise InputError(
+                f"task {self.name!r}: its training data (train=) have no rows; {advice}."
+            )
+        return problem
+
+    def problem(
+        self,
+        data_root: Path | None = None,
+        seed: int = 0,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        data: Problem | None = None,
+    ) -> Problem:
+        """The problem of a seed in the protocol, whatever form the task gives it in.
+
+        Args:
+            data_root: the folder with the data; None for what needs none.
+            seed: of the split, the noise and the order.
+            epochs: passes over the training data; None is the task's own number.
+            steps: of a run, before `epochs` and what the task says.
+            data: what `data` returned, where that is the same for every seed.
+
+        Raises:
+            InputError: for what is no problem, or one that does not say how long a run is.
+        """
+        found = self.data(data_root, seed) if data is None else data
+        if found.batches is None:
+            if self.batch is None:
+                raise InputError(
+                    f"task {self.name!r}: its data are tensors (train=); say how they are cut: "
+                    "@task(..., epochs=6, batch=64), or give batches= and evaluate=."
+                )
+            found = in_protocol(found, epochs=epochs or self.epochs, batch=self.batch, seed=seed)
+        wanted = steps or found.steps or self.steps
+        if wanted is None:
+            raise InputError(f"task {self.name!r}: say how long a run is: @task(..., steps=600).")
+        return replace(found, steps=wanted)
+
 
 def task(
-    name: str, *, epochs: int, batch: int, lr: float, paper: str
-) -> Callable[[Callable[[Path | None], Problem]], Callable[[Path | None], Problem]]:
-    """Register a function `(data_root) -> Problem` as a task.
+    name: str,
+    *,
+    lr: float | Sequence[float],
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    primary: str | None = None,
+    delta: float | None = None,
+    paper: str = "",
+) -> Callable[[F], F]:
+    """Register a function `(data_root, seed) -> Problem` as a task.
 
     Args:
         name: lower case, words joined by hyphens.
-        epochs: passes over the training data by default.
-        batch: examples per step.
-        lr: the default learning rate; choose it on validation data.
+        lr: the range of learning rates that tuning begins with, (low, high); without tuning its
+            geometric middle is taken. Or one learning rate.
+        steps: of a run.
+        epochs: passes over the training data, for the short cut with tensors, in place of steps.
+        batch: examples per step, for the short cut.
+        primary: the name of the figure that verdicts are about.
+        delta: the difference of that figure below which two strategies count as equivalent.
         paper: the source, as one would cite it.
 
     Raises:
         InputError: for a name that is taken, or numbers that are not positive.
-    """
 
-    def register(function: Callable[[Path | None], Problem]) -> Callable[[Path | None], Problem]:
+    Example:
+        >>> from gradsurgery.tasks import Metric, Problem, get_task, task
+        >>> @task("speech", steps=600, lr=(1e-3, 1e-1), primary="fused", delta=1.0)
+        ... def speech(data_root, seed):
+        ...     return Problem(...)  # see the page on comparisons
+        >>> round(get_task("speech").lr, 4)
+        0.01
+    """
+    low, high = _range(name, lr)
+    if epochs is not None or batch is not None:
+        numbers = (epochs or 0, batch or 0)
+        if min(numbers) < 1 or not low > 0:
+            raise InputError(
+                f"task {name!r}: epochs and batch are at least 1 and lr is positive; "
+                f"got {epochs}, {batch}, {low}."
+            )
+    for what, number in (("steps", steps), ("delta", delta)):
+        if number is not None and not number > 0:
+            raise InputError(f"task {name!r}: {what} is positive; got {number!r}.")
+    if not 0 < low <= high < math.inf:
+        raise InputError(f"task {name!r}: lr is positive, (low, high); got {lr!r}.")
+    rate = low if low == high else math.sqrt(low * high)
+
+    def register(function: F) -> F:
         if name in _tasks and _tasks[name].load.__module__ != function.__module__:
             raise InputError(
                 f"task {name!r} is already registered by {_tasks[name].load.__module__}."
             )
-        if epochs < 1 or batch < 1 or not lr > 0:
-            raise InputError(
-                f"task {name!r}: epochs and batch are at least 1 and lr is positive; "
-                f"got {epochs}, {batch}, {lr}."
-            )
-        _tasks[name] = Task(name, function, epochs, batch, lr, paper)
+        _tasks[name] = Task(
+            name, function, epochs, batch, rate, paper, steps, (low, high), primary, delta
+        )
         return function
 
     return register
+
+
+def _range(name: str, lr: Any) -> tuple[float, float]:
+    if isinstance(lr, Real):
+        return float(lr), float(lr)
+    try:
+        low, high = map(float, lr)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"task {name!r}: lr is (low, high), where tuning begins, as in (3e-3, 1e-1); "
+            f"got {lr!r}."
+        ) from error
+    return low, high
 
 
 def task_names() -> list[str]:
@@ -161,17 +212,26 @@ def task_names() -> list[str]:
 
 
 def get_task(name: str) -> Task:
-    """The task of this name.
+    """The task of this name, or of `module:function` or `path/to/file.py:function`.
+
+    Modules are found in the current folder too.
 
     Raises:
         UnknownNameError: for an unknown name, with the nearest match and the list.
+        InputError: for a module or a function that is not there, or is no task.
 
     Example:
         >>> from gradsurgery.tasks import get_task
         >>> get_task("multimnist").batch
         64
     """
+    if isinstance(name, str) and (":" in name or name.endswith(".py")):
+        from gradsurgery.tasks.own import task_of
+
+        return task_of(name, _tasks)
     names = task_names()
     if name not in names:
-        raise UnknownNameError(one_of("task", str(name), names))
+        raise UnknownNameError(
+            one_of("task", str(name), names) + " A task of your own is module:function."
+        )
     return _tasks[name]

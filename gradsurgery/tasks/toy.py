@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gradsurgery.tasks.task import Batch, Problem, task
+from gradsurgery.tasks.problem import Batch, Problem
+from gradsurgery.tasks.task import task
 
 PAPER = "Liu et al. 2021, arXiv:2110.14048; Navon et al. 2022, arXiv:2202.01017"
 

