@@ -50,7 +50,11 @@ def step_times(
         draw = endless(problem)
         several = any("cross" in strategy.inputs for strategy in strategies.values())
         for turn in range(WARM_UP + ROUNDS):
-            given = [draw() for _ in range(BATCHES if several else 1)]
+            try:
+                given = [draw() for _ in range(BATCHES if several else 1)]
+            except Exception as error:  # the runs will say so too
+                errors = dict.fromkeys(strategies, f"{type(error).__name__}: {error}")
+                break
             order = random.Random(turn).sample(sorted(loops), len(loops))  # another each round
             for label in order:
                 begin = time.perf_counter()

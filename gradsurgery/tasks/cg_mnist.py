@@ -1,5 +1,6 @@
 """cg-mnist: a digit's gray image beside a coloured one, a shortcut that fails at test."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -110,7 +111,8 @@ def _probability(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.softmax(1).gather(1, labels[:, None]).sum()
 
 
-MEASURES = {"agm": cross_entropy, "ogm-ge": _probability}
+Measure = Callable[[Tensor, Tensor], Tensor]
+MEASURES: dict[str, Measure] = {"agm": cross_entropy, "ogm-ge": _probability}
 
 
 def _scores(model: nn.Module, batch: Batch, strategy: str) -> dict[str, float]:

@@ -1,16 +1,13 @@
 """A task of the user's own, by the words `module:function` or `path/to/file.py:function`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.modules import load_module
 
-if TYPE_CHECKING:
-    from gradsurgery.tasks.task import Task
 
-
-def task_of(target: str, registered: Mapping[str, "Task"]) -> "Task":
+def task_of(target: str, registered: Mapping[str, Any]) -> Any:
     """The task that `module:function` names; after the colon its registered name will do too.
 
     Args:

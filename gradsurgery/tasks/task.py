@@ -228,7 +228,8 @@ def get_task(name: str) -> Task:
     if isinstance(name, str) and (":" in name or name.endswith(".py")):
         from gradsurgery.tasks.own import task_of
 
-        return task_of(name, _tasks)
+        own: Task = task_of(name, _tasks)
+        return own
     names = task_names()
     if name not in names:
         raise UnknownNameError(

@@ -25,6 +25,8 @@ WRONG = [
     (["compare", "--sedes", "2"], "--seeds"),
     (["compare", "--lr", "fast"], "give learning rates as in"),
     (["compare", "--lr", "0.1,0"], "learning rates are positive"),
+    (["compare", "nowhere:mine"], "no module 'nowhere'"),
+    (["compare", "--steps", "0"], "steps: expected 1 or more; got 0"),
     (["compare", "--strategies", "cagrad(c=-1)"], "c is a number at least 0; got -1"),
 ]
 HELP = (["--help"], ["list", "-h"], ["describe", "-h"], ["check", "-h"], ["compare", "--help"])
@@ -78,6 +80,8 @@ def test_help(answers):
         "--out",
         "--data-root",
         "--lr",
+        "--steps",
+        "--check",
     ):
         assert option in out
     assert "Default" in out
@@ -181,6 +185,33 @@ def test_compare(tmp_path, fresh):
     code, _, err = run("compare", "--tasks", "multimnist", "--out", str(tmp_path / "a"))
     assert code == 2
     assert "already holds results" in err
+
+
+OWN = """
+from gradsurgery.tasks import task
+from tests.support.protocol import two_modalities
+
+@task("mine", steps=6, lr=(0.01, 0.09), primary="fused")
+def mine(data_root, seed):
+    return two_modalities(data_root, seed)
+"""
+
+
+def test_a_task_of_a_module_in_this_folder_is_checked_and_compared(tmp_path, fresh):
+    (tmp_path / "my_module.py").write_text(OWN)
+
+    def run(*arguments):
+        return fresh.program("gradsurgery", "compare", *arguments, cwd=tmp_path, **CONSOLE)
+
+    code, out, err = run("my_module:mine", "--check", "--strategies", "sum,modo")
+    assert code == 0, err
+    assert "mine: nothing is wrong" in fits(out)
+    assert "the plan: 4 runs, about" in out
+    assert not (tmp_path / "out").exists()
+    code, out, err = run("my_module.py:mine", "--strategies", "sum", "--seeds", "1", "--out", "out")
+    assert code == 0, err
+    assert "untuned" in fits(out.split("results:")[0])
+    assert (tmp_path / "out" / "results.jsonl").exists()
 
 
 @pytest.mark.slow

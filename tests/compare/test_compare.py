@@ -23,7 +23,7 @@ from gradsurgery.compare import (
     summarise,
     table,
 )
-from gradsurgery.tasks import ACCURACY, Problem, task
+from gradsurgery.tasks import ACCURACY, Problem, task, task_names
 
 pytestmark = pytest.mark.quick
 
@@ -57,6 +57,7 @@ def problem(noise=0.0):
 def tasks(monkeypatch):
     import importlib
 
+    task_names()  # registers those that ship, once and for all
     module = importlib.import_module("gradsurgery.tasks.task")
     monkeypatch.setattr(module, "_tasks", dict(module._tasks))
     task("lines", epochs=3, batch=8, lr=0.1, paper="a toy")(lambda data_root=None: problem())
