@@ -42,7 +42,9 @@ ALLOWED = {
     },
     "__main__": {"cli"},
 }
-LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich", "matplotlib", "mlxtend"}
+LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich"} | {
+    *("matplotlib", "mlxtend", "pandas", "tensorboard"),
+}
 
 
 def imports(path):

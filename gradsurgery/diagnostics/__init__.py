@@ -9,6 +9,9 @@ from gradsurgery.diagnostics.diagnosis import (
     PairDiagnosis,
 )
 from gradsurgery.diagnostics.jackknife import Interval
+from gradsurgery.diagnostics.recorder import Recorder
+from gradsurgery.diagnostics.samples import Sample
+from gradsurgery.diagnostics.sinks import tensorboard, to_csv
 
 __all__ = [
     "Assumption",
@@ -17,5 +20,9 @@ __all__ = [
     "Interval",
     "ObjectiveDiagnosis",
     "PairDiagnosis",
+    "Recorder",
+    "Sample",
     "diagnose",
+    "tensorboard",
+    "to_csv",
 ]
