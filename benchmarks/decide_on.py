@@ -28,9 +28,9 @@ import gradsurgery as gs
 from benchmarks import steps
 from benchmarks.measure import about, medians
 from benchmarks.models import Encoder, mlp, resnet18
-from gradsurgery.compare.train import batches
 from gradsurgery.errors import extra
 from gradsurgery.tasks import Batch, Problem, get_task
+from gradsurgery.tasks.tensors import batches
 from gradsurgery.types import Array
 
 with extra("bench", "the benchmark"):
