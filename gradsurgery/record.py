@@ -268,6 +268,8 @@ class Record(Mapping[str, GroupRecord]):
             line += f"; raised by the optimizer's step: {', '.join(group.risen)}"
         if group.corrected is not None:
             line += f"; corrected to {group.corrected:.3g} of its length ({group.metric})"
+        if group.unmeasured is not None:
+            line += f"; step not measured: {group.unmeasured}"
         missing = self._split_by(group)
         return line if missing is None else f"{line}; {missing}"
 

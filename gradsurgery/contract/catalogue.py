@@ -144,10 +144,18 @@ def _paragraphs(text: str) -> Iterator[tuple[str, str]]:
             yield indent, " ".join(block)
             block.clear()
 
-    example = False
+    example, within = False, None  # the indent of a bullet's lines after its first
     for line in text.splitlines():
         stripped = line.strip()
         own = line[: len(line) - len(line.lstrip())]
+        if stripped.startswith("- "):
+            yield from flush()
+            within = own + "  "
+            indent = own
+        elif own == within and stripped:
+            own = indent
+        else:
+            within = None
         starts = stripped.startswith(">>>")
         example = bool(stripped) and (starts or example)
         if not stripped or example or own != indent or stripped in HEADINGS:
@@ -173,7 +181,7 @@ def _reflowed(text: str, width: int) -> list[str]:
                 paragraph,
                 width,
                 initial_indent=indent,
-                subsequent_indent=indent,
+                subsequent_indent=indent + ("  " if paragraph.startswith("- ") else ""),
                 break_on_hyphens=False,
             ) or [""]
     return lines

@@ -19,7 +19,7 @@ from gradsurgery.engine.guard import GroupStep, Guards, Writes, corrected, write
 from gradsurgery.engine.kept import Kept
 from gradsurgery.engine.metric import held_by, metric_of
 from gradsurgery.engine.refusals import unwrapped
-from gradsurgery.engine.scaler import step_under, unscale
+from gradsurgery.engine.scaler import is_on, step_under, unscale
 from gradsurgery.errors import InputError, OptimizerError, one_of
 from gradsurgery.gradients.transfer import to_host
 from gradsurgery.record import Record
@@ -112,7 +112,16 @@ def optimize(
         communicator.stepping()
     unscale(scaler, optimizer)
     if settings.between is not None:
-        settings.between()
+        try:
+            settings.between()
+        except RuntimeError as error:
+            if not is_on(scaler) or "unscale_()" not in str(error):
+                raise
+            raise InputError(
+                "between: scaler.unscale_ was called in it, and step() has unscaled `.grad` "
+                "already: leave it out. Nothing was stepped; `.grad` has the combined gradients. "
+                "Before the next step call zero_grad() and scaler.update()."
+            ) from error
     before = {} if kept is None else _copies(kept, held_by(unwrapped(optimizer)))
     try:
         stepped = step_under(scaler, optimizer)

@@ -92,7 +92,7 @@ def counts_of(groups: Iterable[GroupRecord]) -> Counter[str]:
     """
     counts = Counter[str]()
     for group in groups:
-        if group.change is not None:
+        if group.change is not None and group.unmeasured is None:
             part = group.corrected
             counts["measured"] += 1
             counts["risen"] += bool(group.risen)

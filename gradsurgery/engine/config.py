@@ -37,6 +37,7 @@ ParametersLike = nn.Module | Iterable[Tensor] | Mapping[str, nn.Module | Iterabl
 Seed = Annotated[int, 0]  # an integer, and the least that is accepted
 Count = Annotated[int, 1]
 OF_THE_STEP = {"weights", "scores", "features", "scaler", "retain_graph", "count"}
+OF_THE_OPTIMIZER = {"optimizer", "guard", "guard_on", "bound", "between", "metric"}
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,15 @@ def config_of(
         order = f"The order is Surgery({name}, model), and backward(losses, model, {name})."
         got = type(strategy).__name__
         raise UnknownNameError(f"strategy: expected a name or a Strategy; got {got}. {order}")
-    chosen = get_strategy(strategy, **options)
+    try:
+        chosen = get_strategy(strategy, **options)
+    except UnknownNameError as error:
+        if not (found := sorted(OF_THE_OPTIMIZER & set(options))):
+            raise
+        raise UnknownNameError(
+            f"{error} {found[0]} belongs to surgery.step(losses, optimizer, {found[0]}=...), which "
+            "makes the optimizer's step as well."
+        ) from error
     check_fit(chosen, every, protect, method, memory)
     own = Parameters(parameters)
     settings["decide_on"] = deciding_parameters(decide_on, own, chosen, method, memory)

@@ -21,6 +21,11 @@ def deciding_parameters(
     """
     if given is None:
         return None
+    if isinstance(given, str):
+        raise InputError(
+            f"decide_on: expected a Module or tensors; got the name {given!r}: give the module "
+            f"itself, as in model.get_submodule({given!r})."
+        )
     odd = sorted(WITHOUT_WEIGHTS & strategy.inputs)
     if odd:
         raise InputError(

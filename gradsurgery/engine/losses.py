@@ -118,7 +118,7 @@ def by_name(losses: Any) -> Mapping[str, Any]:
         if losses.ndim == 0:
             raise InputError(
                 "losses: a tensor of losses has at least one dimension; got shape []. A single "
-                "loss goes in a list or dict."
+                "loss goes in a list or dict. Surgery needs the losses apart, not their sum."
             )
         return dict(_elements(losses))
     if isinstance(losses, SEQUENCES) and not isinstance(losses, str | bytes):

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradsurgery.engine.parallel.dtensor import local_of
+from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.preconditioners import Diagonal, Numbers, rule_of
 from gradsurgery.engine.refusals import needing_closure, refused, unwrapped
 from gradsurgery.errors import InputError
@@ -187,6 +188,21 @@ def _ascends(group: dict[str, Any]) -> str | None:
         return "maximize=True"
     rate = group.get("lr")
     return f"lr={rate:g}" if isinstance(rate, int | float) and rate < 0 else None
+
+
+def check_held(optimizer: Any, parameters: Parameters) -> None:
+    """Refuse the optimizer of another model.
+
+    Raises:
+        InputError: where it holds none of the parameters that were given to the Surgery.
+    """
+    own, held = parameters.named(), held_by(unwrapped(optimizer))
+    if own and not any(key in held for key in own):
+        raise InputError(
+            f"optimizer: {type(optimizer).__name__} holds none of the {len(own)} trainable "
+            "parameters that Surgery was given: give the optimizer of this model, made of "
+            "model.parameters() as they are now."
+        )
 
 
 def _on_host(

@@ -27,8 +27,8 @@ def check_none(gathered: GradientSource | None, where: str) -> None:
     """
     if gathered is not None:
         raise InputError(
-            f"{where}: gradients were accumulated before; call combine(), or discard() to drop "
-            "them."
+            f"{where}: gradients were accumulated before; call combine(), or step(None, "
+            "optimizer), or discard() to drop them."
         )
 
 
@@ -84,7 +84,8 @@ def complete(gathered: GradientSource | None, parameters: Parameters) -> Gradien
     """
     if gathered is None:
         raise InputError(
-            "combine: nothing was gathered; call accumulate(losses) for each micro-batch first."
+            "combine: nothing was gathered; call accumulate(losses) for each micro-batch first, "
+            "and then combine() or step(None, optimizer), one of the two."
         )
     now = {name: tensor for name, tensor, _ in parameters.named().values()}
     check_still_given("combine", gathered.trace, now)

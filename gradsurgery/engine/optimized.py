@@ -10,7 +10,7 @@ from gradsurgery.engine.after_optimizer import optimize, settings_of
 from gradsurgery.engine.changes import counts_of
 from gradsurgery.engine.in_metric import metric_setting
 from gradsurgery.engine.losses import LossesLike
-from gradsurgery.engine.metric import check_optimizer
+from gradsurgery.engine.metric import check_held, check_optimizer
 from gradsurgery.engine.scaler import check_scaled, is_on
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.record import Record
@@ -100,6 +100,7 @@ def step(
     settings = settings_of(self._config, guard, guard_on, bound, scaler, between, features)
     check_optimizer(optimizer, guard)
     check_scaled(scaler, optimizer)
+    check_held(optimizer, self._config.parameters)
     solved_in = metric_setting(metric, optimizer, settings.bound, self._config, features)
     if losses is None:
         given = {"features": features, "weights": weights, "count": count}

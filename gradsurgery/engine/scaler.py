@@ -48,8 +48,9 @@ def check_scaled(scaler: Any, optimizer: torch.optim.Optimizer) -> None:
     """
     if is_on(scaler) and _unscaled(scaler, optimizer):
         raise InputError(
-            "scaler: unscale_ was called for this optimizer already, and the gradients that this "
-            "step adds are scaled: leave unscale_ to step(), and call scaler.update() after it."
+            "scaler: its last unscale_ for this optimizer was not followed by scaler.update(): "
+            "call that after every step(), and leave unscale_ to step(), which adds scaled "
+            "gradients."
         )
 
 
