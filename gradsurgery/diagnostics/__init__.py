@@ -8,7 +8,9 @@ from gradsurgery.diagnostics.diagnosis import (
     ObjectiveDiagnosis,
     PairDiagnosis,
 )
+from gradsurgery.diagnostics.distilled import distil
 from gradsurgery.diagnostics.jackknife import Interval
+from gradsurgery.diagnostics.plots import plot
 from gradsurgery.diagnostics.recorder import Recorder
 from gradsurgery.diagnostics.samples import Sample
 from gradsurgery.diagnostics.sinks import tensorboard, to_csv
@@ -23,6 +25,8 @@ __all__ = [
     "Recorder",
     "Sample",
     "diagnose",
+    "distil",
+    "plot",
     "tensorboard",
     "to_csv",
 ]

@@ -40,12 +40,13 @@ def verdict(inner: Interval, cosine: Interval, rate: float, margin: float) -> Ve
     """
     if -margin < cosine.low and cosine.high < margin:
         return "orthogonal"
-    if abs(cosine.value) < margin:
-        return "undecided"
-    if inner.high < 0:
+    small = abs(cosine.value) < margin  # False where the cosine is not known
+    if inner.high < 0 and not small:
         return "conflict beyond noise"
-    if inner.low > 0:
-        return "only batch noise" if rate > OFTEN else "none"
+    if rate <= OFTEN:  # there is nothing that surgery could change, whatever the means do
+        return "none"
+    if inner.low > 0 and not small:
+        return "only batch noise"
     return "undecided"
 
 

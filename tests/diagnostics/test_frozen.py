@@ -145,3 +145,14 @@ def test_groups_by_name_and_losses_without_names():
     assert found["first"].objectives == ("0", "1")
     with pytest.raises(KeyError, match="'first', 'second'"):
         found["third"]
+
+
+def test_training_imports_nothing_of_it(fresh, tmp_path):
+    code = (
+        "import sys, gradsurgery as gs\n"
+        "found = [name for name in sys.modules if name.startswith('gradsurgery.diagnostics')]\n"
+        "print(found, 'diagnose' in dir(gs), gs.diagnose.__name__)\n"
+    )
+    (tmp_path / "light.py").write_text(code)
+    done = fresh.script(tmp_path / "light.py") if hasattr(fresh, "script") else None
+    assert done is not None

