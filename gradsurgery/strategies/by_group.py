@@ -15,7 +15,7 @@ GROUPS = ("all", "encoder", "audio+fused", "0")  # the names under which the che
     paper="weighted sum of gradients",
     scale="own",
     claims=(homogeneous(1), "deterministic", "permutation-equivariant"),
-    variants=({"preference": dict.fromkeys(GROUPS, {str(i): 1.0 + i for i in range(64)})},),
+    variants=({"preference": {g: {str(i): 1.0 + i for i in range(64)} for g in GROUPS}},),
 )
 def by_group(
     objectives: tuple[str, ...], group: str | None = None, *, preference: Any = None
@@ -37,7 +37,8 @@ def by_group(
 
     Example:
         >>> from gradsurgery import get_strategy
-        >>> by_group = get_strategy("by-group", preference={"trunk": {"a": 1.0, "b": 0.5}})
+        >>> weights = {"trunk": {"a": 1.0, "b": 0.5}}
+        >>> by_group = get_strategy("by-group", preference=weights)
         >>> gram = [[1.0, 0.0], [0.0, 4.0]]
         >>> by_group.weights(gram, objectives=("a", "b"), group="trunk").tolist()
         [1.0, 0.5]

@@ -147,12 +147,10 @@ def test_groups_by_name_and_losses_without_names():
         found["third"]
 
 
-def test_training_imports_nothing_of_it(fresh, tmp_path):
-    code = (
+def test_training_imports_nothing_of_it(fresh):
+    done = fresh(
         "import sys, gradsurgery as gs\n"
-        "found = [name for name in sys.modules if name.startswith('gradsurgery.diagnostics')]\n"
-        "print(found, 'diagnose' in dir(gs), gs.diagnose.__name__)\n"
+        "print([name for name in sys.modules if name.startswith('gradsurgery.diagnostics')])\n"
+        "print('diagnose' in dir(gs), gs.diagnose.__name__)\n"
     )
-    (tmp_path / "light.py").write_text(code)
-    done = fresh.script(tmp_path / "light.py") if hasattr(fresh, "script") else None
-    assert done is not None
+    assert done.stdout.splitlines() == ["[]", "True diagnose"], done.stderr

@@ -100,9 +100,7 @@ def test_distilled_weights_are_means_and_train_as_they_say():
     surgery.backward({"joint": trunk.sum(), "uni": (trunk * head).sum()})
     torch.testing.assert_close(trunk.grad, torch.full((2,), 1 + 19.5 / 40))
     assert head.grad.item() == 2.0  # a head keeps its plain gradient
-    with pytest.raises(
-        gs.InputError, match="the group 'joint\\+uni'; given: 'x'"
-    ):
+    with pytest.raises(gs.InputError, match="the group 'joint\\+uni'; given: 'x'"):
         gs.get_strategy("by-group", preference={"x": {}}).weights(
             np.eye(2), objectives=NAMES, group="joint+uni"
         )
