@@ -52,13 +52,32 @@ def test_identical_and_constant_differences():
     assert "+0.500 points in each of 6 seeds: without a spread" in constant.sentence
 
 
-def test_rounding_alone_is_no_spread():
-    """0.1 added to figures in floating point differs by some 1e-14 from seed to seed."""
-    figures = {seed: 100 * (893 - 50 * seed) / 900 for seed in range(8)}
-    other = {seed: figure + 0.1 for seed, figure in figures.items()}
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_rounding_alone_is_no_spread(kind):
+    """A constant added in floating point differs from seed to seed by its rounding."""
+    figures = {seed: float(kind(100 * (893 - 110 * seed) / 900)) for seed in range(8)}
+    other = {seed: float(kind(figure + 0.1)) for seed, figure in figures.items()}
     assert len({other[seed] - figures[seed] for seed in figures}) > 1
     found = judge({"base": figures, "new": other}, "base").comparisons[0]
     assert (found.verdict, found.p) == ("undecided", 1.0)
+    near = {seed: figure * (1 + 1e-8 * seed) for seed, figure in figures.items()}
+    found = judge({"base": figures, "new": near}, "base").comparisons[0]
+    assert found.verdict == "identical"
+    assert "the same figures, to float32 rounding, in 8 seeds" in found.sentence
+
+
+@pytest.mark.parametrize("size", [2.0**-700, 2.0**700])
+def test_verdicts_do_not_depend_on_the_size_of_the_figures(size):
+    """A diverged run's figure may be finite and have no finite square."""
+    scaled = {
+        name: {s: size * f for s, f in row.items()}
+        for name, row in {"base": BASE, "up": moved(2.0), "near": moved(0.1)}.items()
+    }
+    big = judge(scaled, "base", delta=1.5 * size)
+    plain = judge({"base": BASE, "up": moved(2.0), "near": moved(0.1)}, "base", delta=1.5)
+    assert [x.verdict for x in big.comparisons] == ["better", "equivalent"]
+    assert [x.p for x in big.comparisons] == [x.p for x in plain.comparisons]
+    assert big.visible == pytest.approx([size * x for x in plain.visible])
 
 
 @pytest.mark.parametrize(("seeds", "words"), [([], "0 seeds"), ([4], "1 seed")])
@@ -169,5 +188,7 @@ def test_verdicts_are_those_of_the_functions_over_arrays(judge_by):
 def test_wrong_arguments_are_refused_in_words(options, words):
     with pytest.raises(InputError, match=words):
         judge({"base": BASE, "new": moved(1.0)}, **{"baseline": "base", **options})
+    with pytest.raises(InputError, match="seed 1: expected a number as its figure; got NoneType"):
+        one({0: 1.0, 1: None})
     with pytest.raises(InputError, match="seed 0: the figure is nan"):
         one({0: float("nan"), 1: 2.0})

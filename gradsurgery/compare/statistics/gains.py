@@ -52,7 +52,7 @@ def delta_m(
 ) -> Gains:
     """The mean relative gain over the same seed's single-task runs, in percent.
 
-    Per seed, Δm = (100/K) Σₖ sₖ (Mₖ − Bₖ)/|Bₖ| over K objectives, with the figure Mₖ of the joint
+    Per seed, `Δm = (100/K) Σₖ sₖ (Mₖ − Bₖ)/|Bₖ|` over K objectives, with the figure Mₖ of the joint
     run, Bₖ of the run that trains objective k alone, and sₖ = 1 where higher is better, −1 where
     lower is.
 

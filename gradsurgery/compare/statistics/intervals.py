@@ -50,8 +50,7 @@ def standard_error(differences: ArrayLike, ratio: float | None = None) -> Array:
         raise InputError(
             f"ratio: expected None or a number from 0, such as n_test/n_train; got {ratio}."
         )
-    spread: Array = values.std(axis=-1, ddof=1)
-    error: Array = spread * np.sqrt(1 / values.shape[-1] + extra)
+    error: Array = deviation(values) * np.sqrt(1 / values.shape[-1] + extra)
     return error
 
 
@@ -89,7 +88,7 @@ def t_interval(
 def difference_p(differences: ArrayLike, ratio: float | None = None) -> Array:
     """The two-sided p-value of the paired t-test of a mean difference of zero.
 
-    p = 2 F(−|d̄|/se; n − 1), with the distribution function F of Student's t. Where nothing
+    `p = 2 F(−|d̄|/se; n − 1)`, with the distribution function F of Student's t. Where nothing
     varies there is no test, and p is 1.
 
     Args:
@@ -117,7 +116,7 @@ def difference_p(differences: ArrayLike, ratio: float | None = None) -> Array:
 def equivalence_p(differences: ArrayLike, delta: float, ratio: float | None = None) -> Array:
     """The p-value of two one-sided tests that the mean difference lies within ±δ.
 
-    p = F((|d̄| − δ)/se; n − 1): the larger of the two one-sided p-values. It is below 0.05
+    `p = F((|d̄| − δ)/se; n − 1)`: the larger of the two one-sided p-values. It is below 0.05
     exactly where the 90 % t interval lies within ±δ. Where nothing varies p is 1.
 
     Args:
@@ -177,6 +176,18 @@ def holm(p_values: ArrayLike) -> Array:
     adjusted = np.empty_like(p)
     np.put_along_axis(adjusted, order, np.maximum.accumulate(stepped, axis=-1), axis=-1)
     return adjusted
+
+
+def deviation(differences: ArrayLike) -> Array:
+    """The sample standard deviation, divisor n − 1, of differences of any size [..., n] -> [...].
+
+    They are scaled by a power of two first: the squares of a diverged run's 1e200 would overflow.
+    """
+    values = checked(differences)
+    size = np.abs(values).max(axis=-1, keepdims=True)
+    _, exponent = np.frexp(size)
+    scaled: Array = np.ldexp(np.ldexp(values, -exponent).std(axis=-1, ddof=1), exponent[..., 0])
+    return scaled
 
 
 def checked(differences: ArrayLike) -> Array:

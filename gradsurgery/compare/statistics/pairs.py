@@ -1,6 +1,7 @@
 """Figures of two strategies paired by seed: what is compared, and which seeds were left out."""
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import numpy as np
 from gradsurgery.errors import InputError, one_of
 
 BETTER = {"higher": 1, "lower": -1}
-EPS = float(np.finfo(np.float64).eps)
+# figures mostly come from float32, though they are written with more digits
+EPS = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Pairs:
         seeds: those with a figure on both sides, in increasing order.
         differences: per seed, the strategy's figure minus the baseline's.
         dropped: the seeds with a figure on one side only.
-        rounding: differences of this size may come from rounding the figures alone.
+        rounding: differences up to this size may come from rounding the figures alone, to
+            float32: 5e-7 of the largest figure.
     """
 
     seeds: tuple[int, ...]
@@ -74,6 +77,9 @@ def pair(figures: Mapping[int, float], baseline: Mapping[int, float]) -> Pairs:
     """
     for side in (figures, baseline):
         for seed, figure in side.items():
+            if not isinstance(figure, numbers.Real):
+                kind = type(figure).__name__
+                raise InputError(f"seed {seed}: expected a number as its figure; got {kind}.")
             if not math.isfinite(figure):
                 raise InputError(
                     f"seed {seed}: the figure is {figure}. A run with such a figure has failed: "
@@ -85,8 +91,7 @@ def pair(figures: Mapping[int, float], baseline: Mapping[int, float]) -> Pairs:
         seeds=tuple(seeds),
         differences=tuple(float(figures[seed]) - float(baseline[seed]) for seed in seeds),
         dropped=tuple(sorted(figures.keys() ^ baseline.keys())),
-        # a figure such as 100 * 893 / 900 carries one or two roundings, a difference one more
-        rounding=8 * EPS * largest,
+        rounding=4 * EPS * largest,  # one or two per figure
     )
 
 

@@ -16,8 +16,8 @@ def power(
 ) -> float:
     """The chance that the two-sided paired t-test sees a true mean difference.
 
-    It is P(|T| > t(1 − α/2; n − 1)) for T of the noncentral t distribution with n − 1 degrees of
-    freedom and noncentrality |Δ|/(σ √(1/n + ratio)).
+    It is `P(|T| > t(1 − α/2; n − 1))` for T of the noncentral t distribution with n − 1 degrees of
+    freedom and noncentrality `|Δ|/(σ √(1/n + ratio))`.
 
     Args:
         difference: the true mean difference Δ.
@@ -42,7 +42,7 @@ def power(
 
 
 def _beyond(limit: float, freedom: int, centre: float) -> float:
-    """P(|T| > limit) for T of the noncentral t distribution.
+    """`P(|T| > limit)` for T of the noncentral t distribution.
 
     T = (Z + centre)/S with S = √(χ²/freedom), so that it is the mean over S of
     Φ(centre − limit S) + Φ(−centre − limit S).

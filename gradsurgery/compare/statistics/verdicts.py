@@ -30,7 +30,7 @@ def judge(
     rules, of which the first that applies counts:
 
     1. "undecided" with fewer than two seeds in common: there is no interval.
-    2. "identical": each seed has the same figure on both sides.
+    2. "identical": each seed has the same figure on both sides, to float32 rounding.
     3. "undecided" where the difference is the same in all seeds and not zero. The t-test would
        find p = 0, but a spread of zero is no estimate of a spread: the seeds vary nothing that
        matters, or the figure is coarse.
@@ -124,7 +124,7 @@ def _measured(
         sentence="",
         pairs=pairs,
         mean=float(values.mean()) if pairs.n else None,
-        sd=None if pairs.n < 2 else float(values.std(ddof=1)) if varies else 0.0,
+        sd=None if pairs.n < 2 else float(intervals.deviation(values)) if varies else 0.0,
         interval=interval(0.95, None),
         narrow=interval(0.90, used),
         corrected=None if ratio is None else interval(0.95, ratio),
@@ -145,7 +145,8 @@ def _judged(x: Comparison, rules: _Rules) -> Comparison:
     assert x.mean is not None
     mean = words.number(x.mean, rules.unit, sign=True)
     if x.pairs.identical:
-        same = f"{x.strategy} is identical to {rules.baseline}: the same figures in {n}."
+        to = ", to float32 rounding," if any(x.pairs.differences) else ""
+        same = f"{x.strategy} is identical to {rules.baseline}: the same figures{to} in {n}."
         return replace(x, verdict="identical", sentence=same)
     if x.interval is None or x.narrow is None:
         constant = (

@@ -17,10 +17,12 @@ EQUIVALENCE = "Equivalence is tested per strategy at 5 % and is not part of the 
 def number(value: float, unit: str = "", sign: bool = False, like: float | None = None) -> str:
     """A figure in three significant digits of itself, or of a figure that it stands beside.
 
-    >>> number(1.2345, "points"), number(0.00012345), number(0.5, sign=True), number(1234.5)
-    ('1.23 points', '0.000123', '+0.500', '1234')
+    >>> number(1.2345, "points"), number(0.00012345), number(0.5, sign=True), number(1e200)
+    ('1.23 points', '0.000123', '+0.500', '1e+200')
     """
     size = abs(value if like is None else like)
+    if size and not 1e-5 <= size < 1e7:  # a diverged run's, for example
+        return f"{value:{'+' if sign else ''}.3g}" + (f" {unit}" if unit else "")
     digits = max(0, 2 - math.floor(math.log10(size))) if size and math.isfinite(size) else 2
     return f"{value:{'+' if sign else ''}.{digits}f}" + (f" {unit}" if unit else "")
 
