@@ -137,7 +137,8 @@ def test_holm_is_over_the_family_and_a_strategy_without_a_test_stays_in_it():
     assert list(found) == ["weak", "same", "gone"]
     assert found["weak"].verdict == "undecided"
     assert found["weak"].adjusted == pytest.approx(3 * alone.p)
-    assert "after Holm over 3" in found["weak"].sentence
+    assert "after Holm over 3). The interval excludes 0, but not after" in found["weak"].sentence
+    assert "excludes 0" not in one(moved(0.25)).sentence
 
 
 def test_the_footer_and_the_estimand_say_what_could_be_seen_and_over_what():

@@ -179,7 +179,9 @@ def _judged(x: Comparison, rules: _Rules) -> Comparison:
             f"{rules.baseline}: {numbers}.{_beside(x, rules)}",
         )
     needed, said = _needed(x, rules)
-    sentence = f"{against}: undecided ({numbers}). {said}"
+    apart = deciding[0] * deciding[1] > 0  # alone it would count; Holm is about all of them
+    alone = f" The interval excludes 0, but not after Holm over {rules.size}." if apart else ""
+    sentence = f"{against}: undecided ({numbers}).{alone} {said}"
     return replace(x, sentence=sentence, seeds_needed=needed)
 
 
