@@ -171,7 +171,7 @@ def _warnings(
     if untrained:
         said.append(
             f"untrained: the loss of {', '.join(untrained)} is still where it began. Gradients "
-            "through a head that has not learned are orthogonal to others, and the lengths are "
+            "through a head that has not learned have nothing to do with others, and lengths are "
             "those of initialisation: train for a while first."
         )
     if saturated:

@@ -38,8 +38,9 @@ class Assumption:
         magnitude: whether the unimodal gradient is the longer one.
         covariance: whether its tr Cov is the larger one, as it is where all of it is longer.
         noise: whether its relative noise is the larger one.
-        beside_initialisation: whether the interval of the lengths' ratio has √M in it, which
-            initialisation alone gives where M modalities are concatenated; None without M.
+        beside_initialisation: whether the lengths' ratio is within 15 % of √M or its interval
+            reaches there: initialisation alone gives that where M modalities are concatenated.
+            None without M.
     """
 
     magnitude: Holds

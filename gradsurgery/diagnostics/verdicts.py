@@ -8,6 +8,7 @@ Verdict = Literal[
     "conflict beyond noise", "none", "only batch noise", "orthogonal", "no gradient", "undecided"
 ]
 Holds = Literal["holds", "fails", "undecided"]
+FARTHEST = 5.0  # 25 times as many batches: an estimate so near to a bound tells no number
 OFTEN = 0.05  # a conflict rate from which batches are said to conflict
 TRY = {
     "conflict beyond noise": (
@@ -36,7 +37,7 @@ def verdict(inner: Interval, cosine: Interval, rate: float, margin: float) -> Ve
         cosine: of the mean gradients; its ends are NaN where a norm is not known.
         rate: the share of batches on which the two conflict.
         margin: cosines that are smaller in size count as orthogonal. This comes first: with enough
-            batches any small cosine is beyond noise. An estimate within it never says more.
+            batches any small cosine is beyond noise. An estimate within it is no conflict.
     """
     if -margin < cosine.low and cosine.high < margin:
         return "orthogonal"
@@ -45,7 +46,7 @@ def verdict(inner: Interval, cosine: Interval, rate: float, margin: float) -> Ve
         return "conflict beyond noise"
     if rate <= OFTEN:  # there is nothing that surgery could change, whatever the means do
         return "none"
-    if inner.low > 0 and not small:
+    if inner.low > 0:
         return "only batch noise"
     return "undecided"
 
@@ -65,6 +66,6 @@ def batches_needed(cosine: Interval, margin: float, batches: int) -> int | None:
     half = (cosine.high - cosine.low) / 2
     size = abs(cosine.value)
     gap = size if size >= margin else margin - size
-    if not half > 0:
+    if not half > 0 or half > FARTHEST * gap:
         return None
     return int(batches * (half / gap) ** 2) + 1

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import gradsurgery as gs
 from gradsurgery.diagnostics.jackknife import estimates, interval, ratio
 from gradsurgery.diagnostics.moments import Moments
 
@@ -84,3 +87,38 @@ def test_intervals_cover(cosine, noise, shared, batches):
     print(cosine, noise, shared, batches, coverage)
     assert (coverage > 0.925).all(), coverage
     assert (coverage[[0, 1, 2]] < 0.985).all(), coverage
+
+
+def test_a_network_gives_what_the_gradients_themselves_give():
+    """Two groups, several tensors each, a loss that does not reach one of them."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(3, 4), nn.Linear(4, 2)
+    model = nn.ModuleList([first, second])
+
+    def losses(model, x):
+        y = second(first(x).tanh())
+        return {"a": y[:, 0].mean(), "b": y[:, 1].pow(2).mean(), "c": first.weight.pow(2).sum()}
+
+    given = torch.randn(9, 5, 3).unbind()
+    found = gs.diagnose(model, given, losses)
+    assert {name: group.parameters for name, group in found.items()} == {"a+b+c": 1, "a+b": 3}
+    parts = {"a+b+c": [first.weight], "a+b": [first.bias, second.weight, second.bias]}
+    for name, parameters in parts.items():
+        rows = []
+        for x in given:
+            values = losses(model, x)
+            each = [
+                torch.autograd.grad(values[o], parameters, retain_graph=True)
+                for o in found[name].objectives
+            ]
+            rows.append(torch.stack([torch.cat([g.flatten() for g in one]) for one in each]))
+        g = torch.stack(rows).double().numpy()
+        pairs = [g[s] @ g[t].T for s in range(9) for t in range(9) if s != t]
+        np.testing.assert_allclose(found[name].inner, np.mean(pairs, 0), rtol=1e-5, atol=1e-7)
+        pair = found[name].pair("a", "b")
+        grams = np.einsum("tid,tjd->tij", g, g)
+        assert pair.conflict == (grams[:, 0, 1] < 0).mean()
+        assert pair.control[0] == (np.einsum("td,td->t", g[:-1, 0], g[1:, 0]) < 0).mean()
+        assert pair.length_ratio.value == pytest.approx(
+            (grams[:, 0, 0].mean() / grams[:, 1, 1].mean()) ** 0.5, rel=1e-5
+        )

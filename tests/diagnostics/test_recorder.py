@@ -163,3 +163,15 @@ def test_numbers_that_cannot_be_used(options, message):
 def test_an_unknown_group_is_named():
     with pytest.raises(KeyError, match="the groups are none"):
         Recorder()["trunk"]
+
+
+def test_groups_with_names_keep_them_beside_a_control():
+    model = net()
+    parts = {"body": model[0], "top": model[2]}
+    surgery, recorder = gs.Surgery("sum", parts), Recorder(parts, every=1)
+    x, other = torch.randn(2, 5, 3)
+    recorder.backward(surgery, losses(model, x), control=losses(model, other))
+    assert list(recorder.groups) == ["body", "top"]
+    for (sample,) in recorder.groups.values():
+        assert sample.gram is not None
+        assert np.abs(sample.control).max() < 1

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 import gradsurgery as gs
+from gradsurgery.diagnostics import Interval
+from gradsurgery.diagnostics.verdicts import batches_needed, verdict
 from tests.support.known_gradients import Plane, batches, losses, two_means
 
 # mean gradients, root of tr Cov, correlation of the noise, the right answer
@@ -98,8 +100,11 @@ def test_at_initialisation_the_ratio_of_lengths_is_the_root_of_m(m):
         assert pair.second == "joint"
         assert pair.length_ratio.value == pytest.approx(math.sqrt(m), rel=0.25)
         assert pair.assumption.magnitude == "holds"
+        assert pair.assumption.beside_initialisation
     assert "untrained" in found.warnings[0]
     assert f"√M = {math.sqrt(m):.2f}" in str(found)
+    asked = gs.diagnose(model, given, Concatenated.losses)
+    assert "is the model trained?" in asked.warnings[0]
     silent = gs.diagnose(model, given, Concatenated.losses, chance={"joint": 1000 * math.log(10)})
     assert ["saturated" in text for text in silent.warnings] == [True]
 
@@ -117,3 +122,28 @@ def test_assumption_1_by_magnitude_and_by_relative_noise():
     assert (assumption.magnitude, assumption.covariance) == ("holds", "holds")
     assert assumption.noise == "fails"
     assert assumption.beside_initialisation is False
+
+
+@pytest.mark.parametrize(
+    ("inner", "cosine", "rate", "said"),
+    [
+        ((-0.3, -0.1), (-0.2, -0.3, -0.1), 0.8, "conflict beyond noise"),
+        ((-0.3, -0.1), (math.nan,) * 3, 0.8, "conflict beyond noise"),
+        ((-0.14, -0.04), (-0.09, -0.14, -0.04), 0.6, "undecided"),
+        ((-0.09, -0.01), (-0.05, -0.09, -0.01), 0.6, "orthogonal"),
+        ((0.04, 0.14), (0.09, 0.04, 0.14), 0.2, "only batch noise"),
+        ((-0.1, 0.5), (0.2, -0.1, 0.5), 0.4, "undecided"),
+        ((-0.1, 0.5), (math.nan,) * 3, 0.02, "none"),
+        ((0.1, 0.5), (0.3, 0.1, 0.5), 0.0, "none"),
+    ],
+)
+def test_the_rules_from_figures_to_words(inner, cosine, rate, said):
+    ends = Interval(sum(inner) / 2, *inner), Interval(*cosine)
+    assert verdict(*ends, rate, margin=0.1) == said
+
+
+def test_how_many_batches_would_tell():
+    assert batches_needed(Interval(0.3, -0.3, 0.9), 0.1, 10) == 41
+    assert batches_needed(Interval(0.0, -0.2, 0.2), 0.1, 10) == 41
+    assert batches_needed(Interval(0.099, 0.0, 0.2), 0.1, 10) is None
+    assert batches_needed(Interval(math.nan, math.nan, math.nan), 0.1, 10) is None
