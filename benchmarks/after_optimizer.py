@@ -11,6 +11,7 @@ ended. Kinds of runs:
 * metric: with metric="euclidean" and metric="optimizer", under Adam with and without momentum, how
   often some objective rises with guard="report".
 * tune, train: pairs of trainings at the learning rate that a sweep chose, and their test figures.
+* same: "correct" at the rate chosen for "report", where its own is another one.
 """
 
 import json
@@ -145,6 +146,8 @@ def cells(steps: int) -> Iterator[Cell]:
                 for guard in ("report", "correct"):
                     own = {"task": task, "strategy": strategy, "guard": guard, "steps": steps}
                     yield {"kind": "train", **own, "seed": seed}
+                    if guard == "correct":
+                        yield {"kind": "same", **own, "seed": seed}
     for task in ("multimnist", "cg-mnist"):
         for strategy in ("mgda", "upgrad"):
             for optimizer in ("Adam", *DIVISION):
@@ -167,12 +170,15 @@ def best_rate(rows: list[dict[str, Any]], cell: Cell) -> float:
     return max(found, key=lambda rate: statistics.fmean(found[rate]))
 
 
-def run(cell: Cell, known: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of one cell."""
+def run(cell: Cell, known: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The figures of one cell; None where another one has them."""
     problem, model = known[cell["task"]]
     rate = cell.get("lr")
-    if cell["kind"] == "train":
-        rate = best_rate(rows, cell)
+    if cell["kind"] in ("train", "same"):
+        wanted = {**cell, "guard": "report"} if cell["kind"] == "same" else cell
+        rate = best_rate(rows, wanted)
+        if cell["kind"] == "same" and rate == best_rate(rows, cell):
+            return None
     if rate is None:
         optimizer = {**OPTIMIZERS, **DIVISION}[cell["optimizer"]]
     else:
@@ -210,8 +216,10 @@ def main(
         if not wanted or key_of(cell) in there:
             continue
         begin = time.perf_counter()
-        row = {"cell": cell, **run(cell, known, rows), "seconds": time.perf_counter() - begin}
-        row = {**row, **about()}
+        figures = run(cell, known, rows)
+        if figures is None:
+            continue
+        row = {"cell": cell, **figures, "seconds": time.perf_counter() - begin, **about()}
         rows.append(row)
         with file.open("a") as stream:
             stream.write(json.dumps(row) + "\n")

@@ -191,25 +191,25 @@ def trainings(rows: Rows) -> list[str]:
     rates: dict = {}
     for row in rows:
         cell = row["cell"]
-        if cell["kind"] == "train":
+        if cell["kind"] in ("train", "same"):
+            guard = "same rate" if cell["kind"] == "same" else cell["guard"]
             figures = {**row["figures"], "worst": min(row["figures"].values())}
-            found[cell["task"], cell["strategy"]].setdefault(cell["guard"], {})[cell["seed"]] = (
-                figures
-            )
-            rates[cell["task"], cell["strategy"], cell["guard"]] = row["lr"]
+            found[cell["task"], cell["strategy"]].setdefault(guard, {})[cell["seed"]] = figures
+            rates[cell["task"], cell["strategy"], guard] = row["lr"]
     cells = []
     for (task, strategy), by_guard in found.items():
-        seeds = sorted(by_guard.get("report", {}).keys() & by_guard.get("correct", {}).keys())
-        if len(seeds) < 2:
-            continue
-        chosen = [f"{rates[task, strategy, guard]:g}" for guard in ("report", "correct")]
-        for name in by_guard["report"][seeds[0]]:
-            pairs = [(by_guard["report"][s][name], by_guard["correct"][s][name]) for s in seeds]
-            differences = [kept - plain for plain, kept in pairs]
-            spread = t_interval(differences)
-            own = [f"{mean(list(column)):.1f}" for column in zip(*pairs, strict=True)]
-            gain = f"{mean(differences):+.2f} ± {spread:.2f}"
-            cells.append([task, strategy, name, ", ".join(chosen), str(len(seeds)), *own, gain])
+        for other in ("correct", "same rate"):
+            seeds = sorted(by_guard.get("report", {}).keys() & by_guard.get(other, {}).keys())
+            if len(seeds) < 2:
+                continue
+            chosen = [f"{rates[task, strategy, guard]:g}" for guard in ("report", other)]
+            for name in by_guard["report"][seeds[0]]:
+                pairs = [(by_guard["report"][s][name], by_guard[other][s][name]) for s in seeds]
+                differences = [kept - plain for plain, kept in pairs]
+                spread = t_interval(differences)
+                own = [f"{mean(list(column)):.1f}" for column in zip(*pairs, strict=True)]
+                gain = f"{mean(differences):+.2f} ± {spread:.2f}"
+                cells.append([task, strategy, name, ", ".join(chosen), str(len(seeds)), *own, gain])
     if not cells:
         return []
     headings = [
