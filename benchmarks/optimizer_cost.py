@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,7 +121,7 @@ def main(
                 size = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
                 row = {
                     "model": case, "n": n, "method": method, "megabytes of parameters": size,
-                    "milliseconds": medians(model, forward, steps, rounds),
+                    "milliseconds": medians(model, forward, steps, rounds, clock=time.process_time),
                     "megabytes": {name: memory(case, n, method, name) for name in steps},
                 }  # fmt: skip
                 rows.append(row)

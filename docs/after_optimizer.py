@@ -261,7 +261,7 @@ def cost(found: dict) -> list[str]:
         "all corrected",
     ]
     title = (
-        f"time over that of backward and optimizer.step(), medians of {found['rounds']} turns, and "
+        f"CPU time over that of backward and optimizer.step(), medians of {found['rounds']} turns, and "
         "memory beyond it in copies of the parameters; upgrad, Adam"
     )
     return table(title, headings, cells)
