@@ -261,8 +261,8 @@ def cost(found: dict) -> list[str]:
         "all corrected",
     ]
     title = (
-        f"CPU time over that of backward and optimizer.step(), medians of {found['rounds']} turns, and "
-        "memory beyond it in copies of the parameters; upgrad, Adam"
+        f"CPU time over that of backward and optimizer.step(), medians of {found['rounds']} turns, "
+        "and memory beyond it in copies of the parameters; upgrad, Adam"
     )
     return table(title, headings, cells)
 
