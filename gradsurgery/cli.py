@@ -46,6 +46,13 @@ def app() -> "typer.Typer":
     seeds_help = "How many seeds, as in 3, or which, as in 0,7. Default: 2."
     steps_help = "Steps of a run. Default: each task's own."
     check_help = "Take three steps of each task, say what is wrong with it and how long it takes."
+    jobs_help = "Processes that train at once. Default: 1."
+    timeout_help = "Seconds that a run may take; one that takes longer has failed."
+    optimizer_help = "sgd (momentum 0.9) or adam. Default: each task's own."
+    out_help = (
+        "Folder for the results. The same command on the same folder goes on where it stopped. "
+        "Default: comparisons/ and the time."
+    )
     epochs_help = "Passes over the training data. Default: each task's own."
     threads_help = "Threads of torch. Default: 1, since more slow small steps on a busy machine."
     strategies_help = (
@@ -124,7 +131,7 @@ def app() -> "typer.Typer":
         out: Annotated[
             Path | None,
             typer.Option(
-                help="Folder for the results. Default: comparisons/ and the time.",
+                help=out_help,
                 metavar="DIR",
                 show_default=False,
             ),
@@ -142,6 +149,13 @@ def app() -> "typer.Typer":
         ] = 1,
         steps: Annotated[
             int | None, typer.Option(help=steps_help, metavar="N", show_default=False)
+        ] = None,
+        optimizer: Annotated[
+            str | None, typer.Option(help=optimizer_help, metavar="NAME", show_default=False)
+        ] = None,
+        jobs: Annotated[int, typer.Option(help=jobs_help, metavar="N", show_default=False)] = 1,
+        timeout: Annotated[
+            float | None, typer.Option(help=timeout_help, metavar="S", show_default=False)
         ] = None,
         check: Annotated[bool, typer.Option("--check", help=check_help)] = False,
     ) -> None:
@@ -165,13 +179,14 @@ def app() -> "typer.Typer":
             data_root=data_root,
             threads=threads,
             steps=steps,
+            optimizer=optimizer,
         )
         if check:
             from gradsurgery.compare.checking import check_in_terminal
 
             raise typer.Exit(check_in_terminal(plan))
         folder = out or free_folder(Path("comparisons") / time.strftime("%Y%m%d-%H%M%S"))
-        raise typer.Exit(compare_in_terminal(plan, folder))
+        raise typer.Exit(compare_in_terminal(plan, folder, jobs=jobs, timeout=timeout))
 
     add_check(made)
     return made

@@ -32,7 +32,7 @@ ALLOWED = {
     # these build on the public package alone, as a user's code would; the errors' helpers word a
     # wrong task as a wrong strategy is worded
     "tasks": {*gs.__all__, "errors", "modules", "tasks"},
-    "compare": {*gs.__all__, "errors", "tasks", "compare"},
+    "compare": {*gs.__all__, "errors", "modules", "tasks", "compare"},
     "diagnostics": {*gs.__all__, "errors", "types", "diagnostics"},
     "console": set(),
     "check_command": {"errors", "testing", "compare"},

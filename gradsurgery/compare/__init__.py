@@ -3,7 +3,8 @@
 rich and matplotlib are imported where they are used: `pip install 'gradsurgery[compare]'`.
 """
 
-from gradsurgery.compare.comparison import Listener, compare
+from gradsurgery.compare.comparison import compare
+from gradsurgery.compare.listener import Listener
 from gradsurgery.compare.plan import (
     BASELINE,
     Plan,

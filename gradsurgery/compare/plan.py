@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradsurgery import InputError, Strategy, get_strategy
+from gradsurgery.compare.optimizers import known_optimizers
 from gradsurgery.tasks import Task, get_task
 
 BASELINE = "sum"
@@ -18,7 +19,10 @@ DEFAULT_SEEDS = (0, 1)
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a task, a strategy by its label, a seed, a learning rate, and how long."""
+    """One training run: a task, a strategy by its label, a seed, a learning rate, and how long.
+
+    `optimizer` is None for the task's own. `kind` says what it is for: "run" is reported.
+    """
 
     task: str
     strategy: str
@@ -26,6 +30,8 @@ class Run:
     lr: float
     epochs: int | None
     steps: int | None = None
+    optimizer: str | None = None
+    kind: str = "run"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Plan:
         data_root: the folder with the data; None is the digits of an installed package.
         threads: of torch, while it trains. More than one slows small steps on a busy machine.
         steps: of a run; None is what each task says.
+        optimizer: by its name, "sgd" or "adam"; None is each task's own.
     """
 
     tasks: tuple[Task, ...]
@@ -52,6 +59,7 @@ class Plan:
     data_root: Path | None = None
     threads: int = 1
     steps: int | None = None
+    optimizer: str | None = None
 
     @classmethod
     def of(
@@ -65,6 +73,7 @@ class Plan:
         data_root: Path | str | None = None,
         threads: int = 1,
         steps: int | None = None,
+        optimizer: str | None = None,
     ) -> "Plan":
         """A plan from names.
 
@@ -103,7 +112,8 @@ class Plan:
         root = None if data_root is None else Path(data_root)
         each = tuple(dict.fromkeys(map(int, seeds)))
         rates = tuple(dict.fromkeys(map(float, lrs)))
-        return cls(chosen, bound, each, epochs, rates, root, threads, steps)
+        (other,) = known_optimizers([optimizer]) if optimizer is not None else (None,)
+        return cls(chosen, bound, each, epochs, rates, root, threads, steps, other)
 
     def runs(self) -> list[Run]:
         """Every run; seeds come last, so that what is done early can already be compared."""
@@ -115,6 +125,7 @@ class Plan:
                 lr,
                 None if self.steps else self.epochs or task.epochs,
                 self.steps or task.steps,
+                self.optimizer,
             )
             for seed in self.seeds
             for task in self.tasks

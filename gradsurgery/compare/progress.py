@@ -52,8 +52,9 @@ class Bars:
             self._before = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
-    def start(self) -> None:
-        """Show the bars."""
+    def start(self, done: int = 0) -> None:
+        """Show the bars; so many runs are done already."""
+        self._progress.update(self._all, completed=done)
         self._progress.start()
 
     def _interrupt(self, number: int, frame: Any) -> None:

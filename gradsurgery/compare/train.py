@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gradsurgery import Record, Strategy
 from gradsurgery.compare.figures import evaluate
 from gradsurgery.compare.loop import Loop, endless, seeded
+from gradsurgery.compare.optimizers import optimizer_of
 from gradsurgery.tasks import Problem
 from gradsurgery.tasks.metric import Metric, common_label
 
@@ -23,6 +25,7 @@ def train(
     losses_too: bool = False,
     names: Collection[str] = (),
     only: Sequence[str] | None = None,
+    optimizer: str | None = None,
 ) -> dict[str, Any]:
     """Train one model and report on it.
 
@@ -35,6 +38,7 @@ def train(
         losses_too: whether learning rates are to be chosen from.
         names: those that the figures of an earlier run had, if there was one.
         only: the losses to train on; None is all of them.
+        optimizer: by its name, "sgd" or "adam"; None is the task's own.
 
     Returns:
         "steps" and "seconds"; "validation" and "test": objective -> figure; "metrics", and for
@@ -48,6 +52,7 @@ def train(
         NonFiniteError: for a figure that is NaN or infinite: the run has no result then.
         InputError: for figures that have other names than those before.
     """
+    problem = replace(problem, optimizer=optimizer_of(optimizer, problem.optimizer))
     steps = problem.steps
     assert steps is not None  # Task.problem sees to it
     inspect_every = max(1, steps // INSPECTIONS)

@@ -214,11 +214,13 @@ def test_tables_have_means_stds_and_marks(tmp_path):
     assert "no better than guessing in up" in shown(summarise(low, BASELINE), plan)
 
 
-def test_results_are_never_overwritten_and_torn_lines_are_left_out(tmp_path):
+def test_results_are_gone_on_with_never_overwritten_and_torn_lines_are_left_out(tmp_path):
     plan = Plan.of(["lines"], ["sum"], [0], epochs=1)
     results = compare(plan, tmp_path)
-    with pytest.raises(gs.InputError, match="already holds results"):
-        compare(plan, tmp_path)
+    # the same plan goes on, with nothing left to do
+    assert compare(plan, tmp_path).lines == results.lines == read_results(tmp_path)
+    with pytest.raises(gs.InputError, match="already holds results, of another plan"):
+        compare(Plan.of(["lines"], ["sum"], [1], epochs=1), tmp_path)
     with results.path.open("a") as file:
         file.write('{"kind": "ru')
     assert read_results(results.path) == results.lines

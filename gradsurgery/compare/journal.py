@@ -1,0 +1,108 @@
+"""Lines of JSON in files that are only added to, so that a killed process loses none of them.
+
+Each process writes a file of its own, one write and one fsync per line. What is torn at the end of
+a file is left out by readers. Files of other machines are read too, once they are copied there.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from gradsurgery import InputError
+from gradsurgery.compare.choice import Line
+
+FILE = "results.jsonl"
+OTHERS = ("rows*.jsonl", "results*.jsonl")  # of workers, of other machines
+
+
+def journal_of_worker(folder: Path) -> Path:
+    """A path that no other process writes to."""
+    host = re.sub(r"\W+", "_", platform.node()) or "host"
+    return folder / f"rows-{host}-{os.getpid()}-{time.time_ns()}.jsonl"
+
+
+def write_line(file: IO[bytes], text: str) -> None:
+    """Add a line whole, and wait until it is on the disk.
+
+    What could not be written whole is taken back, since a torn line would spoil those after it.
+    """
+    data = text.encode() + b"\n"
+    end = file.tell()
+    try:
+        while data:
+            data = data[file.write(data) :]
+        with contextlib.suppress(OSError):  # a file system that cannot
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.truncate(end)
+            file.seek(end)
+        raise
+
+
+def drop_torn(file: IO[bytes]) -> None:
+    """Take back what a killed process left of a line, and go to the end."""
+    file.seek(0)
+    whole = file.read().rpartition(b"\n")
+    file.truncate(len(whole[0]) + len(whole[1]))
+    file.seek(0, os.SEEK_END)
+
+
+def lines_of(path: Path) -> list[Line]:
+    """The lines of one file; a last one that was cut off is left out.
+
+    Raises:
+        InputError: for what is not there, cannot be read, or holds other lines.
+    """
+    try:
+        texts = path.read_bytes().decode().splitlines()
+    except FileNotFoundError as error:
+        advice = f"give the folder of a comparison, or its {FILE}"
+        raise InputError(f"{path} is not there: {advice}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as results: {error}.") from error
+    lines = []
+    for number, text in enumerate(texts):
+        try:
+            line = json.loads(text)
+            line["kind"]
+        except (ValueError, TypeError, KeyError) as error:
+            torn = number == len(texts) - 1 and (number > 0 or path.name != FILE)
+            if torn:
+                break
+            raise InputError(
+                f"{path}, line {number + 1}: not a line of results ({error!r})."
+            ) from error
+        lines.append(line)
+    return lines
+
+
+def lines_in(folder: Path) -> list[Line]:
+    """The lines of all files in a folder, each cell once: a result before a failure."""
+    first = folder / FILE
+    others = {path for pattern in OTHERS for path in folder.glob(pattern)} - {first}
+    found = lines_of(first)
+    for path in sorted(others):
+        found += lines_of(path)
+    return once(found)
+
+
+def once(lines: Iterable[Line]) -> list[Line]:
+    """Each cell, setup and timing once; a row with figures stands before one with an error."""
+    kept: dict[Any, Line] = {}
+    for line in lines:
+        key = line.get("key") or _name(line, len(kept))
+        if key not in kept or ("error" in kept[key] and "test" in line):
+            kept[key] = line
+    return list(kept.values())
+
+
+def _name(line: Line, number: int) -> Any:
+    """What is the same of lines of one kind that are kept once; rows of before have no key."""
+    return (line["kind"], line.get("task")) if line["kind"] in ("setup", "timing") else number
