@@ -128,6 +128,7 @@ def test_a_file_with_one_task_is_enough(tmp_path):
     assert get_task(str(tmp_path / "alone_for_tests.py")).name == "another-of-mine"
 
 
+@pytest.mark.exhaustive
 def test_the_digits_of_another_seed_are_split_otherwise_and_the_test_digits_are_the_same(
     tmp_path,
 ):
@@ -141,7 +142,7 @@ def test_the_digits_of_another_seed_are_split_otherwise_and_the_test_digits_are_
         assert not seen & {image.numpy().tobytes() for image in images}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_seed_of_a_task_that_ships_changes_all_but_the_pool_of_its_test_data():
     first, other = (get_task("cg-mnist").problem(None, seed) for seed in (0, 1))
     assert torch.equal(first.test[0], other.test[0])  # gray digits
