@@ -72,6 +72,7 @@ def delta_m(
     Source:
         Maninis, Radosavovic and Kokkinos 2019, arXiv:1904.08918, equation 4.
 
+    >>> from gradsurgery.compare.statistics import delta_m
     >>> gains = delta_m(
     ...     {"left": {0: 90.0, 1: 88.0}, "depth": {0: 0.40, 1: 0.52}},
     ...     {"left": {0: 80.0, 1: 80.0}, "depth": {0: 0.50, 1: 0.50}},
@@ -132,6 +133,7 @@ def mean_ranks(
     Raises:
         InputError: for NaN, and for a column without a direction.
 
+    >>> from gradsurgery.compare.statistics import mean_ranks
     >>> mean_ranks({"a": {"x": 3.0, "y": 1.0}, "b": {"x": 2.0, "y": 1.0}}).mean
     {'a': 1.25, 'b': 1.75}
     """

@@ -39,6 +39,7 @@ def standard_error(differences: ArrayLike, ratio: float | None = None) -> Array:
         Nadeau and Bengio 2003, Inference for the generalization error, Machine Learning 52,
         section 3 (the corrected resampled t-test).
 
+    >>> from gradsurgery.compare.statistics import standard_error
     >>> float(standard_error([1.0, 2.0, 3.0, 4.0]).round(4))
     0.6455
     >>> float(standard_error([1.0, 2.0, 3.0, 4.0], ratio=0.25).round(4))
@@ -72,6 +73,7 @@ def t_interval(
     Raises:
         InputError: see `standard_error`; also for a level outside 0 and 1.
 
+    >>> from gradsurgery.compare.statistics import t_interval
     >>> [float(bound.round(3)) for bound in t_interval([0.4, 1.0, 0.1, 0.7, 0.8])]
     [0.161, 1.039]
     """
@@ -101,6 +103,7 @@ def difference_p(differences: ArrayLike, ratio: float | None = None) -> Array:
     Raises:
         InputError: see `standard_error`.
 
+    >>> from gradsurgery.compare.statistics import difference_p
     >>> float(difference_p([0.4, 1.0, 0.1, 0.7, 0.8]).round(4))
     0.0192
     """
@@ -133,6 +136,7 @@ def equivalence_p(differences: ArrayLike, delta: float, ratio: float | None = No
     Source:
         Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15.
 
+    >>> from gradsurgery.compare.statistics import equivalence_p
     >>> float(equivalence_p([0.4, 1.0, 0.1, 0.7, 0.8], delta=1.0).round(4))
     0.0323
     """
@@ -164,6 +168,7 @@ def holm(p_values: ArrayLike) -> Array:
     Source:
         Holm 1979, Scandinavian Journal of Statistics 6.
 
+    >>> from gradsurgery.compare.statistics import holm
     >>> holm([0.01, 0.04, 0.03, 0.005]).tolist()
     [0.03, 0.06, 0.06, 0.02]
     """

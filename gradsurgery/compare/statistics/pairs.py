@@ -69,6 +69,7 @@ def pair(figures: Mapping[int, float], baseline: Mapping[int, float]) -> Pairs:
     Raises:
         InputError: for a figure that is NaN or infinite: such a run has failed and has no figure.
 
+    >>> from gradsurgery.compare.statistics import pair
     >>> pairs = pair({0: 91.0, 1: 90.5, 2: 92.0}, {0: 90.0, 1: 90.0, 3: 89.0})
     >>> pairs.seeds, pairs.differences, pairs.dropped
     ((0, 1), (1.0, 0.5), (2, 3))

@@ -29,6 +29,7 @@ def power(
     Raises:
         InputError: for other values.
 
+    >>> from gradsurgery.compare.statistics import power
     >>> round(power(1.0, sd=1.0, n=10), 3)
     0.803
     """
@@ -93,6 +94,7 @@ def seeds_needed(
     Raises:
         InputError: see `power`.
 
+    >>> from gradsurgery.compare.statistics import seeds_needed
     >>> seeds_needed(1.0, sd=1.0), seeds_needed(1.0, sd=1.0, alpha=0.05 / 8)
     (10, 17)
     >>> seeds_needed(1.0, sd=1.0, ratio=0.25) is None
@@ -124,6 +126,7 @@ def least_visible(
     Raises:
         InputError: see `power`.
 
+    >>> from gradsurgery.compare.statistics import least_visible
     >>> round(least_visible(sd=1.0, n=10), 2), round(least_visible(sd=1.0, n=10, alpha=0.05 / 8), 2)
     (1.0, 1.43)
     """

@@ -57,6 +57,7 @@ def judge(
     Raises:
         InputError: for NaN, an unknown baseline or direction, and wrong numbers.
 
+    >>> from gradsurgery.compare.statistics import judge
     >>> runs = {
     ...     "sum": {0: 90.1, 1: 91.0, 2: 90.4, 3: 89.8},
     ...     "mgda": {0: 87.9, 1: 89.1, 2: 88.4, 3: 87.5},
