@@ -83,6 +83,8 @@ def _referred(strategy: Strategy) -> set[str] | None:
             found.add(value)
         elif isinstance(value, Mapping):
             found |= set(map(str, value))
+            for inner in value.values():  # a dict per group
+                found |= set(map(str, inner)) if isinstance(inner, Mapping) else set()
         elif not (value is None or isinstance(value, bool | int | float)):
             return None
     return found

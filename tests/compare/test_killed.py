@@ -138,13 +138,14 @@ class Kills:
 
     def __init__(self):
         self.finished_runs, self.workers = [], set()
+        self.others = set(children(os.getpid()))  # other tests' processes
 
     def timing(self, task, rounds): ...
     def timed(self): ...
     def stepped(self, step, steps, loss): ...
 
     def started(self, run):
-        self.workers |= set(children(os.getpid()))
+        self.workers |= set(children(os.getpid())) - self.others
 
     def finished(self, run, line):
         self.finished_runs.append(run)
