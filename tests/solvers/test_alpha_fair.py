@@ -43,9 +43,16 @@ def test_alpha_fair_meets_its_condition(sample, alpha):
 
 @given(drawn_samples(max_n=8), st.sampled_from((0.005, *ALPHAS)), st.integers(0, 2**31))
 def test_with_preferences_it_meets_its_condition(sample, alpha, seed):
-    """(Gw)ᵢ = (pᵢ/wᵢ)^(1/α), judged as above; or stationary, and zero."""
+    """(Gw)ᵢ = (pᵢ/wᵢ)^(1/α), judged as above; or stationary, and zero.
+
+    Below α = 0.01 there may be no weights to be had, which an error says.
+    """
     wanted = np.random.default_rng(seed).uniform(0.05, 5, sample.count)
-    solution = alpha_fair(sample.gram, alpha, preference=wanted)
+    try:
+        solution = alpha_fair(sample.gram, alpha, preference=wanted)
+    except InputError:
+        assert alpha < 0.01
+        return
     if not solution.value.any():
         assert sample.distance() <= 1e-12
         return
