@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import queue
 import subprocess
@@ -214,7 +215,7 @@ def _awaited(
         if "done" in answer:
             return answer["done"], False, last
         step, _, loss = answer["stepped"]
-        last = (step, loss if loss == loss and abs(loss) != float("inf") else last[1])
+        last = (step, loss if math.isfinite(loss) else last[1])
         shared.events.put(("stepped", run, answer["stepped"]))
 
 

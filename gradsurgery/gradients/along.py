@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Factored, gradient_of
 from gradsurgery.gradients.combine import IN_RANGE, PIECE, directions
+from gradsurgery.gradients.gram import one_vector
 from gradsurgery.types import Array
 
 # Float32 sums tell the sign of a product that is at least this part of ‖gᵢ‖‖u‖: on 8 million
@@ -103,8 +103,10 @@ class Along:
                     zero if g is None else _dot(g.reshape(-1), along, wide) for g in block.gradients
                 ]
                 return _host_wide(torch.stack([*found, torch.dot(flat, flat)]))
-        rows = [_joined([_flat(own, i) for own, _ in moving]) for i in range(n)]
-        after, before = (_joined([pair[k].reshape(-1) for _, pair in moving]) for k in (0, 1))
+        rows = [one_vector([_flat(own, i) for own, _ in moving]) for i in range(n)]
+        after, before = (one_vector([pair[k] for _, pair in moving]) for k in (0, 1))
+        assert after is not None
+        assert before is not None
         return _by_pieces(rows, after, before, wide)
 
 
@@ -133,14 +135,6 @@ def _by_pieces(
     whole = total.new_zeros(len(rows) + 1)
     whole[[*[i for i, row in enumerate(rows) if row is not None], len(rows)]] = total
     return whole
-
-
-def _joined(vectors: Sequence[Tensor | None]) -> Any:
-    """Some vectors as one; None where there are none."""
-    found = [vector for vector in vectors if vector is not None]
-    if len(found) < 2:
-        return found[0] if found else None
-    return torch.cat(found)
 
 
 def _widest(tensor: Tensor) -> torch.dtype:

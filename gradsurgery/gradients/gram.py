@@ -158,7 +158,7 @@ def _dense_products(
     lengths = [sum([sizes[t] for t in run]) for run in runs]
     largest = max(lengths) if per_tensor else sum(lengths)
     for run, length in zip(runs, lengths, strict=True):
-        rows = [_flat([blocks[t].gradients[i] for t in run]) for i in range(n)]
+        rows = [one_vector([blocks[t].gradients[i] for t in run]) for i in range(n)]
         device = next((row.device for row in rows if row is not None), blocks[run[0]].like.device)
         device = CPU if device.type == "mps" else device
         if device not in buffers:
@@ -188,9 +188,9 @@ def _dense_products(
     return [(block, product) for (block, _), product in sums.items()]
 
 
-def _flat(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    """One vector of several gradients, or None where there are none."""
-    found = [g for g in gradients if g is not None]
+def one_vector(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """One vector of several tensors, or None where there are none."""
+    found = [tensor for tensor in tensors if tensor is not None]
     if len(found) < 2:
         return found[0].reshape(-1) if found else None
     return flatten(found)
