@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 def random_state() -> tuple[Any, ...]:
     """The states of the random number generators of torch, its CUDA devices, numpy and Python."""
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch has none
     cuda = torch.cuda.get_rng_state_all() if used else None
     return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
 
