@@ -1,4 +1,7 @@
-"""What the gradients of a model say: `diagnose` at frozen weights, `Recorder` over a run."""
+"""What the gradients of a model say: `diagnose` at frozen weights, `Recorder` over a run.
+
+`flatness` is about the loss itself: the largest eigenvalue of its Hessian.
+"""
 
 from gradsurgery.diagnostics.diagnosing import diagnose
 from gradsurgery.diagnostics.diagnosis import (
@@ -9,6 +12,7 @@ from gradsurgery.diagnostics.diagnosis import (
     PairDiagnosis,
 )
 from gradsurgery.diagnostics.distilled import distil
+from gradsurgery.diagnostics.flatness import Flatness, flatness
 from gradsurgery.diagnostics.jackknife import Interval
 from gradsurgery.diagnostics.plots import plot
 from gradsurgery.diagnostics.recorder import Recorder
@@ -18,6 +22,7 @@ from gradsurgery.diagnostics.sinks import tensorboard, to_csv
 __all__ = [
     "Assumption",
     "Diagnosis",
+    "Flatness",
     "GroupDiagnosis",
     "Interval",
     "ObjectiveDiagnosis",
@@ -26,6 +31,7 @@ __all__ = [
     "Sample",
     "diagnose",
     "distil",
+    "flatness",
     "plot",
     "tensorboard",
     "to_csv",
