@@ -40,10 +40,12 @@ class GroupRecord:
         risen: the objectives whose change is positive beyond rounding; None as above.
         corrected: ‖u'‖/‖u‖, where `guard="correct"` made u' of the optimizer's step u; 0 where
             only u' = 0 raises none.
-        metric: in which metric it was corrected: "adam", ..., or "identity".
+        metric: in which metric it was corrected: "adam", ..., or "identity", the learning rate
+            alone. "identity for Lion": that one's scaling is not known. "identity in place of
+            adam": in Adam's the correction was longer than u.
         unmeasured: why `change` is None.
         solved_in: in which metric the weights were solved under `Surgery.step(metric="optimizer")`:
-            "adam", ..., or "identity". None in the Euclidean one, and for what was not solved now.
+            named as above. None in the Euclidean one, and for what was not solved now.
         solved_gram: JPJᵀ [n, n] in that metric; `gram`, `norms` and `cosines` stay Euclidean.
     """
 
@@ -241,9 +243,8 @@ class Record(Mapping[str, GroupRecord]):
         return "\n".join([first, *map(self._line, self.groups.values())])
 
     def _line(self, group: GroupRecord) -> str:
-        what = (
-            f", {group.strategy}{', replayed' if group.replayed else ''}" if self.strategy else ""
-        )
+        again = ", replayed" if group.replayed else ""
+        what = f", {group.strategy}{again}" if self.strategy else ""
         line = f"  {group.name} ({group.parameters} tensors{what})"
         if group.weights is not None and group.objectives:
             flat = group.weights if group.weights.ndim == 1 else group.weights.mean(0)

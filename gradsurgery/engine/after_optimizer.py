@@ -1,10 +1,8 @@
 """`Surgery.step`: backward, the optimizer's step, and what that did to each objective."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +15,7 @@ from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.guard import GroupStep, Guards, Writes, corrected, write
 from gradsurgery.engine.kept import Kept
-from gradsurgery.engine.metric import held_by, metric_of
+from gradsurgery.engine.metric import check_bound, held_by, metric_of
 from gradsurgery.engine.refusals import unwrapped
 from gradsurgery.engine.scaler import is_on, step_under, unscale
 from gradsurgery.errors import InputError, OptimizerError, one_of
@@ -52,8 +50,7 @@ def settings_of(
         raise InputError(
             f"between: expected a function without arguments; got {type(between).__name__}."
         )
-    if not isinstance(bound, Real) or isinstance(bound, bool) or not 1 <= float(bound) < math.inf:
-        raise InputError(f"bound: expected a finite number of at least 1; got {bound!r}.")
+    check_bound(bound)
     if isinstance(on, str) and on == "protected" and config.protect is None:
         raise InputError(
             "guard_on='protected': no objective is protected; give Surgery(..., protect=NAME), or "
@@ -67,6 +64,11 @@ def settings_of(
     names = on if isinstance(on, str) else tuple(on) if isinstance(on, Iterable) else (on,)
     if not isinstance(names, str) and not all(isinstance(name, str) for name in names):
         raise InputError(f"guard_on: expected names of objectives; got {on!r}.")
+    if not names:
+        raise InputError(
+            "guard_on: no objective is named; give names of objectives, or 'all'. To guard none, "
+            "leave guard_on away and use guard='report'."
+        )
     if guard == "correct" and features is not None:
         raise InputError(
             "guard='correct': with features= the gradients of single losses are known at the "

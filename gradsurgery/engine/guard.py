@@ -19,7 +19,7 @@ from torch import Tensor
 from gradsurgery.engine.changes import Made
 from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.grouping import Group
-from gradsurgery.engine.metric import Metric, Scales, scale_here
+from gradsurgery.engine.metric import Metric, Scales, is_identity, scale_here
 from gradsurgery.engine.parallel.dtensor import local_of
 from gradsurgery.gradients.along import Along, Ends, correction, metric_products, rounding
 from gradsurgery.gradients.matrix import GradientMatrix
@@ -250,14 +250,16 @@ def _solved(product: Array, change: Array) -> Array | None:
 
 
 def _identity(metric: Metric) -> Metric:
-    """The identity on what moves at all: with it ‖PJᵀλ‖ <= ‖u‖."""
+    """The identity on what moves at all: with it ‖PJᵀλ‖ <= ‖u‖. It is named by what it replaces."""
 
     def moves(key: int) -> Tensor | float:
         scale = metric.scales[key]
         return (scale > 0).float() if isinstance(scale, Tensor) else float(scale > 0)
 
     scales = Scales({key: partial(moves, key) for key in metric.scales})
-    return Metric(scales, dict.fromkeys(scales, "identity"))
+    forms = ", ".join(sorted({n for n in metric.names.values() if not is_identity(n)}))
+    name = f"identity in place of {forms}" if forms else _name(metric)
+    return Metric(scales, dict.fromkeys(metric.names, name))
 
 
 def _name(metric: Metric) -> str:

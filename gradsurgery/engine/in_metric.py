@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
-from gradsurgery.engine.metric import metric_of, scale_here
+from gradsurgery.engine.metric import is_identity, metric_of, scale_here
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import InputError, NonFiniteError, one_of
 from gradsurgery.gradients.matrix import GradientMatrix
@@ -146,9 +146,9 @@ class InMetric:
         metric = metric_of(self.optimizer, whole, bound=self.bound)
         scales = [metric.scales[id(parameter)] for parameter in whole]
         said = {
-            metric.names[id(parameter)] if isinstance(scale, Tensor) else "identity"
+            name if isinstance(scale, Tensor) or is_identity(name) else "identity"
             for parameter, scale in zip(whole, scales, strict=True)
-            if isinstance(scale, Tensor) or scale > 0
+            if (isinstance(scale, Tensor) or scale > 0) and (name := metric.names[id(parameter)])
         }
         self.names[group.name] = ", ".join(sorted(said)) or "identity"
         if not any(isinstance(scale, Tensor) for scale in scales) and len({*scales}) == 1:

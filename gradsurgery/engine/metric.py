@@ -4,17 +4,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from gradsurgery.engine.parallel.dtensor import local_of
-from gradsurgery.engine.parameters import Parameters
-from gradsurgery.engine.preconditioners import Diagonal, Numbers, rule_of
-from gradsurgery.engine.refusals import needing_closure, refused, unwrapped
+from gradsurgery.engine.preconditioners import Diagonal, Numbers, plain_sgd, rule_of
+from gradsurgery.engine.refusals import unwrapped
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.transfer import Total, to_host
 
@@ -33,7 +31,9 @@ class Metric:
             parameters in float64), or one number for all its coordinates. Of a complex parameter
             it has the shape of `torch.view_as_real`, of a DTensor that of this rank's part. 0 for
             what the optimizer does not hold or holds with a learning rate of 0: it never moves.
-        names: id(parameter) -> "adam", "rmsprop", ..., or "identity"; those that it holds.
+        names: id(parameter) -> "adam", "rmsprop", ...; "identity" where P is the learning rate,
+            "identity for Lion" where that is assumed of an optimizer that is not known. Of those
+            that it holds.
     """
 
     scales: Mapping[int, Tensor | float]
@@ -72,8 +72,9 @@ def metric_of(
     """The metric of the step that an optimizer has just made, for the parameters of one group.
 
     P = lr · s, where s = 1 / ((1 − β₁ᵗ)(√v̂ + ε)) for Adam, and its like for others of torch.optim
-    (`preconditioners.py`); a factor 1 − β that all coordinates share is left out. For every other
-    optimizer s = 1. Only ratios of P within a group matter to a correction.
+    (`preconditioners.py`); a factor 1 − β that all coordinates share is left out. For SGD s = 1,
+    and so it is assumed for every other optimizer. Only ratios of P within a group matter to a
+    correction.
 
     s is bounded by `bound` times its median, over coordinates that have had a gradient (v̂ > 0).
     A coordinate with v̂ = 0, where s = 1/ε, has that bound. The learning rate is left out of bound
@@ -91,15 +92,14 @@ def metric_of(
             all bound alike: by the geometric mean of their medians.
 
     Raises:
-        InputError: for a bound that is no number of at least 1.
+        InputError: for a bound that is no finite number of at least 1.
     """
-    if not 1 <= bound < math.inf:
-        raise InputError(f"bound: expected a finite number of at least 1; got {bound!r}.")
+    check_bound(bound)
     own = unwrapped(optimizer)
     held, states, known = held_by(own), own.state, rule_of(own)
     given = {id(p): p for p in parameters}
     inside = [p for key, p in given.items() if key in held]
-    name, rule = known or ("identity", None)
+    name, rule = known or (_assumed(own), None)
     kept = [states.get(p, {}) if rule else {} for p in inside]
     rates, numbers = _on_host([held[id(p)] for p in inside], kept)
     found: dict[int, Diagonal | float] = {}
@@ -147,62 +147,30 @@ def held_by(optimizer: Any) -> dict[int, dict[str, Any]]:
     return {id(p): group for group in optimizer.param_groups for p in group["params"]}
 
 
-def check_optimizer(optimizer: Any, guard: str = "correct") -> None:
-    """Refuse an optimizer that cannot step here, or whose step cannot be corrected.
-
-    Args:
-        optimizer: the user's.
-        guard: "off" refuses what cannot step without a closure; the others also what keeps other
-            iterates than the parameters, and "correct" what ascends.
-
-    Raises:
-        InputError: for what is no optimizer; for one whose step needs a closure, that keeps other
-            iterates than the parameters (an average, a slow copy, weights in float32), or that
-            switches the parameters between two iterates by `train()` and `eval()`.
-    """
-    kind = type(optimizer).__name__
-    if isinstance(optimizer, LRScheduler):
-        raise InputError(
-            f"optimizer: {kind} is a scheduler of learning rates; give the optimizer, "
-            "and call the scheduler's step() yourself."
-        )
-    own = unwrapped(optimizer)
-    if not isinstance(own, Optimizer):
-        raise InputError(f"optimizer: expected one torch.optim.Optimizer; got {kind}.")
-    if guard == "correct" and (found := [s for g in own.param_groups if (s := _ascends(g))]):
-        raise InputError(
-            f"optimizer: {kind} has {found[0]}, and guard='correct' would undo the ascent: "
-            "minimise the negative losses, or use guard='report'."
-        )
-    reason = refused(optimizer) if guard != "off" else needing_closure(optimizer)
-    if reason is not None:
-        raise InputError(
-            f"optimizer: {reason}; its step cannot be guarded. Call surgery.backward(...), and "
-            "its step yourself."
-        )
+def _assumed(optimizer: Any) -> str:
+    """What the identity is called where no form is known: that of SGD is the identity."""
+    return "identity" if plain_sgd(optimizer) else f"identity for {type(optimizer).__name__}"
 
 
-def _ascends(group: dict[str, Any]) -> str | None:
-    """By what a param group ascends; a rate on a tensor may lie on a device, and is not read."""
-    if group.get("maximize"):
-        return "maximize=True"
-    rate = group.get("lr")
-    return f"lr={rate:g}" if isinstance(rate, int | float) and rate < 0 else None
+def is_identity(name: str) -> bool:
+    """Whether a metric of this name is the learning rate alone."""
+    return name.startswith("identity")
 
 
-def check_held(optimizer: Any, parameters: Parameters) -> None:
-    """Refuse the optimizer of another model.
+def check_bound(bound: Any) -> None:
+    """Refuse a bound of P that is no finite number of at least 1.
 
     Raises:
-        InputError: where it holds none of the parameters that were given to the Surgery.
+        InputError: for one.
     """
-    own, held = parameters.named(), held_by(unwrapped(optimizer))
-    if own and not any(key in held for key in own):
-        raise InputError(
-            f"optimizer: {type(optimizer).__name__} holds none of the {len(own)} trainable "
-            "parameters that Surgery was given: give the optimizer of this model, made of "
-            "model.parameters() as they are now."
-        )
+    try:
+        good = isinstance(bound, Real) and not isinstance(bound, bool)
+        good = good and 1 <= float(bound) < math.inf
+    except OverflowError:  # an integer beyond all floats
+        good = False
+    if not good:
+        shown = repr(bound) if len(repr(bound)) < 40 else f"a number of {len(repr(bound))} digits"
+        raise InputError(f"bound: expected a finite number of at least 1; got {shown}.")
 
 
 def _on_host(

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import torch
 
 from gradsurgery.engine import micro_batches
+from gradsurgery.engine.accepted import check_held, check_optimizer
 from gradsurgery.engine.after_optimizer import optimize, settings_of
 from gradsurgery.engine.changes import counts_of
 from gradsurgery.engine.in_metric import metric_setting
 from gradsurgery.engine.losses import LossesLike
-from gradsurgery.engine.metric import check_held, check_optimizer
 from gradsurgery.engine.scaler import check_scaled, is_on
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.record import Record
@@ -57,7 +57,7 @@ def step(
         optimizer: a `torch.optim.Optimizer`. Its state stays as it wrote it, also where the step
             is corrected. Parameters that it does not hold do not move here. Hooks on its step, as
             of a moving average, see the step before it is corrected. "correct" is not for those
-            that ascend (`maximize=True`).
+            that ascend (`maximize=True`, a negative learning rate).
         guard: "report" measures and changes nothing. "correct" also corrects: `sum` or `pcgrad`
             become another method by it. It makes one more backward pass per loss for strategies
             that form no gradients. "off" only steps.
@@ -98,7 +98,7 @@ def step(
         ()
     """
     settings = settings_of(self._config, guard, guard_on, bound, scaler, between, features)
-    check_optimizer(optimizer, guard)
+    check_optimizer(optimizer, guard, metric)
     check_scaled(scaler, optimizer)
     check_held(optimizer, self._config.parameters)
     solved_in = metric_setting(metric, optimizer, settings.bound, self._config, features)

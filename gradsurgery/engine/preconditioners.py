@@ -141,13 +141,22 @@ def rule_of(optimizer: Optimizer) -> tuple[str, Rule] | None:
     with a step of its own may write anything under the same keys.
     """
     for kind, rule in RULES.items():
-        if isinstance(optimizer, kind) and all(
-            plain_function(getattr(optimizer, name)) is plain_function(getattr(kind, name))
-            for name in ("step", "_init_group")
-            if hasattr(kind, name)
-        ):
+        if _steps_as(optimizer, kind):
             return kind.__name__.lower(), rule
     return None
+
+
+def plain_sgd(optimizer: Optimizer) -> bool:
+    """Whether the step is that of torch's SGD, which multiplies all coordinates by one number."""
+    return _steps_as(optimizer, torch.optim.SGD)
+
+
+def _steps_as(optimizer: Optimizer, kind: type[Optimizer]) -> bool:
+    return isinstance(optimizer, kind) and all(
+        plain_function(getattr(optimizer, name)) is plain_function(getattr(kind, name))
+        for name in ("step", "_init_group")
+        if hasattr(kind, name)
+    )
 
 
 def plain_function(method: Any) -> Any:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from gradsurgery.engine.metric import check_optimizer, held_by, metric_of
+import gradsurgery as gs
+from gradsurgery.engine.accepted import check_optimizer
+from gradsurgery.engine.metric import held_by, metric_of
 from gradsurgery.errors import InputError
 from tests.support.optimizers import gradients, parameters, stepped
 
@@ -169,3 +171,24 @@ def test_all_others_can_be_guarded(made):
     check_optimizer(optimizer)
     torch.optim.lr_scheduler.StepLR(optimizer, 1)  # which wraps the step
     check_optimizer(optimizer)
+
+
+def test_a_closure_that_does_what_the_error_says_trains():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    x, y = torch.randn(20, 3), torch.randn(20, 2)
+    optimizer, surgery = torch.optim.LBFGS(model.parameters()), gs.Surgery("upgrad", model)
+    with pytest.raises(InputError, match=r"(?s)step\(closure\) yourself.*line_search_fn=None"):
+        surgery.step(list((model(x) - y).pow(2).mean(0)), optimizer)
+
+    def closure():
+        optimizer.zero_grad()
+        losses = list((model(x) - y).pow(2).mean(0))
+        surgery.backward(losses)
+        return sum(losses)
+
+    first = optimizer.step(closure)
+    wide = torch.cat([x, torch.ones(20, 1)], 1)
+    best = (wide @ torch.linalg.lstsq(wide, y).solution - y).pow(2).mean(0).sum()
+    assert closure() < first
+    assert torch.isclose(closure(), best, rtol=1e-4)

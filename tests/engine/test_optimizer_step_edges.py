@@ -24,6 +24,13 @@ def ascent(parameters):
     return torch.optim.SGD(parameters, lr=0.1, maximize=True)
 
 
+def uphill(parameters):
+    """A negative rate on a tensor, as a capturable optimizer keeps it."""
+    optimizer = torch.optim.SGD(parameters, lr=torch.tensor(0.1))
+    optimizer.param_groups[0]["lr"] = torch.tensor(-0.1)
+    return optimizer
+
+
 def state_of(model, optimizer, surgery):
     grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
     return (
@@ -90,16 +97,18 @@ def test_gradients_that_were_unscaled_are_an_error_before_anything_changes():
         ({"guard_on": "a"}, "guard_on"),
         ({"guard_on": ["z"]}, "guard_on"),
         ({"guard_on": "protected"}, "protect"),
+        ({"guard_on": []}, "guard_on: no objective is named; give names"),
         ({"bound": 0.5}, "bound"),
+        ({"bound": 10**400}, "bound: expected a finite number .* a number of 401 digits"),
         ({"between": 3}, "between"),
         ({"scaler": 3}, "scaler"),
         ({"optimizer": torch.optim.LBFGS}, "closure"),
         ({"optimizer": torch.optim.LBFGS, "guard": "off"}, "closure"),
         ({"optimizer": torch.optim.ASGD}, "average"),
-        (
-            {"optimizer": lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "guard": "correct"},
-            "maximize",
-        ),
+        ({"optimizer": ascent, "guard": "correct"}, "maximize"),
+        ({"optimizer": uphill, "guard": "correct"}, "lr=-0.1, and guard='correct' would undo"),
+        ({"optimizer": uphill, "metric": "optimizer"}, "lr=-0.1, and metric='optimizer' would"),
+        ({"optimizer": ascent, "metric": "optimizer"}, "maximize=True, and metric='optimizer'"),
         ({"optimizer": lambda p: None}, "expected one"),
     ],
 )

@@ -121,8 +121,9 @@ def check(problem, name, dtype, strategy):
             continue
         scales = metric_of(optimizer, parts).scales
         scale = torch.cat([torch.as_tensor(scales[id(p)]).double().expand(p.shape) for p in parts])
-        known = [(scale > 0).double()] if group.metric == "identity" else []
-        if group.metric != "identity" or name in ("sgd", "momentum", "radam"):
+        alone = group.metric.startswith("identity")
+        known = [(scale > 0).double()] if alone else []
+        if not alone or name in ("sgd", "momentum", "radam"):
             known.append(scale)
         assert any(
             length(made - wanted, p) <= 1.001 * length(wanted, p) + length(rounding(parts), p)
