@@ -4,6 +4,7 @@ rich and matplotlib are imported where they are used: `pip install 'gradsurgery[
 """
 
 from gradsurgery.compare.comparison import compare
+from gradsurgery.compare.conclusion import Conclusion, conclude
 from gradsurgery.compare.listener import Listener
 from gradsurgery.compare.plan import (
     BASELINE,
@@ -17,16 +18,20 @@ from gradsurgery.compare.plan import (
 from gradsurgery.compare.plot import plot, plot_into
 from gradsurgery.compare.report import remarks, table
 from gradsurgery.compare.results import Results, read_results
+from gradsurgery.compare.sentences import verdict_sentences
 from gradsurgery.compare.summary import Row, summarise
+from gradsurgery.compare.verdict_table import verdict_table
 
 __all__ = [
     "BASELINE",
+    "Conclusion",
     "Listener",
     "Plan",
     "Results",
     "Row",
     "Run",
     "compare",
+    "conclude",
     "parse_rates",
     "parse_seeds",
     "parse_strategy",
@@ -37,4 +42,6 @@ __all__ = [
     "split_list",
     "summarise",
     "table",
+    "verdict_sentences",
+    "verdict_table",
 ]

@@ -187,6 +187,7 @@ def setup_line(plan: Any) -> Line:
                 "steps": plan.steps or task.steps,
                 "primary": task.primary,
                 "delta": task.delta,
+                **({} if task.ratio is None else {"ratio": task.ratio}),
             }
             for task in plan.tasks
         },

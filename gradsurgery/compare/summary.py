@@ -3,15 +3,12 @@
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from gradsurgery import InputError
-from gradsurgery.compare.choice import Line, best_rate, directions, guessed, metric_of
+from gradsurgery.compare.choice import Line, directions, guessed, metric_of
+from gradsurgery.compare.grouped import Trained, prepared, trained
 from gradsurgery.compare.results import Results
 from gradsurgery.tasks import ACCURACY
-
-RUN = ("task", "strategy", "seed", "lr")  # what every line of a run has
 
 
 @dataclass(frozen=True)
@@ -68,72 +65,30 @@ def summarise(lines: "Iterable[Line] | Results", baseline: str) -> dict[str, lis
     Raises:
         InputError: for what are no lines of results.
     """
-    if isinstance(lines, str | Path):
-        call = f"summarise(read_results({str(lines)!r}), ...)"
-        raise InputError(f"summarise: expected the lines; got a path. Write {call}.")
-    if isinstance(lines, Results):
-        lines = lines.lines
-    lines = [dict(line) for line in lines]
-    for number, line in enumerate(lines):
-        wanted = {"run": RUN, "timing": ("task", "times")}.get(line.get("kind", ""), ("kind",))
-        if missing := [key for key in wanted if key not in line]:
-            what = f"line {number + 1} has no {missing[0]!r}"
-            raise InputError(f"summarise: {what}: give the lines of a results file, unchanged.")
-    _fail_incomplete(lines)
+    lines = prepared(lines)
     times = {line["task"]: line["times"] for line in lines if line["kind"] == "timing"}
-    grouped: dict[str, dict[str, dict[float, list[Line]]]] = {}
-    for line in lines:
-        if line["kind"] == "run":
-            grouped.setdefault(line["task"], {}).setdefault(line["strategy"], {}).setdefault(
-                line["lr"], []
-            ).append(line)
     return {
-        task: [
-            _row(label, by_lr, _relative(times.get(task, {}), label, baseline))
-            for label, by_lr in by_strategy.items()
-        ]
-        for task, by_strategy in grouped.items()
+        task: [_row(one, _relative(times.get(task, {}), one.strategy, baseline)) for one in found]
+        for task, found in trained(lines, ("run",)).items()
     }
 
 
-def _fail_incomplete(lines: Iterable[Line]) -> None:
-    """A run without the figures that others of its task have is one that failed."""
-    names: dict[str, set[str]] = {}
-    for line in lines:
-        if "test" not in line:
-            continue
-        found = [set(line[part]) for part in ("test", "validation") if part in line]
-        first = names.setdefault(line["task"], found[0]) or found[0]
-        names[line["task"]] = first
-        if not first or any(one != first for one in found):
-            had, wanted = (", ".join(map(repr, sorted(x))) or "nothing" for x in (found[0], first))
-            line["error"] = (
-                f"InputError: it has figures of {had}; other runs have those of {wanted}."
-            )
-            del line["test"]
-            line.pop("validation", None)
-
-
-def _row(label: str, by_lr: Mapping[float, list[Line]], step_time: float | None) -> Row:
-    lr = best_rate(by_lr)
-    done = [line for line in by_lr[lr] if "test" in line]
+def _row(one: Trained, step_time: float | None) -> Row:
+    done = list(one.done)
     objectives = list(done[0]["test"]) if done else []
     conflicts = [rate for line in done for rate in line["conflict_rate"].values()]
     labels = {o: metric_of(done[0], o).label for o in objectives}
     cosines = [cosine for line in done for cosine in line.get("mean_cosine", {}).values()]
     return Row(
-        strategy=label,
-        lr=lr,
+        strategy=one.strategy,
+        lr=one.lr,
         seeds=tuple(line["seed"] for line in done),
         accuracies={o: [line["test"][o] for line in done] for o in objectives},
         conflict_rate=100 * statistics.fmean(conflicts) if conflicts else None,
         step_time=step_time,
         at_chance=tuple(o for o in objectives if guessed(done, o)),
         errors=tuple(
-            f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}"
-            for group in by_lr.values()
-            for line in group
-            if "error" in line
+            f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}" for line in one.failed
         ),
         better=directions(done[0]) if done else None,
         figure=done[0].get("figure", ACCURACY) if done else ACCURACY,

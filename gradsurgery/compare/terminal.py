@@ -8,12 +8,15 @@ from typing import Any
 
 from gradsurgery import GradSurgeryError, InputError
 from gradsurgery.compare.comparison import compare
+from gradsurgery.compare.conclusion import conclude
 from gradsurgery.compare.plan import BASELINE, Plan
 from gradsurgery.compare.plot import plot_into
 from gradsurgery.compare.progress import Bars
 from gradsurgery.compare.report import remarks, table
 from gradsurgery.compare.results import Results
+from gradsurgery.compare.sentences import rank_sentence, verdict_sentences
 from gradsurgery.compare.summary import summarise
+from gradsurgery.compare.verdict_table import verdict_table
 from gradsurgery.errors import extra
 
 
@@ -75,6 +78,16 @@ def _report(plan: Plan, results: Results) -> None:
     wide = max(80, Console().width)  # a narrower table would lose columns
     console: Any = Console(highlight=False, width=wide)
     summary = summarise(results.lines, BASELINE)
+    conclusions = conclude(results.lines)
+    for said in map(verdict_sentences, conclusions.values()):
+        for sentence in said:
+            console.print(sentence, markup=False)
+        console.print()
+    if (ranks := rank_sentence(conclusions)) is not None:
+        console.print(f"{ranks}\n", markup=False)
+    for conclusion in conclusions.values():
+        if (verdicts := verdict_table(conclusion, wide)) is not None:
+            console.print(verdicts)
     for task, rows in summary.items():
         console.print(table(task, rows, tuned=len(plan.lrs) > 1))
     for note in remarks(summary, plan):

@@ -35,6 +35,8 @@ class Task:
         primary: the name of the figure that verdicts are about; None where none was declared.
         delta: the difference of the primary figure below which two strategies count as equivalent;
             None where none was declared.
+        ratio: of the interval for new data, where the seeds re-split one pool of data; None
+            otherwise.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Task:
     lr_range: tuple[float, float] = (0.0, 0.0)
     primary: str | None = None
     delta: float | None = None
+    ratio: float | None = None
 
     @property
     def description(self) -> str:
@@ -130,6 +133,7 @@ def task(
     batch: int | None = None,
     primary: str | None = None,
     delta: float | None = None,
+    ratio: float | None = None,
     paper: str = "",
 ) -> Callable[[F], F]:
     """Register a function `(data_root, seed) -> Problem` as a task.
@@ -143,6 +147,9 @@ def task(
         batch: examples per step, for the short cut.
         primary: the name of the figure that verdicts are about.
         delta: the difference of that figure below which two strategies count as equivalent.
+        ratio: give it only where the seeds re-split one pool of data: n_test/n_train where each
+            seed tests on the rest, m/(N - m) where each trains on m of N examples. An interval for
+            new data is then given beside the plain one.
         paper: the source, as one would cite it.
 
     Raises:
@@ -164,7 +171,7 @@ def task(
                 f"task {name!r}: epochs and batch are at least 1 and lr is positive; "
                 f"got {epochs}, {batch}, {low}."
             )
-    for what, number in (("steps", steps), ("delta", delta)):
+    for what, number in (("steps", steps), ("delta", delta), ("ratio", ratio)):
         if number is not None and not number > 0:
             raise InputError(f"task {name!r}: {what} is positive; got {number!r}.")
     if not 0 < low <= high < math.inf:
@@ -177,7 +184,7 @@ def task(
                 f"task {name!r} is already registered by {_tasks[name].load.__module__}."
             )
         _tasks[name] = Task(
-            name, function, epochs, batch, rate, paper, steps, (low, high), primary, delta
+            name, function, epochs, batch, rate, paper, steps, (low, high), primary, delta, ratio
         )
         return function
 

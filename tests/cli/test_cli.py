@@ -172,6 +172,8 @@ def test_compare(tmp_path, fresh):
     )
     assert code == 0, err
     assert "multimnist: test accuracy in %, one seed" in fits(out.split("results:")[0])
+    assert out.startswith("multimnist: ")
+    assert "No verdict against sum: an interval needs at least 2 seeds" in " ".join(out.split())
     for word in ("left", "right", "conflict rate", "step time", "1.00 x"):
         assert word in out
     assert "multimnist, mgda, seed 0: left" in err
