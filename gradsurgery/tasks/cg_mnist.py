@@ -1,14 +1,13 @@
 """cg-mnist: a digit's gray image beside a coloured one, a shortcut that fails at test."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from gradsurgery.tasks.digits import Examples, load_digits
 from gradsurgery.tasks.metric import ACCURACY
+from gradsurgery.tasks.multimodal import accuracies, losses, scores
 from gradsurgery.tasks.problem import Batch, Problem
 from gradsurgery.tasks.task import task
 
@@ -78,13 +77,13 @@ def cg_mnist(data_root: Path | None = None, seed: int = 0) -> Problem:
         optimizer=lambda parameters, lr: torch.optim.SGD(
             parameters, lr=lr, momentum=0.9, weight_decay=1e-4
         ),
-        losses=_losses,
-        metrics=_metrics,
+        losses=losses,
+        metrics=accuracies,
         chance=10.0,
         better="higher",
         at_once=512,
         figure=ACCURACY,
-        scores=_scores,
+        scores=lambda model, batch, strategy: scores(model, batch, strategy, ("gray", "colour")),
     )
 
 
@@ -99,34 +98,3 @@ def _painted(examples: Examples, seed: int, shortcut: bool) -> Batch:
     ).clamp(0, 1)
     painted = images[:, None] * colour[:, :, None, None]
     return images[:, None], painted.contiguous(memory_format=torch.channels_last), labels
-
-
-def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    gray, colour, labels = batch
-    return {name: cross_entropy(logits, labels) for name, logits in model(gray, colour).items()}
-
-
-def _probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sum over the batch of the true class's probability."""
-    return logits.softmax(1).gather(1, labels[:, None]).sum()
-
-
-Measure = Callable[[Tensor, Tensor], Tensor]
-MEASURES: dict[str, Measure] = {"agm": cross_entropy, "ogm-ge": _probability}
-
-
-def _scores(model: nn.Module, batch: Batch, strategy: str) -> dict[str, float]:
-    """Each encoder's measure: what `agm` takes is a cross-entropy, what `ogm-ge` takes is not."""
-    gray, colour, labels = batch
-    with torch.no_grad():
-        logits = model(gray, colour)
-    measure = MEASURES.get(strategy, _probability)
-    return {name: float(measure(logits[name], labels)) for name in ("gray", "colour")}
-
-
-def _metrics(model: nn.Module, examples: Batch) -> dict[str, float]:
-    gray, colour, labels = examples
-    return {
-        name: 100 * (logits.argmax(1) == labels).float().mean().item()
-        for name, logits in model(gray, colour).items()
-    }

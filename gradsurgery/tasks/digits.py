@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.errors import InputError, extra
+from gradsurgery.tasks.splits import split
 
 VALIDATION = 1 / 8  # of what is not test
 TEST = 1 / 5  # of the digits that come without a test split of their own
@@ -72,14 +73,7 @@ def _split(
     images: Tensor, labels: Tensor, share: float, seed: int = 0
 ) -> tuple[Examples, Examples]:
     """The rest and a share of every class, by the seed."""
-    rng = np.random.default_rng(seed)
-    rest, taken = [], []
-    for label in sorted(set(labels.tolist())):
-        rows = rng.permutation(torch.nonzero(labels == label)[:, 0].numpy())
-        cut = round(share * len(rows))
-        taken.append(rows[:cut])
-        rest.append(rows[cut:])
-    first, second = (torch.from_numpy(np.concatenate(parts)) for parts in (rest, taken))
+    first, second = split(labels, share, seed)
     return (images[first], labels[first]), (images[second], labels[second])
 
 

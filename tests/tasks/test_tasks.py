@@ -2,7 +2,6 @@
 files that are not digits.
 """
 
-import functools
 import gzip
 
 import numpy as np
@@ -12,12 +11,8 @@ import torch
 import gradsurgery as gs
 from gradsurgery.tasks import get_task, task, task_names
 from gradsurgery.tasks.digits import load_digits
-
-
-@functools.cache
-def loaded(name):
-    """A task's problem, loaded once: its digits take seconds to read and to put together."""
-    return get_task(name).load(None)
+from tests.support.paths import DOCS
+from tests.support.tasks import SHIPPED, batch_of, loaded
 
 
 def test_default_digits_are_split_by_class_and_no_digit_is_in_two_splits():
@@ -155,26 +150,30 @@ def test_multimnist_overlaps_two_digits_of_one_split():
     assert all(torch.equal(a, b) for a, b in zip(problem.train, again.train, strict=True))
 
 
-SHIPPED = [n for n in task_names() if get_task(n).load.__module__.startswith("gradsurgery.")]
-
-
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_task_is_what_its_interface_says(name):
-    chosen = get_task(name)
-    assert chosen.description
+    assert get_task(name).description
+    assert get_task(name).paper
     problem = loaded(name)
     torch.manual_seed(0)
     model = problem.model()
-    batch = tuple(tensor[:16] for tensor in problem.train)
-    losses = problem.losses(model, batch)
+    losses = problem.losses(model, batch_of(problem))
     assert all(loss.ndim == 0 and loss.requires_grad for loss in losses.values())
     model.eval()
     with torch.no_grad():
-        figures = problem.metrics(model, batch)
-    assert set(figures) == set(losses)
+        figures = problem.evaluate(model, "validation")
+    assert set(figures) == set(problem.names or losses)
+    assert all(np.isfinite(float(figure)) for figure in figures.values())
+    for subset in (problem.alone or {}).values():
+        assert set(subset) <= set(losses)
     record = gs.backward(losses, model, "mgda")
     assert any(len(group.objectives) > 1 for group in record.values())
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_page_on_comparisons_lists_the_tasks_that_ship():
+    page = (DOCS / "comparing.rst").read_text()
+    assert [name for name in SHIPPED if f"``{name}``" not in page] == []
 
 
 def test_groups_are_trunk_encoders_and_heads():
@@ -185,10 +184,7 @@ def test_groups_are_trunk_encoders_and_heads():
     for name, groups in shapes.items():
         problem = loaded(name)
         model = problem.model()
-        assert (
-            set(gs.inspect(problem.losses(model, tuple(t[:8] for t in problem.train)), model))
-            == groups
-        )
+        assert set(gs.inspect(problem.losses(model, batch_of(problem)), model)) == groups
 
 
 @pytest.mark.quick
