@@ -24,6 +24,7 @@ def _model() -> nn.Module:
     lr=(0.008, 0.06),
     primary="fused",
     delta=1.0,
+    ratio=1_800 / 300,
     paper="LeCun et al. 1998 (MNIST); Jackson et al. 2018, FSDD, doi:10.5281/zenodo.1342401; "
     "losses as in Wei & Hu 2024, arXiv:2405.17730",
 )

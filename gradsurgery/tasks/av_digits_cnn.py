@@ -35,6 +35,7 @@ def _model() -> nn.Module:
     lr=(0.011, 0.08),
     primary="fused",
     delta=1.0,
+    ratio=1_800 / 300,
     paper="as av-digits",
 )
 def av_digits_cnn(data_root: Path | None = None, seed: int = 0) -> Problem:
