@@ -9,6 +9,11 @@ from torch import Tensor
 from gradsurgery.engine.graph import Graph, walk
 from gradsurgery.errors import InputError
 
+APART = (
+    "A loss that does not go through the last of them, as a quantizer's commitment, is left out "
+    "of this call: call its own .backward(retain_graph=True) before, after zero_grad()."
+)
+
 
 def features_found(features: Mapping[str, Tensor], graph: Graph) -> tuple[dict[int, Tensor], bool]:
     """The leaves that the features were computed from, and whether one pass only is allowed.
@@ -34,7 +39,7 @@ def features_found(features: Mapping[str, Tensor], graph: Graph) -> tuple[dict[i
         if found.cuts:
             raise InputError(
                 f"{name[1:]} depends on {list(features)[min(found.cuts)][1:]}: give features that "
-                "do not depend on one another."
+                f"do not depend on one another. {APART}"
             )
         leaves.update(found.leaves)
         single_pass = single_pass or found.single_pass
@@ -55,8 +60,8 @@ def check_separate(leaves: Mapping[int, Tensor], twice: Iterable[int]) -> None:
         raise InputError(
             f"features: a parameter of shape {list(leaves[key].shape)} reaches the losses through "
             "the features and around them too; give everything that the losses take from the trunk "
-            "as features=[...]; and if torch.compile made one region of trunk and heads, compile "
-            "them apart."
+            f"as features=[...]. {APART} If torch.compile made one region of trunk and heads, "
+            "compile them apart."
         )
 
 

@@ -5,7 +5,8 @@ through dicts and lists, drops what the template's lack, and takes a tuple as it
 of a Surgery without steps most fields are empty, so that they are tuples of pairs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gradsurgery.contract.state import State
@@ -15,15 +16,17 @@ from gradsurgery.engine.history import History
 from gradsurgery.engine.reach import Reach
 from gradsurgery.errors import InputError
 
+Counts = Iterable[tuple[str, int]]
 MOST = 1 << 62  # a count beyond it is none, and could not be saved once it had grown
 
 
-def as_saved(history: History, named: bool) -> dict[str, Any]:
-    """What to save of a history; `history_of` is the inverse.
+def as_saved(history: History, named: bool, counts: Counts = ()) -> dict[str, Any]:
+    """What to save of a history and counts; `history_of` and `counts_in` are the inverse.
 
     Args:
         history: the history.
         named: whether parameters have names that hold in another process.
+        counts: of `Surgery.corrections`, name and number.
     """
     reach = tuple((name, tuple(sorted(found))) for name, found in history.reach.items())
     states = {**history.waiting, **history.states}
@@ -36,6 +39,7 @@ def as_saved(history: History, named: bool) -> dict[str, Any]:
         "solved": history.solved,
         "numbered": history.numbered,
         "replay": tuple((_plain(key), dict(row)) for key, row in history.replay.items()),
+        "corrections": tuple(sorted(counts)),
     }
 
 
@@ -79,6 +83,21 @@ def history_of(saved: Mapping[str, Any], no_nan: bool, no_infinity: bool) -> His
     waiting = {k: s for k, s in groups.items() if k not in states}
     numbers = observed, weights, solved, replay, numbered
     return History(step, Reach.of(reach), states, waiting, {}, *numbers)
+
+
+def counts_in(saved: Mapping[str, Any]) -> Counter[str]:
+    """What `Surgery.corrections` had counted; older states have no counts, which start from zero.
+
+    Raises:
+        InputError: for anything else than whole numbers by name.
+    """
+    try:
+        pairs = as_pairs(saved.get("corrections", ()))
+        return Counter({name: _count(f"corrections of {name!r}", n) for name, n in pairs})
+    except TypeError as error:
+        raise InputError(
+            f"load_state_dict: expected what state_dict() returned; {error!r}."
+        ) from error
 
 
 def _count(name: str, saved: Any) -> int:

@@ -20,7 +20,7 @@ from gradsurgery.engine.losses import Losses, LossesLike, parse_losses
 from gradsurgery.engine.not_losses import check_first_order
 from gradsurgery.engine.observed import numbers_by_name, observed_losses
 from gradsurgery.engine.resumed import resumed
-from gradsurgery.engine.saved import as_saved
+from gradsurgery.engine.saved import as_saved, counts_in
 from gradsurgery.engine.settings import takes_settings_of, with_texts
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.engine.step import StepResult, run_step
@@ -239,7 +239,7 @@ class Surgery:
         self._history = replace(self._history, observed=observed)
 
     def state_dict(self) -> dict[str, Any]:
-        """What to save: the step, the reach of the objectives, and the strategy's state by group.
+        """What to save: step, reach of the objectives, the strategy's state by group, corrections.
 
         Strings, numbers, tuples and tensors on the host, for `torch.load(..., weights_only=True)`
         and `dcp.save({"surgery": surgery}, ...)`. Gathered gradients are not in it.
@@ -247,7 +247,7 @@ class Surgery:
         if self._gathered is not None:
             warn("state_dict: gradients gathered by accumulate are not saved: gather them again.")
         parameters = self._config.parameters
-        saved = as_saved(self._history, named=not parameters.discover)
+        saved = as_saved(self._history, not parameters.discover, self.corrections.items())
         return {**described(self.strategy, parameters), **saved}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -267,7 +267,8 @@ class Surgery:
                 `strict` also of other parameters, groups or options. Nothing is changed then.
         """
         history = resumed(state, self.strategy, self._config.parameters, strict)
-        self._history, self._gathered = self._communicator.resumed(history), None
+        self.corrections, history = counts_in(state), self._communicator.resumed(history)
+        self._history, self._gathered = history, None
 
     def __repr__(self) -> str:
         return f"Surgery({self.strategy!r}, step={self._history.step})"
@@ -277,8 +278,7 @@ class Surgery:
             gathered = () if self._gathered is None else self._gathered.losses.names
             return self._history.objectives.union(gathered)
 
-        nothing = self._communicator.several
-        return counted(parse_losses(losses, weights, earlier, nothing), count)
+        return counted(parse_losses(losses, weights, earlier, self._communicator.several), count)
 
     def _prepared(
         self, losses: Any, weights: Any, count: Any, features: Any, scaler: Any, retain: bool

@@ -66,7 +66,8 @@ def balancer(
 
     It is meant for the gradients at what the model made, in EnCodec the audio:
     `surgery.backward(losses, features=made)`. A loss that does not go through it, as the one of a
-    quantizer's commitment, then has its own `.backward(retain_graph=True)` before.
+    quantizer's commitment, is left out of them: it has its own `.backward(retain_graph=True)`
+    before, after `zero_grad()`.
 
     The official code takes for nᵢ the mean norm over the examples of the batch, which are the first
     dimension of the features; `items` says how many there are, in every batch. Without it nᵢ is the
@@ -78,7 +79,9 @@ def balancer(
             order of the losses; None is 1 for each.
         total_norm: R.
         beta: β, the code's `ema_decay`; 1 is the plain mean over all steps.
-        items: how many examples the features have, for norms per example; None for one norm.
+        items: how many examples the features have, for norms per example; None for one norm. It
+            is not compared with the batch: a divisor of it takes norms over blocks of examples, so
+            leave smaller last batches out (`drop_last=True`).
 
     Raises:
         InputError: when a gradient cannot be divided into so many items, or all of p is zero.
@@ -113,7 +116,7 @@ def _per_item(rows: Tensor, splits: Sequence[int], items: int) -> Array:
         raise InputError(
             f"strategy 'balancer': items={items}, and gradients of {', '.join(map(str, splits))} "
             "entries cannot be divided into so many: give the number of examples that the "
-            "features have, with features=."
+            "features have, with features=. All batches have as many: drop_last=True."
         )
     parts = [part.reshape(len(rows), items, -1) for part in torch.split(rows, list(splits), 1)]
     found = torch.linalg.vector_norm(torch.cat(parts, 2), dim=2, dtype=torch.float64).mean(1)

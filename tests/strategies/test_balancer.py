@@ -131,3 +131,33 @@ def test_what_cannot_be_used_is_an_error():
         d("balancer", np.eye(2, 6), items=4)
     with pytest.raises(gs.InputError, match=r"a preference above 0 is needed; got \{'0': 0\.0"):
         d("balancer", np.eye(2), preference=0.0)
+
+
+@pytest.mark.parametrize("given", ["made", "both"])
+def test_a_loss_around_the_features_does_as_the_error_says(given):
+    """The quantizer's commitment, of the encoder alone."""
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(4, 6), nn.Linear(6, 4)])
+    x = torch.randn(8, 4)
+
+    def forward():
+        z = model[0](x)
+        made = model[1](z)
+        losses = {"l1": (made - x).abs().mean(), "l2": (made - x).pow(2).mean()}
+        return z, made, losses, z.pow(2).mean()
+
+    surgery = gs.Surgery("balancer", model)
+    z, made, losses, commitment = forward()
+    features = made if given == "made" else [made, z]
+    with pytest.raises(gs.InputError, match=r"its own \.backward\(retain_graph=True\) before"):
+        surgery.backward({**losses, "commitment": commitment}, features=features)
+    z, made, losses, commitment = forward()
+    commitment.backward(retain_graph=True)
+    own = [p.grad.clone() if p.grad is not None else 0 for p in model.parameters()]
+    surgery.backward(losses, features=made)
+    found = [p.grad - before for p, before in zip(model.parameters(), own, strict=True)]
+    model.zero_grad()
+    z, made, losses, _ = forward()
+    gs.Surgery("balancer", model).backward(losses, features=made)
+    for p, other in zip(model.parameters(), found, strict=True):
+        torch.testing.assert_close(p.grad, other)
