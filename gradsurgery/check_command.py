@@ -23,7 +23,8 @@ def add_check(made: "typer.Typer") -> None:
         function: Annotated[
             str,
             typer.Argument(
-                help="module:function, path/to/file.py:function, or a strategy's name.",
+                help="module:function, path/to/file.py:function, or a strategy's name, in quotes "
+                "where it has options: 'cagrad(c=0.4)'.",
                 show_default=False,
             ),
         ],
@@ -39,9 +40,18 @@ def add_check(made: "typer.Typer") -> None:
         claims: Annotated[
             list[str] | None,
             typer.Option(
-                help="What it promises, separated by commas, as in non-conflicting,strict,"
-                "homogeneous(1). Default: every property is tried, and none is promised.",
+                help="What it promises, separated by commas, as in 'strict,homogeneous(1)'; a "
+                "shell wants the quotes. Default: every property is tried, and none is promised.",
                 metavar="NAMES",
+                show_default=False,
+            ),
+        ] = None,
+        like: Annotated[
+            str | None,
+            typer.Option(
+                help="A strategy whose claims it promises too, as in pcgrad for a PCGrad of your "
+                "own.",
+                metavar="STRATEGY",
                 show_default=False,
             ),
         ] = None,
@@ -68,8 +78,10 @@ def add_check(made: "typer.Typer") -> None:
         """
         from gradsurgery.compare import split_list
         from gradsurgery.testing import check_function
+        from gradsurgery.testing.like import claims_like
         from gradsurgery.testing.locate import locate
 
+        promised = [*(split_list(claims) if claims else ()), *(claims_like(like) if like else ())]
         sizes = None if objectives is None else parse_sizes(objectives)
         with contextlib.redirect_stdout(
             sys.stderr
@@ -78,7 +90,7 @@ def add_check(made: "typer.Typer") -> None:
         found = check_function(
             chosen,
             input=input,
-            claims=split_list(claims) if claims else None,
+            claims=promised or None,
             draws=draws,
             seed=seed,
             objectives=sizes,

@@ -172,7 +172,12 @@ def as_claims(claims: "tuple[str | Claim | tuple[Claim, ...], ...]") -> tuple[Cl
         elif claim == "homogeneous":
             raise StrategyError(
                 'claim "homogeneous" needs its degree k, as in "homogeneous(1)" or '
-                "gradsurgery.homogeneous(1): J → sJ gives d → sᵏd."
+                "gradsurgery.homogeneous(1): J → sJ gives d → sᵏd. In a shell put it in quotes."
+            )
+        elif isinstance(claim, str) and "(" in claim and claim.lstrip("'\"").startswith("homog"):
+            raise StrategyError(
+                f"claim {claim}: write homogeneous(k) with a number k, as in homogeneous(1); in a "
+                "shell put it in quotes."
             )
         elif claim in NAMES:
             found.append(Claim(claim))

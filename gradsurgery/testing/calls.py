@@ -11,6 +11,7 @@ import torch
 from gradsurgery.contract import State, Strategy
 from gradsurgery.contract.inputs import INPUTS
 from gradsurgery.errors import InputError
+from gradsurgery.testing.answers import UnusableAnswer
 from gradsurgery.testing.context import context_of, inputs_of
 from gradsurgery.testing.runner import SKIP, known, later, permuted, run
 from gradsurgery.testing.sample import Sample
@@ -18,6 +19,7 @@ from gradsurgery.types import Array
 
 ABSENT = "with some objectives absent or in another order than before"
 NOT_REPEATED = "the same call with the same random numbers gives another direction"
+WIDER = "compute on rows.float(), and return it as .to(rows.dtype)"
 SAFE = (1e-15, 1e15)  # norms of gradients that bfloat16 holds, their squares included
 
 
@@ -108,12 +110,14 @@ def _halved(strategy: Strategy, sample: Sample) -> str | None:
         vector = strategy(rows, step=sample.draw, **inputs)
     except InputError:
         raise
+    except UnusableAnswer as error:  # of a plain function, which is given float32
+        return str(error)
     except Exception as error:
-        return f"it raised {type(error).__name__} for rows in bfloat16: {error}"
+        return f"it raised {type(error).__name__} for rows in bfloat16: {error}; {WIDER}"
     return (
         None
         if bool(vector.isfinite().all())
-        else "the direction is not finite for rows in bfloat16"
+        else f"the direction is not finite for rows in bfloat16; {WIDER}"
     )
 
 

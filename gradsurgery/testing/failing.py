@@ -2,17 +2,14 @@
 
 from collections.abc import Callable
 
-from gradsurgery.errors import InputError, StrategyError
+from gradsurgery.errors import InputError
+from gradsurgery.testing.answers import UnusableAnswer
 from gradsurgery.testing.runner import SKIP
 from gradsurgery.testing.sample import Sample
 from gradsurgery.testing.shrink import shrink
 
 Violation = Callable[[Sample], str | None]
 NO_ANSWER = ("it raised", "it returned")  # how a sentence begins where there is nothing to judge
-
-
-class UnusableAnswer(StrategyError):
-    """A plain function returned what is no weights and no direction; the message says what."""
 
 
 def safely(violation: Violation, sample: Sample) -> str | None:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradsurgery.testing.answers import UnusableAnswer
 from gradsurgery.testing.calls import generators
-from gradsurgery.testing.failing import UnusableAnswer
 from gradsurgery.types import Array
 
+TOO = "models give gradients in float32 too, so take both, or begin with J = J.double()"
 Kind = Literal["gram", "rows"]
 
 
@@ -67,7 +68,15 @@ class PlainCall:
         of `weights`.
         """
         given = rows.float() if rows.dtype is torch.bfloat16 else rows
-        answer = self._asked(given, rng)
+        low = given is not rows
+        try:
+            answer = self._asked(given, rng)
+        except Exception as error:
+            if not low or isinstance(error, UnusableAnswer):
+                raise
+            raise UnusableAnswer(
+                f"it raised {type(error).__name__} for J in float32: {error}; {TOO}"
+            ) from error
         expected = f"expected a direction [d], here [{rows.shape[1]}]"
         if not isinstance(answer, np.ndarray | Tensor):
             raise UnusableAnswer(f"it returned {_described(answer)}; {expected}")
@@ -75,7 +84,8 @@ class PlainCall:
         if found.shape != rows.shape[1:]:
             raise UnusableAnswer(f"it returned shape {list(found.shape)}; {expected}")
         if not bool(found.isfinite().all()):
-            raise UnusableAnswer(f"it returned numbers that are not finite: {found.tolist()}")
+            said = f" for J in float32 ({TOO})" if low else ""
+            raise UnusableAnswer(f"it returned numbers that are not finite{said}: {found.tolist()}")
         if given.dtype is torch.float64:
             self._note(answer)
         return found.to(rows.dtype)

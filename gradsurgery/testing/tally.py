@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from gradsurgery.contract import Strategy
-from gradsurgery.testing.failing import UnusableAnswer, Violation, no_answer, safely, smallest
+from gradsurgery.testing.answers import UnusableAnswer
+from gradsurgery.testing.failing import Violation, no_answer, safely, smallest
 from gradsurgery.testing.findings import Counterexample, Finding
 from gradsurgery.testing.report import given
 from gradsurgery.testing.runner import SKIP, run

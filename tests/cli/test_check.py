@@ -17,6 +17,11 @@ def mean(G):
     print("called")
     return np.full(len(G), 1 / len(G))
 
+def picky(J):
+    if str(J.dtype) != "torch.float64":
+        raise TypeError("float64 only")
+    return J.mean(0)
+
 class Part:
     @staticmethod
     def total(J):
@@ -70,6 +75,23 @@ def test_the_exit_status_is_that_of_the_claims(command):
     assert out.endswith("Passed: the contract; nothing else is claimed.\n")
 
 
+def test_a_function_like_a_strategy_promises_what_that_one_claims(command):
+    code, out, _ = command("own:mean", "--like", "pcgrad", "--draws", "12", "--objectives", "2")
+    assert code == 1
+    assert re.search(r"strict +VIOLATED on .*\(claimed when n <= 2\)", out) or "FAILED: non-" in out
+    code, out, _ = command("own:mean", "--like", "mean", "--draws", "12", "--objectives", "3")
+    assert code == 0
+    assert re.search(r"homogeneous\(1\) +holds on 12 draws \(claimed\)", out)
+
+
+def test_what_fails_in_low_precision_says_what_the_function_was_given(command):
+    code, out, _ = command("own:picky", "--draws", "12")
+    said = " ".join(out.split())
+    assert code == 1
+    assert "It raised TypeError for J in float32: float64 only; models give gradients in" in said
+    assert "begin with J = J.double()" in said
+
+
 def test_json_has_the_jacobian(command):
     code, out, _ = command(
         "own:mean", "--claims", "strict", "--draws", "12", "--objectives", "2-3", "--json"
@@ -96,6 +118,10 @@ WRONG = [
     (("own:np",), "expected a function or a strategy"),
     (("own:mean", "--input", "matrix"), "Known: gram, rows"),
     (("own:mean", "--claims", "strickt"), "Did you mean 'strict'?"),
+    (("own:mean", "--claims", "homogeneous(1"), "as in homogeneous(1); in a shell put it in q"),
+    (("own:mean", "--claims", "'homogeneous(1)'"), "as in homogeneous(1); in a shell put it in q"),
+    (("own:mean", "--claims", "homogeneous"), "In a shell put it in quotes."),
+    (("own:mean", "--like", "pcgard"), "Did you mean 'pcgrad'?"),
     (("own:mean", "--draws", "0"), "draws: expected 1 or more"),
     (("own:mean", "--objectives", "few"), "write numbers, as in 2"),
     (("own:mean", "--objectives", "0-2"), "expected numbers from 1 to 100"),

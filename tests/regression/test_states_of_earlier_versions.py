@@ -220,7 +220,7 @@ def plain(value):
 
 
 def of_now(state):
-    """The same as it is saved now: what was a dict by name is pairs, and corrections are counted."""
+    """The same as it is saved now: what was a dict by name is pairs; corrections count."""
     pairs = ("options", "reach", "observed", "weights")
     found = {k: tuple(v.items()) if k in pairs else v for k, v in state.items()}
     return {**found, "corrections": ()}
