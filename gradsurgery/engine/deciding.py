@@ -7,7 +7,7 @@ from gradsurgery.engine.fit import WITHOUT_WEIGHTS
 from gradsurgery.engine.parameters import Parameters
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.trace import Trace
-from gradsurgery.errors import InputError
+from gradsurgery.errors import InputError, warn
 from gradsurgery.gradients.factored import Tap
 
 
@@ -66,13 +66,14 @@ def check_step(features: Any) -> None:
         )
 
 
-def left_out(deciding: Parameters, trace: Trace, least: int) -> Reach | None:
+def left_out(deciding: Parameters, trace: Trace, least: int, warned: set[str]) -> Reach | None:
     """The reach of what no gradient of a single loss is formed of: the rest of the groups, if any.
 
     Args:
         deciding: the parameters that decide.
         trace: the step's.
         least: how many objectives a group has at least to be solved.
+        warned: what was warned of before.
 
     Raises:
         InputError: where an objective reaches a group and none of what decides there, where a
@@ -87,10 +88,15 @@ def left_out(deciding: Parameters, trace: Trace, least: int) -> Reach | None:
     if not any(id(tensor) in chosen for tensor in trace.trained.values()):
         raise InputError("decide_on: no loss reaches any of these parameters in this step.")
     left: list[str] = []  # in one order on all ranks
+    shared, decided = [], False
     for group in trace.grouping[0]:
         own = [name for name, tensor in group.parameters.items() if id(tensor) in chosen]
-        if not own or not group.several(least):
+        if not group.several(least):
             continue
+        shared.append(group.name)
+        if not own:
+            continue
+        decided = True
         reached = {objective for name in own for objective in trace.reach.ordered(name)}
         if missing := [o for o in group.objectives if o not in reached]:
             raise InputError(
@@ -98,6 +104,13 @@ def left_out(deciding: Parameters, trace: Trace, least: int) -> Reach | None:
                 "its parameters that decide: give some that every objective of it reaches."
             )
         left += [name for name in group.parameters if name not in own]
+    if shared and not decided and "decide_on" not in warned:
+        warned.add("decide_on")
+        warn(
+            f"decide_on: none of these parameters is in a group of several objectives "
+            f"({', '.join(map(repr, shared))}), so that nothing is decided by them, and all groups "
+            "solve as usual. Give a part of the trunk, such as its last layer, and not of a head."
+        )
     return trace.reach.only(left)
 
 

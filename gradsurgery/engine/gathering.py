@@ -34,7 +34,7 @@ def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     trace, graph = source.trace, source.graph
     factored: dict[str, Tap] = {}
     if config.decide_on is not None:
-        source.apart = left_out(config.decide_on, trace, config.min_objectives)
+        source.apart = left_out(config.decide_on, trace, config.min_objectives, cache.warned)
     if source.communicator.several:
         factored = source.communicator.tapped(trace)
     elif graph is not None and trace.spread is None and may_tap(config, trace):

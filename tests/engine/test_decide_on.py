@@ -1,5 +1,7 @@
 """Weights decided on a part of each group, and applied to all of it by one pass."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -125,6 +127,27 @@ def test_what_cannot_be_right_is_refused():
     with pytest.raises(gs.InputError, match="objective 'visual' reaches group 'encoders'"):
         gs.backward(model.losses(), explicit, "mgda", decide_on=model.audio[-1])
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_deciding_on_a_head_alone_warns_once_and_solves_as_usual():
+    model, plain = TwoEncoders(), TwoEncoders()
+    surgery = gs.Surgery("mgda", model, decide_on=model.audio_head)
+    with pytest.warns(
+        UserWarning, match=r"none .* group of several .*'audio\+fused'.* of the trunk"
+    ):
+        surgery.backward(model.losses())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        surgery.backward(model.losses(1))  # once
+        own = model.losses()["audio"]
+        gs.Surgery("mgda", model, decide_on=model.audio_head).backward({"audio": own})
+        gs.Surgery("mgda", model, decide_on=model.audio).backward(model.losses())
+    model.zero_grad()
+    with pytest.warns(UserWarning, match="nothing is decided by them"):
+        gs.backward(model.losses(), model, "mgda", decide_on=model.audio_head)
+    gs.backward(plain.losses(), plain, "mgda")
+    pairs = zip(grads(model).values(), grads(plain).values(), strict=True)
+    assert all(a is b is None or torch.equal(a, b) for a, b in pairs)
 
 
 def test_with_decide_on_the_optimizers_step_is_not_measured_and_not_corrected():

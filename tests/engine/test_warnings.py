@@ -88,7 +88,13 @@ def a_plugin_cannot_be_loaded(monkeypatch):
     gs.strategy_names()  # here
 
 
+def a_head_alone_decides(_):
+    model = TwoEncoders()
+    gs.backward(model.losses(), model, "mgda", decide_on=model.audio_head)  # here
+
+
 CASES = [
+    a_head_alone_decides,
     gathered_gradients_are_not_saved,
     joined_losses_cannot_be_told_apart,
     a_leaf_of_another_layout_gets_no_gradient,
