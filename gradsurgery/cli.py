@@ -48,7 +48,15 @@ def app() -> "typer.Typer":
     check_help = "Take three steps of each task, say what is wrong with it and how long it takes."
     jobs_help = "Processes that train at once. Default: 1."
     timeout_help = "Seconds that a run may take; one that takes longer has failed."
-    optimizer_help = "sgd (momentum 0.9) or adam. Default: each task's own."
+    optimizer_help = "sgd (momentum 0.9), adam, or both. Default: each task's own."
+    tune_help = (
+        "Search each strategy's learning rate on seeds of its own (1000 to 1002), by validation "
+        "figures alone."
+    )
+    baselines_help = (
+        "auto or none: each loss alone, sum, scaled-sum, others at the sum's length, fixed "
+        "weights, n x mgda. Default: auto with --tune."
+    )
     out_help = (
         "Folder for the results. The same command on the same folder goes on where it stopped. "
         "Default: comparisons/ and the time."
@@ -151,7 +159,12 @@ def app() -> "typer.Typer":
             int | None, typer.Option(help=steps_help, metavar="N", show_default=False)
         ] = None,
         optimizer: Annotated[
-            str | None, typer.Option(help=optimizer_help, metavar="NAME", show_default=False)
+            list[str] | None,
+            typer.Option(help=optimizer_help, metavar="NAMES", show_default=False),
+        ] = None,
+        tune: Annotated[bool, typer.Option("--tune", help=tune_help)] = False,
+        baselines: Annotated[
+            str | None, typer.Option(help=baselines_help, metavar="WORD", show_default=False)
         ] = None,
         jobs: Annotated[int, typer.Option(help=jobs_help, metavar="N", show_default=False)] = 1,
         timeout: Annotated[
@@ -179,7 +192,9 @@ def app() -> "typer.Typer":
             data_root=data_root,
             threads=threads,
             steps=steps,
-            optimizer=optimizer,
+            optimizer=split_list(optimizer) if optimizer else None,
+            tune=tune,
+            baselines=baselines,
         )
         if check:
             from gradsurgery.compare.checking import check_in_terminal

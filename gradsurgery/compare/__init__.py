@@ -6,15 +6,8 @@ rich and matplotlib are imported where they are used: `pip install 'gradsurgery[
 from gradsurgery.compare.comparison import compare
 from gradsurgery.compare.conclusion import Conclusion, conclude
 from gradsurgery.compare.listener import Listener
-from gradsurgery.compare.plan import (
-    BASELINE,
-    Plan,
-    Run,
-    parse_rates,
-    parse_seeds,
-    parse_strategy,
-    split_list,
-)
+from gradsurgery.compare.parsing import parse_rates, parse_seeds, parse_strategy, split_list
+from gradsurgery.compare.plan import BASELINE, Plan, Run
 from gradsurgery.compare.plot import plot, plot_into
 from gradsurgery.compare.report import remarks, table
 from gradsurgery.compare.results import Results, read_results

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gradsurgery.compare.methods import ALONE, method_of
 from gradsurgery.compare.plan import Plan, Run
 from gradsurgery.compare.train import train
 from gradsurgery.tasks import Problem
@@ -73,9 +74,10 @@ class Seen:
 
 def key_of(plan: Plan, run: Run) -> str:
     """What tells a cell from every other: a hash of all that its figures depend on."""
-    options = sorted(plan.strategies[run.strategy].options.items())
+    strategy = method_of(plan.strategies, run.strategy, run.only).strategy
+    options = sorted(strategy.options.items())
     root = None if plan.data_root is None else str(plan.data_root)
-    text = json.dumps([ROWS, vars(run), options, root], sort_keys=True, default=repr)
+    text = json.dumps([ROWS, run.as_dict(), options, root], sort_keys=True, default=repr)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
@@ -83,9 +85,9 @@ def begun(plan: Plan, run: Run) -> dict[str, Any]:
     """What a row says of its cell before it is trained: what was asked for, and where it runs."""
     return {
         "kind": run.kind,
-        **vars(run),
+        **run.as_dict(),
         "key": key_of(plan, run),
-        "options": dict(plan.strategies[run.strategy].options),
+        "options": dict(method_of(plan.strategies, run.strategy, run.only).strategy.options),
         "versions": versions(),
         "machine": platform.node(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -110,15 +112,20 @@ def run_cell(
         if primary is not None:
             line["primary"] = primary
         line["test_examples"] = len(problem.test[0]) if problem.test else None
+        method = method_of(plan.strategies, run.strategy, run.only)
         line |= train(
             problem,
-            plan.strategies[run.strategy],
+            method.strategy,
             seed=run.seed,
             lr=run.lr,
             on_step=seen,
-            losses_too=len(plan.lrs) > 1,
+            losses_too=plan.choosing,
             names=names,
+            only=run.only,
+            subset=None if run.only is None else run.strategy.removeprefix(ALONE),
             optimizer=run.optimizer,
+            settings=method.settings,
+            test=run.kind != "tune",
         )
     except Exception as error:
         line["error"] = f"{type(error).__name__}: {error}"

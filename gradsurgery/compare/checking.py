@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
-from gradsurgery import Record, Strategy, get_strategy
+from gradsurgery import Record
+from gradsurgery.compare.baselines import methods_of
 from gradsurgery.compare.figures import evaluate
 from gradsurgery.compare.loop import Loop, endless, missing, seeded
+from gradsurgery.compare.methods import Method, control
 from gradsurgery.compare.plan import BASELINE, Plan
+from gradsurgery.compare.tuning import FIRST, MOST, SEEDS
 from gradsurgery.tasks import Problem, Task
 
 STEPS = 3
@@ -27,6 +30,9 @@ class Checked:
         notes: what to know besides.
         groups: the parameter groups, by the losses that reach them.
         seconds: what the plan takes on this task, with one process; None where it cannot run.
+        longest: the same where every search of a rate is widened as far as it goes.
+        runs: how many runs that are.
+        widened: how many where every search is widened as far as it goes.
     """
 
     task: str
@@ -34,6 +40,9 @@ class Checked:
     notes: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     seconds: float | None = None
+    longest: float = 0.0
+    runs: int = 0
+    widened: int = 0
 
 
 def check_task(plan: Plan, task: Task) -> Checked:
@@ -41,8 +50,8 @@ def check_task(plan: Plan, task: Task) -> Checked:
     found = Checked(task.name)
     try:
         problem = _problem(plan, task, plan.seeds[0])
-        first = _trial(problem, get_strategy(BASELINE), plan, task)
-        again = _trial(_problem(plan, task, plan.seeds[0]), get_strategy(BASELINE), plan, task)
+        first = _trial(problem, control(BASELINE), plan, task)
+        again = _trial(_problem(plan, task, plan.seeds[0]), control(BASELINE), plan, task)
     except Exception as error:
         found.wrong.append(f"{type(error).__name__}: {error}")
         return found
@@ -61,7 +70,7 @@ def check_task(plan: Plan, task: Task) -> Checked:
             f"The groups are {', '.join(map(repr, first.groups)) or 'none'}."
         )
     found.notes += _seeds(plan, task, first)
-    found.seconds = _seconds(plan, task, problem, found)
+    _count(plan, task, problem, found)
     return found
 
 
@@ -70,7 +79,7 @@ class _Trial:
     numbers: list[Any]
     groups: list[str]
     losses: list[str]
-    figures: dict[str, dict[str, float]]
+    figures: dict[str, dict[str, float | None]]
     wrong: list[str]
     step: float
     evaluation: float
@@ -80,18 +89,18 @@ def _problem(plan: Plan, task: Task, seed: int) -> Problem:
     return task.problem(plan.data_root, seed, epochs=plan.epochs, steps=plan.steps)
 
 
-def _trial(
-    problem: Problem, strategy: Strategy, plan: Plan, task: Task, measure: bool = True
-) -> _Trial:
+def _trial(problem: Problem, method: Method, plan: Plan, task: Task) -> _Trial:
     """Three steps and the figures of both splits; what goes wrong in the figures is kept."""
     made = _Trial([], [], [], {}, [], math.inf, 0.0)
     with seeded(plan.seeds[0]):
         loop = Loop(
             problem,
-            strategy,
+            method.strategy,
             seed=plan.seeds[0],
-            lr=(plan.lrs or (task.lr,))[0],
+            lr=plan.middle(task),
             steps=problem.steps or STEPS,
+            only=method.only,
+            settings=method.settings,
         )
         draw = endless(problem)
 
@@ -105,7 +114,7 @@ def _trial(
             if step > 0:
                 made.step = min(made.step, time.perf_counter() - begin)
             made.numbers.append(dict(record.losses))
-        for split in ("validation", "test") if measure else ():
+        for split in ("validation", "test"):
             begin = time.perf_counter()
             try:
                 made.figures[split] = evaluate(problem, loop.model, split)
@@ -149,26 +158,37 @@ def _seeds(plan: Plan, task: Task, trial: _Trial) -> Iterator[str]:
         yield "every seed has the same data: write (data_root, seed) to vary split and noise too."
     elif len(plan.seeds) > 1:
         with seeded(plan.seeds[0]):  # the same weights: what differs are the data
-            other = _trial(_problem(plan, task, plan.seeds[1]), get_strategy(BASELINE), plan, task)
+            other = _trial(_problem(plan, task, plan.seeds[1]), control(BASELINE), plan, task)
         if other.numbers[:STEPS] == trial.numbers[:STEPS]:
             yield f"the seeds {plan.seeds[0]} and {plan.seeds[1]} give the same batches."
 
 
-def _seconds(plan: Plan, task: Task, problem: Problem, found: Checked) -> float:
-    """What the runs of the plan take, from the faster of two steps of each strategy."""
-    total, steps = 0.0, problem.steps or 0
-    runs = len(plan.seeds) * max(1, len(plan.lrs))
-    for label, strategy in plan.strategies.items():
-        lacking = missing(strategy, problem)
+def _count(plan: Plan, task: Task, problem: Problem, found: Checked) -> None:
+    """How many runs the plan has and what they take, from the faster of two steps of each."""
+    steps, each = problem.steps or 0, 0.0
+    low, high = runs_of(plan)
+    for method in methods_of(plan, task, problem):
+        found.runs += low
+        found.widened += high
+        lacking = missing(method.strategy, problem)
         try:
             if lacking is None:
-                trial = _trial(problem, strategy, plan, task)
-                total += runs * (steps * trial.step + trial.evaluation)
+                trial = _trial(problem, method, plan, task)
+                each += steps * trial.step + trial.evaluation
         except Exception as error:
             lacking = f"{type(error).__name__}: {error}"
         if lacking is not None:
-            found.wrong.append(f"{label} cannot run: {lacking}")
-    return total
+            found.wrong.append(f"{method.label} cannot run: {lacking}")
+    found.seconds, found.longest = low * each, high * each
+
+
+def runs_of(plan: Plan) -> tuple[int, int]:
+    """The fewest and the most runs of one method on one task."""
+    each, seeds = len(plan.optimizers), len(plan.seeds)
+    if plan.tune:
+        return each * (FIRST * len(SEEDS) + seeds), each * (MOST * len(SEEDS) + seeds)
+    runs = each * seeds * max(1, len(plan.lrs))
+    return runs, runs
 
 
 def said(found: Checked, plan: Plan) -> list[str]:
@@ -179,8 +199,11 @@ def said(found: Checked, plan: Plan) -> list[str]:
     if found.groups:
         lines.append(f"  groups: {', '.join(found.groups)}")
     if found.seconds is not None:
-        runs = len(plan.seeds) * len(plan.strategies) * max(1, len(plan.lrs))
-        lines.append(f"  the plan: {runs} runs, about {duration(found.seconds)} in one process")
+        count, time_ = str(found.runs), duration(found.seconds)
+        if found.widened > found.runs:
+            count += f" to {found.widened}"
+            time_ += f" to {duration(found.longest)}"
+        lines.append(f"  the plan: {count} runs, about {time_} in one process")
     return lines
 
 

@@ -28,6 +28,10 @@ def best_rate(by_lr: Mapping[float, list[Line]]) -> float:
     better = directions(first)
     if better is None:
         return min(rates, key=lambda lr: statistics.fmean(map(_loss, done[lr])))
+    there = {name for name, value in first["validation"].items() if value is not None}
+    better = {name: word for name, word in better.items() if name in there}
+    if not better or len(rates) == 1:
+        return rates[0]
     if (primary := first.get("primary")) in better:
         better = {primary: better[primary]}
     kinds = {(word, metric_of(first, objective).label) for objective, word in better.items()}

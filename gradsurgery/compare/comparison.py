@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 
 from gradsurgery import InputError, get_strategy
-from gradsurgery.compare.cell import Problems, key_of, run_cell
-from gradsurgery.compare.listener import Listener, Silence
-from gradsurgery.compare.plan import BASELINE, Plan, Run
-from gradsurgery.compare.pool import in_processes
+from gradsurgery.compare.agenda import Agenda
+from gradsurgery.compare.baselines import methods_of
+from gradsurgery.compare.cell import Problems, run_cell
+from gradsurgery.compare.listener import Listener, Silence, planned
+from gradsurgery.compare.plan import BASELINE, Plan
+from gradsurgery.compare.pool import finish, in_processes
 from gradsurgery.compare.results import Results, as_path, setup_line
 from gradsurgery.compare.timing import ROUNDS, WARM_UP, step_times
 
@@ -60,9 +62,12 @@ def compare(
     listener = Silence() if listener is None else listener
     folder = as_path("compare", out)
     problems = Problems(plan)
+    methods = {}
     for task in plan.tasks:  # what is wrong with the data is said before the folder is made
-        problems.get(task.name, plan.seeds[0])
+        methods[task.name] = methods_of(plan, task, problems.get(task.name, plan.seeds[0]))
     with Results(folder, plan) as results, _threads(plan.threads):
+        agenda = Agenda(plan, methods, results.lines)
+        planned(listener, agenda.total)
         if on_open is not None:
             on_open(results)
         if not results.has("setup"):
@@ -75,33 +80,33 @@ def compare(
             times = step_times(
                 problems.get(task.name, plan.seeds[0]),
                 timed,
-                lr=(plan.lrs or (task.lr,))[0],
+                lr=plan.middle(task),
                 on_round=listener.timed,
             )
             results.add({"kind": "timing", "task": task.name, "baseline": BASELINE, "times": times})
-        done = results.keys
-        runs = [run for run in plan.runs() if key_of(plan, run) not in done]
+        for line in agenda.choices():
+            results.add(line)
         if jobs == 1 and timeout is None:
-            _here(plan, runs, problems, results, listener)
+            _here(plan, agenda, problems, results, listener)
         else:
-            in_processes(plan, runs, results, listener, jobs=jobs, timeout=timeout)
+            in_processes(plan, agenda, results, listener, jobs=jobs, timeout=timeout)
     return results
 
 
 def _here(
-    plan: Plan, runs: list[Run], problems: Problems, results: Results, listener: Listener
+    plan: Plan, agenda: Agenda, problems: Problems, results: Results, listener: Listener
 ) -> None:
     """Train one after the other in this process."""
     names: dict[str, Collection[str]] = {
-        line["task"]: tuple(line["test"]) for line in results.runs if "test" in line
+        line["task"]: tuple(line["validation"]) for line in results.cells if "validation" in line
     }
-    for run in runs:
+    while (run := agenda.next()) is not None:
         listener.started(run)
         line = run_cell(plan, run, problems, listener.stepped, names.get(run.task, ()))
-        if "test" in line:
-            names.setdefault(run.task, tuple(line["test"]))
+        if "validation" in line:
+            names.setdefault(run.task, tuple(line["validation"]))
         results.add(line)
-        listener.finished(run, line)
+        finish(agenda, run, results, listener)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradsurgery import InputError
+from gradsurgery.compare.apart import apart
 from gradsurgery.compare.choice import Line, best_rate
 from gradsurgery.compare.results import Results
 
@@ -58,7 +59,7 @@ def prepared(lines: "Iterable[Line] | Results") -> list[Line]:
         raise InputError(f"summarise: expected the lines; got a path. Write {call}.")
     if isinstance(lines, Results):
         lines = lines.lines
-    lines = [dict(line) for line in lines]
+    lines = apart(dict(line) for line in lines)
     for number, line in enumerate(lines):
         kind = line.get("kind", "")
         wanted = CELL if kind in SHOWN else ("task", "times") if kind == "timing" else ("kind",)
@@ -101,6 +102,11 @@ def _trained(label: str, by_lr: Mapping[float, list[Line]]) -> Trained:
     )
 
 
+def _finite(figure: float | None) -> bool:
+    """Whether it is a figure, or the null of a head that was not trained."""
+    return figure is None or math.isfinite(figure)
+
+
 def _fail_incomplete(lines: Iterable[Line]) -> None:
     """A run without the figures that others of its task have is one that failed."""
     names: dict[str, set[str]] = {}
@@ -117,7 +123,7 @@ def _fail_incomplete(lines: Iterable[Line]) -> None:
         if not first or any(one != first for one in found):
             had, wanted = (", ".join(map(repr, sorted(x))) or "nothing" for x in (found[0], first))
             wrong = f"InputError: it has figures of {had}; other runs have those of {wanted}."
-        elif odd := [o for o, x in line["test"].items() if not math.isfinite(x)]:
+        elif odd := [o for o, x in line["test"].items() if not _finite(x)]:
             wrong = f"NonFiniteError: the figure of {odd[0]!r} is {line['test'][odd[0]]}."
         if wrong:
             line["error"] = wrong

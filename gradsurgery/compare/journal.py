@@ -105,4 +105,6 @@ def once(lines: Iterable[Line]) -> list[Line]:
 
 def _name(line: Line, number: int) -> Any:
     """What is the same of lines of one kind that are kept once; rows of before have no key."""
+    if line["kind"] == "choice":
+        return ("choice", line["task"], line["strategy"], line["optimizer"])
     return (line["kind"], line.get("task")) if line["kind"] in ("setup", "timing") else number

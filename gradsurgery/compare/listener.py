@@ -24,6 +24,16 @@ class Listener(Protocol):
         """It ended, and its line is in the file."""
 
 
+def planned(listener: Listener, total: int) -> None:
+    """Say how many cells there are now, to a listener that has `planned(total)`.
+
+    The rates of a tuned plan are found on the way, and their number grows.
+    """
+    told = getattr(listener, "planned", None)
+    if told is not None:
+        told(total)
+
+
 class Silence:
     """A listener that says nothing."""
 

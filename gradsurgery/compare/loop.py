@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,7 @@ class Loop:
         lr: the learning rate.
         steps: how many are planned, for the scheduler.
         only: the losses to train on; None is all of them.
+        settings: of `Surgery`.
 
     Raises:
         InputError: where the task does not have what the strategy needs.
@@ -90,10 +92,13 @@ class Loop:
         lr: float,
         steps: int,
         only: Sequence[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if (lacking := missing(strategy, problem)) is not None:
             raise InputError(lacking)
         self._problem, self._strategy, self._only = problem, strategy, only
+        self._settings = dict(settings or {})
+        self.losses: tuple[str, ...] = ()  # all that the task has, once a step was taken
         self.model = problem.model()
         if problem.device is not None:
             self.model.to(problem.device)
@@ -101,7 +106,7 @@ class Loop:
         make = problem.scheduler
         self._scheduler = None if make is None else called(make, self._optimizer, steps)
         self._seed = seed
-        self.surgery = Surgery(strategy, self.model, seed=seed)
+        self.surgery = Surgery(strategy, self.model, seed=seed, **self._settings)
         self._bound = "scores" not in strategy.inputs or dict(strategy.options).get("modality")
         self._step = 0
 
@@ -142,6 +147,8 @@ class Loop:
 
     def _losses(self, batch: Any) -> Any:
         found = self._problem.losses(self.model, batch)
+        if not self.losses:
+            self.losses = tuple(found if isinstance(found, Mapping) or not found else found[0])
         if self._only is None:
             return found
         if isinstance(found, Mapping):
@@ -164,7 +171,7 @@ class Loop:
             )
         options = {**dict(self._strategy.given), "modality": modality}
         bound = get_strategy(self._strategy.name, **options)
-        self.surgery = Surgery(bound, self.model, seed=self._seed)
+        self.surgery = Surgery(bound, self.model, seed=self._seed, **self._settings)
         self._bound = True
 
 
@@ -201,6 +208,15 @@ def _mean(given: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     names = dict.fromkeys(name for one in given for name in one)
     by_name = {name: [one[name] for one in given if name in one] for name in names}
     return {name: torch.stack(values).mean() for name, values in by_name.items()}
+
+
+def some_of(problem: Problem, names: Sequence[str]) -> Problem:
+    """The problem with these of its losses and no others."""
+
+    def losses(model: torch.nn.Module, batch: Any) -> Any:
+        return _some(problem.losses(model, batch), names)
+
+    return replace(problem, losses=losses)
 
 
 def _some(losses: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

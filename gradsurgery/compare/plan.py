@@ -1,27 +1,34 @@
 """What to compare: tasks, strategies with options, seeds, learning rates; parsed from text."""
 
-import re
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from gradsurgery import InputError, Strategy, get_strategy
+from gradsurgery import InputError, Strategy
 from gradsurgery.compare.optimizers import known_optimizers
+from gradsurgery.compare.parsing import listed, parse_strategy
+from gradsurgery.compare.tuning import SEEDS as TUNING_SEEDS
+from gradsurgery.errors import one_of
 from gradsurgery.tasks import Task, get_task
 
 BASELINE = "sum"
 DEFAULT_TASKS = ("multimnist", "cg-mnist")
 DEFAULT_STRATEGIES = (BASELINE, "scaled-sum", "mgda", "pcgrad", "cagrad", "mmpareto")
 DEFAULT_SEEDS = (0, 1)
+BASELINES = ("none", "auto")
+ADVICE = "as in ['sgd', 'adam']"
 
 
 @dataclass(frozen=True)
 class Run:
     """One training run: a task, a strategy by its label, a seed, a learning rate, and how long.
 
-    `optimizer` is None for the task's own. `kind` says what it is for: "run" is reported.
+    `optimizer` is None for the task's own. `kind` says what it is for: "run" is reported, "tune"
+    searches a learning rate, "control" and "alone" are baselines. `only` has the losses that a run
+    alone is trained on.
     """
 
     task: str
@@ -32,6 +39,11 @@ class Run:
     steps: int | None = None
     optimizer: str | None = None
     kind: str = "run"
+    only: tuple[str, ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain data; without `only` where it is None, as in files of before."""
+        return {name: x for name, x in vars(self).items() if name != "only" or x is not None}
 
 
 @dataclass(frozen=True)
@@ -44,11 +56,14 @@ class Plan:
             in "cagrad(c=1.0)".
         seeds: each seeds the model's initial weights and the order of the examples.
         epochs: passes over the training data; None is each task's own number.
-        lrs: learning rates to choose from by validation figures; empty is each task's own.
+        lrs: learning rates to choose from by validation figures; empty is each task's own. With
+            `tune` the search begins around their geometric middle, in place of the task's.
         data_root: the folder with the data; None is the digits of an installed package.
         threads: of torch, while it trains. More than one slows small steps on a busy machine.
         steps: of a run; None is what each task says.
-        optimizer: by its name, "sgd" or "adam"; None is each task's own.
+        optimizer: by its name, "sgd" or "adam", or several; None is each task's own.
+        tune: search the learning rate of every strategy on seeds of its own.
+        baselines: "auto" trains the baselines of each task too, "none" does not.
     """
 
     tasks: tuple[Task, ...]
@@ -59,7 +74,9 @@ class Plan:
     data_root: Path | None = None
     threads: int = 1
     steps: int | None = None
-    optimizer: str | None = None
+    optimizer: str | tuple[str, ...] | None = None
+    tune: bool = False
+    baselines: str = "none"
 
     @classmethod
     def of(
@@ -73,9 +90,13 @@ class Plan:
         data_root: Path | str | None = None,
         threads: int = 1,
         steps: int | None = None,
-        optimizer: str | None = None,
+        optimizer: str | Sequence[str] | None = None,
+        tune: bool = False,
+        baselines: str | None = None,
     ) -> "Plan":
         """A plan from names.
+
+        `baselines` are "auto" with `tune` and "none" without, unless they are given.
 
         Raises:
             UnknownNameError: for a task, a strategy or an option that does not exist, with the
@@ -88,12 +109,12 @@ class Plan:
             >>> [run.strategy for run in plan.runs()]
             ['sum', 'cagrad(c=1.0)']
         """
-        names = _listed("tasks", tasks, str, "as in ['multimnist']")
+        names = listed("tasks", tasks, str, "as in ['multimnist']")
         chosen = tuple(get_task(name) for name in dict.fromkeys(names))
-        methods = _listed("strategies", strategies, (str, Strategy), "as in ['sum', 'mgda']")
+        methods = listed("strategies", strategies, (str, Strategy), "as in ['sum', 'mgda']")
         bound = dict(map(parse_strategy, methods))
-        seeds = _listed("seeds", seeds, Integral, "as in [0, 1]", alone=())
-        lrs = _listed("lrs", lrs, Real, "as in [0.1, 0.01]", alone=())
+        seeds = listed("seeds", seeds, Integral, "as in [0, 1]", alone=())
+        lrs = listed("lrs", lrs, Real, "as in [0.1, 0.01]", alone=())
         for what, number in (("epochs", epochs), ("steps", steps), ("threads", threads)):
             whole = isinstance(number, Integral) and not isinstance(number, bool)
             if not whole and not (what != "threads" and number is None):
@@ -112,23 +133,54 @@ class Plan:
         root = None if data_root is None else Path(data_root)
         each = tuple(dict.fromkeys(map(int, seeds)))
         rates = tuple(dict.fromkeys(map(float, lrs)))
-        (other,) = known_optimizers([optimizer]) if optimizer is not None else (None,)
-        return cls(chosen, bound, each, epochs, rates, root, threads, steps, other)
+        given = () if optimizer is None else optimizer
+        names = known_optimizers(listed("optimizer", given, str, ADVICE))
+        other = names if len(names) > 1 else next(iter(names), None)
+        if baselines is None:
+            baselines = "auto" if tune else "none"
+        if baselines not in BASELINES:
+            raise InputError(one_of("value of baselines", str(baselines), BASELINES))
+        if tune and set(each) & set(TUNING_SEEDS):
+            taken = ", ".join(map(str, TUNING_SEEDS))
+            raise InputError(f"seeds: {taken} are those of the search of rates; give others.")
+        return cls(
+            chosen, bound, each, epochs, rates, root, threads, steps, other, bool(tune), baselines
+        )
+
+    @property
+    def optimizers(self) -> tuple[str | None, ...]:
+        """Each optimizer by its name; None is the task's own."""
+        return self.optimizer if isinstance(self.optimizer, tuple) else (self.optimizer,)
+
+    @property
+    def choosing(self) -> bool:
+        """Whether learning rates are chosen by validation figures."""
+        return self.tune or len(self.lrs) > 1
+
+    def middle(self, task: Task) -> float:
+        """The rate that steps are timed at, and that the search of rates begins around."""
+        if self.tune and self.lrs:
+            return math.sqrt(min(self.lrs) * max(self.lrs))
+        return (self.lrs or (task.lr,))[0]
+
+    def length_of(self, task: Task) -> tuple[int | None, int | None]:
+        """How many epochs or steps a run takes, as far as that is said."""
+        return None if self.steps else self.epochs or task.epochs, self.steps or task.steps
 
     def runs(self) -> list[Run]:
-        """Every run; seeds come last, so that what is done early can already be compared."""
+        """Every run; seeds come last, so that what is done early can already be compared.
+
+        Raises:
+            InputError: for a plan that is tuned or has baselines: its runs follow from figures and
+                from the losses of its tasks, which nothing here knows.
+        """
+        if self.tune or self.baselines != "none":
+            raise InputError("Plan.runs: those of a plan with tune or baselines are not known yet.")
         return [
-            Run(
-                task.name,
-                label,
-                seed,
-                lr,
-                None if self.steps else self.epochs or task.epochs,
-                self.steps or task.steps,
-                self.optimizer,
-            )
+            Run(task.name, label, seed, lr, *self.length_of(task), optimizer)
             for seed in self.seeds
             for task in self.tasks
+            for optimizer in self.optimizers
             for lr in self.lrs or (task.lr,)
             for label in self.strategies
         ]
@@ -140,107 +192,3 @@ def _check_length(tasks: Iterable[Task], epochs: int | None, steps: int | None) 
     for task in tasks:
         if epochs is not None and task.batch is None:
             raise InputError(f"epochs: task {task.name!r} counts steps; give steps instead.")
-
-
-def _listed(
-    what: str, given: Any, kind: Any, example: str, alone: Any = (str, Strategy)
-) -> tuple[Any, ...]:
-    """What was given as a list; a name alone is a list of one.
-
-    Raises:
-        InputError: for no list, or one of other things.
-    """
-    if alone and isinstance(given, alone):
-        return (given,)
-    wrong = f"{what}: give a list, {example}; got {given!r}."
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise InputError(wrong)
-    found = tuple(given)
-    if kind is not str and not all(isinstance(x, kind) and not isinstance(x, bool) for x in found):
-        raise InputError(wrong)
-    return found
-
-
-def parse_strategy(text: str | Strategy) -> tuple[str, Strategy]:
-    """The label and the strategy for "name" or "name(option=value, ...)".
-
-    Values are Python literals.
-
-    Raises:
-        UnknownNameError: for a name or an option that does not exist, with the nearest match.
-        StrategyError: for text that cannot be read, or a value that an option does not take.
-
-    Example:
-        >>> from gradsurgery.compare import parse_strategy
-        >>> parse_strategy(" mgda(normalize='l2')")[0]
-        "mgda(normalize='l2')"
-    """
-    strategy = get_strategy(text)
-    options = ", ".join(f"{name}={value!r}" for name, value in strategy.given)
-    return f"{strategy.name}({options})" if options else strategy.name, strategy
-
-
-def split_list(values: Sequence[str]) -> list[str]:
-    """Flatten values that may each be a comma-separated list.
-
-    Commas within brackets do not separate.
-
-    Example:
-        >>> from gradsurgery.compare import split_list
-        >>> split_list(["sum,cagrad(c=1.0, rescale=1)", "mgda"])
-        ['sum', 'cagrad(c=1.0, rescale=1)', 'mgda']
-    """
-    pieces = [piece.strip() for value in values for piece in re.split(r",(?![^(]*\))", value)]
-    return [piece for piece in pieces if piece]
-
-
-def parse_seeds(values: Sequence[str]) -> list[int]:
-    """Seeds from a command line.
-
-    One number N is the seeds 0 to N − 1; a list, as in "0,7", is those seeds.
-
-    Raises:
-        InputError: when these are not numbers, or there are none.
-
-    Example:
-        >>> from gradsurgery.compare import parse_seeds
-        >>> parse_seeds(["3"]), parse_seeds(["5,7"]), parse_seeds(["5,"])
-        ([0, 1, 2], [5, 7], [5])
-    """
-    pieces = split_list(values)
-    if not pieces or not all(re.fullmatch(r"\d+", piece) for piece in pieces):
-        raise InputError(
-            "seeds: give how many, as in 3, or which, as in 0,7; "
-            f"got {', '.join(values) or 'nothing'}."
-        )
-    numbers = [int(piece) for piece in pieces]
-    if len(numbers) > 1 or "," in values[0]:
-        return numbers
-    if numbers[0] == 0:
-        raise InputError(
-            "seeds: 0 seeds is no comparison; give how many, as in 3, or which, as in 0,7 "
-            "(only the seed 0: 0,)."
-        )
-    return list(range(numbers[0]))
-
-
-def parse_rates(values: Sequence[str]) -> list[float]:
-    """Learning rates from a command line.
-
-    Raises:
-        InputError: when these are not positive numbers.
-
-    Example:
-        >>> from gradsurgery.compare import parse_rates
-        >>> parse_rates(["0.1,0.01", "1e-3"])
-        [0.1, 0.01, 0.001]
-    """
-    try:
-        rates = [float(piece) for piece in split_list(values)]
-    except ValueError as error:
-        raise InputError(
-            f"lr: give learning rates as in 0.1,0.01; got {', '.join(values)}."
-        ) from error
-    if not all(0 < rate < float("inf") for rate in rates):
-        raise InputError(f"lr: learning rates are positive; got {', '.join(values)}.")
-    return rates

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gradsurgery import InputError
+from gradsurgery.compare.agenda import Agenda
 from gradsurgery.compare.cell import begun
-from gradsurgery.compare.listener import Listener
+from gradsurgery.compare.listener import Listener, planned
 from gradsurgery.compare.plan import Plan, Run
 from gradsurgery.compare.results import Results
 from gradsurgery.compare.worker import described
@@ -82,7 +83,8 @@ class _Shared:
     plan: Plan
     folder: Path
     timeout: float | None
-    todo: "queue.SimpleQueue[Run]" = field(default_factory=queue.SimpleQueue)
+    agenda: Agenda
+    changed: threading.Condition = field(default_factory=threading.Condition)  # holds the agenda
     events: "queue.SimpleQueue[tuple[Any, ...]]" = field(default_factory=queue.SimpleQueue)
     workers: list[_Worker] = field(default_factory=list)
     stopping: bool = False
@@ -90,7 +92,7 @@ class _Shared:
 
 def in_processes(
     plan: Plan,
-    runs: list[Run],
+    agenda: Agenda,
     results: Results,
     listener: Listener,
     *,
@@ -104,18 +106,12 @@ def in_processes(
     Raises:
         InputError: where the processes cannot find a task, or cannot write.
     """
-    shared = _Shared(plan, results.path.parent, timeout)
-    for run in runs:
-        shared.todo.put(run)
-    threads = [
-        threading.Thread(target=_serve, args=(shared,), daemon=True)
-        for _ in range(min(jobs, len(runs)))
-    ]
-    for thread in threads:
-        thread.start()
-    shown, left = None, len(runs)
+    shared = _Shared(plan, results.path.parent, timeout, agenda)
+    for _ in range(jobs):  # each starts its process with its first cell
+        threading.Thread(target=_serve, args=(shared,), daemon=True).start()
+    shown = None
     try:
-        while left:
+        while not agenda.done:
             try:
                 what, *rest = shared.events.get(timeout=WAIT)
             except queue.Empty:
@@ -132,22 +128,41 @@ def in_processes(
                 listener.stepped(*rest[1])
             else:
                 results.take(rest[1]) if what == "finished" else results.add(rest[1])
-                listener.finished(run, rest[1])
-                left -= 1
+                with shared.changed:
+                    finish(agenda, run, results, listener)
+                    shared.changed.notify_all()
     finally:
-        shared.stopping = True
+        with shared.changed:
+            shared.stopping = True
+            shared.changed.notify_all()
         for worker in shared.workers:
             worker.end()
+
+
+def finish(agenda: Agenda, run: Run, results: Results, listener: Listener) -> None:
+    """Let follow what follows from the last line of the results: rates chosen, and more cells."""
+    line = results.lines[-1]
+    agenda.took(run, line)
+    for choice in agenda.choices():
+        results.add(choice)
+    planned(listener, agenda.total)
+    listener.finished(run, line)
+
+
+def _next(shared: _Shared) -> Run | None:
+    """The next cell; waits where the others have to end before one is known."""
+    with shared.changed:
+        while not shared.stopping and not shared.agenda.done:
+            if (run := shared.agenda.next()) is not None:
+                return run
+            shared.changed.wait()
+    return None
 
 
 def _serve(shared: _Shared) -> None:
     """Give one process after the other cells, until there are none."""
     worker: _Worker | None = None
-    while not shared.stopping:
-        try:
-            run = shared.todo.get_nowait()
-        except queue.Empty:
-            break
+    while (run := _next(shared)) is not None:
         said, code = "", None
         last: tuple[int, float | None] = (0, None)
         for _ in range(TRIES):

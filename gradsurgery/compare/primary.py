@@ -51,8 +51,12 @@ class Primary:
         return f"{self.metric.label} of {self.name}, as no primary figure is declared{low}"
 
     def of(self, one: Trained) -> dict[int, float]:
-        """Seed -> the figure of a strategy."""
-        return {line["seed"]: self.value(line["test"]) for line in one.done}
+        """Seed -> the figure of a strategy; none for a head that it does not train."""
+        return {
+            line["seed"]: self.value(line["test"])
+            for line in one.done
+            if all(line["test"][o] is not None for o in self.objectives)
+        }
 
     def value(self, figures: Mapping[str, float]) -> float:
         """The figure, from those of a run."""

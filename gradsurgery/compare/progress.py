@@ -39,9 +39,11 @@ class Bars:
             TimeRemainingColumn(),
         )
         self._progress = Progress(*columns, console=Console(stderr=True, highlight=False))
-        self._all = self._progress.add_task("runs", total=len(plan.runs()))
+        self._all = self._progress.add_task("runs", total=None)
+        self.total = 0
         self._one = self._progress.add_task("", visible=False)
-        self._tuned = len(plan.lrs) > 1
+        self._tuned = plan.choosing
+        self._several = len(plan.optimizers) > 1
         self.current: Run | None = None
         self.step = (0, 0)
         self._stop = False
@@ -82,6 +84,11 @@ class Bars:
         """The run at work."""
         return "" if self.current is None else self._title(self.current)
 
+    def planned(self, total: int) -> None:
+        """So many runs there are, as far as is known."""
+        self.total = total
+        self._progress.update(self._all, total=total)
+
     def timing(self, task: str, rounds: int) -> None:
         """Show the rounds in which the step times are taken."""
         self._progress.reset(
@@ -109,9 +116,12 @@ class Bars:
 
     def finished(self, run: Run, line: dict[str, Any]) -> None:
         """Say how it ended."""
+        figures = line.get("test") or line.get("validation") or {}
         said = line.get("error") or ", ".join(
-            f"{name} {value:.1f}" for name, value in line["test"].items()
+            f"{name} {value:.1f}" for name, value in figures.items() if value is not None
         )
+        if run.kind == "tune" and "error" not in line:
+            said = f"validation {said}"
         seconds = f" ({line['seconds']:.0f} s)" if "seconds" in line else ""
         self._progress.console.print(
             f"{self._title(run)}: {said}{seconds}", markup=False, soft_wrap=True
@@ -120,6 +130,6 @@ class Bars:
         self.current = None
 
     def _title(self, run: Run) -> str:
-        return f"{run.task}, {run.strategy}, seed {run.seed}" + (
-            f", lr {run.lr:g}" if self._tuned else ""
-        )
+        said = f"{run.task}, {run.strategy}, seed {run.seed}"
+        said += f", {run.optimizer}" if self._several else ""
+        return said + (f", lr {run.lr:.4g}" if self._tuned else "")

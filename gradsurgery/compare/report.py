@@ -95,13 +95,13 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
         for label, strategy in plan.strategies.items()
         if strategy.scale in OTHER_SCALES and label in shown
     ]
-    if not plan.lrs:
+    if not plan.lrs and not plan.tune:
         rates = ", ".join(f"{task.name} {task.lr:.3g}" for task in plan.tasks)
         notes.append(
             f"untuned: all strategies at one learning rate, the middle of the task's ({rates}). "
             "Which one comes out best depends on it; --lr 0.01,0.02,0.03 tries several."
         )
-    if others and len(plan.lrs) < 2:
+    if others and not plan.choosing:
         notes.append(
             f"scale: each strategy keeps its paper's; steps of {', '.join(others)} have another "
             "length than a sum's at the same learning rate, often a shorter one. With several "
@@ -109,7 +109,7 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
             "validation data."
         )
     for task, rows in summary.items():
-        if len(plan.lrs) > 1 and any(row.seeds and row.better is None for row in rows):
+        if plan.choosing and any(row.seeds and row.better is None for row in rows):
             notes.append(
                 f"{task}: the task does not say whether its figures are better higher or lower "
                 "(Problem(better=...)), so that the learning rate was chosen by the validation "

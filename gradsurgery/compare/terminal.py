@@ -46,7 +46,7 @@ def compare_in_terminal(
     def opened(results: Results) -> None:
         kept.append(results)
         bars.start(
-            len(results.runs)
+            len(results.cells)
         )  # what can be wrong with the data or the folder has been said by now
 
     try:
@@ -63,7 +63,9 @@ def compare_in_terminal(
     except OSError as error:
         where = f"the results are in {results.path}"
         raise InputError(f"the tables cannot be printed ({error}); {where}.") from error
-    return 1 if any("error" in line for line in results.runs) else 0
+    # at a rate that is searched, to diverge is an answer
+    failed = ("error" in line for line in results.cells if line["kind"] != "tune")
+    return 1 if any(failed) else 0
 
 
 def free_folder(folder: Path) -> Path:
@@ -89,7 +91,7 @@ def _report(plan: Plan, results: Results) -> None:
         if (verdicts := verdict_table(conclusion, wide)) is not None:
             console.print(verdicts)
     for task, rows in summary.items():
-        console.print(table(task, rows, tuned=len(plan.lrs) > 1))
+        console.print(table(task, rows, tuned=plan.choosing))
     for note in remarks(summary, plan):
         console.print(note, markup=False, soft_wrap=False)
     console.print(f"\nresults: {results.path}", markup=False, soft_wrap=True)
@@ -98,19 +100,19 @@ def _report(plan: Plan, results: Results) -> None:
 
 
 def _interrupted(plan: Plan, bars: Bars, kept: list[Results]) -> int:
-    runs = kept[0].runs if kept else []
-    if runs:
+    cells = kept[0].cells if kept else []
+    if kept and kept[0].runs:
         try:
             _report(plan, kept[0])
         except (GradSurgeryError, OSError) as error:
             print(f"Error: {error}", file=sys.stderr)
-    elif kept:
+    elif kept and not cells:
         kept[0].discard()
     lost = ""
     if bars.current is not None:
         at = f"step {bars.step[0]} of {bars.step[1] or '?'}"
         lost = f" The run at work ({bars.title}, {at}) is not kept."
-    where = f" in {kept[0].path}" if runs else ""
-    count = f"{len(runs)} of {len(plan.runs())} runs"
+    where = f" in {kept[0].path}" if cells else ""
+    count = f"{len(cells)} of {bars.total} runs"
     print(f"Interrupted.{lost} Kept: {count}{where}.", file=sys.stderr)
     return 130

@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gradsurgery import Record, Strategy
-from gradsurgery.compare.figures import evaluate
-from gradsurgery.compare.loop import Loop, endless, seeded
+from gradsurgery.compare.figures import Kept, evaluate, trained
+from gradsurgery.compare.loop import Loop, endless, seeded, some_of
 from gradsurgery.compare.optimizers import optimizer_of
 from gradsurgery.tasks import Problem
 from gradsurgery.tasks.metric import Metric, common_label
+from gradsurgery.tasks.tensors import total_loss
 
 INSPECTIONS = 24  # per run
 
@@ -25,7 +27,10 @@ def train(
     losses_too: bool = False,
     names: Collection[str] = (),
     only: Sequence[str] | None = None,
+    subset: str | None = None,
     optimizer: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    test: bool = True,
 ) -> dict[str, Any]:
     """Train one model and report on it.
 
@@ -37,8 +42,12 @@ def train(
         on_step: called with (step, steps, sum of the losses) after each.
         losses_too: whether learning rates are to be chosen from.
         names: those that the figures of an earlier run had, if there was one.
-        only: the losses to train on; None is all of them.
+        only: the losses to train on; None is all of them. Figures of heads that are not trained
+            are None then.
+        subset: what the task calls these losses.
         optimizer: by its name, "sgd" or "adam"; None is the task's own.
+        settings: of `Surgery`.
+        test: whether there are test figures; None stands for them otherwise.
 
     Returns:
         "steps" and "seconds"; "validation" and "test": objective -> figure; "metrics", and for
@@ -67,21 +76,27 @@ def train(
 
     begin = time.perf_counter()
     with seeded(seed):
-        loop = Loop(problem, strategy, seed=seed, lr=lr, steps=steps, only=only)
+        loop = Loop(problem, strategy, seed=seed, lr=lr, steps=steps, only=only, settings=settings)
         draw = endless(problem)
         for step in range(steps):
             record = loop.step(draw, inspecting if step % inspect_every == 0 else None)
             on_step(step + 1, steps, sum(record.losses.values()))
         seconds = time.perf_counter() - begin
-        validation = evaluate(problem, loop.model, "validation", names)
+        kept: Kept = tuple
+        if only is not None:
+            all_names = {*loop.losses, *(problem.alone or {})}
+            kept = trained({*only, *filter(None, [subset])}, all_names)
+        validation = evaluate(problem, loop.model, "validation", names, kept)
         metrics = {name: problem.metric_of(name) for name in validation}
         measured = problem.validation_loss
+        if measured is not None and only is not None:
+            measured = partial(total_loss, some_of(problem, only))
         undecided = losses_too and measured is not None and _directions(metrics) is None
         return {
             "steps": steps,
             "seconds": seconds,
             "validation": validation,
-            "test": evaluate(problem, loop.model, "test", validation),
+            "test": evaluate(problem, loop.model, "test", validation, kept) if test else None,
             "metrics": {name: metric.as_dict() for name, metric in metrics.items()},
             "better": _directions(metrics),
             "figure": common_label(metrics) or "figure",

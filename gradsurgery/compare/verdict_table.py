@@ -76,7 +76,7 @@ def figure(one: Trained, primary: Primary) -> str:
     """The mean ± standard deviation over seeds."""
     values = list(primary.of(one).values())
     if not values:
-        return "failed"
+        return NONE if one.done else "failed"
     mean = statistics.fmean(values)
     form = ".1f" if abs(mean) >= 10 else ".3g"
     return f"{mean:{form}}" + (f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else "")

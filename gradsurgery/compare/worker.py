@@ -47,6 +47,8 @@ def described(plan: Plan) -> dict[str, Any]:
         "threads": plan.threads,
         "steps": plan.steps,
         "optimizer": plan.optimizer,
+        "tune": plan.tune,
+        "baselines": plan.baselines,
     }
 
 
@@ -57,6 +59,7 @@ def restored(given: dict[str, Any]) -> Plan:
         InputError: for a task that importing its module does not register.
     """
     sys.path[:] = given["path"]
+    other = given["optimizer"]
     return Plan(
         tasks=tuple(map(_task, given["tasks"])),
         strategies={label: get_strategy(label) for label in given["strategies"]},
@@ -66,7 +69,9 @@ def restored(given: dict[str, Any]) -> Plan:
         data_root=None if given["data_root"] is None else Path(given["data_root"]),
         threads=given["threads"],
         steps=given["steps"],
-        optimizer=given["optimizer"],
+        optimizer=tuple(other) if isinstance(other, list) else other,
+        tune=given["tune"],
+        baselines=given["baselines"],
     )
 
 
@@ -111,7 +116,8 @@ def main() -> None:
     with journal_of_worker(Path(setup["folder"])).open("xb", buffering=0) as file:
         answer(ready=True)
         while True:
-            run = Run(**cells.get())
+            wanted = cells.get()
+            run = Run(**{**wanted, "only": wanted["only"] and tuple(wanted["only"])})
             last = [0.0]
 
             def stepped(step: int, steps: int, loss: float, last: list[float] = last) -> None:
@@ -120,8 +126,8 @@ def main() -> None:
                     answer(stepped=[step, steps, loss])
 
             line = run_cell(plan, run, problems, stepped, names.get(run.task, ()))
-            if "test" in line:
-                names.setdefault(run.task, tuple(line["test"]))
+            if "validation" in line:
+                names.setdefault(run.task, tuple(line["validation"]))
             text = json.dumps(line, default=str)
             try:
                 write_line(file, text)

@@ -31,7 +31,7 @@ def in_protocol(problem: Problem, *, epochs: int | None, batch: int, seed: int) 
         batches=lambda: batches(problem.train, batch, seed),
         evaluate=evaluate,
         steps=problem.steps or steps,
-        validation_loss=lambda model: _total(problem, model),
+        validation_loss=lambda model: total_loss(problem, model),
     )
 
 
@@ -90,7 +90,7 @@ def check_names(found: Any, before: Collection[str], part: str) -> None:
         )
 
 
-def _total(problem: Problem, model: nn.Module) -> float | None:
+def total_loss(problem: Problem, model: nn.Module) -> float | None:
     """The sum of the losses on all validation data, or None where it is not finite.
 
     Gradients stay on, since a loss may use them.

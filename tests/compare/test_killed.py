@@ -13,6 +13,8 @@ import pytest
 
 import gradsurgery as gs
 from gradsurgery.compare import Plan, compare, read_results
+from gradsurgery.compare.agenda import Agenda
+from gradsurgery.compare.baselines import methods_of
 from gradsurgery.compare.pool import in_processes
 from gradsurgery.compare.results import Results
 from tests.compare import grid_task
@@ -159,7 +161,9 @@ def test_a_process_that_is_killed_is_replaced_and_every_row_has_what_it_should(t
     with Results(tmp_path / "pool", plan) as results:
         results.add({"kind": "setup"})
         listener = Kills()
-        in_processes(plan, plan.runs(), results, listener, jobs=1, timeout=None)
+        problem = plan.tasks[0].problem(None, 0)
+        agenda = Agenda(plan, {"slow-grid": methods_of(plan, plan.tasks[0], problem)}, [])
+        in_processes(plan, agenda, results, listener, jobs=1, timeout=None)
     assert gone(listener.workers)
     assert len(listener.workers) == 2
     found = [line for line in read_results(tmp_path / "pool") if line["kind"] == "run"]
