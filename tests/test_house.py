@@ -34,6 +34,7 @@ ALLOWED = {
     "tasks": {*gs.__all__, "errors", "modules", "tasks"},
     "compare": {*gs.__all__, "errors", "modules", "tasks", "compare"},
     "diagnostics": {*gs.__all__, "errors", "types", "diagnostics"},
+    "study": {*gs.__all__, "errors", "tasks", "compare", "diagnostics", "study"},
     "console": set(),
     "check_command": {"errors", "testing", "compare"},
     "cli": {

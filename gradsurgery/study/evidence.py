@@ -1,0 +1,175 @@
+"""The rows of a study, by part: figures per strategy and seed, and verdicts from them."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradsurgery.compare import read_results
+from gradsurgery.compare.choice import Line, metric_of
+from gradsurgery.compare.journal import FILE, lines_of
+from gradsurgery.compare.statistics import Comparison, Family, judge
+from gradsurgery.study import provenance
+from gradsurgery.study.declaration import Declaration, Part
+
+SHOWN = ("run", "control", "alone")
+MEASURED = "measured"  # the folder of what is measured besides
+SUM, SCALED = "sum", "scaled-sum"
+Figures = Mapping[str, Mapping[int, float]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is: rows per part, other measurements, and the stamps of the declaration.
+
+    Attributes:
+        declaration: what the rows were to be.
+        lines: part -> its lines; parts without rows are not there.
+        measured: the lines of other measurements.
+        stamps: one per start of the study.
+    """
+
+    declaration: Declaration
+    lines: Mapping[str, Sequence[Line]]
+    measured: Sequence[Line] = ()
+    stamps: Sequence[dict[str, Any]] = ()
+
+    @property
+    def parts(self) -> list[Part]:
+        """The declared parts that have a reported row with figures."""
+        return [part for part in self.declaration.parts if self.figures(part)]
+
+    def figures(self, part: Part, objective: str | None = None) -> dict[str, dict[int, float]]:
+        """Strategy -> seed -> test figure; the primary one by default.
+
+        Runs without that figure, failed ones for example, are left out.
+        """
+        name = part.primary if objective is None else objective
+        found: dict[str, dict[int, float]] = {}
+        for line in self.reported(part):
+            value = (line.get("test") or {}).get(name)
+            if value is not None:
+                found.setdefault(line["strategy"], {})[line["seed"]] = value
+        return found
+
+    def reported(self, part: Part) -> list[Line]:
+        """The rows of declared seeds, failed ones too."""
+        return [
+            line
+            for line in self.lines.get(part.name, ())
+            if line["kind"] in SHOWN and line["seed"] in part.reported
+        ]
+
+    def choices(self, part: Part) -> dict[str, Line]:
+        """Strategy -> how its learning rate was chosen."""
+        found = [line for line in self.lines.get(part.name, ()) if line["kind"] == "choice"]
+        return {line["strategy"]: line for line in found}
+
+    def better(self, part: Part, objective: str | None = None) -> str:
+        """ "higher" or "lower"."""
+        return self._metric(part, objective).better or "higher"
+
+    def unit(self, part: Part, objective: str | None = None) -> str:
+        """The unit of a difference: percentages differ by points."""
+        unit = self._metric(part, objective).unit
+        return "points" if unit == "%" else unit
+
+    def _metric(self, part: Part, objective: str | None) -> Any:
+        name = part.primary if objective is None else objective
+        for line in self.reported(part):
+            if (line.get("test") or {}).get(name) is not None:
+                return metric_of(line, name)
+        raise KeyError(f"{part.name}: no row has a figure of {name!r}")
+
+    def family(
+        self, part: Part, baseline: str = SUM, objective: str | None = None
+    ) -> Family | None:
+        """The verdicts of a part against one baseline; None where that was not run.
+
+        δ is that of the primary figure alone.
+        """
+        figures = self.figures(part, objective)
+        if baseline not in figures or len(figures) < 2:
+            return None
+        primary = objective in (None, part.primary)
+        return judge(
+            figures,
+            baseline,
+            better=self.better(part, objective),
+            unit=self.unit(part, objective),
+            delta=part.delta if primary else None,
+            ratio=self._ratio(part),
+        )
+
+    def _ratio(self, part: Part) -> float | None:
+        """Of the corrected interval, as the task declared it when it ran."""
+        for line in self.lines.get(part.name, ()):
+            if line["kind"] == "setup":
+                ratio = line["tasks"].get(part.task, {}).get("ratio")
+                return None if ratio is None else float(ratio)
+        return None
+
+    def against(
+        self, part: Part, strategy: str, baseline: str = SUM, objective: str | None = None
+    ) -> Comparison | None:
+        """One strategy of that family; None where either was not run."""
+        family = self.family(part, baseline, objective)
+        found = () if family is None else family.comparisons
+        return next((x for x in found if x.strategy == strategy), None)
+
+    def other(self, kind: str) -> list[Line]:
+        """Measurements of a kind that came out."""
+        return [line for line in self.measured if line["kind"] == kind and "error" not in line]
+
+    @property
+    def seconds(self) -> float:
+        """What all rows took together, those of the search of rates too."""
+        lines = [line for part in self.lines.values() for line in part]
+        return float(sum(line.get("seconds") or 0.0 for line in [*lines, *self.measured]))
+
+    def missing(self) -> list[str]:
+        """What was declared and has no row, a sentence per part."""
+        return [said for part in self.declaration.parts if (said := self._missing(part))]
+
+    def _missing(self, part: Part) -> str | None:
+        rows = self.reported(part)
+        if not rows:
+            begun = " (its learning rates were begun)" if self.lines.get(part.name) else ""
+            return f"{part.name}: not run{begun}."
+        done: dict[str, set[int]] = {label: set() for label in part.strategies}
+        for label in self.choices(part):
+            done.setdefault(label, set())
+        for row in rows:
+            done.setdefault(row["strategy"], set()).add(row["seed"])
+        short = {label: part.seeds - len(seeds) for label, seeds in done.items()}
+        lacking = [f"{label} ({n})" for label, n in short.items() if n]
+        if not lacking:
+            return None
+        return f"{part.name}: runs that are missing, of {part.seeds} each: {', '.join(lacking)}."
+
+    @functools.cached_property
+    def flags(self) -> list[str]:
+        """What speaks against the rows as those of a study that was declared beforehand."""
+        lines = [line for part in self.lines.values() for line in part]
+        return provenance.flags(self.declaration, self.stamps, [*lines, *self.measured])
+
+
+def read_evidence(declaration: Declaration, folder: Path) -> Evidence:
+    """The rows that there are in the folder of a study.
+
+    Raises:
+        InputError: for files that cannot be read as rows.
+    """
+    lines = {
+        part.name: read_results(folder / part.name)
+        for part in declaration.parts
+        if (folder / part.name / FILE).is_file()
+    }
+    found: dict[str, Line] = {}
+    for path in sorted((folder / MEASURED).glob("*.jsonl")):
+        for line in lines_of(path):
+            known = found.get(line["key"])
+            if known is None or "error" in known:
+                found[line["key"]] = line
+    return Evidence(declaration, lines, list(found.values()), provenance.stamps_of(folder))

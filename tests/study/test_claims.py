@@ -1,0 +1,190 @@
+"""Answers of the study are written from its rows: right on rows with known differences."""
+
+import dataclasses
+
+import pytest
+
+from gradsurgery.study import DECLARATION, Evidence
+from gradsurgery.study.claims import NOT_RUN, answered
+from gradsurgery.study.claims.claim import counted, joined
+from gradsurgery.study.claims.gradients import assumption, conflict
+from gradsurgery.study.claims.minima import flatter, ratio
+from gradsurgery.study.claims.strategies import (
+    beats,
+    crossed,
+    difficulty,
+    encoders,
+    multimodal,
+    predicted,
+)
+from tests.study.known import choice, diagnosis, evidence, flat, rows
+
+PARTS = {part.name: part for part in DECLARATION.parts}
+SGD, ADAM, MFEAT = (PARTS[name] for name in ("av-digits-sgd", "av-digits-adam", "mfeat"))
+
+
+def test_without_rows_every_question_is_there_and_none_is_answered():
+    claims = answered(Evidence(DECLARATION, {}))
+    assert len(claims) == 12
+    assert {claim.answer for claim in claims} == {NOT_RUN}
+    assert all(claim.question.endswith("?") and claim.used for claim in claims)
+
+
+def test_a_strategy_that_gains_everywhere_and_one_that_gains_somewhere():
+    found = evidence(
+        DECLARATION,
+        {
+            SGD.name: rows(SGD, {"mmpareto": 3.0, "scaled-sum": 0.0}),
+            MFEAT.name: rows(MFEAT, {"mmpareto": 2.0, "scaled-sum": 2.1}),
+        },
+    )
+    first = beats(found, "mmpareto", "sum")
+    assert first.answer == "Yes: mmpareto against sum is better on 2 of 2 tasks."
+    assert "av-digits-sgd: mmpareto is better than sum: +3.00 points" in first.details[0]
+    second = beats(found, "mmpareto", "scaled-sum")
+    assert second.answer == (
+        "On some tasks: mmpareto against scaled-sum is better on 1 of 2 tasks, equivalent on 1."
+    )
+    none = beats(found, "scaled-sum", "mmpareto")
+    assert none.answer.startswith("No: scaled-sum against mmpareto is worse on 1")
+
+
+def test_multimodal_accuracy_and_encoders():
+    shifts = {
+        "mmpareto": {"fused": 0.1, "image": 2.0, "audio": -2.0},
+        "n x mgda": {"fused": -3.0},
+        "alone: joint": {"fused": -2.0},
+        "alone: image": {"image": 2.0},
+        "alone: audio": {"audio": 0.0},
+    }
+    found = evidence(DECLARATION, {SGD.name: rows(SGD, shifts)})
+    claim = multimodal(found)
+    assert claim.answer == (
+        "Against sum, joint-only is worse on 1 of 1 task; n x mgda is worse on 1 of 1 task; "
+        "mmpareto is equivalent on 1 of 1 task."
+    )
+    assert "joint-only against sum worse (-2.00 points" in claim.details[0]
+    own = encoders(found)
+    assert own.answer.startswith(
+        "Of the figures of single encoders 1 of 2 are above sum's, 1 below; "
+        "0 of 2 are above the same encoder trained alone, 1 below"
+    )
+    assert "image: mmpareto +2.00 points" in own.details[0]
+
+
+def test_difficulty_and_transformer():
+    hard, cross = PARTS["multimnist-hard"], PARTS["av-transformer"]
+    found = evidence(
+        DECLARATION,
+        {
+            hard.name: rows(
+                hard, {"mmpareto": {"mean": 0.0, "right": 1.5}}, objectives=("mean", "right")
+            ),
+            cross.name: rows(cross, {"mmpareto": -4.0}),
+        },
+    )
+    claim = difficulty(found)
+    assert claim.answer == "No: mmpareto against sum is equivalent on 1 of 1 task."
+    assert "right alone +1.50 points" in claim.details[0]
+    assert crossed(found).answer == "No: mmpareto against sum is worse on 1 of 1 task."
+
+
+def test_predictions_are_counted():
+    found = evidence(
+        DECLARATION,
+        {SGD.name: rows(SGD, {"mgda": -3.0, "alone: joint": 0.0, "pcgrad": 0.1, "upgrad": 5.0})},
+    )
+    equivalent, worse = DECLARATION.predictions
+    assert predicted(found, worse).answer == "In 1 of 2 cases."
+    assert "joint-only is equivalent" in predicted(found, worse).details[1]
+    assert predicted(found, equivalent).answer == "In 1 of 2 cases."
+
+
+def test_flatness_is_compared_by_ratios_at_the_same_seeds():
+    values = [10.0 + i for i in range(8)]
+    lines = [
+        *flat(SGD, "sum", values),
+        *flat(SGD, "mmpareto", [x * (0.48 + 0.01 * i) for i, x in enumerate(values)]),
+        *flat(SGD, "scaled-sum", [x * (0.4 + 0.05 * i) for i, x in enumerate(values)]),
+    ]
+    claim = flatter(evidence(DECLARATION, {}, lines))
+    assert claim.answer == (
+        "mmpareto: flatter than sum on av-digits-sgd; "
+        "neither flatter nor sharper than scaled-sum on av-digits-sgd."
+    )
+    assert "av-digits-sgd: mmpareto has 0.51 times that of sum." not in claim.details
+    assert "mmpareto has 0.51 (95 % interval 0.49 to 0.54, 8 seeds) times" in claim.details[0]
+    assert ratio({0: 1.0}, {1: 2.0})[1] == "not known to be flatter"
+    assert ratio({0: 4.0, 1: 8.8, 2: 6.0}, {0: 1.0, 1: 2.0, 2: 1.4})[1] == "sharper"
+    failed = [{**line, "error": "NotReachedError: no"} for line in lines]
+    assert flatter(evidence(DECLARATION, {}, failed)).answer == NOT_RUN
+
+
+def test_conflicts_stand_beside_their_control_and_assumption_1_beside_initialisation():
+    steps = {0: (1.0, 0.5, 0.02, "orthogonal", "holds"), 60: (0.4, 0.04, 0.3, "none", "fails")}
+    found = evidence(DECLARATION, {}, [diagnosis(SGD, steps)])
+    claim = conflict(found)
+    assert "At the first step 50% of batches conflict beside 2% for one loss" in claim.answer
+    assert "later 4% of batches conflict beside 30%" in claim.answer
+    assert "step 60 (loss at 40% of the start): 4% of batches conflict, 30%" in claim.details[1]
+    said = assumption(found)
+    assert "the larger length holds in 0 of 1; larger relative noise holds in 0 of 1" in said.answer
+    assert "magnitude holds in 1 and fails in 0 of 1" in said.details[0]
+    assert "(√M = 1.41)" in said.details[0]
+
+
+def test_advice_has_the_sizes_of_what_can_be_chosen():
+    curve = {0.1: 90.0, 0.0444: 88.0, 0.225: 70.0, 0.15: 89.0}
+    found = evidence(
+        DECLARATION,
+        {
+            SGD.name: [
+                *rows(SGD, {"mmpareto": 0.1, "mgda": -3.0, "alone: joint": -2.0}),
+                choice(SGD, "sum", 0.1, curve),
+            ],
+            ADAM.name: rows(ADAM, {"mmpareto": 0.0, "alone: joint": -1.5}),
+        },
+    )
+    claim = answered(found)[-1]
+    assert "Training without the unimodal losses is worse on 2 of 2 tasks." in claim.answer
+    assert "differs on validation by -2.00 at 0.0444 and -20.0 at 0.225 points" in claim.answer
+    assert "The optimizer: av-digits: sum with adam against sum with sgd" in claim.answer
+    assert "Strategies better than tuned sum on some task: none." in claim.answer
+    assert "Strategies worse than tuned sum on some task: mgda." in claim.answer
+
+
+def test_what_is_missing_is_listed():
+    lines = rows(SGD, {label: 0.0 for label in SGD.strategies if label != "sum"}, seeds=18)
+    found = evidence(DECLARATION, {SGD.name: lines, MFEAT.name: [choice(MFEAT, "sum", 0.1, {})]})
+    missing = found.missing()
+    assert len(missing) == len(DECLARATION.parts)
+    assert missing[0].startswith("av-digits-sgd: runs that are missing, of 20 each: sum (2)")
+    assert missing[2] == "mfeat: not run (its learning rates were begun)."
+    assert missing[3] == "yeast: not run."
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"digest": "another"}, ["has changed since rows"]),
+        ({"changed": True}, ["not committed"]),
+        ({"commit": None, "committed": None}, ["not known"]),
+        ({"committed": "2026-05-02T10:00:00Z"}, ["60 rows are older"]),
+    ],
+)
+def test_rows_that_were_not_declared_beforehand_are_flagged(change, said):
+    found = evidence(DECLARATION, {SGD.name: rows(SGD, {"mgda": 0.0, "mmpareto": 0.0})})
+    stamps = [{**found.stamps[0], **change}]
+    flags = dataclasses.replace(found, stamps=stamps).flags
+    assert len(flags) == len(said)
+    assert all(piece in flag for piece, flag in zip(said, flags, strict=True))
+    assert "No declaration" in dataclasses.replace(found, stamps=[]).flags[0]
+
+
+def test_words():
+    assert counted(["better", "undecided", "better"], "tasks") == (
+        "better on 2 of 3 tasks, undecided on 1"
+    )
+    assert joined(["a", "b", "c"]) == "a, b and c"
+    assert joined([]) == ""
