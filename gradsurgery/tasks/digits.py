@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from gradsurgery.errors import InputError, extra
 from gradsurgery.tasks.splits import split
@@ -52,6 +53,11 @@ def load_digits(root: Path | None = None, seed: int = 0) -> Digits:
     )
     kept, validation = _split(*rest, VALIDATION, seed)
     return Digits(kept, validation, test)
+
+
+def pooled(images: Tensor) -> Tensor:
+    """Images [n, 14, 14] from [n, 28, 28]: the means of 2 x 2 pixels."""
+    return avg_pool2d(images[:, None], 2)[:, 0]
 
 
 def _packaged() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
