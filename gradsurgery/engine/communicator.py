@@ -112,6 +112,10 @@ class SingleProcess:
         """
         return [*values, *products]
 
+    def counted(self, name: str) -> float:
+        """What products with this process's part of a parameter count in `total`."""
+        return self.portion(name)
+
     def decided(self, records: Iterable[GroupRecord]) -> None:
         """Before `publish`: the weights that this process has decided on, which all share."""
 

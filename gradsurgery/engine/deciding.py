@@ -36,7 +36,11 @@ def deciding_parameters(
         what = "method='batched'" if method == "batched" else "memory='low'"
         raise InputError(f"decide_on: not with {what}; leave that at 'auto'.")
     if parameters.spread:
-        raise InputError("decide_on: not for sharded parameters; leave it out.")
+        raise InputError(
+            "decide_on: not for sharded parameters: their passes go through the whole model, which "
+            "fully_shard gathers and reduces in each, so that none would end at a part. Leave it "
+            "out, or replicate the parameters (DistributedDataParallel)."
+        )
     found = Parameters(given)
     if found.explicit or not found.named():
         raise InputError(

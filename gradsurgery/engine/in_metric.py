@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradsurgery.engine.communicator import SingleProcess
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.grouping import Group
 from gradsurgery.engine.metric import is_identity, metric_of, scale_here
+from gradsurgery.engine.parallel.dtensor import local_of
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import InputError, NonFiniteError, one_of
 from gradsurgery.gradients.matrix import GradientMatrix
 from gradsurgery.gradients.scaled import Scaled, Seen
-from gradsurgery.gradients.transfer import to_host
+from gradsurgery.gradients.transfer import Total, to_host
 from gradsurgery.record import GroupRecord
 
 METRICS = ("euclidean", "optimizer")
@@ -56,8 +58,6 @@ def metric_setting(
             f"{what}: memory='low' does not keep the gradients whose products in the metric are "
             "needed; leave memory='auto'."
         )
-    if config.sharded:
-        raise InputError(f"{what}: not for sharded parameters; leave metric out.")
     return InMetric(optimizer, bound)
 
 
@@ -102,13 +102,16 @@ class InMetric:
             names = group.objectives
             guarded = len(names) > 1 and config.protect in names
             if group.several(config.min_objectives) or guarded:
-                new = self._scaled(source, group, matrix, logs, rows)
+                new = self._scaled(source, group, matrix, logs, rows, config.sharded)
                 if new is not None:
                     scaled[i] = new
         if not scaled:
             return found
         total = None if rows else source.communicator.total
-        numbers = to_host(scaled.values(), (), logs, total)
+        if config.sharded:  # of a sharded P each rank has a part
+            numbers = to_host(scaled.values(), logs, (), _together(source.communicator))
+        else:
+            numbers = to_host(scaled.values(), (), logs, total)
         for (i, own), sum_of_logs, moving in zip(
             scaled.items(), numbers[::2], numbers[1::2], strict=True
         ):
@@ -138,12 +141,14 @@ class InMetric:
         matrix: GradientMatrix,
         logs: list[Tensor],
         alone: bool,
+        sharded: bool,
     ) -> Scaled | None:
         """A group's gradients in the metric, or None where it is constant; Σ log P to `logs`."""
         communicator, targets = source.communicator, source.trace.targets
         names = list(source.with_gradients(group.parameters))
         whole = [targets[name] for name in names]  # those of the group may be shares
-        metric = metric_of(self.optimizer, whole, bound=self.bound)
+        total = _together(communicator) if sharded else None
+        metric = metric_of(self.optimizer, whole, bound=self.bound, total=total)
         scales = [metric.scales[id(parameter)] for parameter in whole]
         said = {
             name if isinstance(scale, Tensor) or is_identity(name) else "identity"
@@ -153,12 +158,12 @@ class InMetric:
         self.names[group.name] = ", ".join(sorted(said)) or "identity"
         if not any(isinstance(scale, Tensor) for scale in scales) and len({*scales}) == 1:
             return None
-        logs += _logs(whole, scales)
+        portions = [1.0 if alone else communicator.counted(name) for name in names]
+        logs += _logs(whole, scales, portions if sharded else [1.0] * len(names))
         parts = [
             scale_here(scale, parameter, partial(communicator.part, name))
             for name, parameter, scale in zip(names, whole, scales, strict=True)
         ]
-        portions = [1.0 if alone else communicator.portion(name) for name in names]
         return Scaled(matrix, parts, portions)
 
     def noted(self, record: GroupRecord, seen: Seen) -> GroupRecord:
@@ -167,19 +172,26 @@ class InMetric:
         return replace(record, solved_in=self.names[record.name], solved_gram=gram)
 
 
-def _logs(parameters: Sequence[Tensor], scales: Sequence[Tensor | float]) -> list[Tensor]:
+def _together(communicator: SingleProcess) -> Total:
+    """The communicator's sums of numbers that are no losses: what each rank has is not kept."""
+    return lambda values, products: communicator.total([], [*values, *products])
+
+
+def _logs(
+    parameters: Sequence[Tensor], scales: Sequence[Tensor | float], portions: Sequence[float]
+) -> list[Tensor]:
     """Σ log P over the coordinates that move, and how many they are: two numbers on a device."""
-    known, size = 0.0, 0
+    known, size = 0.0, 0.0
     total: Tensor | None = None
-    for parameter, scale in zip(parameters, scales, strict=True):
+    for parameter, scale, portion in zip(parameters, scales, portions, strict=True):
         if isinstance(scale, Tensor):
             moving = scale != 0  # and NaN, which is to be seen
             logs = torch.where(moving, scale, torch.ones_like(scale)).log()
             wide = torch.float32 if scale.device.type == "mps" else torch.float64
-            pair = torch.stack([logs.sum(dtype=wide), moving.sum().to(wide)])
+            pair = torch.stack([logs.sum(dtype=wide), moving.sum().to(wide)]) * portion
             total = pair if total is None else total + pair.to(total)
         elif scale:
-            own = parameter.numel() * (2 if parameter.is_complex() else 1)
+            own = local_of(parameter).numel() * (2 if parameter.is_complex() else 1) * portion
             known, size = known + math.log(scale) * own, size + own
     if total is None:
         total = torch.zeros(2, dtype=torch.float64)

@@ -211,12 +211,12 @@ def _median(diagonals: Sequence[Diagonal]) -> Tensor:
     return torch.where(middle.isnan(), torch.ones_like(middle), middle)
 
 
-def _agreed(middle: Tensor | None, total: Total) -> Tensor:
-    """The geometric mean of the processes' medians; 1 where none has one."""
+def _agreed(middle: Tensor | None, total: Total) -> Tensor | None:
+    """The geometric mean of the processes' medians; None where none has one."""
     here = torch.ones((), dtype=torch.float64) if middle is None else middle.double()
     counted = torch.full_like(here, middle is not None)
     log, count = to_host([], [here.log() * counted, counted], total=total)
-    return torch.tensor(math.exp(log / count) if count else 1.0, dtype=torch.float64)
+    return torch.tensor(math.exp(log / count), dtype=torch.float64) if count else None
 
 
 @torch.no_grad()

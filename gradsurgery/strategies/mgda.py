@@ -110,6 +110,10 @@ def mgda(
     2019, RecSys), whose problem is solved exactly here. Floors with a sum of 1 are the weights.
     Unlike `weights=`, which multiply the losses, floors change no gradient; d may conflict.
 
+    There is no `preference=`: the least ‖Σ αᵢrᵢgᵢ‖ is what `weights=r` give. There rᵢ⟨gᵢ, d⟩ = ‖d‖²
+    wherever αᵢ > 0, so that a loss with a larger r falls less. WC-MGDA (Momma et al. 2022, ICML)
+    therefore weighs that norm against the weighted losses, Σ αᵢrᵢLᵢ, and is not in this library.
+
     Args:
         normalize: cᵢ: "none" 1, "l2" nᵢ, "loss" Lᵢ, "loss+" Lᵢ·nᵢ. Losses have to be positive
             where they are used.

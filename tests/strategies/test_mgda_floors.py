@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,3 +97,15 @@ def test_floors_out_of_range_are_errors_where_they_are_given(floors):
 def test_floors_that_do_not_fit_are_errors(options, message):
     with pytest.raises(gs.InputError, match=message):
         gs.get_strategy("mgda", **options).weights(np.eye(2))
+
+
+def test_weights_of_losses_make_the_heavier_one_fall_less():
+    """What the docstring says of preferences: r⟨gᵢ, d⟩ is ‖d‖² for all that have a weight."""
+    weight = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    rows = torch.tensor([[2.0, 1.0, 0.0], [-1.0, 2.0, 1.0]], dtype=torch.float64)
+    wanted = {"a": 3.0, "b": 1.0}
+    losses = dict(zip("ab", rows @ weight, strict=True))
+    gs.Surgery("mgda", [weight]).backward(losses, weights=wanted)
+    found = rows @ weight.grad
+    assert torch.allclose(found * torch.tensor([3.0, 1.0]), weight.grad @ weight.grad)
+    assert 0 < found[0] < found[1]

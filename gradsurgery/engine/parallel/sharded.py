@@ -107,6 +107,9 @@ class Sharded(Replicated):
         spread = self._trace.spread
         return (1.0 if spread is None else spread.portions([name])[0]) / self.wire.world
 
+    def counted(self, name: str) -> float:
+        return self.portion(name) * self.wire.world
+
     def whole(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """What this rank holds of each, without padding."""
         self._status(None)
