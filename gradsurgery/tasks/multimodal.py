@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from gradsurgery.tasks.metric import Metric
@@ -118,9 +119,14 @@ MEASURES: dict[str, Measure] = {"agm": cross_entropy, "ogm-ge": _probability}
 def scores(
     model: nn.Module, batch: Batch, strategy: str, modalities: tuple[str, ...]
 ) -> dict[str, float]:
-    """Each encoder's measure: what `agm` takes is a cross-entropy, what `ogm-ge` takes is not."""
+    """Each encoder's measure: what `agm` takes is a cross-entropy, what `ogm-ge` takes is not.
+
+    The model's buffers stay as they are.
+    """
     *inputs, labels = batch
+    # BatchNorm, in training, would take each batch into its running statistics a second time
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad():
-        logits = model(*inputs)
+        logits = functional_call(model, buffers, tuple(inputs))
     measure = MEASURES.get(strategy, _probability)
     return {name: float(measure(logits[name], labels)) for name in modalities}

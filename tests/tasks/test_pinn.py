@@ -152,7 +152,7 @@ def test_slopes_are_of_each_point_its_own():
     assert found.requires_grad
 
 
-@pytest.mark.quick
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TASKS)
 def test_the_check_finds_nothing(name):
     plan = Plan.of([name], ["sum"], [0, 1])
