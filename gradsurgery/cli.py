@@ -1,4 +1,4 @@
-"""The command line: `gradsurgery list | describe | compare | check`."""
+"""The command line: `gradsurgery list | describe | compare | report | check`."""
 
 import sys
 import time
@@ -40,6 +40,7 @@ def app() -> "typer.Typer":
 
     from gradsurgery.check_command import add_check
     from gradsurgery.compare.plan import DEFAULT_STRATEGIES, DEFAULT_TASKS
+    from gradsurgery.report_command import add_report
 
     tasks_help = f"Tasks, separated by commas. Default: {', '.join(DEFAULT_TASKS)}."
     own_help = "Tasks by name, or your own: module:function or path/to/file.py:function."
@@ -204,6 +205,7 @@ def app() -> "typer.Typer":
         raise typer.Exit(compare_in_terminal(plan, folder, jobs=jobs, timeout=timeout))
 
     add_check(made)
+    add_report(made)
     return made
 
 

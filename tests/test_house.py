@@ -36,15 +36,17 @@ ALLOWED = {
     "diagnostics": {*gs.__all__, "errors", "types", "diagnostics"},
     "study": {*gs.__all__, "errors", "tasks", "compare", "diagnostics", "study"},
     "console": set(),
+    "report": {"the package", "errors", "compare", "tasks", "report"},
     "check_command": {"errors", "testing", "compare"},
+    "report_command": {"report"},
     "cli": {
         *("the package", *gs.__all__, "console", "errors", "contract", "tasks", "compare"),
-        "check_command",
+        *("check_command", "report_command"),
     },
     "__main__": {"cli"},
 }
 LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich"} | {
-    *("matplotlib", "mlxtend", "pandas", "tensorboard"),
+    *("jinja2", "matplotlib", "mlxtend", "pandas", "tensorboard"),
 }
 
 

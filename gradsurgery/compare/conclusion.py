@@ -88,7 +88,8 @@ def _conclusion(
         why = dict.fromkeys(BASELINES, "every run failed")
         return Conclusion(task, tuple(found), None, without=why, choices=choices, tuning=tuning)
     families, without = {}, {}
-    judged = [one for one in found if _comparable(one, primary)]
+    losses = {name for one in found for name in one.only or ()}
+    judged = [one for one in found if _comparable(one, primary, losses)]
     figures = {one.strategy: primary.of(one) for one in judged}
     for baseline in BASELINES:
         better = primary.metric.better
@@ -119,9 +120,12 @@ def _conclusion(
     return Conclusion(task, tuple(found), primary, families, without, gains, choices, tuning)
 
 
-def _comparable(one: Trained, primary: Primary) -> bool:
-    """Whether it was trained on what is judged."""
-    return one.only is None or set(primary.objectives) <= set(one.only)
+def _comparable(one: Trained, primary: Primary, losses: set[str]) -> bool:
+    """Whether it was trained on what is judged; a figure of no loss is the whole model's."""
+    if one.only is None:
+        return True
+    about = set(primary.objectives) & losses
+    return about <= set(one.only) and bool(primary.of(one))
 
 
 def _tuning(found: Sequence[Trained], choices: Mapping[str, Line]) -> str:
@@ -132,8 +136,14 @@ def _tuning(found: Sequence[Trained], choices: Mapping[str, Line]) -> str:
 
 def _gains(found: Sequence[Trained]) -> dict[str, Gains]:
     """Δm of the strategies that train all losses, where objectives were trained alone."""
-    alone = {one.only[0]: one for one in found if one.only is not None and len(one.only) == 1}
-    kept = {name: one for name, one in alone.items() if one.done and name in one.done[0]["test"]}
+    kept: dict[str, Trained] = {}
+    for one in found:
+        if one.only is None or len(one.only) != 1 or not one.done:
+            continue
+        figures = one.done[0]["test"]
+        names = (one.only[0], one.strategy.partition(": ")[2])  # of the loss, or of the entry
+        if (name := next((x for x in names if figures.get(x) is not None), None)) is not None:
+            kept.setdefault(name, one)
     if not kept:
         return {}
     better = {name: metric_of(one.done[0], name).better for name, one in kept.items()}

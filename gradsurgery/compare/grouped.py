@@ -44,8 +44,9 @@ class Trained:
         return None if given is None else tuple(given)
 
     def figures(self, objective: str) -> dict[int, float]:
-        """Seed -> test figure."""
-        return {line["seed"]: line["test"][objective] for line in self.done}
+        """Seed -> test figure; of a head that was not trained there is none."""
+        found = {line["seed"]: line["test"][objective] for line in self.done}
+        return {seed: figure for seed, figure in found.items() if figure is not None}
 
 
 def prepared(lines: "Iterable[Line] | Results") -> list[Line]:

@@ -87,7 +87,7 @@ def lines_in(folder: Path) -> list[Line]:
     """The lines of all files in a folder, each cell once: a result before a failure."""
     first = folder / FILE
     others = {path for pattern in OTHERS for path in folder.glob(pattern)} - {first}
-    found = lines_of(first)
+    found = lines_of(first) if first.exists() or not others else []
     for path in sorted(others):
         found += lines_of(path)
     return once(found)

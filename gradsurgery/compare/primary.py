@@ -51,16 +51,15 @@ class Primary:
         return f"{self.metric.label} of {self.name}, as no primary figure is declared{low}"
 
     def of(self, one: Trained) -> dict[int, float]:
-        """Seed -> the figure of a strategy; none for a head that it does not train."""
-        return {
-            line["seed"]: self.value(line["test"])
-            for line in one.done
-            if all(line["test"][o] is not None for o in self.objectives)
-        }
+        """Seed -> the figure of a strategy, where it has one."""
+        found = {line["seed"]: self.value(line["test"]) for line in one.done}
+        return {seed: figure for seed, figure in found.items() if figure is not None}
 
-    def value(self, figures: Mapping[str, float]) -> float:
-        """The figure, from those of a run."""
-        return statistics.fmean(figures[o] for o in self.objectives)
+    def value(self, figures: Mapping[str, float | None]) -> float | None:
+        """The figure, from those of a run; None where one of them was not trained."""
+        given = [figures[o] for o in self.objectives]
+        there = [figure for figure in given if figure is not None]
+        return statistics.fmean(there) if len(there) == len(given) else None
 
 
 def primary_of(found: Sequence[Trained], declared: Mapping[str, Any]) -> Primary | None:
@@ -73,7 +72,8 @@ def primary_of(found: Sequence[Trained], declared: Mapping[str, Any]) -> Primary
         found: the strategies of the task.
         declared: what the line of the setup says of it.
     """
-    row = next((one.done[0] for one in found if one.done), None)
+    whole = sorted(found, key=lambda one: one.only is not None)
+    row = next((one.done[0] for one in whole if one.done), None)
     if row is None:
         return None
     named = str(row.get("primary") or declared.get("primary"))

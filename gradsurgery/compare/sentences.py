@@ -97,7 +97,8 @@ def _measured(found: Sequence[Comparison], unit: str, verdict: str) -> str:
     for x in found:
         assert x.mean is not None
         assert x.interval is not None
-        numbers = f"{number(x.mean, unit, sign=True)}, 95 % interval {bounds(*x.interval)}"
+        mean = number(x.mean, unit, sign=True, like=max(map(abs, x.interval)))
+        numbers = f"{mean}, 95 % interval {bounds(*x.interval)}"
         each.append(f"{x.strategy} ({numbers})")
     return f"{_and(each)} {verb} {verdict}"
 
@@ -116,5 +117,5 @@ def _needed(found: Sequence[Comparison], delta: str | None) -> str:
 
 
 def _and(names: Iterable[str]) -> str:
-    listed = list(names)
+    listed = [f'"{name}"' if ", " in name and "(" not in name else name for name in names]
     return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"

@@ -1,0 +1,66 @@
+"""A report as files: `report.html`, which needs nothing else, and `report.md`."""
+
+from pathlib import Path
+
+import gradsurgery
+from gradsurgery.compare.results import read_results
+from gradsurgery.errors import InputError, extra
+from gradsurgery.report.markdown import as_markdown
+from gradsurgery.report.page import Page, page_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def as_html(page: Page) -> str:
+    """One page with its styles, scripts and drawings within.
+
+    Raises:
+        MissingExtraError: without jinja2.
+    """
+    with extra("compare", "the report"):
+        import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template("page.html.jinja")
+    return template.render(page=page, version=gradsurgery.__version__)
+
+
+def write_report(folder: Path | str) -> tuple[Path, Path]:
+    """Write the report of a comparison into its folder.
+
+    Args:
+        folder: that `gradsurgery compare` wrote to; its results may be of several files, and need
+            not be complete.
+
+    Returns:
+        The paths of report.html and report.md; what was there is replaced.
+
+    Raises:
+        InputError: for a folder without results or without a run, or where nothing can be written.
+        MissingExtraError: without jinja2.
+
+    Example:
+        >>> from gradsurgery.report import write_report
+        >>> write_report("comparisons/20260102-030405")  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give the one that `gradsurgery compare` wrote.")
+    try:
+        page = page_of(read_results(folder))
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
+    made = {folder / "report.html": as_html(page), folder / "report.md": as_markdown(page)}
+    for path, text in made.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: the report cannot be written ({error}).") from error
+    html, markdown = made
+    return html, markdown

@@ -1,0 +1,31 @@
+"""`gradsurgery report`: a comparison's folder as one page of HTML, and as Markdown."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+if TYPE_CHECKING:
+    import typer
+
+
+def add_report(made: "typer.Typer") -> None:
+    """Add the command to the application."""
+    import typer
+
+    @made.command()
+    def report(
+        folder: Annotated[
+            Path,
+            typer.Argument(help="The folder that 'gradsurgery compare' wrote.", show_default=False),
+        ],
+    ) -> None:
+        """Write report.html and report.md into the folder of a comparison.
+
+        The page has the verdicts in sentences, a table per task that can be sorted, the response to
+        the learning rate, failures, rules, versions and limitations. It needs no network and no
+        other file. Comparisons that are not complete have a report of what there is.
+        """
+        from gradsurgery.report import write_report
+
+        for path in write_report(folder):
+            # not typer's echo, which writes UTF-8 to a console that is ASCII
+            print(path)
