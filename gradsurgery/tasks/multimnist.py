@@ -52,13 +52,13 @@ def multimnist(data_root: Path | None = None, seed: int = 0) -> Problem:
     """
     digits = load_digits(data_root, seed)
     return Problem(
-        train=_pairs(digits.train, 2, 3 * seed),
-        validation=_pairs(digits.validation, 2, 3 * seed + 1),
-        test=_pairs(digits.test, 2, 3 * seed + 2),
+        train=pairs(digits.train, 2, 3 * seed),
+        validation=pairs(digits.validation, 2, 3 * seed + 1),
+        test=pairs(digits.test, 2, 3 * seed + 2),
         model=MultiDigitNet,
         optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
-        losses=_losses,
-        metrics=_metrics,
+        losses=losses,
+        metrics=accuracies,
         chance=10.0,
         better="higher",
         at_once=512,
@@ -66,19 +66,32 @@ def multimnist(data_root: Path | None = None, seed: int = 0) -> Problem:
     )
 
 
-def _pairs(examples: Examples, copies: int, seed: int) -> Batch:
-    """Images [n, 1, 28, 28], normalised, and labels [n, 2]."""
+def pairs(examples: Examples, copies: int, seed: int, spoilt: float = 0.0) -> Batch:
+    """Images [n, 1, 28, 28], normalised, and labels [n, 2].
+
+    Args:
+        examples: digits and their labels.
+        copies: images per left digit, each with another partner.
+        seed: of the partners, and of what is spoilt.
+        spoilt: the share of the right digit's pixels that become black or white, by chance.
+    """
     images, labels = examples
     first = torch.arange(copies * len(images)) % len(images)
-    partner = torch.randint(len(images), first.shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    partner = torch.randint(len(images), first.shape, generator=generator)
+    right = images[partner]
+    if spoilt:
+        drawn = torch.rand(right.shape, generator=generator)
+        right = torch.where(drawn < spoilt, (drawn < spoilt / 2).float(), right)
     canvas = torch.zeros(len(first), 36, 36)
     canvas[:, :28, :28] = images[first]
-    canvas[:, 6:34, 6:34] = torch.maximum(canvas[:, 6:34, 6:34], images[partner])
+    canvas[:, 6:34, 6:34] = torch.maximum(canvas[:, 6:34, 6:34], right)
     small = interpolate(canvas[:, None], size=(28, 28), mode="nearest")
     return (small - 0.1307) / 0.3081, torch.stack([labels[first], labels[partner]], 1)
 
 
-def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The cross-entropy of each digit."""
     images, labels = batch
     return {
         side: cross_entropy(logits, labels[:, SIDES.index(side)])
@@ -86,7 +99,8 @@ def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def _metrics(model: nn.Module, examples: Batch) -> dict[str, float]:
+def accuracies(model: nn.Module, examples: Batch) -> dict[str, float]:
+    """The accuracy of each digit in percent."""
     images, labels = examples
     return {
         side: 100 * (logits.argmax(1) == labels[:, SIDES.index(side)]).float().mean().item()

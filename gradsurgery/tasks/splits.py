@@ -60,3 +60,14 @@ def data_generator(seed: int) -> torch.Generator:
     # torch's, seeded alike, would give the noise of the first image what the first weights have
     (state,) = np.random.SeedSequence([seed, DATA]).generate_state(1)
     return torch.Generator().manual_seed(int(state))
+
+
+def standardised(values: Tensor, rows: Tensor) -> Tensor:
+    """Features [n, d] with mean 0 and standard deviation 1 over these rows.
+
+    A feature that is constant there becomes zero.
+    """
+    spread, mean = torch.std_mean(values[rows], 0)
+    # rounding in the mean of a constant would otherwise be magnified to noise
+    constant = spread <= 1e-6 * mean.abs()
+    return torch.where(constant, 0.0, (values - mean) / torch.where(constant, 1.0, spread))

@@ -9,10 +9,9 @@ import torch
 import gradsurgery as gs
 from gradsurgery.compare import Plan
 from gradsurgery.compare.checking import check_task
-from gradsurgery.compare.loop import Loop, endless, seeded
 from gradsurgery.tasks import get_task
 from gradsurgery.tasks.audiovisual import load_clips, pairs
-from tests.support.tasks import batch_of, loaded
+from tests.support.tasks import apart, batch_of, learned, loaded, rows
 
 PARTS = ("train", "validation", "test")
 
@@ -22,10 +21,6 @@ def clean():
     """The pairs of two seeds without noise: what is left is the split."""
     loaded("av-digits")  # skips where there are no data
     return [pairs(None, seed, image_noise=0, sound_noise=0) for seed in (0, 1)]
-
-
-def rows(tensor):
-    return [row.numpy().tobytes() for row in tensor]
 
 
 def test_pairs_have_their_shapes_and_as_many_of_each_digit(clean):
@@ -43,9 +38,7 @@ def test_pairs_have_their_shapes_and_as_many_of_each_digit(clean):
 
 def test_no_image_and_no_clip_is_in_two_splits(clean):
     for place in (0, 1):
-        seen = [set(rows(getattr(clean[1], part)[place])) for part in PARTS]
-        assert not seen[0] & seen[1]
-        assert not (seen[0] | seen[1]) & seen[2]
+        apart(clean[1], place)
 
 
 def test_a_seed_changes_all_but_the_pool_of_test_pairs(clean):
@@ -57,7 +50,7 @@ def test_a_seed_changes_all_but_the_pool_of_test_pairs(clean):
     for part in ("train", "validation"):
         for place in (0, 1):
             mine, theirs = (rows(getattr(one, part)[place]) for one in clean)
-            assert set(mine) != set(theirs)
+            assert mine != theirs
     noisy = [pairs(None, seed, image_noise=0.6, sound_noise=1.0) for seed in (1, 1, 2)]
     assert all(
         torch.equal(a, b)
@@ -83,16 +76,9 @@ def test_the_clips_are_those_of_fsdd():
     "name", ["av-digits", pytest.param("av-digits-cnn", marks=pytest.mark.exhaustive)]
 )
 def test_a_few_steps_learn(name):
-    problem, chosen = loaded(name), get_task(name)
+    chosen = get_task(name)
     assert (chosen.primary, chosen.delta) == ("fused", 1.0)
-    with seeded(0):
-        loop = Loop(problem, gs.get_strategy("sum"), seed=0, lr=chosen.lr, steps=30)
-        draw = endless(problem)
-        for _ in range(30):
-            loop.step(draw)
-        loop.model.eval()
-        with torch.no_grad():
-            figures = problem.evaluate(loop.model, "validation")
+    figures = learned(name, 30)
     assert set(figures) == {"fused", "image", "audio"}
     assert figures["audio"] > 20
     assert figures["fused"] > 20
@@ -106,6 +92,7 @@ def test_each_encoder_and_each_head_is_a_group():
     assert problem.alone == {"image": ["image"], "audio": ["audio"], "joint": ["fused"]}
 
 
+@pytest.mark.exhaustive
 def test_the_check_finds_nothing_wrong():
     loaded("av-digits")
     plan = Plan.of(["av-digits"], ["sum", "mmpareto", "agm", "ogm-ge", "modo", "famo"], [0])

@@ -150,7 +150,16 @@ def test_multimnist_overlaps_two_digits_of_one_split():
     assert all(torch.equal(a, b) for a, b in zip(problem.train, again.train, strict=True))
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+SLOW = ("multimnist-hard", "av-digits-cnn")  # others here have their models or their data
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.exhaustive] if name in SLOW else [])
+        for name in SHIPPED
+    ],
+)
 def test_a_task_is_what_its_interface_says(name):
     assert get_task(name).description
     assert get_task(name).paper
