@@ -129,3 +129,15 @@ def test_other_options_are_an_error_through_a_checkpoint_too(tmp_path):
         dcp.load({"surgery": gs.Surgery("cagrad", model, c=0.8)}, checkpoint_id=tmp_path)
     with pytest.raises(gs.InputError, match="belongs to strategy 'cagrad'"):
         dcp.load({"surgery": gs.Surgery("mgda", model)}, checkpoint_id=tmp_path)
+
+
+def test_a_checkpoint_without_a_newer_field_loads_in_parts(tmp_path):
+    model, surgery = made("moco", {}, "module")
+    train(model, surgery, range(SAVED))
+    older = surgery.state_dict()
+    assert older.pop("corrections") == ()
+    dcp.save({"surgery": older}, checkpoint_id=tmp_path)
+    resumed = made("moco", {}, "module")[1]
+    planner = dcp.DefaultLoadPlanner(allow_partial_load=True)
+    dcp.load({"surgery": resumed}, checkpoint_id=tmp_path, planner=planner)
+    assert plain(resumed.state_dict()) == plain(surgery.state_dict())
