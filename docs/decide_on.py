@@ -92,6 +92,11 @@ def near(rows: Rows, strategy: str) -> list[str]:
     return table(f"cosine with the direction of full surgery, {strategy}", headings, cells)
 
 
+def listed(seeds: set[int]) -> str:
+    """Seeds as they are read."""
+    return ", ".join(map(str, sorted(seeds)))
+
+
 def about(rows: Rows) -> list[str]:
     """Where figures come from."""
     first = rows[0]
@@ -99,7 +104,10 @@ def about(rows: Rows) -> list[str]:
     for name, case in CASES.items():
         own = [row["cell"] for row in of_kind(rows, "near") if row["cell"]["model"] == name]
         made = {cell["seed"] for cell in own}
-        seeds = ", ".join(map(str, sorted(made)))
+        seeds = listed(made)
+        for n in case.objectives:
+            fewer = {cell["seed"] for cell in own if cell["n"] == n}
+            seeds += "" if fewer == made else f"; with n = {n} {listed(fewer) or 'no run'}"
         lines += paragraph(
             f"``{name}``: {case.layer}; batches of {case.batch}, {case.steps} steps compared every",
             f"{case.every}, seeds {seeds}.",
