@@ -5,6 +5,8 @@ rich and matplotlib are imported where they are used: `pip install 'gradsurgery[
 
 from gradsurgery.compare.comparison import compare
 from gradsurgery.compare.conclusion import Conclusion, conclude
+from gradsurgery.compare.curve_plot import plot_curves
+from gradsurgery.compare.curves import Curve, curves
 from gradsurgery.compare.listener import Listener
 from gradsurgery.compare.parsing import parse_rates, parse_seeds, parse_strategy, split_list
 from gradsurgery.compare.plan import BASELINE, Plan, Run
@@ -18,6 +20,7 @@ from gradsurgery.compare.verdict_table import verdict_table
 __all__ = [
     "BASELINE",
     "Conclusion",
+    "Curve",
     "Listener",
     "Plan",
     "Results",
@@ -25,10 +28,12 @@ __all__ = [
     "Run",
     "compare",
     "conclude",
+    "curves",
     "parse_rates",
     "parse_seeds",
     "parse_strategy",
     "plot",
+    "plot_curves",
     "plot_into",
     "read_results",
     "remarks",

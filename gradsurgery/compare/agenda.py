@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,9 +55,12 @@ class Agenda:
         self._plan = plan
         self._known: dict[str, Line] = {}
         self._chosen: dict[Place, Line] = {}
+        self._tuned: Counter[Place] = Counter()
         for line in lines:
             if "key" in line:
                 self._known[line["key"]] = line
+                if line["kind"] == "tune":
+                    self._tuned[line["task"], line["optimizer"], line["strategy"]] += 1
             elif line["kind"] == "choice":
                 self._chosen[line["task"], line["optimizer"], line["strategy"]] = line
         self._heap: list[tuple[tuple[int, ...], int, Run]] = []
@@ -103,6 +107,7 @@ class Agenda:
         if not self._plan.tune:
             self._report(entry, self._plan.lrs or (entry.task.lr,))
         elif place in self._chosen:
+            self._finished += self._tuned[place]
             self._report(entry, (self._chosen[place]["lr"],))
         else:
             self._waiting += len(self._plan.seeds)

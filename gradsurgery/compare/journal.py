@@ -18,6 +18,7 @@ from gradsurgery import InputError
 from gradsurgery.compare.choice import Line
 
 FILE = "results.jsonl"
+FIXED = ("batch", "epochs", "steps", "primary")  # of a task, in all parts of a comparison
 OTHERS = ("rows*.jsonl", "results*.jsonl")  # of workers, of other machines
 
 
@@ -101,6 +102,52 @@ def once(lines: Iterable[Line]) -> list[Line]:
         if key not in kept or ("error" in kept[key] and "test" in line):
             kept[key] = line
     return list(kept.values())
+
+
+def together(found: Iterable[list[Line]], paths: Iterable[Path]) -> list[Line]:
+    """The lines of several folders: each cell once, and one setup with all tasks and seeds.
+
+    A rate that was chosen stands: runs of another machine at another rate are left out.
+
+    Raises:
+        InputError: where a task is not the same in all of them.
+    """
+    setup: Line = {}
+    lines: list[Line] = []
+    for part, path in zip(found, paths, strict=True):
+        for line in part:
+            if line["kind"] == "setup" and "tasks" in line:
+                setup = _joined(setup, line, path)
+            else:
+                lines.append(line)
+    lines = once(lines)
+    which = ("task", "optimizer", "strategy")
+    rates = {tuple(x[n] for n in which): x["lr"] for x in lines if x["kind"] == "choice"}
+    kept = [
+        line
+        for line in lines
+        if line["kind"] in ("tune", "choice")
+        or rates.get(tuple(line.get(name) for name in which), line.get("lr")) == line.get("lr")
+    ]
+    return [setup, *kept] if setup else kept
+
+
+def _joined(setup: Line, line: Line, path: Path) -> Line:
+    if not setup:
+        return line
+    for task, said in line["tasks"].items():
+        other = setup["tasks"].get(task, said)
+        if wrong := [name for name in FIXED if said.get(name) != other.get(name)]:
+            raise InputError(
+                f"{path}: its task {task!r} has another {wrong[0]} ({said.get(wrong[0])}, and "
+                f"{other.get(wrong[0])} before): these are no parts of one comparison."
+            )
+    return {
+        **setup,
+        "tasks": {**line["tasks"], **setup["tasks"]},
+        "strategies": {**setup.get("strategies", {}), **line.get("strategies", {})},
+        "seeds": sorted({*setup.get("seeds", ()), *line.get("seeds", ())}),
+    }
 
 
 def _name(line: Line, number: int) -> Any:

@@ -1,12 +1,10 @@
 """The comparison as one picture: per task, each strategy's test accuracies over the seeds."""
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradsurgery import InputError
+from gradsurgery.compare.pictures import save_into
 from gradsurgery.compare.summary import Row
 from gradsurgery.errors import extra
 
@@ -29,37 +27,15 @@ def plot(summary: Mapping[str, Sequence[Row]], path: Path) -> Path:
 
 
 def plot_into(summary: Mapping[str, Sequence[Row]], folder: Path) -> Path:
-    """Save that figure in a folder, as comparison.png or the first free comparison-2.png, ...
+    """Save that figure in a folder as comparison.png, over an earlier one of ours.
+
+    A picture of that name that is the user's stays: ours is comparison-2.png then.
 
     Raises:
         InputError: where it cannot be written; what was begun of it is removed.
         MissingExtraError: when matplotlib is not installed.
     """
-    made = io.BytesIO()
-    _draw(summary).savefig(made, dpi=150, format="png")
-    stem, _, end = FILE.partition(".")
-    path, count = folder / FILE, 1
-    while True:
-        try:
-            file = path.open("xb")
-        except FileExistsError:
-            count += 1
-            path = folder / f"{stem}-{count}.{end}"
-            continue
-        except OSError as error:
-            raise _unwritten(path, error) from error
-        try:
-            with file:
-                file.write(made.getvalue())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise _unwritten(path, error) from error
-        return path
-
-
-def _unwritten(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: the plot cannot be written ({error}); the results are kept.")
+    return save_into(_draw(summary), folder, FILE)
 
 
 def _draw(summary: Mapping[str, Sequence[Row]]) -> "Figure":

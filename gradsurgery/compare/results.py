@@ -15,7 +15,7 @@ import torch
 from gradsurgery import InputError
 from gradsurgery.compare.cell import versions
 from gradsurgery.compare.choice import Line
-from gradsurgery.compare.journal import FILE, drop_torn, lines_in, lines_of, write_line
+from gradsurgery.compare.journal import FILE, drop_torn, lines_in, lines_of, together, write_line
 from gradsurgery.compare.tuning import FACTOR, SEEDS
 
 # what makes two plans one
@@ -166,17 +166,23 @@ def as_path(where: str, path: Any) -> Path:
     return Path(path)
 
 
-def read_results(path: Path | str) -> list[Line]:
+def read_results(path: Path | str, *others: Path | str) -> list[Line]:
     """The lines of a results file, or of all those in a folder that `compare` was given.
 
     Files of other machines, copied there as `results-*.jsonl` or `rows-*.jsonl`, are read too, and
     each cell is taken once.
 
+    Args:
+        path: the file or the folder.
+        others: more of them, of other machines that trained other seeds or strategies.
+
     Raises:
-        InputError: when it is not one; a last line that was cut off is left out.
+        InputError: when it is not one; a last line that was cut off is left out. And for several
+            in which a task has another length, batch or primary figure.
     """
-    path = as_path("read_results", path)
-    return lines_in(path) if path.is_dir() else lines_of(path)
+    paths = [as_path("read_results", one) for one in (path, *others)]
+    found = [lines_in(one) if one.is_dir() else lines_of(one) for one in paths]
+    return found[0] if not others else together(found, paths)
 
 
 def setup_line(plan: Any) -> Line:

@@ -9,6 +9,8 @@ from typing import Any
 from gradsurgery import GradSurgeryError, InputError
 from gradsurgery.compare.comparison import compare
 from gradsurgery.compare.conclusion import conclude
+from gradsurgery.compare.curve_plot import plot_curves
+from gradsurgery.compare.curves import curves
 from gradsurgery.compare.plan import BASELINE, Plan
 from gradsurgery.compare.plot import plot_into
 from gradsurgery.compare.progress import Bars
@@ -97,6 +99,9 @@ def _report(plan: Plan, results: Results) -> None:
     console.print(f"\nresults: {results.path}", markup=False, soft_wrap=True)
     picture = plot_into(summary, results.path.parent)
     console.print(f"plot:    {picture}", markup=False, soft_wrap=True)
+    if found := curves(results.lines):
+        path = plot_curves(found, results.path.parent)
+        console.print(f"curves:  {path}", markup=False, soft_wrap=True)
 
 
 def _interrupted(plan: Plan, bars: Bars, kept: list[Results]) -> int:

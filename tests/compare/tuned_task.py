@@ -1,6 +1,8 @@
 """A task whose figures follow from the learning rate alone: the best one is known."""
 
 import math
+import time
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -51,3 +53,14 @@ def problem(best, above=math.inf, lower=False, error=None):
 def way(data_root, seed):
     """The best rate is beyond the upper edge of the first six, at 0.2."""
     return problem(0.2)
+
+
+@task("slow-way", steps=STEPS, lr=(0.02, 0.06), primary="a")
+def slow_way(data_root, seed):
+    """The same, where a step takes 20 ms of waiting."""
+
+    def waiting(model, batch):
+        time.sleep(0.02)
+        return losses(model, batch)
+
+    return replace(problem(0.2), losses=waiting)
