@@ -42,6 +42,7 @@ def pinn_poisson(data_root: Path | None = None, seed: int = 0) -> Problem:
     The solution is u = sin 2πx cos πy, which the sides give as Dirichlet values. Points inside and
     on the sides are fresh in each step. Five losses reach one network; at the start the residual is
     some thousand times the others, so that plain `sum` learns the sides late (Wang et al. 2021).
+    At learning rate 0.03 it errs by 3 to 24 %, `lr-annealing` by 0.4 to 0.9 % (seeds 0 to 3 or 4).
 
     Figures are relative L2 errors, `solution` inside and `boundary` on the sides, at two fixed
     grids without a common point. Neither the residual nor the sides alone determine u: those runs

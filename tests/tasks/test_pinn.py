@@ -144,6 +144,18 @@ def test_points_lie_where_their_losses_are():
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("name", TASKS)
+def test_no_figure_is_one_that_a_loss_trained_alone_has_at_best(name):
+    """A gain over such a run, Δm, would be relative to an error that is nearly zero."""
+    problem = loaded(name)
+    single = {losses[0] for losses in problem.alone.values() if len(losses) == 1}
+    assert single == {"residual"}
+    assert not single & set(problem.names)
+    losses = problem.losses(problem.model(), batch_of(problem))
+    assert {name for subset in problem.alone.values() for name in subset} == set(losses)
+
+
+@pytest.mark.quick
 def test_slopes_are_of_each_point_its_own():
     points = torch.rand(5, 2, requires_grad=True)
     found = slopes(points[:, 0] ** 2 * points[:, 1], points)
