@@ -1,4 +1,4 @@
-"""The command line: `gradsurgery list | describe | compare | report | check`."""
+"""The command line: `gradsurgery list | describe | compare | report | study | check`."""
 
 import sys
 import time
@@ -41,6 +41,7 @@ def app() -> "typer.Typer":
     from gradsurgery.check_command import add_check
     from gradsurgery.compare.plan import DEFAULT_STRATEGIES, DEFAULT_TASKS
     from gradsurgery.report_command import add_report
+    from gradsurgery.study_command import add_study
 
     tasks_help = f"Tasks, separated by commas. Default: {', '.join(DEFAULT_TASKS)}."
     own_help = "Tasks by name, or your own: module:function or path/to/file.py:function."
@@ -206,6 +207,7 @@ def app() -> "typer.Typer":
 
     add_check(made)
     add_report(made)
+    add_study(made)
     return made
 
 

@@ -39,9 +39,10 @@ ALLOWED = {
     "report": {"the package", "errors", "compare", "tasks", "report"},
     "check_command": {"errors", "testing", "compare"},
     "report_command": {"report"},
+    "study_command": {"errors", "compare", "study"},
     "cli": {
         *("the package", *gs.__all__, "console", "errors", "contract", "tasks", "compare"),
-        *("check_command", "report_command"),
+        *("check_command", "report_command", "study_command"),
     },
     "__main__": {"cli"},
 }
