@@ -22,6 +22,8 @@ ABOUT = (
     "on several tasks, with rates tuned on seeds of their own, 6 to 20 others, and verdicts by",
     "paired intervals (:doc:`statistics`). What decides is declared before it runs, in",
     "``gradsurgery/study/declared.py``.",
+    "``gradsurgery study --out docs/results/rows --jobs 2`` runs it, and goes on;",
+    "``--plan`` says how long that takes, ``--trial`` whether all of it runs.",
 )
 
 
