@@ -89,11 +89,13 @@ def _report(plan: Plan, results: Results) -> None:
         console.print()
     if (ranks := rank_sentence(conclusions)) is not None:
         console.print(f"{ranks}\n", markup=False)
+    rates = set()  # the tasks whose learning rates are said already
     for conclusion in conclusions.values():
         if (verdicts := verdict_table(conclusion, wide)) is not None:
             console.print(verdicts)
+            rates.add(conclusion.task)
     for task, rows in summary.items():
-        console.print(table(task, rows, tuned=plan.choosing))
+        console.print(table(task, rows, tuned=plan.choosing and task not in rates))
     for note in remarks(summary, plan):
         console.print(note, markup=False, soft_wrap=False)
     console.print(f"\nresults: {results.path}", markup=False, soft_wrap=True)
