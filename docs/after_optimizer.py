@@ -44,9 +44,11 @@ def shares(rows: Rows) -> list[str]:
         if cell["kind"] == "guard":
             found[cell["task"], cell["strategy"], cell["optimizer"], cell["guard"]].append(row)
     alone: dict = defaultdict(list)
+    losses: dict = defaultdict(dict)
     for row in rows:
         if row["cell"]["kind"] == "alone":
             alone[row["cell"]["task"], row["cell"]["optimizer"]].append(row)
+            losses[row["cell"]["task"]][row["cell"]["only"]] = True
     lines: list[str] = []
     optimizers = list(dict.fromkeys(key[2] for key in found))
     for task in dict.fromkeys(key[0] for key in found):
@@ -62,7 +64,7 @@ def shares(rows: Rows) -> list[str]:
                     )
                 )
             cells.append(own)
-        control = ["each loss alone"]
+        control = [f"each loss alone: {', '.join(losses[task])}"]
         for optimizer in optimizers:
             own_rows = alone.get((task, optimizer), [])
             by_loss: dict = defaultdict(list)
