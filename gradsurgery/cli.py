@@ -39,16 +39,16 @@ def app() -> "typer.Typer":
         import typer
 
     from gradsurgery.check_command import add_check
-    from gradsurgery.compare.plan import DEFAULT_STRATEGIES, DEFAULT_TASKS
+    from gradsurgery.compare.plan import DEFAULT_SEEDS, DEFAULT_STRATEGIES, DEFAULT_TASKS
     from gradsurgery.report_command import add_report
     from gradsurgery.study_command import add_study
 
     tasks_help = f"Tasks, separated by commas. Default: {', '.join(DEFAULT_TASKS)}."
     own_help = "Tasks by name, or your own: module:function or path/to/file.py:function."
-    seeds_help = "How many seeds, as in 3, or which, as in 0,7. Default: 2."
+    seeds_help = f"How many seeds, as in 3, or which, as in 0,7. Default: {len(DEFAULT_SEEDS)}."
     steps_help = "Steps of a run. Default: each task's own."
     check_help = "Take three steps of each task, say what is wrong with it and how long it takes."
-    jobs_help = "Processes that train at once. Default: 1."
+    jobs_help = "Processes that train at once. Default: one per core, up to 4; 1 for a few runs."
     timeout_help = "Seconds that a run may take; one that takes longer has failed."
     optimizer_help = "sgd (momentum 0.9), adam, or both. Default: each task's own."
     tune_help = (
@@ -168,7 +168,9 @@ def app() -> "typer.Typer":
         baselines: Annotated[
             str | None, typer.Option(help=baselines_help, metavar="WORD", show_default=False)
         ] = None,
-        jobs: Annotated[int, typer.Option(help=jobs_help, metavar="N", show_default=False)] = 1,
+        jobs: Annotated[
+            int | None, typer.Option(help=jobs_help, metavar="N", show_default=False)
+        ] = None,
         timeout: Annotated[
             float | None, typer.Option(help=timeout_help, metavar="S", show_default=False)
         ] = None,
@@ -176,13 +178,14 @@ def app() -> "typer.Typer":
     ) -> None:
         """Train models with several strategies on real data and compare them.
 
-        Without options: two tasks (multimnist and cg-mnist), six strategies, two seeds, a few
-        minutes. A task of your own is module:function, with @gradsurgery.tasks.task above it.
-        Prints a table per task with the test figures of each objective, the conflict rate, the mean
-        cosine and the step time. Leaves results.jsonl and comparison.png in the folder.
+        Without options: two small tasks on real digits (digit-halves and digit-pairs), six
+        strategies, eight seeds, a few minutes. A task of your own is module:function, with
+        @gradsurgery.tasks.task above it. Prints a verdict on each strategy, then a table per task
+        with the test figures of each objective, the conflict rate, the mean cosine and the step
+        time. Leaves results.jsonl and comparison.png in the folder.
         """
         from gradsurgery.compare import Plan, parse_rates, parse_seeds, split_list
-        from gradsurgery.compare.plan import DEFAULT_SEEDS
+        from gradsurgery.compare.jobs import default_jobs
         from gradsurgery.compare.terminal import compare_in_terminal, free_folder
 
         plan = Plan.of(
@@ -203,7 +206,8 @@ def app() -> "typer.Typer":
 
             raise typer.Exit(check_in_terminal(plan))
         folder = out or free_folder(Path("comparisons") / time.strftime("%Y%m%d-%H%M%S"))
-        raise typer.Exit(compare_in_terminal(plan, folder, jobs=jobs, timeout=timeout))
+        chosen = default_jobs(plan) if jobs is None else jobs
+        raise typer.Exit(compare_in_terminal(plan, folder, jobs=chosen, timeout=timeout))
 
     add_check(made)
     add_report(made)

@@ -15,9 +15,9 @@ from gradsurgery.errors import one_of
 from gradsurgery.tasks import Task, get_task
 
 BASELINE = "sum"
-DEFAULT_TASKS = ("multimnist", "cg-mnist")
+DEFAULT_TASKS = ("digit-halves", "digit-pairs")
 DEFAULT_STRATEGIES = (BASELINE, "scaled-sum", "mgda", "pcgrad", "cagrad", "mmpareto")
-DEFAULT_SEEDS = (0, 1)
+DEFAULT_SEEDS = tuple(range(8))
 BASELINES = ("none", "auto")
 ADVICE = "as in ['sgd', 'adam']"
 

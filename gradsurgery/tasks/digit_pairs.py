@@ -39,7 +39,7 @@ class PairsNet(nn.Module):
 @task(
     "digit-pairs",
     steps=400,
-    lr=(2e-3, 1e-2),
+    lr=(3e-3, 1.4e-2),
     primary="both",
     delta=1.0,
     ratio=3_500 / 500,
