@@ -221,19 +221,10 @@ def test_a_task_of_a_module_in_this_folder_is_checked_and_compared(tmp_path, fre
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupting_keeps_what_is_finished(jobs, tmp_path):
     out = tmp_path / "out"
-    options = [
-        "--tasks",
-        "digit-halves",
-        "--strategies",
-        "sum",
-        "--seeds",
-        "60",
-        "--steps",
-        "150",
-        "--jobs",
-    ]
+    options = ["--tasks=digit-halves", "--strategies=sum", "--seeds=60", "--steps=150"]
+    options += [f"--jobs={jobs}", f"--out={out}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "gradsurgery", "compare", *options, str(jobs), "--out", str(out)],
+        [sys.executable, "-m", "gradsurgery", "compare", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
