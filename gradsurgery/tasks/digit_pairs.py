@@ -36,6 +36,8 @@ class PairsNet(nn.Module):
         return {side: head(features) for side, head in self.heads.items()}
 
 
+# The middle of the rates is where `sum` validates best: both 83.2 % at 0.0068, 75.8 at 0.0013 and
+# 82.5 at 0.01 (seeds 1000 to 1002).
 @task(
     "digit-pairs",
     steps=400,
@@ -54,8 +56,8 @@ def digit_pairs(data_root: Path | None = None, seed: int = 0) -> Problem:
     figure `both` counts. A run takes two seconds, which is why `gradsurgery compare` without
     options takes this task.
 
-    A difference below δ = 1 point counts as none: it is twenty of the 2,000 test pairs, and papers
-    claim no less. The test digits are fixed; a seed gives the other splits, and all pairs.
+    A difference below δ = 1 point counts as none: it is twenty of the 2,000 test pairs, and two
+    seeds of one strategy differ by as much. The test digits are fixed; a seed gives the other splits, and all pairs.
     """
     digits, generator = load_digits(data_root, seed), data_generator(seed)
     parts = (_pairs(part, generator) for part in (digits.train, digits.validation, digits.test))
