@@ -39,7 +39,8 @@ def digit_halves(data_root: Path | None = None, seed: int = 0) -> Problem:
     takes a second, which is why `gradsurgery compare` without options takes this task.
 
     A difference below δ = 1 point counts as none: it is ten of the 1,000 test digits, and two seeds
-    of one strategy differ by as much. The test digits are fixed; a seed gives the other splits, and the noise of all.
+    of one strategy differ by as much. The test digits are fixed; a seed gives the other splits,
+    and the noise of all.
     """
     digits, generator = load_digits(data_root, seed), data_generator(seed)
     parts = (_halves(part, generator) for part in (digits.train, digits.validation, digits.test))

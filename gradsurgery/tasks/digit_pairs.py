@@ -57,7 +57,8 @@ def digit_pairs(data_root: Path | None = None, seed: int = 0) -> Problem:
     options takes this task.
 
     A difference below δ = 1 point counts as none: it is twenty of the 2,000 test pairs, and two
-    seeds of one strategy differ by as much. The test digits are fixed; a seed gives the other splits, and all pairs.
+    seeds of one strategy differ by as much. The test digits are fixed; a seed gives the other
+    splits, and all pairs.
     """
     digits, generator = load_digits(data_root, seed), data_generator(seed)
     parts = (_pairs(part, generator) for part in (digits.train, digits.validation, digits.test))
