@@ -13,18 +13,19 @@ from gradsurgery.tasks.task import task
 WIDTH = 64
 
 
-def _convolutions() -> list[nn.Module]:
+def convolutions(channels: int = 1) -> list[nn.Module]:
+    """Two convolutions: features [n, 32 · (h // 4) · (w // 4)] of images [n, channels, h, w]."""
     # Pooling before ReLU is the same function as after it, on a quarter of the numbers.
     return [
-        nn.Conv2d(1, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(channels, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         nn.Conv2d(16, 32, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
     ]  # fmt: skip
 
 
 def _model() -> nn.Module:
-    image = nn.Sequential(*_convolutions(), nn.Linear(32 * 3 * 3, WIDTH), nn.ReLU())
+    image = nn.Sequential(*convolutions(), nn.Linear(32 * 3 * 3, WIDTH), nn.ReLU())
     audio = nn.Sequential(
-        nn.Unflatten(1, (1, 24)), *_convolutions(), nn.Linear(32 * 6 * 3, WIDTH), nn.ReLU()
+        nn.Unflatten(1, (1, 24)), *convolutions(), nn.Linear(32 * 6 * 3, WIDTH), nn.ReLU()
     )
     return MultimodalNet({"image": image, "audio": audio}, WIDTH)
 

@@ -70,9 +70,9 @@ def cg_mnist(data_root: Path | None = None, seed: int = 0) -> Problem:
     """
     digits = load_digits(data_root, seed)
     return Problem(
-        train=_painted(digits.train, 3 * seed, shortcut=True),
-        validation=_painted(digits.validation, 3 * seed + 1, shortcut=True),
-        test=_painted(digits.test, 3 * seed + 2, shortcut=False),
+        train=painted(digits.train, 3 * seed, shortcut=True),
+        validation=painted(digits.validation, 3 * seed + 1, shortcut=True),
+        test=painted(digits.test, 3 * seed + 2, shortcut=False),
         model=GrayAndColourNet,
         optimizer=lambda parameters, lr: torch.optim.SGD(
             parameters, lr=lr, momentum=0.9, weight_decay=1e-4
@@ -87,8 +87,8 @@ def cg_mnist(data_root: Path | None = None, seed: int = 0) -> Problem:
     )
 
 
-def _painted(examples: Examples, seed: int, shortcut: bool) -> Batch:
-    """Gray images [n, 1, 28, 28], coloured ones [n, 3, 28, 28], labels [n]."""
+def painted(examples: Examples, seed: int, shortcut: bool) -> Batch:
+    """Gray images [n, 1, h, w], coloured ones [n, 3, h, w] and labels [n], from images [n, h, w]."""
     images, labels = examples
     generator = torch.Generator().manual_seed(seed)
     means = torch.rand(10, 3, generator=torch.Generator().manual_seed(7))

@@ -150,7 +150,11 @@ def test_multimnist_overlaps_two_digits_of_one_split():
     assert all(torch.equal(a, b) for a, b in zip(problem.train, again.train, strict=True))
 
 
-SLOW = ("multimnist-hard", "av-digits-cnn")  # others here have their models or their data
+SLOW = (
+    "multimnist-hard",
+    "av-digits-cnn",
+    "cg-mnist-small",
+)  # others here have their models or their data
 
 
 @pytest.mark.parametrize(
