@@ -88,7 +88,7 @@ def cg_mnist(data_root: Path | None = None, seed: int = 0) -> Problem:
 
 
 def painted(examples: Examples, seed: int, shortcut: bool) -> Batch:
-    """Gray images [n, 1, h, w], coloured ones [n, 3, h, w] and labels [n], from images [n, h, w]."""
+    """Gray images [n, 1, h, w], coloured ones [n, 3, h, w], labels [n]; from images [n, h, w]."""
     images, labels = examples
     generator = torch.Generator().manual_seed(seed)
     means = torch.rand(10, 3, generator=torch.Generator().manual_seed(7))

@@ -1,4 +1,4 @@
-"""cg-mnist-small: colour tells the label in validation and not at test, and each half is learned."""
+"""cg-mnist-small: colour tells the label in validation and not at test."""
 
 import pytest
 import torch
