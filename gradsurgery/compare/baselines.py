@@ -15,7 +15,7 @@ IN_TURN, AT_MOST = 4.0, 6
 
 
 def methods_of(plan: Plan, task: Task, problem: Problem) -> list[Method]:
-    """What a plan trains on a task: the strategies that were asked for, then the baselines.
+    """What a plan trains on a task: what was asked for, then the baselines.
 
     Baselines are each entry of the task's `alone` (without one, each loss), `sum`, `scaled-sum`,
     the strategies of another length than the sum's at the sum's, n times `mgda`, and fixed
@@ -27,6 +27,8 @@ def methods_of(plan: Plan, task: Task, problem: Problem) -> list[Method]:
         problem: of that task, for the names of its losses.
     """
     found = {label: Method(label, strategy) for label, strategy in plan.strategies.items()}
+    for label in plan.controls:
+        found.setdefault(label, control(label))
     if plan.baselines != "none":
         for method in _baselines(plan, task, problem):
             found.setdefault(method.label, method)

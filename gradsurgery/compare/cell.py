@@ -125,6 +125,7 @@ def run_cell(
             subset=None if run.only is None else run.strategy.removeprefix(ALONE),
             optimizer=run.optimizer,
             settings=method.settings,
+            guard=method.guard,
             test=run.kind != "tune",
         )
     except Exception as error:

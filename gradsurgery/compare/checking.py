@@ -101,6 +101,7 @@ def _trial(problem: Problem, method: Method, plan: Plan, task: Task) -> _Trial:
             steps=problem.steps or STEPS,
             only=method.only,
             settings=method.settings,
+            guard=method.guard,
         )
         draw = endless(problem)
 

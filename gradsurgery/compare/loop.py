@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradsurgery import InputError, Record, Strategy, Surgery, get_strategy
 from gradsurgery import inspect as measured
+from gradsurgery.compare.methods import Guard
 from gradsurgery.tasks import Problem
 
 BATCHES = 3  # per step for strategies that compare batches: what modo and sdmgrad take
@@ -78,6 +79,7 @@ class Loop:
         steps: how many are planned, for the scheduler.
         only: the losses to train on; None is all of them.
         settings: of `Surgery`.
+        guard: of `Surgery.step`; "off" is `backward` and the optimizer's step.
 
     Raises:
         InputError: where the task does not have what the strategy needs.
@@ -93,11 +95,12 @@ class Loop:
         steps: int,
         only: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        guard: Guard = "off",
     ) -> None:
         if (lacking := missing(strategy, problem)) is not None:
             raise InputError(lacking)
         self._problem, self._strategy, self._only = problem, strategy, only
-        self._settings = dict(settings or {})
+        self._settings, self._guard = dict(settings or {}), guard
         self.losses: tuple[str, ...] = ()  # all that the task has, once a step was taken
         self.model = problem.model()
         if problem.device is not None:
@@ -133,8 +136,11 @@ class Loop:
             if not self._bound:
                 self._bind(measured(first, self.model), more["scores"])
         self._optimizer.zero_grad()
-        record = self.surgery.backward(losses, **more)
-        self._optimizer.step()
+        if self._guard == "off":
+            record = self.surgery.backward(losses, **more)
+            self._optimizer.step()
+        else:
+            record = self.surgery.step(losses, self._optimizer, guard=self._guard, **more)
         if self._scheduler is not None:
             self._scheduler.step()
         if "observed" in inputs:

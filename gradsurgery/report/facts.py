@@ -113,7 +113,8 @@ def command(setup: Line, conclusions: Mapping[str, Conclusion]) -> str:
         words += ["--optimizer", used if isinstance(used, str) else ",".join(used)]
     words += ["--tune"] if setup.get("tune") else []
     words += ["--baselines", str(setup["baselines"])] if setup.get("baselines") else []
-    return shlex.join(words)
+    more = setup.get("controls")
+    return shlex.join(words) + (f"  # and controls={more!r}, in Python" if more else "")
 
 
 def limitations(conclusions: Mapping[str, Conclusion], setup: Line) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ class Part:
         rates: the range that tuning begins with; empty is the task's.
         tune: whether rates are searched; otherwise all run at the middle of the range.
         baselines: "auto" or "none", as of a `Plan`.
+        guarded: strategies that are also trained with guard="correct" (`Surgery.step`).
         joint: the label that is trained on the joint loss alone; None where there is no such loss.
         modalities: figures of single encoders.
         hard: the figure of the harder of two objectives, where one was made so.
@@ -47,6 +48,7 @@ class Part:
     rates: tuple[float, ...] = ()
     tune: bool = True
     baselines: str = "auto"
+    guarded: tuple[str, ...] = ()
     joint: str | None = None
     modalities: tuple[str, ...] = ()
     hard: str | None = None

@@ -118,6 +118,21 @@ class Evidence:
         found = () if family is None else family.comparisons
         return next((x for x in found if x.strategy == strategy), None)
 
+    def pair(self, part: Part, strategy: str, baseline: str) -> Comparison | None:
+        """One strategy against another, outside every family; None where either was not run."""
+        figures = self.figures(part)
+        if strategy not in figures or baseline not in figures:
+            return None
+        found = judge(
+            {name: figures[name] for name in (baseline, strategy)},
+            baseline,
+            better=self.better(part),
+            unit=self.unit(part),
+            delta=part.delta,
+            ratio=self._ratio(part),
+        )
+        return found.comparisons[0]
+
     def other(self, kind: str) -> list[Line]:
         """Measurements of a kind that came out."""
         return [line for line in self.measured if line["kind"] == kind and "error" not in line]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradsurgery.compare import Plan
+from gradsurgery.compare.methods import GUARD
 from gradsurgery.study.declaration import Declaration, Part
 
 TRIAL_STEPS, TRIAL_SEEDS = 3, 2
@@ -25,6 +26,7 @@ def plan_of(part: Part, data_root: Path | None = None) -> Plan:
         optimizer=part.optimizer,
         tune=part.tune,
         baselines=part.baselines,
+        controls=[name + GUARD for name in part.guarded],
     )
 
 

@@ -185,3 +185,35 @@ def test_a_tuned_comparison_with_baselines_chooses_a_rate_for_each(tmp_path):
             assert line["lr"] == choices[line["strategy"]]["lr"]
     kinds = {line["strategy"]: line["kind"] for line in results.cells if line["kind"] != "tune"}
     assert kinds == {label: method.kind for label, method in methods(plan).items()}
+
+
+def test_controls_that_are_asked_for_train_beside_the_strategies():
+    label = "mgda, guard=correct"
+    plan = Plan.of(["speech"], ["sum", "mgda"], [0], controls=[label, "n x mgda"])
+    found = methods(plan)
+    assert {name: method.kind for name, method in found.items()} == {
+        "sum": "run",
+        "mgda": "run",
+        label: "control",
+        "n x mgda": "control",
+    }
+    assert found[label].guard == method_of(plan.strategies, label).guard == "correct"
+    with pytest.raises(gs.UnknownNameError, match="mgda"):
+        Plan.of(["speech"], ["sum"], [0], controls=["mgad, guard=correct"])
+    with pytest.raises(gs.InputError, match="not known yet"):
+        plan.runs()
+
+
+def test_a_guarded_run_corrects_its_steps_after_the_optimizer():
+    problem = two_modalities(None, 0, optimizer=lambda p, lr: torch.optim.Adam(p, lr, (0.95, 0.9)))
+    method = control("sum, guard=correct")
+    with seeded(0):
+        loop = Loop(
+            problem, method.strategy, seed=0, lr=0.05, steps=40, settings=method.settings,
+            guard=method.guard,
+        )  # fmt: skip
+        draw = endless(problem)
+        changed = [loop.step(draw) for _ in range(40)]
+    groups = [g for record in changed for g in record.values() if len(g.objectives) > 1]
+    assert any(group.corrected is not None for group in groups)
+    assert not any(group.risen for group in groups)

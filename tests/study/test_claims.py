@@ -14,6 +14,7 @@ from gradsurgery.study.claims.strategies import (
     crossed,
     difficulty,
     encoders,
+    guarded,
     multimodal,
     predicted,
 )
@@ -25,7 +26,7 @@ SGD, ADAM, MFEAT = (PARTS[name] for name in ("av-digits-sgd", "av-digits-adam", 
 
 def test_without_rows_every_question_is_there_and_none_is_answered():
     claims = answered(Evidence(DECLARATION, {}))
-    assert len(claims) == 12
+    assert len(claims) == 13
     assert {claim.answer for claim in claims} == {NOT_RUN}
     assert all(claim.question.endswith("?") and claim.used for claim in claims)
 
@@ -87,6 +88,16 @@ def test_difficulty_and_transformer():
     assert claim.answer == "No: mmpareto against sum is equivalent on 1 of 1 task."
     assert "right alone +1.50 points" in claim.details[0]
     assert crossed(found).answer == "No: mmpareto against sum is worse on 1 of 1 task."
+
+
+def test_the_guard_is_compared_with_the_same_strategy_without_it():
+    shifts = {"mgda": -2.0, "mgda, guard=correct": -2.0, "sum, guard=correct": 1.5}
+    claim = guarded(evidence(DECLARATION, {SGD.name: rows(SGD, shifts)}))
+    assert claim.answer == (
+        "On some tasks: with the guard a strategy is better on 1 of 2 cases, equivalent on 1, "
+        "compared with itself without it."
+    )
+    assert claim.details[0].startswith("av-digits-sgd: sum with the guard better (+1.50 points")
 
 
 def test_predictions_are_counted():

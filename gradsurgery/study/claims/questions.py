@@ -9,6 +9,7 @@ from gradsurgery.study.claims.strategies import (
     crossed,
     difficulty,
     encoders,
+    guarded,
     multimodal,
     predicted,
 )
@@ -27,6 +28,7 @@ def answered(evidence: Evidence) -> list[Claim]:
         assumption(evidence),
         difficulty(evidence),
         crossed(evidence),
+        guarded(evidence),
         *(predicted(evidence, one) for one in evidence.declaration.predictions),
         advice(evidence),
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from gradsurgery.compare.methods import GUARD
 from gradsurgery.study.claims.claim import PARETO, Claim, counted, joined, made, measured
 from gradsurgery.study.declaration import Part, Prediction
 from gradsurgery.study.evidence import SCALED, SUM, Evidence
@@ -80,6 +81,25 @@ def encoders(evidence: Evidence) -> Claim:
         "is trained alone?",
         f"Of the figures of single encoders {'; '.join(counts)}; for the others the interval "
         "includes 0.",
+        details,
+        DESCRIBED,
+    )
+
+
+def guarded(evidence: Evidence) -> Claim:
+    """Whether correcting the optimizer's steps gains anything, each strategy against itself."""
+    details, verdicts = [], []
+    for part in evidence.parts:
+        for strategy in part.guarded:
+            x = evidence.pair(part, strategy + GUARD, strategy)
+            if x is not None:
+                verdicts.append(x.verdict)
+                numbers = measured(x, evidence.unit(part))
+                details.append(f"{part.name}: {strategy} with the guard {x.verdict} ({numbers}).")
+    return made(
+        "Does correcting the steps after the optimizer (the guard) gain anything?",
+        f"{_lead(verdicts)}with the guard a strategy is {counted(verdicts, 'cases')}, "
+        "compared with itself without it.",
         details,
         DESCRIBED,
     )
