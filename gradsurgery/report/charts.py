@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gradsurgery.compare.choice import Line, metric_of
 from gradsurgery.compare.conclusion import Conclusion
+from gradsurgery.compare.curves import curves
 from gradsurgery.compare.primary import Primary
 from gradsurgery.report.drawing import Series, chart, styles
 from gradsurgery.report.strategies import is_baseline
@@ -41,39 +42,32 @@ def charts(lines: Iterable[Line], conclusion: Conclusion) -> tuple[Chart, ...]:
 def response(lines: Sequence[Line], conclusion: Conclusion) -> Chart | None:
     """The validation figure against the learning rate, a line per strategy.
 
-    From the rows of the search where there are such, else from runs at several rates, else from
-    the lines that say what was chosen. None where every strategy has one rate.
+    None where every strategy has one rate, or the task says no direction.
     """
     primary = conclusion.primary
     if primary is None:
         return None
-    kinds = ("tune",) if any(line["kind"] == "tune" for line in lines) else ("run", "control")
-    found: dict[str, dict[float, list[float]]] = {}
-    for line in lines:
-        if line["kind"] in kinds and line.get("validation"):
-            value = primary.value(line["validation"])
-            if value is not None and math.isfinite(value):
-                by_lr = found.setdefault(line["strategy"], {})
-                by_lr.setdefault(line["lr"], []).append(value)
-    if kinds != ("tune",) and conclusion.choices:
-        found = {
-            label: {float(lr): [x] for lr, x in choice["figures"].items() if x is not None}
-            for label, choice in conclusion.choices.items()
-            if choice.get("figures")
-        }
-    curves = {
-        label: tuple((lr, statistics.fmean(by_lr[lr])) for lr in sorted(by_lr))
-        for label, by_lr in found.items()
+    found = [one for one in curves(lines).get(conclusion.task, []) if one.names]
+    # a loss alone is chosen by its own figure, which is another axis
+    names = next((one.names for one in found if one.kind != "alone"), ())
+    found = [one for one in found if one.names == names]
+    lines_of = {
+        one.strategy: tuple(
+            (rate, mean)
+            for rate, mean in zip(one.rates, one.means, strict=True)
+            if mean is not None and math.isfinite(mean)
+        )
+        for one in found
     }
-    if not any(len(curve) > 1 for curve in curves.values()):
+    if not any(len(points) > 1 for points in lines_of.values()):
         return None
     chosen = {one.strategy: one.lr for one in conclusion.trained}
-    style = styles(list(curves), _grey(conclusion))
+    style = styles(list(lines_of), _grey(conclusion))
     series = [
-        Series(label, curve, chosen.get(label), style[label])
-        for label, curve in sorted(curves.items(), key=lambda item: "grey" not in style[item[0]])
+        Series(label, points, chosen.get(label), style[label])
+        for label, points in sorted(lines_of.items(), key=lambda item: "grey" not in style[item[0]])
     ]
-    floor, ceiling = _limits(list(curves.values()), primary)
+    floor, ceiling = _limits(list(lines_of.values()), primary)
     beyond = any(y < floor or y > ceiling for one in series for _, y in one.points)
     low = ", lower is better" if primary.metric.higher is False else ""
     cut = " Figures far worse than the others are drawn at the edge." if beyond else ""
@@ -88,7 +82,7 @@ def response(lines: Sequence[Line], conclusion: Conclusion) -> Chart | None:
             ceiling=ceiling,
         ),
         tuple((one.name, one.style) for one in series),
-        f"Mean validation figure of {primary.name} at each rate that was tried; the rate that a "
+        f"Mean validation figure of {' and '.join(names)} at each rate that was tried; the rate that a "
         f"strategy is reported at is marked by a larger point. Flat tops that agree mean that "
         f"strategies differ by their rate alone.{cut}",
     )
