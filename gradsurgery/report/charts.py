@@ -82,9 +82,9 @@ def response(lines: Sequence[Line], conclusion: Conclusion) -> Chart | None:
             ceiling=ceiling,
         ),
         tuple((one.name, one.style) for one in series),
-        f"Mean validation figure of {' and '.join(names)} at each rate that was tried; the rate that a "
-        f"strategy is reported at is marked by a larger point. Flat tops that agree mean that "
-        f"strategies differ by their rate alone.{cut}",
+        f"Mean validation figure of {' and '.join(names)} at each rate that was tried; the "
+        "rate that a strategy is reported at is marked by a larger point. Flat tops that agree "
+        f"mean that strategies differ by their rate alone.{cut}",
     )
 
 
