@@ -177,7 +177,7 @@ CASES = [
     (mode, name, existing)
     for mode, found in MODES.items()
     for name in found[0]
-    for existing in ((False, True) if mode == "plain" else (True,))
+    for existing in ((False, True) if (mode, name) == ("plain", found[0][0]) else (True,))
 ]
 # how much of a call is tried: each so many-th line of what leads to its end, and of the end, where
 # things are written
