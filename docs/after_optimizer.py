@@ -240,12 +240,13 @@ def cost(found: dict) -> list[str]:
     """Time and memory."""
     cells = []
     for row in found["figures"]:
-        ms, mb = row["milliseconds"], row["megabytes"]
+        ms, mb = row["milliseconds"], row.get("megabytes")
         base = "backward, step"
         times = [f"{ms[k] / ms[base]:.2f}" for k in ("report", "correct", "all corrected")]
         size = row["megabytes of parameters"]
         copies = [
-            f"{(mb[k] - mb[base]) / size:.1f}" for k in ("report", "correct", "all corrected")
+            f"{(mb[k] - mb[base]) / size:.1f}" if mb else "-"
+            for k in ("report", "correct", "all corrected")
         ]
         cells.append(
             [row["model"], str(row["n"]), row["method"], f"{ms[base]:.0f}", *times, *copies]
@@ -262,8 +263,10 @@ def cost(found: dict) -> list[str]:
         "correct",
         "all corrected",
     ]
+    turns = sorted({row.get("rounds", found["rounds"]) for row in found["figures"]})
     title = (
-        f"CPU time over that of backward and optimizer.step(), medians of {found['rounds']} turns, "
+        "CPU time over that of backward and optimizer.step(), medians of "
+        f"{' to '.join(map(str, turns))} turns, "
         "and memory beyond it in copies of the parameters; upgrad, Adam"
     )
     return table(title, headings, cells)
