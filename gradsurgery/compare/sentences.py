@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from gradsurgery.compare.conclusion import Conclusion
+from gradsurgery.compare.methods import ALONE
 from gradsurgery.compare.statistics import Comparison, Family, mean_ranks
 from gradsurgery.compare.statistics.words import bounds, number, plain, seeds
 
@@ -43,6 +44,22 @@ def tuning(conclusion: Conclusion) -> str:
         return TUNING[conclusion.tuning]
     rates = sorted({one.lr for one in conclusion.trained if one.kind == "run"})
     return f"untuned, every strategy at learning rate {', '.join(f'{lr:.3g}' for lr in rates)}"
+
+
+def rate_sentences(conclusion: Conclusion) -> list[str]:
+    """By which rule learning rates were chosen, and which choices are at an edge of the search."""
+    choices = conclusion.choices
+    # each loss alone has a figure of its own, and so a rule
+    rules = [c["rule"] for name, c in choices.items() if not name.startswith(ALONE)]
+    said = [f"Learning rates: {rule}." for rule in dict.fromkeys(rules)]
+    for side in ("low", "high"):
+        if names := [name for name, c in choices.items() if c.get("edge") == side]:
+            which = "lowest" if side == "low" else "highest"
+            said.append(
+                f"Edge: the best rate of {_and(names)} is the {which} that was tried; a better one "
+                "may lie beyond."
+            )
+    return said
 
 
 def against(conclusion: Conclusion, baseline: str, family: Family) -> str:

@@ -16,7 +16,7 @@ from gradsurgery.compare.plot import plot_into
 from gradsurgery.compare.progress import Bars
 from gradsurgery.compare.report import remarks, table
 from gradsurgery.compare.results import Results
-from gradsurgery.compare.sentences import rank_sentence, verdict_sentences
+from gradsurgery.compare.sentences import rank_sentence, rate_sentences, verdict_sentences
 from gradsurgery.compare.summary import summarise
 from gradsurgery.compare.verdict_table import verdict_table
 from gradsurgery.errors import extra
@@ -83,8 +83,8 @@ def _report(plan: Plan, results: Results) -> None:
     console: Any = Console(highlight=False, width=wide)
     summary = summarise(results.lines, BASELINE)
     conclusions = conclude(results.lines)
-    for said in map(verdict_sentences, conclusions.values()):
-        for sentence in said:
+    for conclusion in conclusions.values():
+        for sentence in (*verdict_sentences(conclusion), *rate_sentences(conclusion)):
             console.print(sentence, markup=False)
         console.print()
     if (ranks := rank_sentence(conclusions)) is not None:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 import gradsurgery as gs
 from gradsurgery.compare import conclude, verdict_sentences, verdict_table
-from gradsurgery.compare.sentences import rank_sentence
+from gradsurgery.compare.sentences import rank_sentence, rate_sentences
 from gradsurgery.tasks import task
 from tests.support.rows import failed, known, row, setup
 
@@ -147,6 +147,21 @@ def test_rates_chosen_or_tuned_are_said():
     tune = [{**line, "kind": "tune", "test": None, "seed": 1000} for line in lines[1:]]
     assert conclude(lines + choices + tune)["digits"].families == conclusion.families
     assert said(lines + choices[:1])[0].tuning == "untuned"
+
+
+def test_the_rule_and_the_edges_of_the_search_of_rates_are_said():
+    choices = [
+        {"kind": "choice", "task": "digits", "strategy": name, "lr": 0.1, "rule": "the best",
+         "edge": edge}
+        for name, edge in (("sum", None), ("gains", "high"), ("loses", "high"))
+    ]  # fmt: skip
+    lines = known(strategies=("sum", "gains", "loses"))
+    assert rate_sentences(conclude([*lines, *choices])["digits"]) == [
+        "Learning rates: the best.",
+        "Edge: the best rate of gains and loses is the highest that was tried; a better one may "
+        "lie beyond.",
+    ]
+    assert rate_sentences(conclude(lines)["digits"]) == []
 
 
 def test_runs_on_one_loss_give_the_gain_and_are_judged_where_they_can_be():
