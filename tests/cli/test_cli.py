@@ -11,6 +11,7 @@ import time
 import pytest
 
 import gradsurgery as gs
+from tests.support.paths import ROOT
 
 CONSOLE = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
 ENVIRONMENT = {**os.environ, **CONSOLE}
@@ -190,7 +191,9 @@ def test_compare(tmp_path, fresh):
     assert "already holds results" in err
 
 
-OWN = """
+OWN = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})  # some packages bring a module "tests" of their own
 from gradsurgery.tasks import task
 from tests.support.protocol import two_modalities
 
