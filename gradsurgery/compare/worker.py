@@ -8,11 +8,7 @@ the disk before they are answered, so that nothing but the cell at work is lost.
 
 import importlib
 import json
-import os
-import queue
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ import torch
 from gradsurgery import InputError, get_strategy
 from gradsurgery.compare.cell import Problems, run_cell
 from gradsurgery.compare.journal import journal_of_worker, write_line
+from gradsurgery.compare.piped import opened
 from gradsurgery.compare.plan import Plan, Run
 from gradsurgery.modules import load_module
 from gradsurgery.tasks import Task, get_task, task_names
@@ -97,12 +94,7 @@ def _task(place: dict[str, Any]) -> Task:
 
 def main() -> None:
     """Train what the parent asks for until it ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a task prints is no answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
-    setup = json.loads(sys.stdin.buffer.readline())
-    cells: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(cells,), daemon=True).start()
+    answers, setup, cells = opened()
 
     def answer(**what: Any) -> None:
         answers.write(json.dumps(what, default=str) + "\n")
@@ -137,12 +129,6 @@ def main() -> None:
                 answer(fatal=f"{file.name}: a line could not be written ({error}).")
                 return
             answer(done=json.loads(text))
-
-
-def _listen(cells: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    for text in sys.stdin.buffer:
-        cells.put(json.loads(text))
-    os._exit(0)  # the parent has ended
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """What the tasks with a differential equation share: a network, derivatives, points, an error."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradsurgery.tasks.metric import Metric
+from gradsurgery.tasks.problem import Problem
 
 ERROR = Metric("relative L2 error", unit="%", higher=False, chance=100.0)  # of u = 0
 
@@ -71,3 +73,36 @@ def grid(low: Sequence[float], high: Sequence[float], counts: Sequence[int]) -> 
         for a, b, n in zip(low, high, counts, strict=True)
     ]
     return torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], 1)
+
+
+def network_problem(
+    low: Sequence[float],
+    high: Sequence[float],
+    *,
+    batches: Callable[[], Iterable[Any]],
+    losses: Callable[[nn.Module, Any], dict[str, Tensor]],
+    evaluate: Callable[[nn.Module, str], dict[str, float]],
+    figures: Sequence[str],
+    alone: Mapping[str, Sequence[str]],
+) -> Problem:
+    """The problem of a `Network` under Adam, whose rate falls along a cosine.
+
+    Args:
+        low: the box's lower corner.
+        high: its upper corner.
+        batches: as of a `Problem`.
+        losses: likewise.
+        evaluate: likewise; relative errors.
+        figures: the names of those.
+        alone: as of a `Problem`.
+    """
+    return Problem(
+        model=lambda: Network(low, high, 32),
+        optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
+        scheduler=cosine,
+        batches=batches,
+        losses=losses,
+        evaluate=evaluate,
+        metrics=dict.fromkeys(figures, ERROR),
+        alone=alone,
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradsurgery.tasks.pinn import ERROR, Network, cosine, grid, relative_error, slopes
+from gradsurgery.tasks.pinn import grid, network_problem, relative_error, slopes
 from gradsurgery.tasks.problem import Problem
 from gradsurgery.tasks.task import task
 
@@ -64,14 +64,13 @@ def pinn_burgers(data_root: Path | None = None, seed: int = 0) -> Problem:
             "initial": relative_error(model(start), _initial(start)),
         }
 
-    return Problem(
-        model=lambda: Network(LOW, HIGH, 32),
-        optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
-        scheduler=cosine,
+    return network_problem(
+        LOW,
+        HIGH,
         batches=lambda: _points(seed),
         losses=_losses,
         evaluate=evaluate,
-        metrics={"solution": ERROR, "initial": ERROR},
+        figures=("solution", "initial"),
         alone={"residual": ["residual"], "given": ["initial", "boundary"]},
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gradsurgery.tasks.pinn import ERROR, Network, cosine, grid, relative_error, slopes
+from gradsurgery.tasks.pinn import grid, network_problem, relative_error, slopes
 from gradsurgery.tasks.problem import Problem
 from gradsurgery.tasks.task import task
 
@@ -58,14 +58,13 @@ def pinn_poisson(data_root: Path | None = None, seed: int = 0) -> Problem:
             "boundary": relative_error(model(edges), solution(edges)),
         }
 
-    return Problem(
-        model=lambda: Network(LOW, HIGH, 32),
-        optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
-        scheduler=cosine,
+    return network_problem(
+        LOW,
+        HIGH,
         batches=lambda: _points(seed),
         losses=_losses,
         evaluate=evaluate,
-        metrics={"solution": ERROR, "boundary": ERROR},
+        figures=("solution", "boundary"),
         alone={"residual": ["residual"], "boundary": list(SIDES)},
     )
 
