@@ -54,8 +54,10 @@ def checks_of(strategy: Strategy, every: int = 1, start: int = 0) -> list[Check]
     """
     part = slice(start, None, every)
     found = [Check("contract", _contract(part))]
+    # a claim's condition knows no more of a sample than these two
+    cases = {(sample.count, sample.rank): sample for sample in common_samples()}.values()
     for name, known in PROPERTIES.items():
-        made = [bool(claims_of(strategy, name, sample)) for sample in common_samples()]
+        made = [bool(claims_of(strategy, name, sample)) for sample in cases]
         if any(made):
             found.append(Check(name, _claimed(known, part)))
         if strategy.shipped and not all(made):

@@ -12,13 +12,15 @@ from tests.support.shipped import SHIPPED
 def halves():
     """The checks of every strategy, those of its defaults on each half of the draws."""
     for name in SHIPPED:
+        parts = {}  # of the defaults
         for bound, check, label in cases_of(name):
             if " [" in label or label.startswith("unclaimed") or label == "conditions":
                 yield pytest.param(bound, check, id=f"{name}-{label}")
                 continue
             for start, half in enumerate(("even", "odd")):
-                (part,) = (c for c in checks_of(bound, 2, start) if c.name == check.name)
-                yield pytest.param(bound, part, id=f"{name}-{label}-{half}")
+                if half not in parts:
+                    parts[half] = {c.name: c for c in checks_of(bound, 2, start)}
+                yield pytest.param(bound, parts[half][check.name], id=f"{name}-{label}-{half}")
 
 
 # here a strategy's defaults on half of the draws, not its variants
