@@ -1,5 +1,6 @@
 """The command line as a person uses it, at 80 columns."""
 
+import functools
 import json
 import os
 import re
@@ -32,7 +33,6 @@ WRONG = [
     (["compare", "--strategies", "cagrad(c=-1)"], "c is a number at least 0; got -1"),
 ]
 HELP = (["--help"], ["list", "-h"], ["describe", "-h"], ["check", "-h"], ["compare", "--help"])
-SHOWN = (["--version"], ["list"], ["describe", "cagrad"], ["describe", "cagrad(c=1.0)"])
 
 
 def run(*arguments, cwd=None):
@@ -51,17 +51,19 @@ def run(*arguments, cwd=None):
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory, fresh):
-    """What the quick commands answer.
+    """What a quick command answers: its exit status, output, errors, and the folder it ran in.
 
-    By command: its exit status, output, errors, and the folder it ran in.
+    Each is run once, when it is first asked for.
     """
-    found = {}
-    for arguments in [*(arguments for arguments, _ in WRONG), *HELP, *SHOWN]:
+
+    @functools.cache
+    def answered(*arguments):
         folder = tmp_path_factory.mktemp("cwd")
         answer = fresh.program("gradsurgery", *arguments, cwd=folder, **CONSOLE)
         assert "Traceback" not in answer.stderr
-        found[tuple(arguments)] = (*answer, folder)
-    return found
+        return (*answer, folder)
+
+    return answered
 
 
 def fits(text):
@@ -71,7 +73,7 @@ def fits(text):
 
 def test_help(answers):
     for arguments in HELP:
-        code, out, err, _ = answers[tuple(arguments)]
+        code, out, err, _ = answers(*arguments)
         assert (code, err) == (0, "")
         assert "Usage: gradsurgery" in fits(out)
     for option in (
@@ -87,11 +89,11 @@ def test_help(answers):
     ):
         assert option in out
     assert "Default" in out
-    assert answers["--version",][:3] == (0, gs.__version__ + "\n", "")
+    assert answers("--version")[:3] == (0, gs.__version__ + "\n", "")
 
 
 def test_list_has_every_strategy_with_its_claims(answers):
-    code, out, _, _ = answers["list",]
+    code, out, _, _ = answers("list")
     assert code == 0
     fits(out)
     for name in gs.strategy_names():
@@ -129,16 +131,16 @@ def test_describe(name):
 
 
 def test_describe_prints_that(answers):
-    code, out, _, _ = answers["describe", "cagrad"]
+    code, out, _, _ = answers("describe", "cagrad")
     assert code == 0
     assert out.startswith("cagrad\n======\n")
     assert "default 0.5" in out
-    assert answers["describe", "cagrad(c=1.0)"][1] == out
+    assert answers("describe", "cagrad(c=1.0)")[1] == out
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG)
 def test_wrong_words(arguments, message, answers):
-    code, _, err, folder = answers[tuple(arguments)]
+    code, _, err, folder = answers(*arguments)
     assert code == 2
     assert message in err
     assert list(folder.iterdir()) == []  # nothing is left behind by a mistake
@@ -150,7 +152,7 @@ def test_wrong_words(arguments, message, answers):
     ids=" ".join,
 )
 def test_a_process_of_its_own_answers_as_a_forked_one_does(arguments, answers, tmp_path):
-    code, out, err, _ = answers[tuple(arguments)]
+    code, out, err, _ = answers(*arguments)
     assert run(*arguments, cwd=tmp_path) == (code, out, err)
 
 

@@ -26,7 +26,7 @@ from gradsurgery.testing import KINDS, drawn_samples, make_sample
 def test_project_each_is_the_sum_of_the_projections(n, kind):
     rng = np.random.default_rng(n)
     for spread in (0.0, 3.0, 6.0):
-        for _ in range(6):
+        for _ in range(6 if n < 32 else 2):  # as many rows as objectives are projected in each
             sample = make_sample(kind, n, rng, spread=spread, scale=10.0 ** rng.uniform(-20, 20))
             preference = rng.uniform(0.1, 2, sample.count)
             # of one row alone; that of u times the row is u times as long
