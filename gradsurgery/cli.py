@@ -201,12 +201,12 @@ def app() -> "typer.Typer":
             tune=tune,
             baselines=baselines,
         )
+        chosen = default_jobs(plan) if jobs is None else jobs
         if check:
             from gradsurgery.compare.checking import check_in_terminal
 
-            raise typer.Exit(check_in_terminal(plan))
+            raise typer.Exit(check_in_terminal(plan, chosen))
         folder = out or free_folder(Path("comparisons") / time.strftime("%Y%m%d-%H%M%S"))
-        chosen = default_jobs(plan) if jobs is None else jobs
         raise typer.Exit(compare_in_terminal(plan, folder, jobs=chosen, timeout=timeout))
 
     add_check(made)

@@ -11,10 +11,10 @@ import torch
 from gradsurgery import Record
 from gradsurgery.compare.baselines import methods_of
 from gradsurgery.compare.figures import evaluate
+from gradsurgery.compare.jobs import runs_of
 from gradsurgery.compare.loop import Loop, endless, missing, seeded
 from gradsurgery.compare.methods import Method, control
 from gradsurgery.compare.plan import BASELINE, Plan
-from gradsurgery.compare.tuning import FIRST, MOST, SEEDS
 from gradsurgery.tasks import Problem, Task
 
 STEPS = 3
@@ -183,29 +183,33 @@ def _count(plan: Plan, task: Task, problem: Problem, found: Checked) -> None:
     found.seconds, found.longest = low * each, high * each
 
 
-def runs_of(plan: Plan) -> tuple[int, int]:
-    """The fewest and the most runs of one method on one task."""
-    each, seeds = len(plan.optimizers), len(plan.seeds)
-    if plan.tune:
-        return each * (FIRST * len(SEEDS) + seeds), each * (MOST * len(SEEDS) + seeds)
-    runs = each * seeds * max(1, len(plan.lrs))
-    return runs, runs
+def said(found: Checked, plan: Plan, jobs: int = 1) -> list[str]:
+    """What was found, as lines for a person.
 
-
-def said(found: Checked, plan: Plan) -> list[str]:
-    """What was found, as lines for a person."""
+    Args:
+        found: by `check_task`.
+        plan: that it was checked for.
+        jobs: the processes that would train, each on a core of its own.
+    """
     lines = [f"{found.task}: {'nothing is wrong' if not found.wrong else 'to be mended'}"]
     lines += [f"  wrong: {one}" for one in found.wrong]
     lines += [f"  note: {one}" for one in found.notes]
     if found.groups:
         lines.append(f"  groups: {', '.join(found.groups)}")
     if found.seconds is not None:
-        count, time_ = str(found.runs), duration(found.seconds)
+        count = str(found.runs)
         if found.widened > found.runs:
             count += f" to {found.widened}"
-            time_ += f" to {duration(found.longest)}"
-        lines.append(f"  the plan: {count} runs, about {time_} in one process")
+        time_ = f"about {_span(found, 1)} in one process"
+        if jobs > 1:
+            time_ += f", {_span(found, jobs)} in {jobs}, each on a core of its own"
+        lines.append(f"  the plan: {count} runs, {time_}")
     return lines
+
+
+def _span(found: Checked, jobs: int) -> str:
+    least, most = (duration(x / jobs) for x in (found.seconds or 0.0, found.longest))
+    return least if least == most else f"{least} to {most}"
 
 
 def duration(seconds: float) -> str:
@@ -220,8 +224,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def check_in_terminal(plan: Plan) -> int:
+def check_in_terminal(plan: Plan, jobs: int = 1) -> int:
     """Check the tasks of a plan and print what was found; the exit status is 1 if all is not well.
+
+    Args:
+        plan: what would be compared.
+        jobs: the processes that would train.
 
     Raises:
         MissingExtraError: when the data need an extra that is not installed.
@@ -233,5 +241,5 @@ def check_in_terminal(plan: Plan) -> int:
     finally:
         torch.set_num_threads(before)
     for found in checked.values():
-        print("\n".join(said(found, plan)))
+        print("\n".join(said(found, plan, jobs)))
     return 1 if any(found.wrong for found in checked.values()) else 0

@@ -7,6 +7,7 @@ from typing import Any
 from gradsurgery import InputError
 from gradsurgery.compare.choice import Line, metric_of
 from gradsurgery.compare.grouped import Trained, prepared, trained
+from gradsurgery.compare.names import Names, short_names
 from gradsurgery.compare.plan import BASELINE
 from gradsurgery.compare.primary import Primary, primary_of
 from gradsurgery.compare.results import Results
@@ -43,6 +44,11 @@ class Conclusion:
     def seeds(self) -> int:
         """The number of seeds of the strategy that has most."""
         return max((len({row["seed"] for row in one.done}) for one in self.trained), default=0)
+
+    @property
+    def names(self) -> Names:
+        """What tables and sentences call the strategies."""
+        return short_names(one.strategy for one in self.trained)
 
     def against(self, baseline: str, strategy: str) -> Comparison | None:
         """The comparison of a strategy with a baseline; None where there is none."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradsurgery.compare.curves import Curve
+from gradsurgery.compare.names import short_names
 from gradsurgery.compare.pictures import save_into
 from gradsurgery.errors import extra
 
@@ -50,13 +51,14 @@ def _panel(panel: "Axes", task: str, of_task: Sequence[Curve]) -> None:
     first = next((x for x in of_task if x.kind != "alone" and x.what), None)
     what = None if first is None else first.what
     shown = [curve for curve in of_task if curve.what == what]
+    names = short_names(curve.strategy for curve in of_task)
     for k, curve in enumerate(shown):
         means = [math.nan if mean is None else mean for mean in curve.means]
         dashed = curve.kind in ("control", "alone")
         style: dict[str, Any] = {"color": f"C{k % 10}", "linestyle": "--" if dashed else "-"}
         edge = f" ({curve.edge} edge)" if curve.edge else ""
         style |= {"marker": ".", "markersize": 4, "linewidth": 1.3}
-        panel.plot(curve.rates, means, label=f"{curve.strategy}{edge}", **style)
+        panel.plot(curve.rates, means, label=f"{names.of(curve.strategy)}{edge}", **style)
         if curve.chosen in curve.rates:
             at = means[curve.rates.index(curve.chosen)]
             filled = "white" if curve.edge else style["color"]

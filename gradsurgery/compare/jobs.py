@@ -1,11 +1,21 @@
-"""How many processes train where the command line does not say it."""
+"""How many runs a plan has, and how many processes train where the command line does not say it."""
 
 import os
 
 from gradsurgery.compare.plan import Plan
+from gradsurgery.compare.tuning import FIRST, MOST, SEEDS
 
 CAP = 4  # each has torch in memory, some 300 MB
 RUNS = 4  # per process at least: one that starts imports torch, which takes as long as a small run
+
+
+def runs_of(plan: Plan) -> tuple[int, int]:
+    """The fewest and the most runs of one method on one task."""
+    each, seeds = len(plan.optimizers), len(plan.seeds)
+    if plan.tune:
+        return each * (FIRST * len(SEEDS) + seeds), each * (MOST * len(SEEDS) + seeds)
+    runs = each * seeds * max(1, len(plan.lrs))
+    return runs, runs
 
 
 def default_jobs(plan: Plan) -> int:
@@ -14,4 +24,5 @@ def default_jobs(plan: Plan) -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return max(1, min(cores, CAP, len(plan.runs()) // RUNS))
+    runs = len(plan.tasks) * len(plan.strategies) * runs_of(plan)[0]  # and those of baselines
+    return max(1, min(cores, CAP, runs // RUNS))

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import textwrap
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,6 +46,28 @@ def write_line(file: IO[bytes], text: str) -> None:
             file.truncate(end)
             file.seek(end)
         raise
+
+
+def unwritten(path: Any, error: OSError, kept: int | None = None) -> str:
+    """What to say where a line could not be written, on a full disk for example."""
+    before = "those before it" if kept is None else f"the {kept} lines before it"
+    before = "the 1 line before it is" if kept == 1 else f"{before} are"
+    advice = "Once there is room the same command goes on."
+    return f"{path}: a line could not be written ({error}); {before} kept. {advice}"
+
+
+def differing(name: str, there: Any, now: Any) -> str:
+    """The first difference of two plans in one of their settings, as words.
+
+    >>> from gradsurgery.compare.journal import differing
+    >>> differing("tasks", {"mine": {"steps": 10}}, {"mine": {"steps": 20}})
+    'tasks, mine, steps: 10 there, 20 now'
+    """
+    if isinstance(there, dict) and isinstance(now, dict):
+        key = next(k for k in (*there, *now) if there.get(k, ...) != now.get(k, ...))
+        return differing(f"{name}, {key}", there.get(key), now.get(key))
+    said = ["none" if x is None else textwrap.shorten(str(x), 60) for x in (there, now)]
+    return f"{name}: {said[0]} there, {said[1]} now"
 
 
 def drop_torn(file: IO[bytes]) -> None:

@@ -34,6 +34,13 @@ def planned(listener: Listener, total: int) -> None:
         told(total)
 
 
+def waiting(listener: Listener) -> None:
+    """Say that nothing has happened yet, to a listener that has `waiting()`: Ctrl-C is heeded."""
+    told = getattr(listener, "waiting", None)
+    if told is not None:
+        told()
+
+
 class Silence:
     """A listener that says nothing."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from gradsurgery import InputError
 from gradsurgery.compare.agenda import Agenda
 from gradsurgery.compare.cell import begun
-from gradsurgery.compare.listener import Listener, planned
+from gradsurgery.compare.listener import Listener, planned, waiting
 from gradsurgery.compare.plan import Plan, Run
 from gradsurgery.compare.results import Results
 from gradsurgery.compare.worker import described
@@ -117,6 +117,8 @@ def in_processes(
             except queue.Empty:
                 if shown is not None:
                     listener.stepped(*shown[1])
+                else:
+                    waiting(listener)
                 continue
             if what == "fatal":
                 raise InputError(rest[0])

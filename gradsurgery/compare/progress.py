@@ -5,6 +5,8 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from gradsurgery.compare.columns import form_of, written
+from gradsurgery.compare.names import short_names
 from gradsurgery.compare.plan import Plan, Run
 from gradsurgery.errors import extra
 
@@ -12,8 +14,8 @@ from gradsurgery.errors import extra
 class Bars:
     """A listener with two bars: all runs, and the one at work. A context manager.
 
-    Within it Ctrl-C takes effect at the next step, so that no line of results is torn; a second one
-    takes effect at once.
+    Within it Ctrl-C and SIGTERM take effect at the next step, so that no line of results is torn; a
+    second one takes effect at once.
 
     Args:
         plan: what will be run.
@@ -46,12 +48,13 @@ class Bars:
         self._several = len(plan.optimizers) > 1
         self.current: Run | None = None
         self.step = (0, 0)
-        self._stop = False
-        self._before: Any = None
+        self.stopped_by: int | None = None  # the number of the signal
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Bars":
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._interrupt)
         return self
 
     def start(self, done: int = 0) -> None:
@@ -60,13 +63,17 @@ class Bars:
         self._progress.start()
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        if self._stop:
+        if self.stopped_by is not None:
             raise KeyboardInterrupt
-        self._stop = True
+        self.stopped_by = number
 
     def _check(self) -> None:
-        if self._stop:
+        if self.stopped_by is not None:
             raise KeyboardInterrupt
+
+    def waiting(self) -> None:
+        """Nothing has happened yet: a process that trains is being started, for example."""
+        self._check()
 
     def __exit__(
         self,
@@ -74,8 +81,8 @@ class Bars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         self._progress.update(self._one, visible=False)
         self._progress.stop()
 
@@ -118,7 +125,9 @@ class Bars:
         """Say how it ended."""
         figures = line.get("test") or line.get("validation") or {}
         said = line.get("error") or ", ".join(
-            f"{name} {value:.1f}" for name, value in figures.items() if value is not None
+            f"{name} {written(value, form_of([value]))}"
+            for name, value in figures.items()
+            if value is not None
         )
         if run.kind == "tune" and "error" not in line:
             said = f"validation {said}"
@@ -130,6 +139,7 @@ class Bars:
         self.current = None
 
     def _title(self, run: Run) -> str:
-        said = f"{run.task}, {run.strategy}, seed {run.seed}"
+        label = short_names([run.strategy]).of(run.strategy)
+        said = f"{run.task}, {label}, seed {run.seed}"
         said += f", {run.optimizer}" if self._several else ""
         return said + (f", lr {run.lr:.4g}" if self._tuned else "")

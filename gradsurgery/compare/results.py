@@ -15,7 +15,16 @@ import torch
 from gradsurgery import InputError
 from gradsurgery.compare.cell import versions
 from gradsurgery.compare.choice import Line
-from gradsurgery.compare.journal import FILE, drop_torn, lines_in, lines_of, together, write_line
+from gradsurgery.compare.journal import (
+    FILE,
+    differing,
+    drop_torn,
+    lines_in,
+    lines_of,
+    together,
+    unwritten,
+    write_line,
+)
 from gradsurgery.compare.tuning import FACTOR, SEEDS
 
 # what makes two plans one
@@ -89,7 +98,8 @@ class Results:
             if line["kind"] != "setup":
                 continue
             if other := [key for key in SAME if line.get(key) != now.get(key)]:
-                raise self._taken(f"of another plan (its {', '.join(other)} differ)")
+                said = "; ".join(differing(key, line.get(key), now.get(key)) for key in other)
+                raise self._taken(f"of another plan ({said})")
         self.lines = before
 
     def add(self, line: Line) -> None:
@@ -104,9 +114,8 @@ class Results:
         try:
             write_line(self._file, text)
         except OSError as error:
-            kept = f"the {len(self.lines) - 1} lines before it are kept"
-            what = f"{self.path}: a line could not be written ({error})"
-            raise InputError(f"{what}; {kept}.") from error
+            kept = len(self.lines) - 1
+            raise InputError(unwritten(self.path, error, kept)) from error
 
     def take(self, line: Line) -> None:
         """Have a line that a worker has written to a file of its own."""

@@ -1,9 +1,12 @@
 """Verdicts in plain sentences, written from the rows."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from gradsurgery.compare.conclusion import Conclusion
 from gradsurgery.compare.methods import ALONE
+from gradsurgery.compare.names import short_names
 from gradsurgery.compare.statistics import Comparison, Family, mean_ranks
 from gradsurgery.compare.statistics.words import bounds, number, plain, seeds
 
@@ -11,6 +14,9 @@ TUNING = {
     "tuned": "every strategy at its tuned learning rate",
     "chosen": "every strategy at the best of the given learning rates on validation data",
 }
+
+WITH_INTERVALS = 4  # strategies of one verdict, in a sentence that can still be read
+GIVEN = "The intervals take each learning rate as given: the chance in its choice is not in them."
 
 
 def verdict_sentences(conclusion: Conclusion) -> list[str]:
@@ -27,6 +33,10 @@ def verdict_sentences(conclusion: Conclusion) -> list[str]:
     judged = [x for x in conclusion.families if x not in conclusion.without]
     if judged:
         said.append(conclusion.families[judged[0]].footer)
+    if judged and conclusion.tuning in TUNING:
+        said.append(GIVEN)
+    if (legend := conclusion.names.legend) is not None:
+        said.append(legend)
     return said
 
 
@@ -53,7 +63,8 @@ def rate_sentences(conclusion: Conclusion) -> list[str]:
     rules = [c["rule"] for name, c in choices.items() if not name.startswith(ALONE)]
     said = [f"Learning rates: {rule}." for rule in dict.fromkeys(rules)]
     for side in ("low", "high"):
-        if names := [name for name, c in choices.items() if c.get("edge") == side]:
+        named = {conclusion.names.of(name): c for name, c in choices.items()}
+        if names := [name for name, c in named.items() if c.get("edge") == side]:
             which = "lowest" if side == "low" else "highest"
             said.append(
                 f"Edge: the best rate of {_and(names)} is the {which} that was tried; a better one "
@@ -66,11 +77,13 @@ def against(conclusion: Conclusion, baseline: str, family: Family) -> str:
     """The verdicts against one baseline, as one sentence."""
     by_verdict: dict[str, list[Comparison]] = {}
     for x in family.comparisons:
-        by_verdict.setdefault(x.verdict, []).append(x)
+        named = replace(x, strategy=conclusion.names.of(x.strategy))
+        by_verdict.setdefault(x.verdict, []).append(named)
     primary = conclusion.primary
     assert primary is not None
     unit, parts = primary.unit, []
-    limit = None if family.delta is None else plain(family.delta, unit)
+    what = "" if unit else f" in {primary.metric.name}"
+    limit = None if family.delta is None else plain(family.delta, unit) + what
     if better := by_verdict.get("better"):
         parts.append(_measured(better, unit, "better"))
     else:
@@ -81,10 +94,17 @@ def against(conclusion: Conclusion, baseline: str, family: Family) -> str:
         parts.append(f"{_named(same)} equivalent (a difference below {limit})")
     if identical := by_verdict.get("identical"):
         parts.append(f"{_named(identical)} identical")
-    if undecided := by_verdict.get("undecided"):
+    if undecided := by_verdict.get("undecided", []):
         parts.append(f"{_named(undecided)} undecided{_needed(undecided, limit)}")
     start = f"Untuned, against {baseline}" if conclusion.tuning == "untuned" else None
-    return f"{start or f'Against {baseline}'}: {'; '.join(parts)}."
+    said = f"{start or f'Against {baseline}'}: {'; '.join(parts)}."
+    apart = [x.strategy for x in undecided if x.interval and x.interval[0] * x.interval[1] > 0]
+    if apart:  # else a reader takes the interval for a verdict
+        many = "The interval" if len(apart) == 1 else "The intervals"
+        verb = "excludes" if len(apart) == 1 else "exclude"
+        said += f" {many} of {_and(apart)} {verb} 0, but not after Holm over "
+        said += f"{len(family.comparisons)}."
+    return said
 
 
 def rank_sentence(conclusions: Mapping[str, Conclusion]) -> str | None:
@@ -104,7 +124,8 @@ def rank_sentence(conclusions: Mapping[str, Conclusion]) -> str | None:
     if len(better) < 2 or len(whole) < 2:
         return None
     ranks = sorted(mean_ranks(whole, better).mean.items(), key=lambda item: item[1])
-    listed = ", ".join(f"{label} {rank:.1f}" for label, rank in ranks)
+    names = short_names(whole)
+    listed = ", ".join(f"{names.of(label)} {rank:.1f}" for label, rank in ranks)
     return f"Mean rank over {len(better)} tasks, a description and no test: {listed}."
 
 
@@ -114,10 +135,11 @@ def _measured(found: Sequence[Comparison], unit: str, verdict: str) -> str:
     for x in found:
         assert x.mean is not None
         assert x.interval is not None
-        mean = number(x.mean, unit, sign=True, like=max(map(abs, x.interval)))
-        numbers = f"{mean}, 95 % interval {bounds(*x.interval)}"
-        each.append(f"{x.strategy} ({numbers})")
-    return f"{_and(each)} {verb} {verdict}"
+        numbers = number(x.mean, unit, sign=True, like=max(map(abs, x.interval)))
+        if len(found) <= WITH_INTERVALS:  # else the table has them
+            numbers += f", 95 % interval {bounds(*x.interval)}"
+        each.append(f"{_quoted(x.strategy)} ({numbers})")
+    return f"{_listed(each)} {verb} {verdict}"
 
 
 def _named(found: Sequence[Comparison]) -> str:
@@ -134,5 +156,13 @@ def _needed(found: Sequence[Comparison], delta: str | None) -> str:
 
 
 def _and(names: Iterable[str]) -> str:
-    listed = [f'"{name}"' if ", " in name and "(" not in name else name for name in names]
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"
+    return _listed([_quoted(name) for name in names])
+
+
+def _quoted(name: str) -> str:
+    """In quotes where it has a comma that is not within brackets: "mgda, length=sum"."""
+    return f'"{name}"' if re.search(r", (?![^(]*\))", name) else name
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

@@ -88,13 +88,23 @@ def _row(one: Trained, step_time: float | None) -> Row:
         step_time=step_time,
         at_chance=tuple(o for o in objectives if guessed(done, o)),
         errors=tuple(
-            f"seed {line['seed']}, lr {line['lr']:g}: {line['error']}" for line in one.failed
+            f"seed {line['seed']}, lr {line['lr']:.3g}{_place(line)}: {line['error']}"
+            for line in one.failed
         ),
         better=directions(done[0]) if done else None,
         figure=done[0].get("figure", ACCURACY) if done else ACCURACY,
         mean_cosine=statistics.fmean(cosines) if cosines else None,
         labels=labels if len(set(labels.values())) > 1 else None,
     )
+
+
+def _place(line: Line) -> str:
+    """Where it failed, in words; the step after the last one is the evaluation."""
+    step = (line.get("failed_at") or {}).get("step")
+    if step is None:
+        return ""
+    steps = line.get("steps")
+    return ", after the last step" if steps and step > steps else f", at step {step}"
 
 
 def _relative(times: Mapping[str, Any], label: str, baseline: str) -> float | None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ from gradsurgery.compare.curves import curves
 from gradsurgery.compare.plan import BASELINE, Plan
 from gradsurgery.compare.plot import plot_into
 from gradsurgery.compare.progress import Bars
-from gradsurgery.compare.report import remarks, table
+from gradsurgery.compare.report import figure_tables, remarks
 from gradsurgery.compare.results import Results
 from gradsurgery.compare.sentences import rank_sentence, rate_sentences, verdict_sentences
 from gradsurgery.compare.summary import summarise
-from gradsurgery.compare.verdict_table import verdict_table
+from gradsurgery.compare.verdict_table import verdict_tables
 from gradsurgery.errors import extra
 
 
@@ -34,7 +36,7 @@ def compare_in_terminal(
         timeout: seconds that a run may take.
 
     Returns:
-        The exit status: 0, 1 where a run failed, 130 after an interruption.
+        The exit status: 0, 1 where a run failed, 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
         InputError: for what cannot be read or written; what is finished is shown first.
@@ -91,11 +93,12 @@ def _report(plan: Plan, results: Results) -> None:
         console.print(f"{ranks}\n", markup=False)
     rates = set()  # the tasks whose learning rates are said already
     for conclusion in conclusions.values():
-        if (verdicts := verdict_table(conclusion, wide)) is not None:
+        for verdicts in verdict_tables(conclusion, wide):
             console.print(verdicts)
             rates.add(conclusion.task)
     for task, rows in summary.items():
-        console.print(table(task, rows, tuned=plan.choosing and task not in rates))
+        for part in figure_tables(task, rows, plan.choosing and task not in rates, wide):
+            console.print(part)
     for note in remarks(summary, plan):
         console.print(note, markup=False, soft_wrap=False)
     console.print(f"\nresults: {results.path}", markup=False, soft_wrap=True)
@@ -104,6 +107,8 @@ def _report(plan: Plan, results: Results) -> None:
     if found := curves(results.lines):
         path = plot_curves(found, results.path.parent)
         console.print(f"curves:  {path}", markup=False, soft_wrap=True)
+    folder = shlex.quote(str(results.path.parent))
+    console.print(f"a page:  gradsurgery report {folder}", markup=False, soft_wrap=True)
 
 
 def _interrupted(plan: Plan, bars: Bars, kept: list[Results]) -> int:
@@ -119,7 +124,12 @@ def _interrupted(plan: Plan, bars: Bars, kept: list[Results]) -> int:
     if bars.current is not None:
         at = f"step {bars.step[0]} of {bars.step[1] or '?'}"
         lost = f" The run at work ({bars.title}, {at}) is not kept."
-    where = f" in {kept[0].path}" if cells else ""
+    where, advice = "", ""
+    if cells:
+        where = f" in {kept[0].path.parent}"
+        advice = " The same command with this --out goes on."
     count = f"{len(cells)} of {bars.total} runs"
-    print(f"Interrupted.{lost} Kept: {count}{where}.", file=sys.stderr)
-    return 130
+    ended = bars.stopped_by == signal.SIGTERM
+    word = "Ended by SIGTERM." if ended else "Interrupted."
+    print(f"{word}{lost} Kept: {count}{where}.{advice}", file=sys.stderr)
+    return 143 if ended else 130

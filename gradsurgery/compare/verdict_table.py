@@ -3,12 +3,12 @@
 import statistics
 from typing import TYPE_CHECKING
 
+from gradsurgery.compare.columns import Column, form_of, tables, written
 from gradsurgery.compare.conclusion import BASELINES, Conclusion
 from gradsurgery.compare.grouped import Trained
 from gradsurgery.compare.primary import Primary
 from gradsurgery.compare.statistics import Comparison
 from gradsurgery.compare.statistics.words import number
-from gradsurgery.errors import extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,15 +21,17 @@ def verdict_table(conclusion: Conclusion, width: int = WIDE) -> "Table | None":
     """Per strategy: its primary figure, the difference to `sum` with its interval, the verdicts.
 
     None where every run failed, or there is nothing to compare with. Below 100 columns the verdict
-    against the second baseline is left to the sentences.
+    against the second baseline is left to the sentences, and what does not fit to
+    `verdict_tables`.
     """
-    with extra("compare", "the table"):
-        from rich import box
-        from rich.table import Table
+    return next(iter(verdict_tables(conclusion, width)), None)
 
+
+def verdict_tables(conclusion: Conclusion, width: int = WIDE) -> "list[Table]":
+    """The same, with Δm and the learning rate in a table below where they do not fit beside."""
     primary = conclusion.primary
     if primary is None or not conclusion.families:
-        return None
+        return []
     against = [baseline for baseline in BASELINES if baseline in conclusion.families]
     first, *others = against
     others = others if width >= WIDE else []
@@ -37,49 +39,40 @@ def verdict_table(conclusion: Conclusion, width: int = WIDE) -> "Table | None":
     low = ", lower is better" if primary.metric.higher is False else ""
     figures = primary.metric.label + low
     untuned = ", untuned" if conclusion.tuning == "untuned" else ""
-    made = Table(
-        title=f"{conclusion.task}: verdicts on {primary.name} ({figures}){untuned}",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        pad_edge=False,
-    )
-    longest = max(len(one.strategy) for one in conclusion.trained)
-    made.add_column("strategy", overflow="fold", min_width=min(16, longest))
-    made.add_column(primary.name, justify="right", no_wrap=True)
-    made.add_column(f"Δ to {first}{unit}\n[95 % interval]", justify="right", no_wrap=True)
-    made.add_column("verdict", no_wrap=True)
+    title = f"{conclusion.task}: verdicts on {primary.name} ({figures}){untuned}"
+    trained, names = conclusion.trained, conclusion.names
+    form = form_of(x for one in trained for x in primary.of(one).values())
+    deltas = [difference(conclusion.against(first, x.strategy), primary.unit) for x in trained]
+    columns = [
+        Column(primary.name, [figure(one, primary, form) for one in trained]),
+        Column(f"Δ to {first}{unit}\n[95 % interval]", deltas),
+        Column("verdict", [verdict(conclusion, first, one) for one in trained], left=True),
+    ]
     for other in others:
-        made.add_column(f"verdict to\n{other}", no_wrap=True)
+        words = [verdict(conclusion, other, one) for one in trained]
+        columns.append(Column(f"verdict to\n{other}", words, left=True))
+    more = []
     if conclusion.gains:
-        made.add_column("Δm in %", justify="right", no_wrap=True)
+        more.append(Column("Δm in %", [_gain(conclusion, one) for one in trained]))
     if conclusion.tuning != "untuned":
-        made.add_column("lr", justify="right", no_wrap=True)
-    for one in conclusion.trained:
-        found = conclusion.against(first, one.strategy)
-        cells = [
-            figure(one, primary),
-            difference(found, primary.unit),
-            verdict(conclusion, first, one),
-        ]
-        cells += [verdict(conclusion, other, one) for other in others]
-        if conclusion.gains:
-            gains = conclusion.gains.get(one.strategy)
-            mean = None if gains is None else gains.mean
-            cells.append(NONE if mean is None else f"{mean:+.1f}")
-        if conclusion.tuning != "untuned":
-            cells.append(f"{one.lr:.3g}")
-        made.add_row(one.strategy, *cells)
-    return made
+        more.append(Column("lr", [f"{one.lr:.3g}" for one in trained]))
+    label = Column("strategy", [names.of(one.strategy) for one in trained], left=True)
+    return tables(title, label, [columns, more], width)
 
 
-def figure(one: Trained, primary: Primary) -> str:
-    """The mean ± standard deviation over seeds."""
+def _gain(conclusion: Conclusion, one: Trained) -> str:
+    gains = conclusion.gains.get(one.strategy)
+    mean = None if gains is None else gains.mean
+    return NONE if mean is None else f"{mean:+.1f}"
+
+
+def figure(one: Trained, primary: Primary, form: str) -> str:
+    """The mean ± standard deviation over seeds, in the form of the column."""
     values = list(primary.of(one).values())
     if not values:
         return NONE if one.done else "failed"
-    mean = statistics.fmean(values)
-    form = ".1f" if abs(mean) >= 10 else ".3g"
-    return f"{mean:{form}}" + (f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else "")
+    spread = f" ± {written(statistics.stdev(values), form)}" if len(values) > 1 else ""
+    return written(statistics.fmean(values), form) + spread
 
 
 def difference(found: Comparison | None, unit: str) -> str:

@@ -17,7 +17,7 @@ import torch
 
 from gradsurgery import InputError, get_strategy
 from gradsurgery.compare.cell import Problems, run_cell
-from gradsurgery.compare.journal import journal_of_worker, write_line
+from gradsurgery.compare.journal import journal_of_worker, unwritten, write_line
 from gradsurgery.compare.piped import opened
 from gradsurgery.compare.plan import Plan, Run
 from gradsurgery.modules import load_module
@@ -126,7 +126,7 @@ def main() -> None:
             try:
                 write_line(file, text)
             except OSError as error:
-                answer(fatal=f"{file.name}: a line could not be written ({error}).")
+                answer(fatal=unwritten(file.name, error))
                 return
             answer(done=json.loads(text))
 

@@ -63,8 +63,9 @@ def response(lines: Sequence[Line], conclusion: Conclusion) -> Chart | None:
         return None
     chosen = {one.strategy: one.lr for one in conclusion.trained}
     style = styles(list(lines_of), _grey(conclusion))
+    names_of = conclusion.names.of
     series = [
-        Series(label, points, chosen.get(label), style[label])
+        Series(names_of(label), points, chosen.get(label), style[label])
         for label, points in sorted(lines_of.items(), key=lambda item: "grey" not in style[item[0]])
     ]
     floor, ceiling = _limits(list(lines_of.values()), primary)
@@ -107,7 +108,8 @@ def front(conclusion: Conclusion) -> Chart | None:
     others = [one.strategy for one in whole if not one.strategy.startswith(FIXED)]
     style = styles(others, _grey(conclusion))
     series = [Series("fixed weights and sum", tuple(path), style="grey g0")]
-    series += [Series(name, (at(name),), style=style[name], joined=False) for name in others]
+    names = conclusion.names
+    series += [Series(names.of(x), (at(x),), style=style[x], joined=False) for x in others]
     left = " Further objectives are in the table." if len(whole[0].done[0]["test"]) > 2 else ""
     return Chart(
         "Fixed weights and strategies",

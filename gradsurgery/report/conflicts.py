@@ -3,6 +3,7 @@
 import statistics
 
 from gradsurgery.compare.conclusion import Conclusion
+from gradsurgery.report.strategies import named
 from gradsurgery.report.table import Cell, Row, Table
 
 NOTES = (
@@ -28,7 +29,7 @@ def conflict_table(conclusion: Conclusion) -> Table | None:
         headings += [Cell(group, note="conflict, %"), Cell(group, note="cosine")]
     rows = []
     for one in shown:
-        cells = [Cell(one.strategy, one.strategy)]
+        cells = [named(one.strategy, conclusion)]
         for group in groups:
             for key, scale, form in (("conflict_rate", 100, ".0f"), ("mean_cosine", 1, "+.2f")):
                 values = [

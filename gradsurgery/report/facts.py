@@ -2,12 +2,13 @@
 
 import shlex
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradsurgery.compare.choice import Line
 from gradsurgery.compare.conclusion import Conclusion
-from gradsurgery.compare.sentences import tuning
+from gradsurgery.compare.names import short_names
+from gradsurgery.compare.sentences import GIVEN, tuning
 from gradsurgery.compare.statistics.words import ESTIMAND, plain, seeds
 from gradsurgery.report.table import Cell, Row, Table, text_cells
 
@@ -16,9 +17,10 @@ FEW = 10  # seeds, below which the limitations say so
 Facts = tuple[tuple[str, str], ...]
 
 
-def failures(lines: Iterable[Line]) -> Table | None:
+def failures(lines: Sequence[Line]) -> Table | None:
     """The runs that failed, with the step and the last sum of losses that was finite."""
     rows = []
+    names_of = short_names(line["strategy"] for line in lines if line["kind"] in CELLS).of
     for line in lines:
         if line["kind"] not in CELLS or "error" not in line:
             continue
@@ -27,10 +29,10 @@ def failures(lines: Iterable[Line]) -> Table | None:
         rows.append(
             Row(
                 (
-                    *text_cells(line["task"], line["strategy"], line["kind"]),
+                    *text_cells(line["task"], names_of(line["strategy"]), line["kind"]),
                     Cell(str(line["seed"]), line["seed"]),
                     Cell(f"{line['lr']:.3g}", line["lr"]),
-                    Cell("-" if step is None else str(step), step),
+                    Cell(_place(step, line.get("steps")), step),
                     Cell("-" if loss is None else f"{loss:.4g}", loss),
                     Cell(line["error"], line["error"]),
                 )
@@ -38,6 +40,13 @@ def failures(lines: Iterable[Line]) -> Table | None:
         )
     names = ("task", "strategy", "kind", "seed", "lr", "step", "last finite loss", "error")
     return Table(tuple(map(Cell, names)), tuple(rows)) if rows else None
+
+
+def _place(step: int | None, steps: int | None) -> str:
+    """The step at which a run failed; the one after the last is the evaluation."""
+    if step is None:
+        return "-"
+    return "evaluation" if steps and step > steps else str(step)
 
 
 def rules(conclusions: Mapping[str, Conclusion], setup: Line) -> Facts:
@@ -54,7 +63,7 @@ def rules(conclusions: Mapping[str, Conclusion], setup: Line) -> Facts:
         for rule in dict.fromkeys(x["rule"] for x in one.choices.values() if x.get("rule")):
             found.append((f"{task}: selection", rule))
         for baseline, family in one.families.items():
-            members = ", ".join(x.strategy for x in family.comparisons)
+            members = ", ".join(one.names.of(x.strategy) for x in family.comparisons)
             found.append((f"{task}: family against {baseline}", members))
         used = sorted({row["seed"] for x in one.trained for row in x.rows})
         found.append((f"{task}: seeds", ", ".join(map(str, used))))
@@ -131,23 +140,29 @@ def limitations(conclusions: Mapping[str, Conclusion], setup: Line) -> tuple[str
                 f"{task}: learning rates were chosen on the reported seeds, of a given list. One "
                 "coarser than a factor of 1.5 can make a difference where there is none."
             )
-        edges = [label for label, x in one.choices.items() if x.get("edge")]
+        edges = [one.names.of(label) for label, x in one.choices.items() if x.get("edge")]
         if edges:
             found.append(
                 f"{task}: the best rate is at an edge of those tried for {', '.join(edges)}."
             )
+        if one.tuning != "untuned":
+            found.append(f"{task}: {GIVEN[0].lower()}{GIVEN[1:]}")
         if one.primary is not None and not one.primary.declared:
             found.append(f"{task}: no primary figure was declared before the runs.")
         if one.primary is not None and one.primary.delta is None:
             found.append(f"{task}: no δ was declared, so that nothing can be called equivalent.")
         if one.seeds < FEW:
             found.append(f"{task}: {seeds(one.seeds)} can show large differences only.")
-        lost = [x.strategy for x in one.trained if x.failed]
+        lost = [one.names.of(x.strategy) for x in one.trained if x.failed]
         if lost:
             found.append(f"{task}: runs failed of {', '.join(lost)}; their seeds are left out.")
         found += _partial(task, one, setup)
     found.append("One test pool is fixed for all seeds: another one might give another answer.")
     found.append("Step times were taken beside whatever else the machine did.")
+    found.append(
+        "Not measured: conflict over the course of a run, the steps or the time to reach a figure, "
+        "and memory. gradsurgery.diagnostics.Recorder keeps the first in a loop of one's own."
+    )
     found.append("A conflict rate counts orthogonal gradients half the time: read the cosine too.")
     return tuple(found)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gradsurgery.compare.choice import Line, guessed, metric_of
+from gradsurgery.compare.columns import form_of, written
 from gradsurgery.compare.conclusion import BASELINES, Conclusion
 from gradsurgery.compare.grouped import Trained
 from gradsurgery.compare.primary import Primary
@@ -15,6 +16,7 @@ from gradsurgery.report.drawing import strip
 from gradsurgery.report.table import Cell, Row, Table
 
 Times = Mapping[str, Any]
+Forms = Mapping[str, str]  # objective -> how its figures are written
 
 
 def strategy_table(conclusion: Conclusion, times: Times) -> Table:
@@ -44,11 +46,18 @@ def strategy_table(conclusion: Conclusion, times: Times) -> Table:
         headings.append(Cell("Δm", note="%, higher is better"))
     headings += [Cell("lr"), Cell("cost", note="x of sum, quartiles")]
     headings += [Cell("conflict", note="% of steps"), Cell("cosine", note="mean"), Cell("failed")]
+    forms = _forms(conclusion, objectives)
     rows = [
-        _row(one, conclusion, objectives, times)
+        _row(one, conclusion, objectives, times, forms)
         for one in sorted(conclusion.trained, key=lambda one: _place(one, conclusion))
     ]
     return Table(tuple(headings), tuple(rows), _notes(conclusion))
+
+
+def named(label: str, conclusion: Conclusion, note: str = "") -> Cell:
+    """The cell with a strategy's name; where that is a short one, its label is the hint."""
+    name = conclusion.names.of(label)
+    return Cell(name, name, note, hint="" if name == label else label)
 
 
 def is_baseline(one: Trained) -> bool:
@@ -69,19 +78,22 @@ def _place(one: Trained, conclusion: Conclusion) -> tuple[Any, ...]:
     return (2, sign * statistics.fmean(primary.of(one).values()))
 
 
-def _row(one: Trained, conclusion: Conclusion, objectives: Sequence[str], times: Times) -> Row:
+def _row(
+    one: Trained, conclusion: Conclusion, objectives: Sequence[str], times: Times, forms: Forms
+) -> Row:
     primary = conclusion.primary
     note = "" if one.only is None else f"trained on {', '.join(one.only)} alone"
-    cells = [Cell(one.strategy, one.strategy, note)]
+    cells = [named(one.strategy, conclusion, note)]
     if primary is not None:
         if primary.objectives != (primary.name,):
-            cells.append(_mean(primary.of(one).values()))
+            cells.append(_mean(primary.of(one).values(), forms[primary.name]))
         for baseline, family in conclusion.families.items():
             cells += _against(one, conclusion, primary, baseline, family)
     for objective in objectives:
         low = bool(one.done) and one.only is None and guessed(one.done, objective)
         values = one.figures(objective).values()
-        cells.append(Cell(NONE) if one.done and not values else _mean(values, "a guess" * low))
+        cell = _mean(values, forms[objective], "a guess" * low)
+        cells.append(Cell(NONE) if one.done and not values else cell)
     if conclusion.gains:
         cells.append(_gain(one, conclusion))
     cells += [_rate(one, conclusion), _cost(one, times)]
@@ -120,14 +132,25 @@ def _against(
     ]
 
 
-def _mean(values: Iterable[float], note: str = "") -> Cell:
+def _forms(conclusion: Conclusion, objectives: Sequence[str]) -> dict[str, str]:
+    """Objective -> how its column is written; the primary figure where it is none of them."""
+    primary, trained = conclusion.primary, conclusion.trained
+    found = {
+        objective: form_of(x for one in trained for x in one.figures(objective).values())
+        for objective in objectives
+    }
+    if primary is not None and primary.name not in found:
+        found[primary.name] = form_of(x for one in trained for x in primary.of(one).values())
+    return found
+
+
+def _mean(values: Iterable[float], form: str, note: str = "") -> Cell:
     given = list(values)
     if not given:
         return Cell("failed", None, mark="warning")
     mean = statistics.fmean(given)
-    form = ".1f" if abs(mean) >= 10 else ".3g"
-    spread = f" ± {statistics.stdev(given):{form}}" if len(given) > 1 else ""
-    return Cell(f"{mean:{form}}{spread}", mean, note, mark="warning" if note else "")
+    spread = f" ± {written(statistics.stdev(given), form)}" if len(given) > 1 else ""
+    return Cell(f"{written(mean, form)}{spread}", mean, note, mark="warning" if note else "")
 
 
 def _gain(one: Trained, conclusion: Conclusion) -> Cell:

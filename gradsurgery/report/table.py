@@ -13,6 +13,7 @@ class Cell:
         note: a second line, in smaller letters.
         mark: the class that colours it: a verdict, or "warning".
         drawing: SVG beside the text.
+        hint: what a short text stands for, shown when a pointer rests on it.
     """
 
     text: str
@@ -20,6 +21,7 @@ class Cell:
     note: str = ""
     mark: str = ""
     drawing: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,12 @@ def test_one_process_per_core_but_few_for_few_runs(monkeypatch, cores, seeds, jo
     assert default_jobs(Plan.of(["multimnist"], ["sum", "mgda"], range(seeds))) == jobs
 
 
+def test_plans_whose_runs_follow_from_figures_have_a_default_too(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    for more in ({"tune": True}, {"baselines": "auto"}, {"controls": ["n x mgda"]}):
+        assert default_jobs(Plan.of(["multimnist"], ["sum"], range(8), **more)) == 2
+
+
 def test_without_affinity_the_cores_of_the_machine_count(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for cores, jobs in ((None, 1), (2, 2)):

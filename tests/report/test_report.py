@@ -84,7 +84,10 @@ def test_baselines_are_on_top_and_strategies_by_their_gain(full):
     table = full[0].tasks[0].table
     labels = [row.cells[0].text for row in table.rows]
     assert labels[:2] == ["sum", "scaled-sum"]
-    assert set(labels[2:6]) == {*FIXED, "alone: left", "alone: right"}
+    assert set(labels[2:6]) == {"weights 1 : 0.5", FIXED[1], "alone: left", "alone: right"}
+    short = row_of(table, "weights 1 : 0.5")[0]["strategy"]
+    assert short.hint == FIXED[0]
+    assert any(given.get("title") == short.hint for _, given in Reader(full[1]).tags)
     assert labels[6:] == ["gains", "unclear", "near", "loses"]
     assert [row.grey for row in table.rows] == 6 * [True] + 4 * [False]
 
@@ -125,6 +128,8 @@ def test_facts_of_the_run_are_there(full):
     said = " ".join(page.limitations)
     assert "at an edge of those tried for near" in said
     assert "runs failed of gains" in said
+    assert "the chance in its choice is not in them" in said
+    assert "Not measured: conflict over the course of a run" in said
     assert "--tune --baselines auto" in page.command
     assert page.command in markdown
 
