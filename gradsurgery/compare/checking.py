@@ -200,10 +200,11 @@ def said(found: Checked, plan: Plan, jobs: int = 1) -> list[str]:
         count = str(found.runs)
         if found.widened > found.runs:
             count += f" to {found.widened}"
-        time_ = f"about {_span(found, 1)} in one process"
+        lines.append(f"  the plan: {count} runs, about {_span(found, 1)} in one process")
         if jobs > 1:
-            time_ += f", {_span(found, jobs)} in {jobs}, each on a core of its own"
-        lines.append(f"  the plan: {count} runs, {time_}")
+            lines.append(
+                f"    with --jobs {jobs} about {_span(found, jobs)}, if each has a core of its own"
+            )
     return lines
 
 

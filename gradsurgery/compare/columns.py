@@ -49,7 +49,7 @@ def tables(
         title: of the first one.
         first: the column that each of them begins with.
         parts: the other columns, in parts that stay together where they can.
-        width: of the terminal; None has room for all.
+        width: of the terminal; None is one table, of which a narrow console breaks the cells.
     """
     least = min(first.natural, FIRST)
     made: list[list[Column]] = [[]]
@@ -74,23 +74,33 @@ def _drawn(title: str, first: Column, columns: Sequence[Column], width: int | No
         from rich import box
         from rich.table import Table
 
-    label = first.natural
-    if width is not None:
-        label = max(min(label, FIRST), min(label, width - _taken(0, columns)))
-    widths = [column.least for column in columns]
-    room = 1000 if width is None else width - _taken(label, columns)
-    while room > 0 and any(w < c.natural for w, c in zip(widths, columns, strict=True)):
-        for k, column in enumerate(columns):  # what is left over keeps headings in one piece
-            if widths[k] < column.natural and room > 0:
-                widths[k] += 1
-                room -= 1
     made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    made.add_column(first.heading, overflow="fold", width=label)
+    widths: list[int | None]
+    if width is None:  # the console that prints it decides
+        label, widths = None, [None] * len(columns)
+    else:
+        label, widths = _widths(first, columns, width)
+    least = min(first.natural, FIRST)
+    made.add_column(first.heading, overflow="fold", width=label, min_width=least)
     for column, wide in zip(columns, widths, strict=True):
         made.add_column(column.heading, justify="left" if column.left else "right", width=wide)
     for cells in zip(first.cells, *(column.cells for column in columns), strict=True):
         made.add_row(*cells)
     return made
+
+
+def _widths(first: Column, columns: Sequence[Column], width: int) -> tuple[int, list[int | None]]:
+    """Of the first column and of the others; what is left over keeps headings in one piece."""
+    label = first.natural
+    label = max(min(label, FIRST), min(label, width - _taken(0, columns)))
+    widths = [column.least for column in columns]
+    room = width - _taken(label, columns)
+    while room > 0 and any(w < c.natural for w, c in zip(widths, columns, strict=True)):
+        for k, column in enumerate(columns):
+            if widths[k] < column.natural and room > 0:
+                widths[k] += 1
+                room -= 1
+    return label, [*widths]
 
 
 def form_of(figures: Iterable[float]) -> str:

@@ -65,6 +65,8 @@ def differing(name: str, there: Any, now: Any) -> str:
     """
     if isinstance(there, dict) and isinstance(now, dict):
         key = next(k for k in (*there, *now) if there.get(k, ...) != now.get(k, ...))
+        if key not in now or key not in there:
+            return f"{name}: {key} " + ("now, not there" if key in now else "there, not now")
         return differing(f"{name}, {key}", there.get(key), now.get(key))
     said = ["none" if x is None else textwrap.shorten(str(x), 60) for x in (there, now)]
     return f"{name}: {said[0]} there, {said[1]} now"

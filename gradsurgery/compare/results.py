@@ -63,7 +63,8 @@ class Results:
                 raise InputError(f"--out {folder}: cannot write there ({error}).") from error
             raise self._taken() from error
         except OSError as error:
-            raise InputError(f"--out {folder}: cannot write there ({error}).") from error
+            what = f"--out {folder}: cannot write there ({error})"
+            raise InputError(f"{what}; give another folder.") from error
         try:
             self._lock()
             if plan is not None:
@@ -99,6 +100,8 @@ class Results:
                 continue
             if other := [key for key in SAME if line.get(key) != now.get(key)]:
                 said = "; ".join(differing(key, line.get(key), now.get(key)) for key in other)
+                command = line.get("command")
+                said += f"; its command: {command}" if command else ""
                 raise self._taken(f"of another plan ({said})")
         self.lines = before
 

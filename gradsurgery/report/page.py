@@ -78,8 +78,11 @@ def page_of(lines: "Iterable[Line] | Results") -> Page:
     lines = prepared(given)
     conclusions = conclude(lines)
     if not conclusions:
+        tried = sum(line["kind"] == "tune" for line in lines)
+        only = f", only {tried} of the search of learning rates" if tried else ""
         raise InputError(
-            "there are no runs yet to report on: let `gradsurgery compare` finish one first."
+            f"there are no runs yet to report on{only}: let `gradsurgery compare` finish one "
+            "first; the same command on the same --out goes on."
         )
     setup: dict[str, Any] = next((line for line in given if line["kind"] == "setup"), {})
     times = {line["task"]: line["times"] for line in lines if line["kind"] == "timing"}
