@@ -17,6 +17,7 @@ import torch
 from gradsurgery.compare.methods import ALONE, method_of
 from gradsurgery.compare.plan import Plan, Run
 from gradsurgery.compare.train import train
+from gradsurgery.compare.where import place_of
 from gradsurgery.tasks import Problem
 
 ROWS = 1  # the version of what a row means: rows of another one are other cells
@@ -131,6 +132,8 @@ def run_cell(
     except Exception as error:
         line["error"] = f"{type(error).__name__}: {error}"
         line["failed_at"] = {"step": seen.step + 1, "last_loss": seen.loss}
+        if (where := place_of(error)) is not None:
+            line["failed_at"]["where"] = where
         line["seconds"] = time.perf_counter() - wall
     line["cpu_seconds"] = time.process_time() - cpu
     if hasattr(os, "getloadavg"):

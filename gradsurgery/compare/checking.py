@@ -15,6 +15,7 @@ from gradsurgery.compare.jobs import runs_of
 from gradsurgery.compare.loop import Loop, endless, missing, seeded
 from gradsurgery.compare.methods import Method, control
 from gradsurgery.compare.plan import BASELINE, Plan
+from gradsurgery.compare.where import place_of
 from gradsurgery.tasks import Problem, Task
 
 STEPS = 3
@@ -53,7 +54,7 @@ def check_task(plan: Plan, task: Task) -> Checked:
         first = _trial(problem, control(BASELINE), plan, task)
         again = _trial(_problem(plan, task, plan.seeds[0]), control(BASELINE), plan, task)
     except Exception as error:
-        found.wrong.append(f"{type(error).__name__}: {error}")
+        found.wrong.append(_error(error))
         return found
     found.groups = first.groups
     found.wrong += first.wrong
@@ -72,6 +73,12 @@ def check_task(plan: Plan, task: Task) -> Checked:
     found.notes += _seeds(plan, task, first)
     _count(plan, task, problem, found)
     return found
+
+
+def _error(error: Exception) -> str:
+    """An error in words, and where in the user's code it was raised."""
+    where = place_of(error)
+    return f"{type(error).__name__}: {error}" + ("" if where is None else f" ({where})")
 
 
 @dataclass
@@ -120,7 +127,7 @@ def _trial(problem: Problem, method: Method, plan: Plan, task: Task) -> _Trial:
             try:
                 made.figures[split] = evaluate(problem, loop.model, split)
             except Exception as error:
-                made.wrong.append(f"{type(error).__name__}: {error}")
+                made.wrong.append(_error(error))
             made.evaluation += time.perf_counter() - begin
         made.numbers.append(made.figures)
     return made
@@ -177,7 +184,7 @@ def _count(plan: Plan, task: Task, problem: Problem, found: Checked) -> None:
                 trial = _trial(problem, method, plan, task)
                 each += steps * trial.step + trial.evaluation
         except Exception as error:
-            lacking = f"{type(error).__name__}: {error}"
+            lacking = _error(error)
         if lacking is not None:
             found.wrong.append(f"{method.label} cannot run: {lacking}")
     found.seconds, found.longest = low * each, high * each

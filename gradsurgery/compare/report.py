@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 FAILED = "figure"  # the heading where every run failed, or the figures have no common name
 OTHER_SCALES = ("mean", "convex", "own")
+READING = (
+    "conflict rate: the share of inspected steps at which two objectives of a parameter group had "
+    "a negative cosine; mean over groups and seeds.",
+    "mean cosine: over pairs, inspected steps, groups and seeds. Orthogonal gradients have a "
+    "negative cosine half the time: read the conflict rate beside it.",
+    f"step time: median of alternating training steps without inspection, relative to {BASELINE}.",
+)
 
 
 def table(task: str, rows: Iterable[Row], tuned: bool = False) -> "Table":
@@ -36,6 +43,7 @@ def figure_tables(
     figure = "figures" if figure == FAILED and labels else figure  # each heading says its own
     seeds = max((len(row.seeds) for row in rows), default=0)
     over = f"mean ± std over {seeds} seeds" if seeds > 1 else "one seed"
+    title = f"{task}: test {figure}, {over}" if seeds else f"{task}: no run gave a figure"
     names = short_names(row.strategy for row in rows)
     figures = []
     for objective in objectives:
@@ -52,7 +60,7 @@ def figure_tables(
     if tuned:
         steps.append(Column("lr", [f"{row.lr:.3g}" for row in rows]))
     first = Column("strategy", [names.of(row.strategy) for row in rows], left=True)
-    return tables(f"{task}: test {figure}, {over}", first, [figures, steps], width)
+    return tables(title, first, [figures, steps], width)
 
 
 def _or_dash(value: float | None, form: str, unit: str = "") -> str:
@@ -69,14 +77,7 @@ def _figure(row: Row, objective: str, form: str) -> str:
 def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
     """What the tables do not say: what was measured how, what to be careful with, what failed."""
     seeds = max((len(row.seeds) for rows in summary.values() for row in rows), default=0)
-    notes = [
-        "conflict rate: the share of inspected steps at which two objectives of a parameter group "
-        "had a negative cosine; mean over groups and seeds.",
-        "mean cosine: over pairs, inspected steps, groups and seeds. Orthogonal gradients have a "
-        "negative cosine half the time: read the conflict rate beside it.",
-        "step time: median of alternating training steps without inspection, "
-        f"relative to {BASELINE}.",
-    ]
+    notes = list(READING) if seeds else []
     if 1 < seeds < 5:
         notes.append(
             f"± is the sample standard deviation over {seeds} seeds: "
@@ -88,7 +89,7 @@ def remarks(summary: Mapping[str, Sequence[Row]], plan: Plan) -> list[str]:
         for label, strategy in plan.strategies.items()
         if strategy.scale in OTHER_SCALES and label in shown
     ]
-    if not plan.lrs and not plan.tune:
+    if seeds and not plan.lrs and not plan.tune:
         rates = ", ".join(f"{task.name} {task.lr:.3g}" for task in plan.tasks)
         notes.append(
             f"untuned: all strategies at one learning rate, the middle of the task's ({rates}). "

@@ -88,7 +88,7 @@ def _row(one: Trained, step_time: float | None) -> Row:
         step_time=step_time,
         at_chance=tuple(o for o in objectives if guessed(done, o)),
         errors=tuple(
-            f"seed {line['seed']}, lr {line['lr']:.3g}{_place(line)}: {line['error']}"
+            f"seed {line['seed']}, lr {line['lr']:.3g}{_place(line)}: {error_of(line)}"
             for line in one.failed
         ),
         better=directions(done[0]) if done else None,
@@ -96,6 +96,12 @@ def _row(one: Trained, step_time: float | None) -> Row:
         mean_cosine=statistics.fmean(cosines) if cosines else None,
         labels=labels if len(set(labels.values())) > 1 else None,
     )
+
+
+def error_of(line: Line) -> str:
+    """The error of a run, and where in the user's code it was raised, as far as that is known."""
+    where = (line.get("failed_at") or {}).get("where")
+    return f"{line['error']} ({where})" if where else str(line["error"])
 
 
 def _place(line: Line) -> str:

@@ -10,6 +10,7 @@ from gradsurgery.compare.conclusion import Conclusion
 from gradsurgery.compare.names import short_names
 from gradsurgery.compare.sentences import GIVEN, tuning
 from gradsurgery.compare.statistics.words import ESTIMAND, plain, seeds
+from gradsurgery.compare.summary import error_of
 from gradsurgery.report.table import Cell, Row, Table, text_cells
 
 CELLS = ("run", "tune", "control", "alone")
@@ -34,7 +35,7 @@ def failures(lines: Sequence[Line]) -> Table | None:
                     Cell(f"{line['lr']:.3g}", line["lr"]),
                     Cell(_place(step, line.get("steps")), step),
                     Cell("-" if loss is None else f"{loss:.4g}", loss),
-                    Cell(line["error"], line["error"]),
+                    Cell(error_of(line), line["error"]),
                 )
             )
         )

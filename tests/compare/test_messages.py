@@ -9,9 +9,11 @@ import pytest
 import gradsurgery as gs
 from gradsurgery.compare import Plan, Results, read_results, summarise
 from gradsurgery.compare import journal as files
+from gradsurgery.compare.checking import check_in_terminal
 from gradsurgery.compare.progress import Bars
 from gradsurgery.compare.report import remarks
 from gradsurgery.compare.terminal import compare_in_terminal
+from gradsurgery.compare.where import place_of
 from gradsurgery.report import write_report
 from gradsurgery.tasks import Task
 from tests.support.protocol import losses, two_modalities
@@ -121,3 +123,22 @@ def test_the_report_says_where_a_run_failed(tmp_path):
     late = failed("digits", "mgda", 0) | {"failed_at": {"step": 101, "last_loss": 1.0}}
     _, markdown = write_report(write(tmp_path, [*known(strategies=("sum",)), late]))
     assert "| evaluation | 1 |" in markdown.read_text()
+
+
+def _raising(model, batch):
+    raise ValueError("row 17 has no label")
+
+
+def test_an_error_of_the_task_is_told_with_its_place_in_the_users_file(tmp_path, capfd):
+    plan = plan_of(losses=_raising)
+    place = f"(test_messages.py, line {_raising.__code__.co_firstlineno + 1}, in _raising)"
+    assert compare_in_terminal(plan, tmp_path) == 1
+    (run, _) = read_results(tmp_path)[2:]
+    assert run["failed_at"]["where"] in place
+    said = " ".join(capfd.readouterr().out.split())
+    assert f"ValueError: row 17 has no label {place} (1 more like it)" in said
+    assert "two: no run gave a figure" in said
+    assert "conflict rate:" not in said
+    assert check_in_terminal(plan) == 1
+    assert f"wrong: ValueError: row 17 has no label {place}" in capfd.readouterr().out
+    assert place_of(gs.InputError("given by us")) is None
