@@ -5,10 +5,9 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-import gradsurgery
 from gradsurgery import GradSurgeryError
 
-OURS = (str(Path(gradsurgery.__file__).parent), sysconfig.get_path("stdlib"), "<")
+OURS = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")
 
 
 def place_of(error: BaseException) -> str | None:
