@@ -35,7 +35,8 @@ def save_into(figure: "Figure", folder: Path, name: str) -> Path:
         with contextlib.suppress(OSError):
             begun.unlink()
         raise InputError(
-            f"{path}: the plot cannot be written ({error}); the results are kept."
+            f"{path}: the plot cannot be written ({error}); the results are kept. Once it can be, "
+            "the same command draws it."
         ) from error
     return path
 

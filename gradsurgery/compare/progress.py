@@ -48,6 +48,7 @@ class Bars:
         self._several = len(plan.optimizers) > 1
         self.current: Run | None = None
         self.step = (0, 0)
+        self._started = False
         self.stopped_by: int | None = None  # the number of the signal
         self._before: dict[int, Any] = {}
 
@@ -60,6 +61,7 @@ class Bars:
     def start(self, done: int = 0) -> None:
         """Show the bars; so many runs are done already."""
         self._progress.update(self._all, completed=done)
+        self._started = True
         self._progress.start()
 
     def _interrupt(self, number: int, frame: Any) -> None:
@@ -84,7 +86,8 @@ class Bars:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._progress.update(self._one, visible=False)
-        self._progress.stop()
+        if self._started:  # else rich prints an empty line above the error
+            self._progress.stop()
 
     @property
     def title(self) -> str:

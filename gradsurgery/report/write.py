@@ -1,5 +1,7 @@
 """A report as files: `report.html`, which needs nothing else, and `report.md`."""
 
+import contextlib
+import os
 from pathlib import Path
 
 import gradsurgery
@@ -58,9 +60,13 @@ def write_report(folder: Path | str) -> tuple[Path, Path]:
         raise InputError(f"{folder}: {error}") from error
     made = {folder / "report.html": as_html(page), folder / "report.md": as_markdown(page)}
     for path, text in made.items():
+        begun = path.with_name(f".{path.name}.{os.getpid()}")  # the report before stays till then
         try:
-            path.write_text(text, encoding="utf-8")
+            begun.write_text(text, encoding="utf-8")
+            begun.replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                begun.unlink()
             raise InputError(f"{path}: the report cannot be written ({error}).") from error
     html, markdown = made
     return html, markdown

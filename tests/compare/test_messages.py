@@ -142,3 +142,22 @@ def test_an_error_of_the_task_is_told_with_its_place_in_the_users_file(tmp_path,
     assert check_in_terminal(plan) == 1
     assert f"wrong: ValueError: row 17 has no label {place}" in capfd.readouterr().out
     assert place_of(gs.InputError("given by us")) is None
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    folder = write(tmp_path / "done", known(strategies=("sum", "near")))
+    html, _ = write_report(folder)
+    before = html.read_text()
+
+    def full(path, text, encoding):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(
+        gs.InputError, match=r"report.html: the report cannot be written .*No space"
+    ):
+        write_report(folder)
+    assert html.read_text() == before
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"results.jsonl", "report.html", "report.md"}
