@@ -1,5 +1,6 @@
 """Ranks that differ: losses may, settings and models may not; and none waits in vain."""
 
+import multiprocessing
 import os
 import re
 import time
@@ -168,26 +169,34 @@ def test_reach_that_differs_is_united():
     torch.testing.assert_close(first[0], expected, rtol=1e-5, atol=1e-7)
 
 
-TIMEOUT, STAYS = 4, 12  # seconds; generous, as ranks may share a busy core
+TIMEOUT, STAYS = 4, 30  # seconds; generous, as ranks may share a busy core
 
 
-def dies(rank, stalls):
-    """The last rank is gone, or stays away, in the middle of its second pass."""
+def dies(rank, stalls, ended):
+    """The last rank is gone in the middle of its second pass, or stays away while others run."""
+
+    def away(gradient):
+        for _ in range((WORLD - 1) * stalls):
+            ended.acquire(timeout=STAYS)
+        os._exit(1)
+
     model = Tasks()
     surgery = step(rank, model)
     before = [p.grad.clone() for p in model.parameters()]
     losses = model.losses(1, ROWS[rank])
     if odd(rank):
-        losses["b"].register_hook(lambda gradient: time.sleep(STAYS * stalls) or os._exit(1))
+        losses["b"].register_hook(away)
     began = time.monotonic()
     kind, text = said(lambda: surgery.backward(losses))
     same = all(map(torch.equal, before, [p.grad for p in model.parameters()]))
+    ended.release()
     return kind, text, same, repr(surgery), time.monotonic() - began
 
 
 @pytest.mark.parametrize("stalls", [False, True], ids=["dead", "stalled"])
 def test_a_rank_that_is_gone_ends_the_others(stalls):
-    ends = launch(WORLD, dies, stalls, timeout=TIMEOUT, limit=60)
+    ended = multiprocessing.get_context("fork").Semaphore(0)
+    ends = launch(WORLD, dies, stalls, ended, timeout=TIMEOUT, limit=60)
     assert ends[2].error == "Lost"
     for end in ends[:2]:
         assert end.error is None, end.said

@@ -1,5 +1,6 @@
 """A failure at each collective, a rank that dies there or stays away: the others end, unchanged."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -17,30 +18,34 @@ pytestmark = pytest.mark.exhaustive
 GATHER = "all_gather_single" if GATHERS else "all_gather_into_tensor"
 CALLED = (GATHER, "all_to_all_single", "all_reduce", "all_gather_object")
 STEP = {"mgda": 6, "sum": 4, "graddrop": 9}  # collectives of a step: n + 3, 4, 2n + 3
+FORK = multiprocessing.get_context("fork")
 SECONDS = 4  # that a group waits; ranks may share a busy core
 
 
-def raise_error():
+def raise_error(others):
     raise RuntimeError("no connection")
 
 
-def no_room():
+def no_room(others):
     raise torch.OutOfMemoryError("no room")
 
 
-def stop():
+def stop(others):
     raise KeyboardInterrupt
 
 
-def die():
+def die(others):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stay():
-    time.sleep(60)
+def stay(others):
+    """Until the others have ended without it."""
+    for _ in range(WORLD - 1):
+        others.acquire(timeout=60)
+    die(others)
 
 
-def failing(rank, strategy, number, act):
+def failing(rank, strategy, number, act, others):
     """One good step, and one in which the bad rank acts in place of a collective."""
     run = Run(rank, strategy)
     before, count = run.seen(), [0]
@@ -49,7 +54,7 @@ def failing(rank, strategy, number, act):
         def made(*args, **kwargs):
             count[0] += 1
             if run.bad and count[0] == number:
-                act()
+                act(others)
             return call(*args, **kwargs)
 
         return made
@@ -62,6 +67,7 @@ def failing(rank, strategy, number, act):
     except KeyboardInterrupt:
         ended = "KeyboardInterrupt", ""
     seconds = time.monotonic() - began
+    others.release()
     grads, states = run.seen()
     same = all(map(torch.equal, grads, before[0])) and states == before[1]
     return ended, same, seconds, count[0]
@@ -69,7 +75,8 @@ def failing(rank, strategy, number, act):
 
 def others_end(strategy, number, act):
     """What the bad rank ends with; the others with a RankError, and nothing is changed."""
-    ends = launch(WORLD, failing, strategy, number, act, timeout=SECONDS, limit=SECONDS + 8)
+    given = strategy, number, act, FORK.Semaphore(0)
+    ends = launch(WORLD, failing, *given, timeout=SECONDS, limit=SECONDS + 8)
     for rank, end in enumerate(ends):
         if rank == BAD and act in (die, stay):
             assert end.error == "Lost"
@@ -86,7 +93,7 @@ def others_end(strategy, number, act):
 
 @pytest.mark.parametrize("strategy", [*STEP])
 def test_as_many_collectives_as_counted(strategy):
-    ends = launch(WORLD, failing, strategy, 0, die)
+    ends = launch(WORLD, failing, strategy, 0, die, FORK.Semaphore(0))
     assert [end.value[3] for end in ends] == [STEP[strategy]] * WORLD
     assert all(end.value[0] == ("", "") for end in ends)
 
