@@ -39,10 +39,9 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The pages with warnings as errors, their doctests, and whether every name is documented."""
     session.install(*CONSTRAINTS, "-e", ".[docs]")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
-    session.run(
-        "sphinx-build", "-W", "--keep-going", "-q", "-b", "doctest", "docs", "docs/_build/doctest"
-    )
+    build = ("sphinx-build", "-W", "--keep-going", "-d", "docs/_build/doctrees")  # read once
+    session.run(*build, "-b", "html", "docs", "docs/_build/html")
+    session.run(*build, "-q", "-b", "doctest", "docs", "docs/_build/doctest")
     session.run("python", "docs/check.py", "docs/_build/html/objects.inv")
 
 

@@ -1,17 +1,21 @@
-"""A new interpreter that knows torch and the library and nothing else; it forks for each script."""
+"""A new interpreter that knows the library and what its commands import; it forks per script."""
 
 import json
 import subprocess
 import sys
 from typing import NamedTuple
 
-# Whoever imports torch waits for two seconds. No gradient is computed before the fork: autograd's
-# threads would be missing after it.
+# Whoever imports torch waits for two seconds, and for one for the rest. No gradient is computed
+# before the fork: autograd's threads would be missing after it.
 SERVER = """
-import json, os, sys, traceback
+import contextlib, json, os, sys, traceback
 
-import torch, gradsurgery
+import torch, gradsurgery, gradsurgery.compare
 import torch._dynamo  # what an optimizer's first step imports
+import scipy.optimize  # and what a solver does
+
+with contextlib.suppress(ImportError):
+    import rich.console, rich.progress, rich.table, typer
 
 def status_of(script, arguments, folder, out):
     for stream, number in (("stdout", 1), ("stderr", 2)):

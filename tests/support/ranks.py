@@ -6,6 +6,7 @@ second. Many cases go into one launch. Global seeds differ between the ranks on 
 
 import faulthandler
 import functools
+import importlib
 import os
 import pickle
 import select
@@ -98,6 +99,7 @@ def _imports() -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     gs.backward([weight.sum(), 2 * weight.sum()], [weight], "mgda", process_group=None)
     torch.optim.Adam([weight]).step()
+    importlib.import_module("scipy.optimize")  # what a solver imports for three objectives
 
 
 def on_ranks(world: int, work: Callable[..., Any], *given: Any, **limits: float) -> list[Any]:
