@@ -6,7 +6,7 @@ from gradsurgery.contract.claims import Claim, homogeneous, when
 from gradsurgery.contract.definition import Strategy
 from gradsurgery.contract.registry import get_strategy, strategy, strategy_names
 from gradsurgery.contract.state import State
-from gradsurgery.engine import Surgery, backward, inspect
+from gradsurgery.engine import PerExample, Surgery, backward, inspect
 from gradsurgery.errors import (
     ConformanceError,
     GradSurgeryError,
@@ -38,6 +38,7 @@ __all__ = [
     "NonFiniteError",
     "Objectives",
     "OptimizerError",
+    "PerExample",
     "RankError",
     "Record",
     "SolverError",

@@ -5,6 +5,7 @@ from typing import Any
 
 from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.losses import Losses
+from gradsurgery.engine.per_example.known import Plans
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.trace import Trace
 
@@ -22,6 +23,7 @@ class TraceCache:
         warned: the warnings given so far, each of which is given once.
         verified: the weights of factored layers whose gradient was compared with autograd's own,
             and whether both agreed.
+        examples: what is known of graphs of which per-example losses were the roots.
         batched_left: whether a batched pass may have left gradients in activations.
     """
 
@@ -30,6 +32,7 @@ class TraceCache:
         self.warned: set[str] = set()
         self.verified: dict[str, bool] = {}
         self.batched_left = True
+        self.examples = Plans()
         self._key: Key | None = None
         self._held: tuple[Any, ...] = ()
         self.trace: Trace | None = None

@@ -14,7 +14,8 @@ from gradsurgery.engine.compiled import eager
 from gradsurgery.engine.config import ParametersLike, config_of
 from gradsurgery.engine.counts import counted
 from gradsurgery.engine.history import History
-from gradsurgery.engine.losses import LossesLike, parse_losses
+from gradsurgery.engine.losses import LossesLike
+from gradsurgery.engine.parsing import parse
 from gradsurgery.engine.settings import shows_settings
 from gradsurgery.engine.step import run_step
 from gradsurgery.engine.surgery import Surgery
@@ -125,7 +126,7 @@ def inspect(
     config = replace(config, strategy=None, nonfinite="ignore", once=True)
     communicator, cache = communicator_of(config), TraceCache()
     try:
-        parsed = counted(parse_losses(losses, weights, nothing=communicator.several), count)
+        parsed = counted(parse(losses, weights, nothing=communicator.several), count)
         return run_step(config, parsed, History(), communicator, cache, retain_graph=True).record
     except BaseException as error:
         communicator.failed(error)

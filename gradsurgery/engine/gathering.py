@@ -12,6 +12,7 @@ from gradsurgery.engine.chunks import chunks, form_grams
 from gradsurgery.engine.config import Config
 from gradsurgery.engine.deciding import left_out
 from gradsurgery.engine.grouping import Group
+from gradsurgery.engine.per_example.gather import gather as gather_examples
 from gradsurgery.engine.reach import Reach
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.engine.taps import find_taps, layers_of, may_tap
@@ -32,9 +33,12 @@ Named = dict[str, Tensor]
 def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     """Fill the source with the gradients of every loss: factored, batched or in chunks as set."""
     trace, graph = source.trace, source.graph
-    factored: dict[str, Tap] = {}
     if config.decide_on is not None:
         source.apart = left_out(config.decide_on, trace, config.min_objectives, cache.warned)
+    if source.losses.examples is not None and graph is not None:
+        gather_examples(source, cache)
+        return
+    factored: dict[str, Tap] = {}
     if source.communicator.several:
         factored = source.communicator.tapped(trace)
     elif graph is not None and trace.spread is None and may_tap(config, trace):
@@ -54,6 +58,8 @@ def arrived(source: GradientSource) -> tuple[list[Group], Reach, list[Named], Na
         its gradients, and zeros for the parameters that no loss reaches.
     """
     trace = source.trace
+    if source.mixed and not trace.reach.uncertain:
+        return *trace.grouping, source.rows, {}
     if not (trace.reach.uncertain or source.grams):
         pairs = zip(source.rows, trace.wanted, strict=True)
         apart = source.apart or ()
@@ -147,7 +153,10 @@ def matrices_of(
         if use_up:
             writable = [None if n in odd else source.writable.pop(n, None) for n in parameters]
         batches = losses.batches
-        matrix = GradientMatrix(columns, like, blocks, batches, inputs, formed, sparse, writable)
+        mixed = {t: source.mixed[n].only(places) for t, n in enumerate(parameters) if n in source.mixed}
+        matrix = GradientMatrix(
+            columns, like, blocks, batches, inputs, formed, sparse, writable, mixed
+        )
         matrix.total = source.communicator.total
         if source.trace.spread is not None:
             matrix.form = partial(counted, source.trace.spread.portions(parameters))

@@ -26,7 +26,8 @@ class Losses:
     """n named scalars that require grad, and the user's weight of each [n].
 
     With m independent batches there are m·n tensors, one batch after the other, and m·n weights.
-    `counts` are the numbers of examples behind the n losses, where they were given.
+    `counts` are the numbers of examples behind the n losses, where they were given. `examples` are
+    the `Examples` of which the losses are mixtures, where one pass is to do for all.
     """
 
     names: tuple[str, ...]
@@ -34,10 +35,12 @@ class Losses:
     weights: NDArray[np.float64]
     batches: int = 1
     counts: tuple[float, ...] | None = None
+    examples: Any = None
 
     def detached(self) -> "Losses":
         """The same without graph."""
-        return replace(self, tensors=tuple(loss.detach() for loss in self.tensors))
+        plain = tuple(loss.detach() for loss in self.tensors)
+        return replace(self, tensors=plain, examples=None)
 
     def copied(self) -> tuple[tuple[str, ...], int, Tensor]:
         """Names, batches, and a copy of the values on their device [m·n].

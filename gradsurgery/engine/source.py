@@ -18,6 +18,7 @@ from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import unusual
 from gradsurgery.gradients.donation import as_owned
 from gradsurgery.gradients.factored import Tap
+from gradsurgery.gradients.per_example.block import Mixed
 
 Named = dict[str, Tensor]
 
@@ -44,6 +45,8 @@ class GradientSource:
         odd: the names whose gradients are not dense real tensors of the parameter's dtype.
         sparse: those of them that are sparse, or were where `grams` has them.
         kinds: what each parameter was when its gradient was stored.
+        mixed: the tensors of which the gradients of all mixtures of per-example losses follow from
+            one pass; `rows` has the others.
         parts: how many micro-batches the stored gradients are sums over.
     """
 
@@ -71,6 +74,7 @@ class GradientSource:
         self.sparse: frozenset[str] = frozenset()
         self.kinds: Mapping[str, Any] = {}
         self.parts = 1
+        self.mixed: dict[str, Mixed] = {}
 
     def with_gradients(self, parameters: Named) -> Named:
         """Those of which gradients of single losses are formed, or Gram matrices are."""

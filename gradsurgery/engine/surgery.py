@@ -16,9 +16,10 @@ from gradsurgery.engine.counts import counted
 from gradsurgery.engine.described import described
 from gradsurgery.engine.forget import without_objectives
 from gradsurgery.engine.history import History
-from gradsurgery.engine.losses import Losses, LossesLike, parse_losses
+from gradsurgery.engine.losses import Losses, LossesLike
 from gradsurgery.engine.not_losses import check_first_order
 from gradsurgery.engine.observed import numbers_by_name, observed_losses
+from gradsurgery.engine.parsing import parse
 from gradsurgery.engine.resumed import resumed
 from gradsurgery.engine.saved import as_saved, counts_in
 from gradsurgery.engine.settings import takes_settings_of, with_texts
@@ -278,7 +279,7 @@ class Surgery:
             gathered = () if self._gathered is None else self._gathered.losses.names
             return self._history.objectives.union(gathered)
 
-        return counted(parse_losses(losses, weights, earlier, self._communicator.several), count)
+        return counted(parse(losses, weights, earlier, self._communicator.several), count)
 
     def _prepared(
         self, losses: Any, weights: Any, count: Any, features: Any, scaler: Any, retain: bool

@@ -48,7 +48,9 @@ def trace_graph(
     found = cache.find(key, history.reach)
     if found is not None:
         return found, history, graph
-    walked, graph = graph, _separated(losses, cuts, graph, cache)
+    walked = graph
+    if losses.examples is None:
+        graph = _separated(losses, cuts, graph, cache)
     trace, history = _trace(config, losses, history, features or {}, graph, given, cache)
     complete = len(graph.leaves) == len(trace.tensors)
     # joined losses are separated every time; and no inputs or features are held on to

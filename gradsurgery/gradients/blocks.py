@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gradsurgery.gradients.factored import Layer
+from gradsurgery.gradients.per_example.block import Mixed
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +37,7 @@ class Factored:
     layer: Layer
 
 
-Block = Dense | Sparse | Factored
+Block = Dense | Sparse | Factored | Mixed
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Dense, Factored
+from gradsurgery.gradients.per_example.block import Mixed
 from gradsurgery.gradients.sparse import combine_sparse
 from gradsurgery.types import Array
 
@@ -44,12 +45,16 @@ def directions(
             for t, block in zip(run, few, strict=True):
                 if type(block) is Dense:
                     out[t] = _combine(block, rows[t], precise, reuse)
+                elif type(block) is Mixed:
+                    out[t] = block.combine(rows[t], precise)
                 elif type(block) is Factored:
                     out[t] = block.layer.combine(block.gradients, rows[t], block.like, precise)
                 else:
                     out[t] = combine_sparse(block.gradients, rows[t])
         if reuse:
             for block in few:
+                if type(block) is Mixed:
+                    continue
                 block.gradients[:] = [None] * len(block.gradients)
                 if type(block) is Dense:
                     block.into = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Dense, Factored, Sparse
+from gradsurgery.gradients.per_example.block import Mixed, products_of
 from gradsurgery.gradients.precision import in_pieces
 from gradsurgery.gradients.sparse import gram_sparse
 
@@ -79,9 +80,13 @@ def products(
     if per_tensor:
         dense = [[t] for run in dense for t in run]
     parts = _dense_products(blocks, sizes, dense, per_tensor, dtype) if dense else []
-    lost = []
+    lost: list[Tensor] = []
+    mixed = [(t, block) for t, block in enumerate(blocks) if isinstance(block, Mixed)]
+    if mixed:
+        own, lost = products_of(mixed, per_tensor, dtype == torch.float64)
+        parts += own
     for t, block in enumerate(blocks if len(dense) < len(runs) or per_tensor else ()):
-        if type(block) is Dense or all(g is None for g in block.gradients):
+        if type(block) in (Dense, Mixed) or all(g is None for g in block.gradients):
             continue
         if type(block) is Factored:
             product, bound = block.layer.gram(block.gradients, dtype)

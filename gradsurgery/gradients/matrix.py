@@ -15,6 +15,7 @@ from gradsurgery.gradients.combine import directions, needs_float64
 from gradsurgery.gradients.factored import Layer
 from gradsurgery.gradients.gram import Product, products, runs_of
 from gradsurgery.gradients.precision import LARGE, may_be_single, single_sufficed
+from gradsurgery.gradients.per_example.block import Mixed
 from gradsurgery.gradients.rules.linear import Linear
 from gradsurgery.gradients.transfer import Total, to_host
 from gradsurgery.types import Array
@@ -43,6 +44,8 @@ class GradientMatrix:
         sparse: positions of tensors whose gradients are sparse; so is d there.
         writable: for each tensor the gradient of the first objective that reaches it, where d may
             be formed in its memory (see `donation.owned`), or None.
+
+        mixed: position t -> what all mixtures of per-example gradients of a tensor follow from.
 
     Attributes:
         count: the number of gradients: n objectives, times m with several batches.
@@ -73,6 +76,7 @@ class GradientMatrix:
         formed: Sequence[tuple[Tensor, Sequence[int]]] = (),
         sparse: frozenset[int] = NOTHING,
         writable: Sequence[Tensor | None] | None = None,
+        mixed: Mapping[int, Mixed] | None = None,
     ) -> None:
         self.count = len(gradients)
         columns = [list(column) for column in zip(*gradients, strict=True)]
@@ -84,7 +88,9 @@ class GradientMatrix:
         self.batches = batches
         self.blocks: list[Block] = []
         for t, (column, tensor) in enumerate(zip(columns, self.like, strict=True)):
-            if inputs and t in inputs:
+            if mixed and t in mixed:
+                self.blocks.append(mixed[t])
+            elif inputs and t in inputs:
                 layer = inputs[t]
                 layer = Linear(layer) if isinstance(layer, Tensor) else layer
                 self.blocks.append(Factored(column, tensor, layer))
@@ -188,8 +194,11 @@ class GradientMatrix:
             dtype = torch.promote_types(dtype, torch.float32)
         shape = self.count, sum(self.splits)
         rows = torch.zeros(shape, dtype=dtype, device=self.like[0].device)
-        for i, row in enumerate(rows):
-            for block, piece in zip(self.blocks, torch.split(row, self.splits), strict=True):
+        for block, pieces in zip(self.blocks, torch.split(rows, self.splits, 1), strict=True):
+            if type(block) is Mixed:
+                pieces.copy_(block.formed())
+                continue
+            for i, piece in enumerate(pieces):
                 if (gradient := gradient_of(block, i)) is not None:
                     piece.copy_(gradient.reshape(-1))
         return rows if self.scale == 1 else rows.div_(self.scale)
@@ -202,9 +211,11 @@ class GradientMatrix:
         """Those of these rows, with their part of the Gram matrix: nothing is formed again."""
         layers = {t: b.layer for t, b in enumerate(self.blocks) if isinstance(b, Factored)}
         sparse = frozenset(t for t, block in enumerate(self.blocks) if isinstance(block, Sparse))
-        gradients = [[block.gradients[i] for block in self.blocks] for i in rows]
+        mixed = {t: b.only(rows) for t, b in enumerate(self.blocks) if isinstance(b, Mixed)}
+        own = [None if isinstance(block, Mixed) else block for block in self.blocks]
+        gradients = [[block and block.gradients[i] for block in own] for i in rows]
         part = GradientMatrix(
-            gradients, self.like, self.per_tensor, self.batches, layers, sparse=sparse
+            gradients, self.like, self.per_tensor, self.batches, layers, (), sparse, None, mixed
         )
         part.eps, part.scale = self.eps, self.scale
         part._total = self._total[np.ix_(rows, rows)]
@@ -259,9 +270,9 @@ class GradientMatrix:
             return []
         if self._pending is None:
             blocks, size = self.blocks, self.count * sum(self.splits)
-            factored = any(type(block) is Factored for block in blocks)
+            factored = any(type(block) in (Factored, Mixed) for block in blocks)
             if not self._wide and (factored or size >= LARGE):
-                found = [g for block in blocks for g in block.gradients if g is not None]
+                found = [g for b in blocks for g in (b.sample if type(b) is Mixed else b.gradients) if g is not None]
                 many = factored or sum([g.numel() for g in found]) >= LARGE
                 self._single = many and may_be_single(found)
             dtype = torch.float32 if self._single else torch.float64

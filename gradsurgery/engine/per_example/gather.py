@@ -1,0 +1,173 @@
+"""The gradients of all mixtures from one pass, in place of a pass per objective."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from gradsurgery.engine.cache import TraceCache
+from gradsurgery.engine.losses import root_gradients
+from gradsurgery.engine.passes import gather as gather_passes
+from gradsurgery.engine.passes import merged
+from gradsurgery.engine.per_example.capture import Deltas, capture
+from gradsurgery.engine.per_example.plan import SEVERAL, Plan, numbered, plan_of
+from gradsurgery.engine.per_example.profiles import Examples
+from gradsurgery.engine.per_example.soundness import (
+    CHECKS,
+    check_norms,
+    differing,
+    factors_of,
+    layouts_checked,
+)
+from gradsurgery.engine.per_example.uses import Saved, guessed, read, readable, uses_of
+from gradsurgery.engine.source import GradientSource
+from gradsurgery.gradients.per_example.block import Mixed, Mixture
+from gradsurgery.gradients.per_example.local import Local
+from gradsurgery.gradients.per_example.own import Own
+from gradsurgery.gradients.per_example.stacked import stacked
+from gradsurgery.gradients.per_example.use import Use
+
+Named = dict[str, Tensor]
+
+
+def gather(source: GradientSource, cache: TraceCache) -> None:
+    """Fill the source with what all mixtures' gradients follow from.
+
+    Raises:
+        InputError: where examples are found not to be independent.
+    """
+    graph, examples, trace = source.graph, source.losses.examples, source.trace
+    assert graph is not None
+    assert examples is not None
+    apart = source.apart or ()
+    tensors = {name: t for name, t in trace.tensors.items() if name not in apart}
+    features = {name: tensors[name] for name in trace.features if name in tensors}
+    parameters = {name: t for name, t in tensors.items() if name not in features}
+    names = {id(tensor): name for name, tensor in parameters.items()}
+    check_norms(graph.numbers, names, examples.count)
+    plan = cache.examples.get(graph, tensors) or plan_of(graph, parameters)
+    nodes = numbered(graph)
+    check = examples.verify == "always" or (examples.verify == "first" and not plan.proved)
+    check = check and examples.count > 1
+    kept = read(plan.nodes(nodes))
+    one_pass = _in_one_pass(plan, nodes, kept) and not check and plan.proved
+    retain = source.retain_graph or bool(apart) or not one_pass
+    deltas = [
+        _captured(source, plan, nodes, profile, features, retain or k + 1 < len(examples.profiles))
+        for k, profile in enumerate(examples.profiles)
+    ]
+    if check:
+        _check(source, plan, nodes, tensors, features, deltas[0], kept)
+    if not check and not plan.layouts:
+        _guess(plan, deltas[0], features, examples.count)
+    uses = _uses(plan, nodes, parameters, deltas, kept, examples)
+    for name in features:
+        own = [Own(d[name][0], plan.layouts[name][0], examples.count) for d in deltas]
+        uses[name] = stacked([[use] for use in own])
+    plan.proved = True
+    plan.local = any(isinstance(use, Local) for own in uses.values() for use in own)
+    cache.examples.put(graph, tensors, plan)
+    source.rows = _passes(source, {name: parameters[name] for name in plan.passes})
+    mixture = Mixture(examples.factors, examples.losses.device)
+    source.mixed = {name: Mixed(own, tensors[name], mixture) for name, own in uses.items()}
+
+
+def _in_one_pass(plan: Plan, nodes: Mapping[int, Any], kept: Saved) -> bool:
+    """Whether nothing needs the graph after the pass."""
+    asked = plan.nodes(nodes)
+    return not (plan.passes or plan.local) and all(
+        readable(node, kept[number]) for number, node in asked.items()
+    )
+
+
+def _captured(
+    source: GradientSource,
+    plan: Plan,
+    nodes: Mapping[int, Any],
+    profile: Any,
+    features: Named,
+    retain: bool,
+) -> Deltas:
+    examples = source.losses.examples
+    assert examples is not None
+    root = examples.root(profile, source.scale)
+    listened = plan.nodes(nodes)
+    deltas, own = capture(examples.losses, root, listened, [*features.values()], retain)
+    deltas.update({n: [None if g is None else g] for n, g in zip(features, own, strict=True)})
+    return deltas
+
+
+def _guess(plan: Plan, deltas: Deltas, features: Named, examples: int) -> None:
+    """Unchecked layouts: the examples are first."""
+    plan.layouts = {
+        number: [guessed(delta, examples) for delta in given] for number, given in deltas.items()
+    }
+
+
+def _check(
+    source: GradientSource,
+    plan: Plan,
+    nodes: Mapping[int, Any],
+    tensors: Named,
+    features: Named,
+    once: Deltas,
+    kept: Saved,
+) -> None:
+    """Two random mixtures against autograd."""
+    examples = source.losses.examples
+    assert examples is not None
+    plan.layouts = {}
+    for draw in range(CHECKS):
+        factors = factors_of(examples.count, draw, examples.losses)
+        listened = plan.nodes(nodes)
+        profile = examples.profiles[0] * factors.cpu().numpy().reshape(
+            -1, *[1] * (examples.losses.ndim - 1)
+        )
+        beside = {name: tensors[name] for name in plan.places}
+        root = examples.root(profile, source.scale)
+        asked = [*beside.values(), *features.values()]
+        again, given = capture(examples.losses, root, listened, asked)
+        again.update({n: [g] for n, g in zip(features, given[len(beside) :], strict=True)})
+        layouts_checked(plan, {**listened, **features}, tensors, once, again, factors)
+        uses: dict[str, list[Use]] = {}
+        for name in list(plan.places):
+            own = uses_of(name, tensors[name], plan, nodes, once, kept, examples.count)
+            if own is None:
+                plan.give_up(name, SEVERAL)
+            else:
+                uses[name] = own
+        for name in differing(uses, dict(zip(beside, given, strict=False)), factors):
+            plan.give_up(name, "something acts on its gradient beside its layer")
+
+
+def _uses(
+    plan: Plan,
+    nodes: Mapping[int, Any],
+    parameters: Named,
+    deltas: list[Deltas],
+    kept: Saved,
+    examples: Examples,
+) -> dict[str, list[Use]]:
+    found: dict[str, list[Use]] = {}
+    for name in list(plan.places):
+        own = [
+            uses_of(name, parameters[name], plan, nodes, given, kept, examples.count)
+            for given in deltas
+        ]
+        if any(part is None for part in own):
+            plan.give_up(name, SEVERAL)
+            continue
+        joined = stacked([part for part in own if part is not None])
+        if joined:
+            found[name] = joined
+    return found
+
+
+def _passes(source: GradientSource, parameters: Named) -> list[Named]:
+    """The gradients of some parameters, one pass per objective."""
+    losses = source.losses
+    if not parameters:
+        return [{} for _ in losses.tensors]
+    wanted = [parameters for _ in losses.tensors]
+    roots = root_gradients(losses, None, source.scale)
+    return merged(gather_passes(losses.tensors, roots, wanted, True), len(losses.tensors))

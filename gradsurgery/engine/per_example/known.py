@@ -1,0 +1,46 @@
+"""The plans of the graphs seen lately, each known again by its nodes, edges and parameters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from gradsurgery.engine.graph import Graph
+from gradsurgery.engine.parameters import is_parameter
+from gradsurgery.engine.per_example.plan import Plan
+
+KEPT = 8  # plans, the one used last first
+
+
+@dataclass
+class Plans:
+    """Plans by what their graphs were like. Parameters in a key are held, so that ids stay."""
+
+    found: list[tuple[Any, Any, Plan]] = field(default_factory=list)
+
+    def get(self, graph: Graph, tensors: Mapping[str, Tensor]) -> Plan | None:
+        """The plan of a graph, under the names that its leaves have now."""
+        key, names = _key(graph, tensors), list(tensors)
+        for i, (known, held, plan) in enumerate(self.found):
+            if known == key:
+                self.found.insert(0, self.found.pop(i))
+                before = held[0]
+                if before != names:  # inputs that require grad have a name per step
+                    plan.rename(dict(zip(before, names, strict=True)))
+                    self.found[0] = known, (names, held[1]), plan
+                return plan
+        return None
+
+    def put(self, graph: Graph, tensors: Mapping[str, Tensor], plan: Plan) -> None:
+        """Know a plan from now on."""
+        if any(plan is known for _, _, known in self.found):
+            return
+        held = [t for t in tensors.values() if is_parameter(t)]
+        self.found.insert(0, (_key(graph, tensors), (list(tensors), held), plan))
+        del self.found[KEPT:]
+
+
+def _key(graph: Graph, tensors: Mapping[str, Tensor]) -> Any:
+    ids = [id(t) if is_parameter(t) else None for t in tensors.values()]
+    return list(map(type, graph.numbers)), graph.targets, ids

@@ -1,0 +1,117 @@
+"""The plan of a pass: which node uses which parameter, known again where the graph is the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from gradsurgery.engine.graph import ACCUMULATE, Graph
+from gradsurgery.gradients.per_example.layout import Layout
+from gradsurgery.gradients.per_example.rules import FORMS, RULES
+
+SEVERAL = "it is used several times, not always in a layer that is known"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One use of a parameter in the graph.
+
+    Attributes:
+        node: the number of the node that uses it.
+        edge: the node's edge that leads to it.
+        forms: the kinds of the nodes between them.
+        last: the number of the one of these that is next to the node.
+    """
+
+    node: int
+    edge: int
+    forms: tuple[str, ...] = ()
+    last: int | None = None
+
+
+@dataclass
+class Plan:
+    """What is known of a graph, by numbers of its nodes.
+
+    Attributes:
+        places: parameter -> its uses.
+        passes: those that get a pass per objective, and why.
+        layouts: node -> the layout of each of its outputs, as far as they were found; features by
+            name.
+        proved: whether examples were found to be independent.
+        local: whether some node's own backward is called, which needs the graph after the pass.
+    """
+
+    places: dict[str, list[Place]]
+    passes: dict[str, str] = field(default_factory=dict)
+    layouts: dict[int | str, list[Layout | None]] = field(default_factory=dict)
+    proved: bool = False
+    local: bool = False
+
+    def nodes(self, numbered: Mapping[int, Any]) -> dict[int, Any]:
+        """The nodes that a pass listens to."""
+        return {p.node: numbered[p.node] for places in self.places.values() for p in places}
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Have what is known under other names."""
+        self.places = {names[name]: places for name, places in self.places.items()}
+        self.passes = {names[name]: why for name, why in self.passes.items()}
+        self.layouts = {names.get(k, k): v for k, v in self.layouts.items()}  # type: ignore[call-overload]
+
+    def give_up(self, name: str, why: str) -> None:
+        """Give a parameter a pass per objective."""
+        del self.places[name]
+        self.passes[name] = why
+
+
+def numbered(graph: Graph) -> dict[int, Any]:
+    """The graph's nodes by their numbers."""
+    return {number: node for node, number in graph.numbers.items()}
+
+
+def plan_of(graph: Graph, tensors: Mapping[str, Tensor]) -> Plan:
+    """The uses of each parameter, as far as each is a node's of its own.
+
+    Args:
+        graph: that of the losses.
+        tensors: the parameters by name, without features.
+    """
+    nodes = numbered(graph)
+    above: dict[int, list[tuple[int, int]]] = {}
+    for number, node in nodes.items():
+        for edge, (after, _) in enumerate(node.next_functions):
+            if after is not None and (target := graph.numbers.get(after)) is not None:
+                above.setdefault(target, []).append((number, edge))
+    at = {id(node.variable): k for k, node in nodes.items() if type(node) is ACCUMULATE}
+    plan = Plan({})
+    for name, tensor in tensors.items():
+        start = at.get(id(tensor))
+        if start is None or start not in above:
+            plan.passes[name] = "it is a loss itself"
+            continue
+        places = _places(start, nodes, above)
+        known = [type(nodes[p.node]).__name__ in RULES for p in places]
+        if tensor.is_complex() or not places:
+            plan.passes[name] = "it is complex"
+        elif len(places) > 1 and not all(known):
+            plan.passes[name] = SEVERAL
+        else:
+            plan.places[name] = places
+    return plan
+
+
+def _places(
+    start: int, nodes: Mapping[int, Any], above: Mapping[int, list[tuple[int, int]]]
+) -> list[Place]:
+    found: list[Place] = []
+    stack: list[tuple[int, tuple[str, ...], int | None]] = [(start, (), None)]
+    while stack:
+        number, forms, last = stack.pop()
+        for parent, edge in above.get(number, ()):
+            kind = type(nodes[parent]).__name__
+            if kind in FORMS and parent in above:
+                stack.append((parent, (*forms, kind), parent))
+            else:
+                found.append(Place(parent, edge, forms, last))
+    return found

@@ -1,0 +1,84 @@
+"""The weights of all mixtures as factors per example, times profiles over an example's tokens.
+
+With losses [B] a mixture's weight Aᵢ_b is such a factor. With [B, T] the weights Aᵢ_bt of example b
+are a matrix [n, T] of some rank r: Aᵢ_bt = Σ_k Uᵢ_bk V_kbt. One pass for each k then brings what
+all objectives need; r is 1 where the tokens of an example are weighted alike in all mixtures.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradsurgery.types import Array
+
+ROUNDING = 8  # of given weights, in units of their dtype's: what products leave of rank one
+LEAST = 1e-13  # of decompositions in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What one pass per profile needs to know.
+
+    Attributes:
+        losses: ℓ [B] or [B, T].
+        profiles: V [r, ...] with the shape of the losses, what each pass starts with.
+        factors: U [n, r·B]: how much of each example in each pass an objective has.
+        verify: when independence is checked: "first", "always", "never".
+        single: whether every example is an objective.
+    """
+
+    losses: Tensor
+    profiles: Array
+    factors: Array
+    verify: str
+    single: bool
+
+    @property
+    def count(self) -> int:
+        """B."""
+        return len(self.losses)
+
+    def root(self, profile: Array, scale: Tensor | None) -> Tensor:
+        """What a pass starts with."""
+        root = torch.as_tensor(profile, dtype=torch.float64).to(self.losses.device)
+        root = root.to(self.losses.dtype)
+        return root if scale is None else (root * scale).to(root.dtype)
+
+
+def profiles_of(
+    losses: Tensor, weights: Array, eps: float, verify: str, single: bool
+) -> Examples | None:
+    """The profiles; None where they are as many as objectives, and save nothing.
+
+    Args:
+        losses: ℓ [B] or [B, T].
+        weights: A [n, ...] with the shape of the losses.
+        eps: the rounding of their dtype.
+        verify: when independence is checked.
+        single: whether every example is an objective.
+    """
+    n, b = weights.shape[:2]
+    if weights.ndim == 2:
+        return Examples(losses, np.ones((1, b)), weights, verify, single)
+    strongest = np.abs(weights).sum(2).argmax(0)  # [B]
+    profile = weights[strongest, np.arange(b)]  # [B, T]
+    squares = (profile**2).sum(1)
+    factors = np.einsum("nbt,bt->nb", weights, profile) / np.where(squares > 0, squares, 1)
+    left = np.abs(weights - factors[..., None] * profile).max((0, 2))  # [B]
+    if (left <= (ROUNDING * eps + LEAST) * np.abs(weights).max((0, 2))).all():
+        return Examples(losses, profile[None], factors, verify, single)
+    u, s, v = np.linalg.svd(weights.transpose(1, 0, 2), full_matrices=False)  # by example
+    size = (ROUNDING * eps + LEAST) * (weights.shape[0] * weights.shape[2]) ** 0.5
+    rank = int((s > size * s[:, :1]).sum(1).max())
+    if rank >= n:
+        return None
+    spread = (u * s[:, None])[..., :rank]  # [B, n, r]
+    return Examples(
+        losses,
+        v[:, :rank].transpose(1, 0, 2),
+        spread.transpose(1, 2, 0).reshape(n, rank * b),
+        verify,
+        single,
+    )

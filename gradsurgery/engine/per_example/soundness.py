@@ -1,0 +1,164 @@
+"""Whether the examples of a batch are independent of each other: the graph, and a check by passes.
+
+A pass that starts with Σ r_b ℓ_b for random r_b brings to each layer's output what that of Σ ℓ_b
+does, with the part of example b times r_b. Where it does not, something between that layer and the
+losses mixes examples.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradsurgery.engine.per_example.capture import Deltas
+from gradsurgery.engine.per_example.plan import Plan
+from gradsurgery.errors import InputError
+from gradsurgery.gradients.coordinates import called
+from gradsurgery.gradients.per_example.layout import found
+from gradsurgery.gradients.per_example.rules import RULES, SHARED
+from gradsurgery.gradients.per_example.use import Use
+
+CHECKS = 2  # passes of a check
+ADVICE = "Give the objectives as a dict of scalars, which takes a pass each. Nothing was changed."
+NORMS = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
+OF_PART = {torch.float64: 1e-7, torch.float32: 1e-3}  # rounding of a part, relative to it
+OF_GRADIENT = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to what bounds a gradient
+HALF = 0.05  # of both in half precision
+
+
+def factors_of(examples: int, draw: int, like: Tensor) -> Tensor:
+    """Random r [B] of a check, between 1/2 and 3/2 in size, of either sign."""
+    generator = torch.Generator().manual_seed(draw)
+    sizes = torch.rand(examples, generator=generator, dtype=torch.float64) + 0.5
+    signs = torch.randint(2, (examples,), generator=generator) * 2 - 1
+    return (sizes * signs).to(like.device)
+
+
+def check_norms(nodes: Iterable[Any], names: Mapping[int, str], examples: int) -> None:
+    """Batch normalization in training mode mixes examples: the graph says so.
+
+    Instance normalization is one whose examples are among the channels.
+
+    Args:
+        nodes: the graph's.
+        names: id of a parameter -> what it is called.
+        examples: B.
+
+    Raises:
+        InputError: naming the layer by its parameters.
+    """
+    for node in nodes:
+        if type(node).__name__ in NORMS and getattr(node, "_saved_training", True):
+            shape = getattr(node, "_input_metadata", [None])[0]
+            if examples == 1 or (shape is not None and shape.shape[0] == 1):
+                continue
+            own = [
+                names[id(leaf)]
+                for after, _ in node.next_functions[1:]
+                if (leaf := getattr(after, "variable", None)) is not None and id(leaf) in names
+            ]
+            which = f" (the layer with {', '.join(own)})" if own else ""
+            raise InputError(
+                f"PerExample: batch normalization in training mode{which} mixes the examples of a "
+                "batch, so that no example's loss has a gradient of its own at a layer. Use "
+                f"GroupNorm or LayerNorm, or .eval() for these layers. {ADVICE}"
+            )
+
+
+def layouts_checked(
+    plan: Plan,
+    nodes: Mapping[int | str, Any],
+    tensors: Mapping[str, Tensor],
+    once: Deltas,
+    again: Deltas,
+    factors: Tensor,
+) -> None:
+    """Find the layout at each node, or confirm it.
+
+    Parameters of nodes that all examples may share get passes of their own.
+
+    Args:
+        plan: gets the layouts.
+        nodes: number -> node, and the features by name.
+        tensors: the parameters and features by name.
+        once: the gradients of Σ ℓ_b at the nodes.
+        again: those of Σ r_b ℓ_b.
+        factors: r [B].
+
+    Raises:
+        InputError: where a layer's examples are mixed, naming it.
+    """
+    mixed: set[int | str] = set()
+    for number in nodes:
+        first, second = once.get(number, []), again.get(number, [])
+        where = []
+        for one, other in zip(first, second, strict=False):
+            layout = None
+            if one is not None and other is not None:
+                accuracy = OF_PART.get(one.dtype, HALF)
+                known = plan.layouts.get(number)
+                only = known[len(where)] if known else None
+                own = factors.to(one.dtype)
+                layout = found(one, other, own, len(factors), accuracy, only)
+                if layout is None:
+                    mixed.add(number)
+            where.append(layout)
+        plan.layouts[number] = where
+    if not mixed:
+        return
+    bad = {name: tensors[name] for name in mixed if isinstance(name, str)}
+    for name, places in list(plan.places.items()):
+        own = [place.node for place in places if place.node in mixed]
+        kinds = [type(nodes[number]).__name__ for number in own]
+        if own and all(kind in SHARED or kind not in RULES for kind in kinds):
+            plan.give_up(name, "what arrives at it is not made of parts of single examples")
+        elif own:
+            bad[name] = tensors[name]
+    if bad:
+        raise InputError(_mixing(bad, plan, tensors))
+
+
+def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor]) -> str:
+    names = [called(name, tensor) for name, tensor in bad.items()]
+    layers = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    good = [name for name in plan.places if name not in bad]
+    where = (
+        f"It lies before that of {called(good[-1], tensors[good[-1]])}, whose examples are apart."
+        if good
+        else "No layer has its examples apart: the losses themselves may mix them."
+    )
+    return (
+        f"PerExample: at the output of the layer with {layers} the gradient is not made of parts "
+        "of single examples: something between it and the losses mixes examples (a statistic or a "
+        f"mean over the batch, a contrastive loss, a routing by capacity). {where} {ADVICE}"
+    )
+
+
+@torch.no_grad()
+def differing(
+    uses: Mapping[str, Sequence[Use]], given: Mapping[str, Tensor | None], factors: Tensor
+) -> list[str]:
+    """The parameters whose gradient of Σ r_b ℓ_b is not what autograd gave.
+
+    Args:
+        uses: name -> the parameter's uses.
+        given: name -> what autograd gave it.
+        factors: r [B].
+    """
+    odd = []
+    for name, own in uses.items():
+        gradient = given[name]
+        dtype = torch.float32 if gradient is None else gradient.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        formed = [use.one(factors.to(wide)) for use in own]
+        total = torch.stack(formed).sum(0) if formed else factors.new_zeros((), dtype=wide)
+        wanted = torch.zeros_like(total) if gradient is None else gradient.reshape(-1).to(wide)
+        bounds = [bound for use in own if (bound := use.bounds()) is not None]
+        size = wanted.norm().double()
+        if bounds:
+            each = torch.stack(bounds).sum(0).double()
+            size = torch.maximum(size, (factors.double().abs() * each).norm())
+        if not bool((total - wanted).norm() <= OF_GRADIENT.get(dtype, HALF) * size):
+            odd.append(name)
+    return odd

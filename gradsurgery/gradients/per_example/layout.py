@@ -1,0 +1,74 @@
+"""Where the examples of a batch are in a tensor: in which dimension, and in which order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The dimension that counts examples, alone or joined with another one.
+
+    Attributes:
+        dim: the dimension, of B·m entries.
+        last: whether entry k belongs to example k mod B, as where [T, B, ...] was flattened; else
+            to example k // m.
+    """
+
+    dim: int = 0
+    last: bool = False
+
+    def split(self, tensor: Tensor, examples: int) -> Tensor:
+        """[B, ...] with the examples first, and of dimension `dim` what is left of it, m."""
+        shape, more = tensor.shape, tensor.shape[self.dim] // examples
+        pair = (more, examples) if self.last else (examples, more)
+        parts = tensor.reshape(*shape[: self.dim], *pair, *shape[self.dim + 1 :])
+        return parts.movedim(self.dim + self.last, 0)
+
+    def times(self, tensor: Tensor, factors: Tensor) -> Tensor:
+        """The tensor with the part of example b times the b-th of the factors [B]."""
+        more = tensor.shape[self.dim] // len(factors)
+        each = factors.repeat(more) if self.last else factors.repeat_interleave(more)
+        return tensor * each.view(-1, *[1] * (tensor.ndim - self.dim - 1))
+
+
+def layouts(shape: Sequence[int], examples: int) -> Iterator[Layout]:
+    """The layouts that a tensor of this shape may have, the usual ones first."""
+    for dim, size in enumerate(shape):
+        if size and size % examples == 0:
+            yield Layout(dim)
+            if size > examples > 1:
+                yield Layout(dim, last=True)
+
+
+@torch.no_grad()
+def found(
+    once: Tensor,
+    again: Tensor,
+    factors: Tensor,
+    examples: int,
+    accuracy: float,
+    only: Layout | None = None,
+) -> Layout | None:
+    """The layout under which `again` is `once` with each example's part times its factor.
+
+    None where there is none: then a part depends on other examples, or has parts of several.
+
+    Args:
+        once: the gradient at a node for Σ ℓ_b.
+        again: that for Σ r_b ℓ_b.
+        factors: r [B], all different.
+        examples: B.
+        accuracy: the rounding that is allowed, relative to each example's part.
+        only: the one that is asked about; None for all.
+    """
+    for layout in layouts(once.shape, examples) if only is None else (only,):
+        parts = layout.split(again, examples).reshape(examples, -1)
+        wanted = layout.split(layout.times(once, factors), examples).reshape(examples, -1)
+        sizes = wanted.norm(dim=1)
+        allowed = accuracy * (sizes + sizes.max() / 100)
+        if bool(((parts - wanted).norm(dim=1) <= allowed).all()):
+            return layout
+    return None

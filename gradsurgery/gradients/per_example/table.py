@@ -1,0 +1,68 @@
+"""Embeddings: the gradient per example has a row for each entry of the table that it took."""
+
+import torch
+from torch import Tensor
+
+from gradsurgery.gradients.per_example.use import FORMED, Use, between, inner
+
+
+class Table(Use):
+    """W_b [entries, width], the sum of Δ_bt at row k_bt.
+
+    Args:
+        delta: Δ [B, t, width]; zero where an entry gets no gradient (`padding_idx`).
+        indices: k [B, t].
+        entries: how many the table has.
+    """
+
+    def __init__(self, delta: Tensor, indices: Tensor, entries: int) -> None:
+        self.delta, self.indices, self.entries = delta, indices, entries
+        self.examples, self.rows, self.width = delta.shape
+        self.size = entries * self.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.delta.device
+
+    def one(self, factors: Tensor) -> Tensor:
+        rows = self.delta.to(factors.dtype) * factors.view(-1, 1, 1)
+        out = rows.new_zeros(self.entries, self.width)
+        out.index_add_(0, self.indices.reshape(-1), rows.flatten(0, 1))
+        return out.reshape(-1)
+
+    def many(self, mixture: Tensor) -> Tensor:
+        return torch.stack([self.one(row) for row in mixture.to(self._dtype)])
+
+    def along(self, step: Tensor) -> Tensor:
+        taken = step.reshape(self.entries, self.width)[self.indices]
+        return (self.delta.to(step.dtype) * taken).flatten(1).sum(1)
+
+    def kernel(self, wide: bool) -> Tensor:
+        b, t = self.examples, self.rows
+        rows, places = self.delta.flatten(0, 1), self.indices.reshape(-1)
+        rows = rows.to(torch.float64 if wide else self._dtype)
+        total = torch.empty(b, b, dtype=torch.float64, device=self.device)
+        some = max(1, FORMED // (b * t * t))
+        for start in range(0, b, some):
+            own = slice(start * t, (start + some) * t)
+            product = (rows[own] @ rows.T) * (places[own, None] == places)
+            total[start : start + some] = product.view(-1, t, b, t).sum((1, 3))
+        return total
+
+    def gram(self, mixture: Tensor, wide: bool) -> Tensor:
+        n, rows = len(mixture), self.examples * self.rows
+        taken, places = torch.unique(self.indices.reshape(-1), return_inverse=True)
+        if rows * rows < n * rows + n * n * len(taken):
+            return between(self.kernel(wide), mixture)
+        out = torch.zeros(n, len(taken), self.width, dtype=self._dtype, device=self.device)
+        delta = self.delta.to(self._dtype)
+        for row, target in zip(mixture.to(self._dtype), out, strict=True):
+            target.index_add_(0, places, (delta * row.view(-1, 1, 1)).flatten(0, 1))
+        return inner(out.flatten(1), wide)
+
+    def bounds(self) -> Tensor:
+        return torch.linalg.vector_norm(self.delta, dim=2, dtype=torch.float32).sum(1)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.promote_types(self.delta.dtype, torch.float32)
