@@ -14,6 +14,8 @@ from gradsurgery.types import Array
 PIECE = {"cpu": 1 << 15, "other": 1 << 20}
 IN_RANGE = (1e-30, 1e30)  # weights that float32 holds: a gradient of 1e-20 may need others
 CANCELLING = 4.0  # terms this many times longer than their sum are summed in float64
+# The same where they are never formed: one product of float32 factors is their sum.
+CANCELLING_MIXTURES = 100.0
 WIDE = (torch.float32, torch.float64)
 
 
@@ -62,7 +64,11 @@ def directions(
 
 
 def needs_float64(
-    weights: Array, grams: Array | None, bound: float, like: Sequence[Tensor]
+    weights: Array,
+    grams: Array | None,
+    bound: float,
+    like: Sequence[Tensor],
+    cancelling: float = CANCELLING,
 ) -> bool:
     """Whether float32 would leave little of d: weights out of its range, or terms that cancel.
 
@@ -71,6 +77,7 @@ def needs_float64(
         grams: [1, n, n], or [k, n, n]; None where there are none.
         bound: Σ |wᵢ| ‖gᵢ‖, the largest over the tensors.
         like: the k tensors.
+        cancelling: how many times longer than their sum terms may be.
     """
     if all(t.dtype == torch.float64 for t in like):
         return False
@@ -79,7 +86,7 @@ def needs_float64(
         return True
     if grams is None or weights.shape[-1] == 1:
         return False
-    shorter = (bound / CANCELLING) ** 2
+    shorter = (bound / cancelling) ** 2
     with np.errstate(over="ignore", invalid="ignore"):
         if weights.ndim == 1 and len(grams) == 1:
             return bool(weights @ grams[0] @ weights < shorter)

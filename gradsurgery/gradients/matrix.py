@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Dense, Factored, GramOnly, Sparse, gradient_of
-from gradsurgery.gradients.combine import directions, needs_float64
+from gradsurgery.gradients.combine import CANCELLING, CANCELLING_MIXTURES, directions, needs_float64
 from gradsurgery.gradients.factored import Layer
 from gradsurgery.gradients.gram import Product, products, runs_of
-from gradsurgery.gradients.precision import LARGE, may_be_single, single_sufficed
+from gradsurgery.gradients.precision import (
+    INDEPENDENT,
+    INDEPENDENT_MIXTURES,
+    LARGE,
+    may_be_single,
+    single_sufficed,
+)
 from gradsurgery.gradients.per_example.block import Mixed
 from gradsurgery.gradients.rules.linear import Linear
 from gradsurgery.gradients.transfer import Total, to_host
@@ -98,6 +104,7 @@ class GradientMatrix:
                 self.blocks.append(Sparse(column, tensor))
             else:
                 self.blocks.append(Dense(column, tensor, writable[t] if writable else None))
+        self.mixed = all(type(block) is Mixed for block in self.blocks)
         self.formed = [GramOnly(product, places) for product, places in formed]
         self.per_tensor = blocks
         self.scale = 1.0
@@ -255,7 +262,8 @@ class GradientMatrix:
         if self.batches > 1:
             weights = np.reshape(weights, self.count)
         bound = 0.0 if self._grams is None else self.bound(weights)
-        precise = needs_float64(weights, self._grams, bound, self.like)
+        cancelling = CANCELLING_MIXTURES if self.mixed else CANCELLING
+        precise = needs_float64(weights, self._grams, bound, self.like, cancelling)
         return directions(self.blocks, self.runs, weights, precise, reuse)
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
@@ -297,7 +305,8 @@ class GradientMatrix:
             squares = np.diagonal(grams, axis1=1, axis2=2)
             if self.per_tensor:
                 squares = squares[[[g is not None for g in b.gradients] for b in self.blocks]]
-            if not single_sufficed(total, squares, list(pieces)):
+            independent = INDEPENDENT_MIXTURES if self.mixed else INDEPENDENT
+            if not single_sufficed(total, squares, list(pieces), independent):
                 self._wide, self._single, self._lost = True, False, []
                 return False
         self._grams, self._total, self.eps = grams, total, 1e-6 if self._single else 1e-15

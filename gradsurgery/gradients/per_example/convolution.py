@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradsurgery.gradients.per_example.layout import Layout
 from gradsurgery.gradients.per_example.product import Product
-from gradsurgery.gradients.per_example.use import FORMED
+from gradsurgery.gradients.per_example.use import FORMED, sizes
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Convolution(Product):
         delta, images = self._delta[start:stop], self._images[start:stop]
         b, more, channels = delta.shape[:3]
         left = delta.reshape(b, more, self.groups, channels // self.groups, self.places)
-        left = left.permute(0, 2, 1, 4, 3).reshape(b, self.groups, -1, channels // self.groups)
+        left = left.permute(0, 2, 3, 1, 4).reshape(b, self.groups, channels // self.groups, -1)
         seen = patches(images.flatten(0, 1), self.weight.shape[2:], self.how)
         seen = seen.view(b, more, self.groups, self.inside, self.places)
-        return left, seen.permute(0, 2, 1, 4, 3).reshape(b, self.groups, -1, self.inside)
+        return left, seen.permute(0, 2, 3, 1, 4).reshape(b, self.groups, self.inside, -1)
 
     def one(self, factors: Tensor) -> Tensor:
         delta = self.layout.times(self.delta.to(factors.dtype), factors)
@@ -82,9 +82,7 @@ class Convolution(Product):
         return found.reshape(-1)
 
     def bounds(self) -> Tensor:
-        left = torch.linalg.vector_norm(self._delta.flatten(1), dim=1, dtype=torch.float32)
-        right = torch.linalg.vector_norm(self._images.flatten(1), dim=1, dtype=torch.float32)
-        return left * right * prod(self.weight.shape[2:]) ** 0.5
+        return sizes(self._delta) * sizes(self._images) * prod(self.weight.shape[2:]) ** 0.5
 
     def _by_rows(self, wide: bool) -> Tensor:
         return Product(*self.factors(0, self.examples))._by_rows(wide)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradsurgery.gradients.per_example.use import Use
+from gradsurgery.gradients.per_example.use import Use, sizes
 
 
 class Each(Use):
@@ -29,7 +29,7 @@ class Each(Use):
         return self.rows.to(step.dtype) @ step.reshape(-1)
 
     def bounds(self) -> Tensor:
-        return torch.linalg.vector_norm(self.rows, dim=1, dtype=torch.float32)
+        return sizes(self.rows)
 
 
 def summed(parts: Tensor, shape: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.gradients.per_example.layout import Layout
-from gradsurgery.gradients.per_example.use import Use
+from gradsurgery.gradients.per_example.use import Use, sizes
 
 
 class Own(Use):
@@ -44,5 +44,4 @@ class Own(Use):
         return (own * self.kernel(wide).diagonal()) @ own.T
 
     def bounds(self) -> Tensor:
-        parts = self.layout.split(self.delta, self.examples).reshape(self.examples, -1)
-        return torch.linalg.vector_norm(parts, dim=1, dtype=torch.float32)
+        return sizes(self.layout.split(self.delta, self.examples))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gradsurgery.gradients.per_example.use import FORMED, Use, between, inner
+from gradsurgery.gradients.per_example.use import FORMED, Use, between, inner, sizes
 
 READ = 4  # what it costs to write and read an entry, in multiplications
 
@@ -18,15 +18,15 @@ class Product(Use):
     products K [B, B] or their mixtures; or one product per mixture.
 
     Args:
-        left: Δ [B, g, t, out], t rows per example.
-        right: x [B, g, t, in].
+        left: Δ [B, g, out, t], t rows per example.
+        right: x [B, g, in, t].
         swapped: whether the parameter is the transpose, [in, out].
     """
 
     def __init__(self, left: Tensor, right: Tensor, swapped: bool = False) -> None:
         self.left, self.right, self.swapped = left, right, swapped
-        self.examples, self.groups, self.rows, self.out = left.shape
-        self.inside = right.shape[-1]
+        self.examples, self.groups, self.out, self.rows = left.shape
+        self.inside = right.shape[2]
         self.size = self.groups * self.out * self.inside
 
     @property
@@ -39,11 +39,9 @@ class Product(Use):
 
     def one(self, factors: Tensor) -> Tensor:
         dtype = factors.dtype
-        left = (self.left.to(dtype) * factors.view(-1, 1, 1, 1)).transpose(0, 1).flatten(1, 2)
-        right = self.right.to(dtype).transpose(0, 1).flatten(1, 2)
-        if self.groups == 1:
-            return self._laid((left[0].T @ right[0])[None])
-        return self._laid(torch.bmm(left.transpose(1, 2), right))
+        left, right = _flat(self.left).to(dtype), _flat(self.right).to(dtype)
+        each = factors.view(1, -1, 1).expand(1, -1, self.rows).reshape(1, -1, 1)
+        return self._laid((left * each).transpose(1, 2) @ right)
 
     def many(self, mixture: Tensor) -> Tensor:
         n = len(mixture)
@@ -62,7 +60,7 @@ class Product(Use):
         total = torch.empty(self.examples, dtype=step.dtype, device=self.device)
         for start in range(0, self.examples, self._some()):
             left, right = self.factors(start, start + self._some())
-            image = right.to(step.dtype) @ whole.transpose(1, 2)
+            image = whole @ right.to(step.dtype)
             total[start : start + len(left)] = (left * image).flatten(1).sum(1)
         return total
 
@@ -90,9 +88,7 @@ class Product(Use):
         return total
 
     def bounds(self) -> Tensor:
-        left = torch.linalg.vector_norm(self.left, dim=(1, 2, 3), dtype=torch.float32)
-        right = torch.linalg.vector_norm(self.right, dim=(1, 2, 3), dtype=torch.float32)
-        return left * right
+        return sizes(self.left) * sizes(self.right)
 
     def _counts(self, n: int) -> dict[str, int]:
         """The multiplications for n mixtures, by way."""
@@ -113,7 +109,7 @@ class Product(Use):
         """K from the inner products of all rows, (ΔΔᵀ)∘(xxᵀ), summed by example."""
         b, t = self.examples, self.rows
         dtype = torch.float64 if wide else torch.promote_types(self.left.dtype, torch.float32)
-        left, right = self.left.reshape(b * t, -1).to(dtype), self.right.reshape(b * t, -1).to(dtype)
+        left, right = _flat(self.left)[0].to(dtype), _flat(self.right)[0].to(dtype)
         if t == 1:
             return ((left @ left.T) * (right @ right.T)).double()
         total = torch.empty(b, b, dtype=torch.float64, device=self.device)
@@ -121,7 +117,7 @@ class Product(Use):
         for start in range(0, b, some):
             own = slice(start * t, (start + some) * t)
             product = (left[own] @ left.T).mul_(right[own] @ right.T)
-            total[start : start + some] = product.view(-1, t, b, t).sum((1, 3))
+            total[start : start + some] = product.view(-1, t, b, t).sum((1, 3), dtype=torch.float64)
         return total
 
     def _formed(self) -> Iterator[tuple[int, Tensor]]:
@@ -136,8 +132,8 @@ class Product(Use):
             )
             for start in range(0, b, self._some()):
                 left, right = self.factors(start, start + self._some())
-                own = left[..., first:last].transpose(2, 3).to(dtype)
-                piece[start : start + len(left)] = own @ right.to(dtype)
+                own, target = left[:, :, first:last].to(dtype), piece[start : start + len(left)]
+                torch.matmul(own, right.transpose(2, 3).to(dtype), out=target)
             yield first, piece
 
     def _some(self) -> int:
@@ -151,7 +147,13 @@ class Product(Use):
         return rows.reshape(*rows.shape[:-3], self.size)
 
 
+def _flat(factor: Tensor) -> Tensor:
+    """The rows of all examples [g, B·t, ...]."""
+    b, g, width, t = factor.shape
+    return factor.permute(1, 0, 3, 2).reshape(g, b * t, width)
+
+
 def joined(uses: Sequence[Product]) -> Product:
     """Several uses of one weight as one, whose examples have the rows of all."""
-    left = torch.cat([use.left for use in uses], 2)
-    return Product(left, torch.cat([use.right for use in uses], 2), uses[0].swapped)
+    left = torch.cat([use.left for use in uses], 3)
+    return Product(left, torch.cat([use.right for use in uses], 3), uses[0].swapped)

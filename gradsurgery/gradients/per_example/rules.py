@@ -118,7 +118,7 @@ def _product(asked: Asked, name: str) -> Use | None:
     turned, x = asked.turned, asked.saved.get(name)
     if turned is None or x is None or x.ndim != 2 or x.layout != torch.strided:
         return None
-    left, right = asked.parts, asked.split(x)
+    left, right = asked.parts.transpose(1, 2), asked.split(x).transpose(1, 2)
     # W is [in, out] in the node: the parameter is its transpose where it was turned
     return Product(left[:, None], right[:, None], swapped=not turned)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gradsurgery.gradients.per_example.use import FORMED, Use, between, inner
+from gradsurgery.gradients.per_example.use import FORMED, Use, between, inner, sizes
 
 
 class Table(Use):
@@ -46,7 +46,7 @@ class Table(Use):
         for start in range(0, b, some):
             own = slice(start * t, (start + some) * t)
             product = (rows[own] @ rows.T) * (places[own, None] == places)
-            total[start : start + some] = product.view(-1, t, b, t).sum((1, 3))
+            total[start : start + some] = product.view(-1, t, b, t).sum((1, 3), dtype=torch.float64)
         return total
 
     def gram(self, mixture: Tensor, wide: bool) -> Tensor:
@@ -61,7 +61,7 @@ class Table(Use):
         return inner(out.flatten(1), wide)
 
     def bounds(self) -> Tensor:
-        return torch.linalg.vector_norm(self.delta, dim=2, dtype=torch.float32).sum(1)
+        return sizes(self.delta.flatten(0, 1)).view(self.delta.shape[:2]).sum(1)
 
     @property
     def _dtype(self) -> torch.dtype:

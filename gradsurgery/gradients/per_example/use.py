@@ -85,6 +85,12 @@ class Sum(Use):
         return self.uses[0].device
 
 
+def sizes(parts: Tensor) -> Tensor:
+    """‖·‖ of each example's part [B]."""
+    dtype = torch.promote_types(parts.dtype, torch.float32)
+    return torch.linalg.vector_norm(parts.reshape(len(parts), -1), dim=1, dtype=dtype)
+
+
 def inner(rows: Tensor, wide: bool) -> Tensor:
     """The inner products of some rows [n, n], in float64."""
     if wide and rows.dtype != torch.float64:
