@@ -168,6 +168,7 @@ class Record(Mapping[str, GroupRecord]):
             groups have neither a Gram matrix nor weights.
         change: name -> change of each loss to first order under the step that the optimizer made
             of all parameters that it holds (`Surgery.step`); None where a group's is not known.
+        method: with `PerExample` how the gradients were had: in one pass, or by which passes more.
     """
 
     strategy: str | None
@@ -176,6 +177,7 @@ class Record(Mapping[str, GroupRecord]):
     step: int = 0
     overflow: bool = False
     change: dict[str, float] | None = None
+    method: str | None = None
 
     @classmethod
     def deferred(
@@ -189,13 +191,7 @@ class Record(Mapping[str, GroupRecord]):
     ) -> "Record":
         """A Record whose losses come to the host when they are first read.
 
-        Args:
-            strategy: the strategy's name.
-            names: of the losses.
-            batches: m.
-            values: of the losses [m·n], one batch after the other, on their device.
-            groups: name -> GroupRecord.
-            step: how many steps came before.
+        Args are as of a Record, and `values` those of the losses [m·n] of m batches.
         """
         record = object.__new__(cls)
         pending = tuple(names), batches, values
@@ -240,6 +236,7 @@ class Record(Mapping[str, GroupRecord]):
         values = ", ".join(f"{k} = {v:.4g}" for k, v in self.losses.items())
         first = f"step {self.step}: {self.strategy or 'inspect'} on {values}"
         first += "; overflow, to be skipped" if self.overflow else ""
+        first += f"; {self.method}" if self.method else ""
         return "\n".join([first, *map(self._line, self.groups.values())])
 
     def _line(self, group: GroupRecord) -> str:

@@ -102,7 +102,8 @@ def from_gradients(
     if in_chunks:
         directions |= of_chunks(config, source, in_chunks)
     named = None if strategy is None else strategy.name
-    return directions, Record(named, solving.values, solving.records, solving.history.step)
+    step = solving.history.step
+    return directions, Record(named, solving.values, solving.records, step, method=source.method)
 
 
 def _directions(

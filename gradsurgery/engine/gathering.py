@@ -35,7 +35,8 @@ def gather(config: Config, source: GradientSource, cache: TraceCache) -> None:
     trace, graph = source.trace, source.graph
     if config.decide_on is not None:
         source.apart = left_out(config.decide_on, trace, config.min_objectives, cache.warned)
-    if source.losses.examples is not None and graph is not None:
+    in_one = trace.spread is None and not trace.reach.uncertain
+    if source.losses.examples is not None and graph is not None and in_one:
         gather_examples(source, cache)
         return
     factored: dict[str, Tap] = {}
@@ -153,7 +154,9 @@ def matrices_of(
         if use_up:
             writable = [None if n in odd else source.writable.pop(n, None) for n in parameters]
         batches = losses.batches
-        mixed = {t: source.mixed[n].only(places) for t, n in enumerate(parameters) if n in source.mixed}
+        mixed = {
+            t: source.mixed[n].only(places) for t, n in enumerate(parameters) if n in source.mixed
+        }
         matrix = GradientMatrix(
             columns, like, blocks, batches, inputs, formed, sparse, writable, mixed
         )

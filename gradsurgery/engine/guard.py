@@ -108,7 +108,8 @@ class GroupStep:
             if new is not None:
                 parts[name] = new
             gradients = self.matrix.blocks[t].gradients
-            gradients[:] = [None] * len(gradients)
+            if isinstance(gradients, list):
+                gradients[:] = [None] * len(gradients)
         return parts
 
     def whole(self, parts: dict[str, Tensor]) -> Writes:

@@ -37,7 +37,7 @@ def with_grams(
                 group, matrix = measured.get(name, (None, None))
                 if group is not None and matrix is not None and group.objectives == own.objectives:
                     found[name] = _measured(own, matrix, values)
-    return Record(record.strategy, values, found, record.step), pairs
+    return Record(record.strategy, values, found, record.step, method=source.method), pairs
 
 
 def _measured(own: GroupRecord, matrix: GradientMatrix, values: dict[str, float]) -> GroupRecord:

@@ -47,6 +47,7 @@ class GradientSource:
         kinds: what each parameter was when its gradient was stored.
         mixed: the tensors of which the gradients of all mixtures of per-example losses follow from
             one pass; `rows` has the others.
+        method: what the record says of that.
         parts: how many micro-batches the stored gradients are sums over.
     """
 
@@ -75,6 +76,7 @@ class GradientSource:
         self.kinds: Mapping[str, Any] = {}
         self.parts = 1
         self.mixed: dict[str, Mixed] = {}
+        self.method: str | None = None
 
     def with_gradients(self, parameters: Named) -> Named:
         """Those of which gradients of single losses are formed, or Gram matrices are."""

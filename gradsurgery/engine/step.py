@@ -22,6 +22,7 @@ from gradsurgery.engine.kept import Kept, kept_of
 from gradsurgery.engine.known import known_weights
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.measure import with_grams
+from gradsurgery.engine.per_example.profiles import check_examples
 from gradsurgery.engine.scaler import scale_of
 from gradsurgery.engine.solving import Solving
 from gradsurgery.engine.source import GradientSource
@@ -87,6 +88,8 @@ def run_step(
         check_call(config, losses, features)
     if config.decide_on is not None:
         check_step(features)
+    if losses.examples is not None:
+        check_examples(strategy, losses.examples, communicator.several)
     trace, history, graph = trace_graph(config, losses, history, features, cache)
     scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
     if communicator.several and over_processes(config, features):
@@ -121,6 +124,8 @@ def gather_step(
 ) -> tuple[GradientSource, History]:
     """The gradients of one micro-batch, and the history with new parameters numbered."""
     check_call(config, losses, None)
+    if losses.examples is not None:
+        check_examples(config.strategy, losses.examples, communicator.several)
     trace, history, graph = trace_graph(config, losses, history, None, cache)
     scale = None if scaler is None else scale_of(scaler, *losses.tensors[:1])
     losses, trace, _ = communicator.agree(losses, trace, None, "accumulate", config, history, scale)

@@ -79,9 +79,9 @@ class Surgery:
         """Combine the losses' gradients and accumulate the result into `.grad`, as torch does.
 
         Args:
-            losses: a dict of name -> scalar, a sequence of scalars, or one tensor; for strategies
-                that take `cross`, a list of m such dicts, one per independent batch. Losses without
-                names are named by their indices: "0", "1", ...; "0,0", "0,1", ...
+            losses: a dict of name -> scalar, a sequence of scalars, one tensor, or `PerExample`;
+                for strategies that take `cross`, a list of m such dicts, one per independent batch.
+                Losses without names are named by their indices: "0", ...; "0,0", ...
             features: the shared representation from which the losses were computed: a tensor, or a
                 sequence or dict of tensors. The strategy decides on the gradients there, and its
                 direction is propagated through the trunk in one pass (Sener & Koltun 2018, section
@@ -99,7 +99,7 @@ class Surgery:
                 The joined loss is Σ count·loss / Σ count over the processes that have it; without
                 counts they count alike. A process without examples gives {} as losses.
             retain_graph: keep the graph for another pass.
-            create_graph: not supported; a penalty on the gradients is a loss of its own.
+            create_graph: not supported; a penalty on the gradients is a loss.
 
         Returns:
             The `Record` of what was decided.
@@ -141,8 +141,7 @@ class Surgery:
             retain_graph: keep the graph for another pass.
 
         Raises:
-            InputError: for losses, weights or a graph that cannot be used, or a model that was
-                converted since the last micro-batch.
+            InputError: for losses, weights or a graph that cannot be used, or a converted model.
             NonFiniteError: for NaN or inf, naming the objective; what was gathered before stays.
 
         Example:
@@ -176,8 +175,8 @@ class Surgery:
             The `Record` of what was decided.
 
         Raises:
-            InputError: when nothing was gathered, the scaler was updated between micro-batches, or
-                the model was converted.
+            InputError: when nothing was gathered, the scaler was updated between, or the model was
+                converted.
 
         After an exception what was gathered is still there: call it again, or `discard()`.
         """

@@ -55,8 +55,8 @@ def directions(
                     out[t] = combine_sparse(block.gradients, rows[t])
         if reuse:
             for block in few:
-                if type(block) is Mixed:
-                    continue
+                if isinstance(block, Mixed):
+                    continue  # nothing of it was formed
                 block.gradients[:] = [None] * len(block.gradients)
                 if type(block) is Dense:
                     block.into = None
@@ -68,7 +68,7 @@ def needs_float64(
     grams: Array | None,
     bound: float,
     like: Sequence[Tensor],
-    cancelling: float = CANCELLING,
+    mixtures: bool = False,
 ) -> bool:
     """Whether float32 would leave little of d: weights out of its range, or terms that cancel.
 
@@ -77,7 +77,7 @@ def needs_float64(
         grams: [1, n, n], or [k, n, n]; None where there are none.
         bound: Σ |wᵢ| ‖gᵢ‖, the largest over the tensors.
         like: the k tensors.
-        cancelling: how many times longer than their sum terms may be.
+        mixtures: whether the terms are mixtures of per-example gradients.
     """
     if all(t.dtype == torch.float64 for t in like):
         return False
@@ -86,7 +86,7 @@ def needs_float64(
         return True
     if grams is None or weights.shape[-1] == 1:
         return False
-    shorter = (bound / cancelling) ** 2
+    shorter = (bound / (CANCELLING_MIXTURES if mixtures else CANCELLING)) ** 2
     with np.errstate(over="ignore", invalid="ignore"):
         if weights.ndim == 1 and len(grams) == 1:
             return bool(weights @ grams[0] @ weights < shorter)

@@ -11,17 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsurgery.gradients.blocks import Block, Dense, Factored, GramOnly, Sparse, gradient_of
-from gradsurgery.gradients.combine import CANCELLING, CANCELLING_MIXTURES, directions, needs_float64
+from gradsurgery.gradients.combine import directions, needs_float64
 from gradsurgery.gradients.factored import Layer
 from gradsurgery.gradients.gram import Product, products, runs_of
-from gradsurgery.gradients.precision import (
-    INDEPENDENT,
-    INDEPENDENT_MIXTURES,
-    LARGE,
-    may_be_single,
-    single_sufficed,
-)
 from gradsurgery.gradients.per_example.block import Mixed
+from gradsurgery.gradients.precision import LARGE, may_be_single, single_sufficed
+from gradsurgery.gradients.rows import kept_only, made_of, rows_of
 from gradsurgery.gradients.rules.linear import Linear
 from gradsurgery.gradients.transfer import Total, to_host
 from gradsurgery.types import Array
@@ -58,7 +53,7 @@ class GradientMatrix:
         splits: the number of elements of each tensor.
         total: sums numbers on their way to the host over the processes; None for one process.
         form: forms the Gram matrices; `counted` where tensors count differently in `total`.
-        some_zero: whether some squared norm is zero, as far as it is known: `zero` says which.
+        some_zero: whether some squared norm is zero; `zero` says which.
         scale: what the gradients come multiplied by (a GradScaler's factor). Grams, `rows` and
             what `split` takes are without it.
 
@@ -194,24 +189,10 @@ class GradientMatrix:
         """
         if self._rows is not None:
             return self._rows
-        dtype = self.like[0].dtype
-        for tensor in self.like[1:]:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-        if self.scale != 1:
-            dtype = torch.promote_types(dtype, torch.float32)
-        shape = self.count, sum(self.splits)
-        rows = torch.zeros(shape, dtype=dtype, device=self.like[0].device)
-        for block, pieces in zip(self.blocks, torch.split(rows, self.splits, 1), strict=True):
-            if type(block) is Mixed:
-                pieces.copy_(block.formed())
-                continue
-            for i, piece in enumerate(pieces):
-                if (gradient := gradient_of(block, i)) is not None:
-                    piece.copy_(gradient.reshape(-1))
-        return rows if self.scale == 1 else rows.div_(self.scale)
+        return rows_of(self.blocks, self.like, self.splits, self.count, self.scale)
 
     def take_rows(self, rows: Tensor) -> None:
-        """Use this [n, d] tensor as `rows`: the gradients are views of it."""
+        """Use this [n, d] as `rows`: the gradients are views of it."""
         self._rows = rows
 
     def only(self, rows: Sequence[int]) -> "GradientMatrix":
@@ -219,8 +200,8 @@ class GradientMatrix:
         layers = {t: b.layer for t, b in enumerate(self.blocks) if isinstance(b, Factored)}
         sparse = frozenset(t for t, block in enumerate(self.blocks) if isinstance(block, Sparse))
         mixed = {t: b.only(rows) for t, b in enumerate(self.blocks) if isinstance(b, Mixed)}
-        own = [None if isinstance(block, Mixed) else block for block in self.blocks]
-        gradients = [[block and block.gradients[i] for block in own] for i in rows]
+        columns = [kept_only(block, rows) for block in self.blocks]
+        gradients = [[column[k] for column in columns] for k in range(len(rows))]
         part = GradientMatrix(
             gradients, self.like, self.per_tensor, self.batches, layers, (), sparse, None, mixed
         )
@@ -235,7 +216,6 @@ class GradientMatrix:
         """The gradients that hold a NaN or an infinity, or whose square overflows float64."""
         if self._rows is None:
             return [int(i) for i in np.flatnonzero(~np.isfinite(np.diagonal(self.gram)))]
-        # Without a Gram matrix a sum is the cheapest read that they survive; it may overflow.
         odd = (~torch.isfinite(self._rows.sum(1))).nonzero()[:, 0].tolist()
         return [i for i in odd if not bool(torch.isfinite(self._rows[i]).all())]
 
@@ -262,8 +242,7 @@ class GradientMatrix:
         if self.batches > 1:
             weights = np.reshape(weights, self.count)
         bound = 0.0 if self._grams is None else self.bound(weights)
-        cancelling = CANCELLING_MIXTURES if self.mixed else CANCELLING
-        precise = needs_float64(weights, self._grams, bound, self.like, cancelling)
+        precise = needs_float64(weights, self._grams, bound, self.like, self.mixed)
         return directions(self.blocks, self.runs, weights, precise, reuse)
 
     def split(self, direction: Tensor) -> list[Tensor | None]:
@@ -280,7 +259,7 @@ class GradientMatrix:
             blocks, size = self.blocks, self.count * sum(self.splits)
             factored = any(type(block) in (Factored, Mixed) for block in blocks)
             if not self._wide and (factored or size >= LARGE):
-                found = [g for b in blocks for g in (b.sample if type(b) is Mixed else b.gradients) if g is not None]
+                found = made_of(blocks)
                 many = factored or sum([g.numel() for g in found]) >= LARGE
                 self._single = many and may_be_single(found)
             dtype = torch.float32 if self._single else torch.float64
@@ -305,8 +284,7 @@ class GradientMatrix:
             squares = np.diagonal(grams, axis1=1, axis2=2)
             if self.per_tensor:
                 squares = squares[[[g is not None for g in b.gradients] for b in self.blocks]]
-            independent = INDEPENDENT_MIXTURES if self.mixed else INDEPENDENT
-            if not single_sufficed(total, squares, list(pieces), independent):
+            if not single_sufficed(total, squares, list(pieces), self.mixed):
                 self._wide, self._single, self._lost = True, False, []
                 return False
         self._grams, self._total, self.eps = grams, total, 1e-6 if self._single else 1e-15

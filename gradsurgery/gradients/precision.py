@@ -42,7 +42,7 @@ def may_be_single(gradients: Iterable[Tensor]) -> bool:
 
 
 def single_sufficed(
-    gram: Array, squares: Array, lost: Sequence[Array], independent: float = INDEPENDENT
+    gram: Array, squares: Array, lost: Sequence[Array], mixtures: bool = False
 ) -> bool:
     """Whether sums made in float32 are good enough.
 
@@ -50,13 +50,14 @@ def single_sufficed(
         gram: G [n, n], made of them.
         squares: the squared norms that have to be in range, of whole gradients or per tensor.
         lost: ‖x‖²‖Δᵢ‖² [n] of the factored ones.
-        independent: the least eigenvalue of the cosines that these sums can tell.
+        mixtures: whether all gradients are mixtures of per-example ones.
     """
     diagonal = np.diagonal(gram)
     if squares.size and not (squares.min() > SQUARES[0] and squares.max() < SQUARES[1]):
         return False
     if not squares.size or any(bool((bound > LOST * diagonal).any()) for bound in lost):
         return False
+    independent = INDEPENDENT_MIXTURES if mixtures else INDEPENDENT
     shrunk = 1 / np.sqrt(diagonal)
     # By Gershgorin's circles, and where they do not tell, exactly.
     return (

@@ -59,5 +59,3 @@ def capture(
 def outputs_of(node: Any) -> int:
     """How many outputs a node has, as far as it says."""
     return len(getattr(node, "_input_metadata", None) or (0,))
-
-

@@ -62,14 +62,26 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
         _guess(plan, deltas[0], features, examples.count)
     uses = _uses(plan, nodes, parameters, deltas, kept, examples)
     for name in features:
-        own = [Own(d[name][0], plan.layouts[name][0], examples.count) for d in deltas]
+        layout = plan.layouts[name][0]
+        arrived = [d[name][0] for d in deltas]
+        own = [Own(d, layout, examples.count) for d in arrived if d is not None and layout]
         uses[name] = stacked([[use] for use in own])
     plan.proved = True
     plan.local = any(isinstance(use, Local) for own in uses.values() for use in own)
     cache.examples.put(graph, tensors, plan)
     source.rows = _passes(source, {name: parameters[name] for name in plan.passes})
+    source.method = _said(plan, len(deltas), check)
     mixture = Mixture(examples.factors, examples.losses.device)
     source.mixed = {name: Mixed(own, tensors[name], mixture) for name, own in uses.items()}
+
+
+def _said(plan: Plan, count: int, check: bool) -> str:
+    """What the record says of how the gradients were had."""
+    said = "one pass" if count == 1 else f"{count} passes, for the weights within an example"
+    if plan.passes:
+        reasons = ", ".join(f"{name} ({why})" for name, why in plan.passes.items())
+        said += f", and one per objective for {reasons}"
+    return f"{said}, and {CHECKS} to check that examples are independent" if check else said
 
 
 def _in_one_pass(plan: Plan, nodes: Mapping[int, Any], kept: Saved) -> bool:
@@ -128,7 +140,9 @@ def _check(
         asked = [*beside.values(), *features.values()]
         again, given = capture(examples.losses, root, listened, asked)
         again.update({n: [g] for n, g in zip(features, given[len(beside) :], strict=True)})
-        layouts_checked(plan, {**listened, **features}, tensors, once, again, factors)
+        everything: dict[int | str, Any] = dict(listened.items())
+        everything.update(features)
+        layouts_checked(plan, everything, tensors, once, again, factors)
         uses: dict[str, list[Use]] = {}
         for name in list(plan.places):
             own = uses_of(name, tensors[name], plan, nodes, once, kept, examples.count)

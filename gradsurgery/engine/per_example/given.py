@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.losses import LARGEST, Losses
-from gradsurgery.engine.per_example.profiles import Examples, profiles_of
+from gradsurgery.engine.per_example.profiles import profiles_of
 from gradsurgery.errors import InputError
 from gradsurgery.types import Array
 

@@ -57,7 +57,10 @@ class Plan:
         """Have what is known under other names."""
         self.places = {names[name]: places for name, places in self.places.items()}
         self.passes = {names[name]: why for name, why in self.passes.items()}
-        self.layouts = {names.get(k, k): v for k, v in self.layouts.items()}  # type: ignore[call-overload]
+        self.layouts = {
+            names.get(key, key) if isinstance(key, str) else key: layouts
+            for key, layouts in self.layouts.items()
+        }
 
     def give_up(self, name: str, why: str) -> None:
         """Give a parameter a pass per objective."""

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradsurgery.contract.definition import Strategy
+from gradsurgery.errors import InputError
 from gradsurgery.types import Array
 
 ROUNDING = 8  # of given weights, in units of their dtype's: what products leave of rank one
@@ -45,6 +47,27 @@ class Examples:
         root = torch.as_tensor(profile, dtype=torch.float64).to(self.losses.device)
         root = root.to(self.losses.dtype)
         return root if scale is None else (root * scale).to(root.dtype)
+
+
+def check_examples(strategy: Strategy | None, examples: Examples, several: bool) -> None:
+    """Whether a step can take mixtures of per-example losses.
+
+    Raises:
+        InputError: for single examples and a strategy that keeps state, and under several
+            processes.
+    """
+    if strategy is not None and examples.single and "state" in strategy.inputs:
+        raise InputError(
+            f"PerExample: without mixtures every example is an objective, and {strategy.name!r} "
+            "keeps state by objective from step to step, where examples are others each time. "
+            "Give mixtures by name, or take a strategy without memory."
+        )
+    if several:
+        raise InputError(
+            "PerExample: under several processes inner products between examples of different "
+            "processes would have to be exchanged, which is not done. Give the objectives as a "
+            "dict of scalars, which takes a pass each."
+        )
 
 
 def profiles_of(

@@ -15,7 +15,7 @@ from gradsurgery.engine.per_example.capture import Deltas
 from gradsurgery.engine.per_example.plan import Plan
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import called
-from gradsurgery.gradients.per_example.layout import found
+from gradsurgery.gradients.per_example.layout import Layout, found
 from gradsurgery.gradients.per_example.rules import RULES, SHARED
 from gradsurgery.gradients.per_example.use import Use
 
@@ -92,7 +92,7 @@ def layouts_checked(
     mixed: set[int | str] = set()
     for number in nodes:
         first, second = once.get(number, []), again.get(number, [])
-        where = []
+        where: list[Layout | None] = []
         for one, other in zip(first, second, strict=False):
             layout = None
             if one is not None and other is not None:
@@ -109,11 +109,11 @@ def layouts_checked(
         return
     bad = {name: tensors[name] for name in mixed if isinstance(name, str)}
     for name, places in list(plan.places.items()):
-        own = [place.node for place in places if place.node in mixed]
-        kinds = [type(nodes[number]).__name__ for number in own]
-        if own and all(kind in SHARED or kind not in RULES for kind in kinds):
+        apart = [place.node for place in places if place.node in mixed]
+        kinds = [type(nodes[number]).__name__ for number in apart]
+        if apart and all(kind in SHARED or kind not in RULES for kind in kinds):
             plan.give_up(name, "what arrives at it is not made of parts of single examples")
-        elif own:
+        elif apart:
             bad[name] = tensors[name]
     if bad:
         raise InputError(_mixing(bad, plan, tensors))

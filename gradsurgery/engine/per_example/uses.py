@@ -98,8 +98,6 @@ def _by_rule(
     shape: Sequence[int] = parameter.shape
     if place.last is not None:
         shape = nodes[place.last]._input_metadata[0].shape
-    asked = Asked(
-        delta, layout, examples, parameter, shape, place.forms, kept.get(place.node, {})
-    )
+    asked = Asked(delta, layout, examples, parameter, shape, place.forms, kept.get(place.node, {}))
     with torch.no_grad():
         return known[0](node, place.edge, asked)

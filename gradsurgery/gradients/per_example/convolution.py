@@ -82,7 +82,9 @@ class Convolution(Product):
         return found.reshape(-1)
 
     def bounds(self) -> Tensor:
-        return sizes(self._delta) * sizes(self._images) * prod(self.weight.shape[2:]) ** 0.5
+        # an entry of the images is in at most so many patches
+        seen: float = float(prod(self.weight.shape[2:])) ** 0.5
+        return sizes(self._delta) * sizes(self._images) * seen
 
     def _by_rows(self, wide: bool) -> Tensor:
         return Product(*self.factors(0, self.examples))._by_rows(wide)

@@ -68,9 +68,7 @@ class Product(Use):
         counts = self._counts(self.examples)
         if counts["rows"] <= counts["kernel"]:
             return self._by_rows(wide)
-        total = torch.zeros(
-            self.examples, self.examples, dtype=torch.float64, device=self.device
-        )
+        total = torch.zeros(self.examples, self.examples, dtype=torch.float64, device=self.device)
         for _, formed in self._formed():
             total += inner(formed.flatten(1), wide)
         return total

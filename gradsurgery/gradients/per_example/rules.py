@@ -139,17 +139,14 @@ def convolution(node: Any, edge: int, asked: Asked) -> Use | None:
     if asked.turned is None or asked.turned or images.shape[0] != asked.delta.shape[0]:
         return None
     spatial = images.ndim - 2
-    how = How(
-        *[tuple(map(int, getattr(node, f"_saved_{k}"))) for k in ("stride", "padding", "dilation")],
-        False,
-        tuple(map(int, node._saved_output_padding)),
-        int(node._saved_groups),
+    stride, padding, dilation, more = (
+        tuple(map(int, getattr(node, f"_saved_{name}")))
+        for name in ("stride", "padding", "dilation", "output_padding")
     )
+    how = How(stride, padding, dilation, False, more, int(node._saved_groups))
     if len(how.stride) != spatial or asked.parameter.ndim != images.ndim:
         return None
-    return Convolution(
-        asked.delta, images, asked.parameter, how, asked.layout, asked.examples
-    )
+    return Convolution(asked.delta, images, asked.parameter, how, asked.layout, asked.examples)
 
 
 @rule("EmbeddingBackward0", saved=("indices",))
@@ -236,4 +233,3 @@ def mul(node: Any, edge: int, asked: Asked) -> Use | None:
 def expand(node: Any, edge: int, asked: Asked) -> Use | None:
     """A parameter that is given to every example, as a class token is."""
     return asked.each(asked.parts)
-

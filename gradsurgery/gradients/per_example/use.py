@@ -88,7 +88,8 @@ class Sum(Use):
 def sizes(parts: Tensor) -> Tensor:
     """‖·‖ of each example's part [B]."""
     dtype = torch.promote_types(parts.dtype, torch.float32)
-    return torch.linalg.vector_norm(parts.reshape(len(parts), -1), dim=1, dtype=dtype)
+    found: Tensor = torch.linalg.vector_norm(parts.reshape(len(parts), -1), dim=1, dtype=dtype)
+    return found
 
 
 def inner(rows: Tensor, wide: bool) -> Tensor:
@@ -100,7 +101,7 @@ def inner(rows: Tensor, wide: bool) -> Tensor:
 
 def sum_of_pieces(rows: Tensor) -> Tensor:
     """The inner products in float64 of rows that are not, without a copy of all of them."""
-    n, d = rows.shape
+    n = len(rows)
     total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
     for piece in torch.split(rows, max(1, FORMED // (4 * max(n, 1))), dim=1):
         own = piece.double()
