@@ -1,5 +1,7 @@
 """Hypothesis profiles and thread settings shared by the suite."""
 
+import gc
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -27,6 +29,13 @@ def pytest_collection_modifyitems(items):
         sampled = item.get_closest_marker("sampled")
         if sampled is not None and not sampled.kwargs["keep"](item.name):
             item.add_marker(pytest.mark.exhaustive)
+
+
+def pytest_collection_finish():
+    """What is there before the first test stays: whoever goes through all objects, the garbage
+    collector or a batched pass, need not go through a million of these.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
