@@ -6,14 +6,11 @@ from typing import Any
 
 from gradsurgery import InputError
 from gradsurgery.compare.choice import Line, metric_of
-from gradsurgery.compare.grouped import Trained, prepared, trained
+from gradsurgery.compare.grouped import BASELINES, Trained, prepared, trained
 from gradsurgery.compare.names import Names, short_names
-from gradsurgery.compare.plan import BASELINE
 from gradsurgery.compare.primary import Primary, primary_of
 from gradsurgery.compare.results import Results
 from gradsurgery.compare.statistics import Comparison, Family, Gains, delta_m, judge
-
-BASELINES = (BASELINE, "scaled-sum")
 
 
 @dataclass(frozen=True)

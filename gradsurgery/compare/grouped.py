@@ -1,6 +1,7 @@
 """The rows of a comparison by task and strategy, each at the learning rate it is reported at."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 from gradsurgery import InputError
 from gradsurgery.compare.apart import apart
 from gradsurgery.compare.choice import Line, best_rate
+from gradsurgery.compare.plan import BASELINE
 from gradsurgery.compare.results import Results
 
+BASELINES = (BASELINE, "scaled-sum")
 SHOWN = ("run", "control", "alone")  # the kinds of rows that have test figures
 CELL = ("task", "strategy", "seed", "lr")  # what every one of them has
 
@@ -72,21 +75,41 @@ def prepared(lines: "Iterable[Line] | Results") -> list[Line]:
 
 
 def trained(lines: Iterable[Line], kinds: Iterable[str] = SHOWN) -> dict[str, list[Trained]]:
-    """Per task, the strategies in the order of the rows.
+    """Per task, the strategies: as they were asked for, then baselines, then losses alone.
+
+    Rows of several processes come in any order. Where nothing says what was asked for, it is that
+    of the rows.
 
     Args:
         lines: as `prepared` gives them.
         kinds: the kinds of rows that are taken.
     """
     grouped: dict[str, dict[str, dict[float, list[Line]]]] = {}
+    asked: dict[str, None] = {}
     for line in lines:
+        if line["kind"] == "setup":
+            asked |= dict.fromkeys(line.get("strategies") or ())
         if line["kind"] in kinds:
             of_task = grouped.setdefault(line["task"], {})
             of_task.setdefault(line["strategy"], {}).setdefault(line["lr"], []).append(line)
+    places = {label: place for place, label in enumerate(asked)}
     return {
-        task: [_trained(label, by_lr) for label, by_lr in of_task.items()]
+        task: sorted(
+            (_trained(label, by_lr) for label, by_lr in of_task.items()),
+            key=lambda one: _place(one, places),
+        )
         for task, of_task in grouped.items()
     }
+
+
+def _place(one: Trained, asked: Mapping[str, int]) -> tuple[int, int, str]:
+    """Where it stands among the others of its task."""
+    if one.kind == "run":
+        return 0, asked.get(one.strategy, len(asked)), ""
+    if one.strategy in BASELINES:
+        return 1, BASELINES.index(one.strategy), ""
+    padded = re.sub(r"\d+(\.\d+)?", lambda found: f"{float(found[0]):020.6f}", one.strategy)
+    return 2 if one.kind == "control" else 3, 0, padded  # 2 before 10
 
 
 def _trained(label: str, by_lr: Mapping[float, list[Line]]) -> Trained:

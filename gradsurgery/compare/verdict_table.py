@@ -1,11 +1,12 @@
 """The verdicts of a task as a table for a terminal."""
 
 import statistics
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gradsurgery.compare.columns import Column, form_of, tables, written
-from gradsurgery.compare.conclusion import BASELINES, Conclusion
-from gradsurgery.compare.grouped import Trained
+from gradsurgery.compare.conclusion import Conclusion
+from gradsurgery.compare.grouped import BASELINES, Trained
 from gradsurgery.compare.primary import Primary
 from gradsurgery.compare.statistics import Comparison
 from gradsurgery.compare.statistics.words import number
@@ -42,7 +43,9 @@ def verdict_tables(conclusion: Conclusion, width: int = WIDE) -> "list[Table]":
     title = f"{conclusion.task}: verdicts on {primary.name} ({figures}){untuned}"
     trained, names = conclusion.trained, conclusion.names
     form = form_of(x for one in trained for x in primary.of(one).values())
-    deltas = [difference(conclusion.against(first, x.strategy), primary.unit) for x in trained]
+    found = [conclusion.against(first, one.strategy) for one in trained]
+    like = usual(found)
+    deltas = [difference(one, primary.unit, like) for one in found]
     columns = [
         Column(primary.name, [figure(one, primary, form) for one in trained]),
         Column(f"Δ to {first}{unit}\n[95 % interval]", deltas),
@@ -75,8 +78,19 @@ def figure(one: Trained, primary: Primary, form: str) -> str:
     return written(statistics.fmean(values), form) + spread
 
 
-def difference(found: Comparison | None, unit: str) -> str:
-    """The mean difference, with its 95 % interval where there is one; points have two decimals."""
+def usual(found: Iterable[Comparison | None]) -> float | None:
+    """The size by which the differences of a column are written; None without one."""
+    sizes = [
+        max(map(abs, (x.mean, *(x.interval or ())))) for x in found if x and x.mean is not None
+    ]
+    return statistics.median(filter(None, sizes)) if any(sizes) else None
+
+
+def difference(found: Comparison | None, unit: str, usual: float | None = None) -> str:
+    """The mean difference, with its 95 % interval where there is one; points have two decimals.
+
+    Others have as many as give the usual size of the column three digits.
+    """
     if found is None or found.mean is None:
         return NONE
     values = (found.mean, *(found.interval or ()))
@@ -84,6 +98,7 @@ def difference(found: Comparison | None, unit: str) -> str:
     if unit == "points" and 0.1 < like < 1000:
         mean, *ends = (f"{x:+.2f}" for x in values)
     else:
+        like = usual if usual and like < 100 * usual else like
         mean, *ends = (number(x, sign=True, like=like) for x in values)
     if not ends:
         return mean

@@ -6,12 +6,12 @@ from typing import Any
 
 from gradsurgery.compare.choice import Line, guessed, metric_of
 from gradsurgery.compare.columns import form_of, written
-from gradsurgery.compare.conclusion import BASELINES, Conclusion
-from gradsurgery.compare.grouped import Trained
+from gradsurgery.compare.conclusion import Conclusion
+from gradsurgery.compare.grouped import BASELINES, Trained
 from gradsurgery.compare.primary import Primary
 from gradsurgery.compare.statistics import Family
 from gradsurgery.compare.statistics.words import probability
-from gradsurgery.compare.verdict_table import NONE, difference, verdict
+from gradsurgery.compare.verdict_table import NONE, difference, usual, verdict
 from gradsurgery.report.drawing import strip
 from gradsurgery.report.table import Cell, Row, Table
 
@@ -44,7 +44,7 @@ def strategy_table(conclusion: Conclusion, times: Times) -> Table:
         headings.append(Cell(objective, note=metric.label + low))
     if conclusion.gains:
         headings.append(Cell("Δm", note="%, higher is better"))
-    headings += [Cell("lr"), Cell("cost", note="x of sum, quartiles")]
+    headings += [Cell("lr"), Cell("step time", note="x of sum, quartiles")]
     headings += [Cell("conflict", note="% of steps"), Cell("cosine", note="mean"), Cell("failed")]
     forms = _forms(conclusion, objectives)
     rows = [
@@ -127,7 +127,12 @@ def _against(
     tested = found.verdict in ("better", "worse", "undecided") and found.interval is not None
     chance = probability(found.adjusted) if tested else ""
     return [
-        Cell(difference(found, primary.unit), found.mean, beside, drawing=drawn),
+        Cell(
+            difference(found, primary.unit, usual(family.comparisons)),
+            found.mean,
+            beside,
+            drawing=drawn,
+        ),
         Cell(word, word, needed or chance, mark=word),
     ]
 
@@ -195,10 +200,10 @@ def _notes(conclusion: Conclusion) -> tuple[str, ...]:
     if conclusion.gains:
         notes.append(
             "Δm is the mean relative gain over the runs of the same seed that train one objective "
-            "alone; higher is better."
+            "alone; higher is better. It says little where such a figure is near 0."
         )
     if any(one.kind != "run" for one in conclusion.trained):
         notes.append(
-            "Grey rows are baselines: they were not asked for by name, or are compared with."
+            "Grey rows are baselines: sum, scaled-sum, and what was not asked for by name."
         )
     return tuple(notes)

@@ -6,6 +6,7 @@ from gradsurgery.compare import conclude, summarise, verdict_sentences
 from gradsurgery.compare.names import short_names
 from gradsurgery.compare.plot import _panels
 from gradsurgery.compare.sentences import GIVEN, rate_sentences
+from gradsurgery.compare.verdict_table import difference, usual
 from tests.support.rows import known, row
 
 pytestmark = pytest.mark.quick
@@ -121,3 +122,29 @@ def test_a_picture_has_one_axis_per_kind_of_figure():
     assert _panels(rows) == [
         ("accuracy in %", ["left"]), ("RMSE in kW (lower is better)", ["right"])
     ]  # fmt: skip
+
+
+def test_rows_of_several_processes_come_in_the_order_that_was_asked_for():
+    lines = known(strategies=("near", "gains", "loses"))
+    lines[0]["strategies"] = {"gains": {}, "loses": {}, "near": {}}
+    more = [("alone: left", "alone"), ("n x mgda", "control"), ("scaled-sum", "control"),
+            ("sum", "control"), ("mgda, length=sum", "control")]  # fmt: skip
+    for label, kind in more:
+        only = {"only": ["left"]} if kind == "alone" else {}
+        lines += [row("digits", label, s, {"left": 1.0, "right": 2.0}, kind=kind, **only)
+                  for s in range(8)]  # fmt: skip
+    labels = [one.strategy for one in conclude(lines)["digits"].trained]
+    assert labels == ["gains", "loses", "near", "sum", "scaled-sum", "mgda, length=sum",
+                      "n x mgda", "alone: left"]  # fmt: skip
+    assert [one.strategy for one in summarise(lines, "sum")["digits"]] == labels[:3]
+
+
+def test_differences_of_one_column_have_the_same_decimals():
+    lines = known(strategies=("sum", "scaled-sum", "gains", "near"), unit="kW")
+    (conclusion,) = conclude(lines).values()
+    found = [conclusion.against("sum", name) for name in ("gains", "near")]
+    assert [difference(x, "kW", usual(found)) for x in found] == [
+        "+3.00 [+2.58, +3.42]", "+0.10 [-0.07, +0.27]"
+    ]  # fmt: skip
+    assert difference(found[1], "kW", 1e-4).startswith("+0.100 [")
+    assert usual([None]) is None

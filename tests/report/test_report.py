@@ -96,7 +96,7 @@ def test_a_row_has_rate_cost_gain_and_failures(full):
     table = full[0].tasks[0].table
     near, _ = row_of(table, "near")
     assert (near["lr"].text, near["lr"].note) == ("0.1", "chosen in 75 %, at the high edge")
-    assert (near["cost"].text, near["cost"].note) == ("1.00", "0.50 to 1.50")
+    assert (near["step time"].text, near["step time"].note) == ("1.00", "0.50 to 1.50")
     assert near["failed"].text == "0/8"
     assert row_of(table, "gains")[0]["failed"].text == "1/9"
     alone, grey = row_of(table, "alone: left")
