@@ -4,9 +4,8 @@ import json
 import os
 import queue
 import signal
-import sys
 import threading
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 Asked = queue.SimpleQueue[dict[str, Any]]
 
@@ -19,14 +18,19 @@ def opened() -> tuple[TextIO, dict[str, Any], Asked]:
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a task prints is no answer
+    given = os.fdopen(os.dup(0), "rb")
+    # The thread below holds the lock of what it reads. A process that is forked, such as a worker
+    # of a DataLoader, closes sys.stdin, and would wait for that lock for ever.
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
-    first = json.loads(sys.stdin.buffer.readline())
+    first = json.loads(given.readline())
     asked: Asked = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    threading.Thread(target=_listen, args=(asked, given), daemon=True).start()
     return answers, first, asked
 
 
-def _listen(asked: Asked) -> None:
-    for text in sys.stdin.buffer:
+def _listen(asked: Asked, given: BinaryIO) -> None:
+    for text in given:
         asked.put(json.loads(text))
     os._exit(0)  # the parent has ended

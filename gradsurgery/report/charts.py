@@ -96,7 +96,8 @@ def front(conclusion: Conclusion) -> Chart | None:
     if not fixed or len(whole[0].done[0]["test"]) < 2:
         return None
     x_name, y_name = list(whole[0].done[0]["test"])[:2]
-    labels = [metric_of(whole[0].done[0], name).label for name in (x_name, y_name)]
+    metrics = [metric_of(whole[0].done[0], name) for name in (x_name, y_name)]
+    low = [", lower is better" if metric.higher is False else "" for metric in metrics]
 
     def at(label: str) -> tuple[float, float]:
         (one,) = (x for x in whole if x.strategy == label)
@@ -113,7 +114,11 @@ def front(conclusion: Conclusion) -> Chart | None:
     left = " Further objectives are in the table." if len(whole[0].done[0]["test"]) > 2 else ""
     return Chart(
         "Fixed weights and strategies",
-        chart(series, f"{x_name}: {labels[0]}", f"{y_name}: {labels[1]}"),
+        chart(
+            series,
+            f"{x_name}: {metrics[0].label}{low[0]}",
+            f"{y_name}: {metrics[1].label}{low[1]}",
+        ),
         tuple((one.name, one.style) for one in series),
         "Test figures, means over seeds. A strategy is worth its cost where it lies beyond the "
         f"line of fixed weights.{left}",
