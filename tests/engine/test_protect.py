@@ -26,13 +26,10 @@ def test_no_direction_conflicts_with_a_protected_objective(name):
     for seed in range(12):
         model = TwoEncoders(seed)
         surgery = gs.Surgery(ready(name, "audio"), model, protect="fused", seed=seed)
-        losses = model.losses(seed)
+        losses, probe = model.losses(seed), TwoEncoders(seed)
+        step(gs.Surgery(ready(name, "audio"), probe, seed=seed), probe.losses(seed), weights=LOUD)
         for part in (model.audio, model.visual):
             gradient = torch.autograd.grad(losses["fused"], part.parameters(), retain_graph=True)
-            probe = TwoEncoders(seed)
-            step(
-                gs.Surgery(ready(name, "audio"), probe, seed=seed), probe.losses(seed), weights=LOUD
-            )
             unprotected = cosine_of(
                 gradient,
                 [

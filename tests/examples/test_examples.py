@@ -69,9 +69,9 @@ def test_help_and_wrong_names(run, tmp_path):
 
 @pytest.mark.slow
 def test_toy_runs_and_draws(run, tmp_path):
-    """50 of the 50,000 steps: every strategy moves, and what is written is what is shown."""
+    """20 of the 50,000 steps: every strategy moves, and what is written is what is shown."""
     # one process, since each imports torch
-    settings = ("--steps", 50, "--processes", 1, "--out", tmp_path / "toy")
+    settings = ("--steps", 20, "--processes", 1, "--out", tmp_path / "toy")
     code, out, err = run("toy.py", *settings)
     assert code == 0, err
     outcomes = json.loads((tmp_path / "toy" / "outcomes.json").read_text())
@@ -88,6 +88,6 @@ def test_toy_runs_and_draws(run, tmp_path):
         for found in ends.values():
             for start, end in zip(outcomes["starts"][version], found, strict=True):
                 moved = max(abs(a - b) for a, b in zip(start, end["x"], strict=True))
-                assert 0.03 < moved < 0.15  # Adam at 1e-3
+                assert 0.012 < moved < 0.06  # Adam at 1e-3
     assert (tmp_path / "toy" / "toy.png").stat().st_size > 50_000
     assert "nash-mtl" in out
