@@ -15,6 +15,7 @@ from gradsurgery.compare.jobs import runs_of
 from gradsurgery.compare.loop import Loop, endless, missing, seeded
 from gradsurgery.compare.methods import Method, control
 from gradsurgery.compare.plan import BASELINE, Plan
+from gradsurgery.compare.primary import unknown_primary
 from gradsurgery.compare.where import place_of
 from gradsurgery.tasks import Problem, Task
 
@@ -147,11 +148,8 @@ def _equal_splits(problem: Problem, trial: _Trial) -> Iterator[str]:
 
 def _unknown_names(problem: Problem, task: Task, trial: _Trial) -> Iterator[str]:
     names = problem.names or tuple(next(iter(trial.figures.values()), ()))
-    if task.primary is not None and names and task.primary not in names:
-        yield (
-            f"primary={task.primary!r} is no figure of the task, which has "
-            f"{', '.join(map(repr, names))}."
-        )
+    if (wrong := unknown_primary(task.primary, names)) is not None:
+        yield wrong
     for name, losses in (problem.alone or {}).items():
         for loss in losses:
             if loss not in trial.losses:

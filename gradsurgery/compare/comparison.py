@@ -13,6 +13,7 @@ from gradsurgery.compare.cell import Problems, run_cell
 from gradsurgery.compare.listener import Listener, Silence, planned
 from gradsurgery.compare.plan import BASELINE, Plan
 from gradsurgery.compare.pool import finish, in_processes
+from gradsurgery.compare.primary import unknown_primary
 from gradsurgery.compare.results import Results, as_path, setup_line
 from gradsurgery.compare.timing import ROUNDS, WARM_UP, step_times
 
@@ -64,7 +65,10 @@ def compare(
     problems = Problems(plan)
     methods = {}
     for task in plan.tasks:  # what is wrong with the data is said before the folder is made
-        methods[task.name] = methods_of(plan, task, problems.get(task.name, plan.seeds[0]))
+        problem = problems.get(task.name, plan.seeds[0])
+        if (wrong := unknown_primary(task.primary, problem.names)) is not None:
+            raise InputError(f"{task.name}: {wrong}")
+        methods[task.name] = methods_of(plan, task, problem)
     with Results(folder, plan) as results, _threads(plan.threads):
         agenda = Agenda(plan, methods, results.lines)
         planned(listener, agenda.total)

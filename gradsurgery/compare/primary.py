@@ -1,7 +1,7 @@
 """The one figure of a task that verdicts are about."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,19 @@ class Primary:
         given = [figures[o] for o in self.objectives]
         there = [figure for figure in given if figure is not None]
         return statistics.fmean(there) if len(there) == len(given) else None
+
+
+def unknown_primary(primary: str | None, names: Collection[str]) -> str | None:
+    """What is wrong with a declared figure that the task does not have; None where all is well.
+
+    Args:
+        primary: as the task declares it; None where it does not.
+        names: of its figures; empty where they are not known yet.
+    """
+    if primary is None or not names or primary in names:
+        return None
+    listed = ", ".join(map(repr, names))
+    return f"primary={primary!r} is no figure of the task, which has {listed}."
 
 
 def primary_of(found: Sequence[Trained], declared: Mapping[str, Any]) -> Primary | None:

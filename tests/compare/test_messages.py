@@ -7,7 +7,7 @@ import signal
 import pytest
 
 import gradsurgery as gs
-from gradsurgery.compare import Plan, Results, read_results, summarise
+from gradsurgery.compare import Plan, Results, compare, read_results, summarise
 from gradsurgery.compare import journal as files
 from gradsurgery.compare.checking import check_in_terminal
 from gradsurgery.compare.progress import Bars
@@ -161,3 +161,12 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeyp
     assert html.read_text() == before
     names = {path.name for path in folder.iterdir()}
     assert names == {"results.jsonl", "report.html", "report.md"}
+
+
+def test_a_primary_figure_that_is_not_there_is_said_before_any_training(tmp_path):
+    plan = plan_of()
+    (task,) = plan.tasks
+    plan = Plan(**{**vars(plan), "tasks": (Task(**{**vars(task), "primary": "fsued"}),)})
+    with pytest.raises(gs.InputError, match="two: primary='fsued' is no figure .*'fused'"):
+        compare(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
