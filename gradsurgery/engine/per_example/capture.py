@@ -42,6 +42,8 @@ def capture(
         for k in range(outputs_of(node)):
             edges.append(GradientEdge(node, k))
             places.append((number, k))
+    if not edges and not beside:
+        return {}, []
     try:
         given = grad([losses], [*edges, *beside], [root], retain_graph)
     finally:

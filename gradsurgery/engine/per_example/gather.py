@@ -10,14 +10,19 @@ from gradsurgery.engine.losses import root_gradients
 from gradsurgery.engine.passes import gather as gather_passes
 from gradsurgery.engine.passes import merged
 from gradsurgery.engine.per_example.capture import Deltas, capture
-from gradsurgery.engine.per_example.plan import SEVERAL, Plan, numbered, plan_of
+from gradsurgery.engine.per_example.orders import orders_of, same
+from gradsurgery.engine.per_example.plan import HOOKED, SEVERAL, Plan, numbered, plan_of
 from gradsurgery.engine.per_example.profiles import Examples
 from gradsurgery.engine.per_example.soundness import (
     CHECKS,
     check_norms,
     differing,
+    doubtful,
     factors_of,
     layouts_checked,
+    opened,
+    rounding_of,
+    zero_of,
 )
 from gradsurgery.engine.per_example.uses import Saved, guessed, read, readable, uses_of
 from gradsurgery.engine.source import GradientSource
@@ -47,26 +52,35 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     check_norms(graph.numbers, names, examples.count)
     plan = cache.examples.get(graph, tensors) or plan_of(graph, parameters)
     nodes = numbered(graph)
-    check = examples.verify == "always" or (examples.verify == "first" and not plan.proved)
-    check = check and examples.count > 1
+    for name in [name for name in plan.places if parameters[name]._backward_hooks]:
+        plan.give_up(name, HOOKED)
+    several = examples.count > 1
+    check = several and examples.verify != "never"
+    orders = orders_of(nodes, examples.count) if check else {}
+    if check and examples.verify == "first" and plan.proved:
+        check = opened(plan, parameters) or not same(orders, plan.orders)
     kept = read(plan.nodes(nodes))
-    one_pass = _in_one_pass(plan, nodes, kept) and not check and plan.proved
+    one_pass = _in_one_pass(plan, nodes, kept) and not check and plan.seen and not plan.unsure
     retain = source.retain_graph or bool(apart) or not one_pass
     deltas = [
         _captured(source, plan, nodes, profile, features, retain or k + 1 < len(examples.profiles))
         for k, profile in enumerate(examples.profiles)
     ]
+    if several and examples.verify != "never":
+        check = check or doubtful(plan, deltas[0], examples.count)
     if check:
         _check(source, plan, nodes, tensors, features, deltas[0], kept)
-    if not check and not plan.layouts:
-        _guess(plan, deltas[0], features, examples.count)
+        plan.gates = zero_of(plan, nodes, parameters)
+        plan.orders = {k: [index.clone() for index in own] for k, own in orders.items()}
+    elif not plan.proved:
+        _guess(plan, deltas[0], examples.count)
     uses = _uses(plan, nodes, parameters, deltas, kept, examples)
     for name in features:
         layout = plan.layouts[name][0]
         arrived = [d[name][0] for d in deltas]
         own = [Own(d, layout, examples.count) for d in arrived if d is not None and layout]
         uses[name] = stacked([[use] for use in own])
-    plan.proved = True
+    plan.seen, plan.proved = True, plan.proved or check
     plan.local = any(isinstance(use, Local) for own in uses.values() for use in own)
     cache.examples.put(graph, tensors, plan)
     source.rows = _passes(source, {name: parameters[name] for name in plan.passes})
@@ -109,7 +123,7 @@ def _captured(
     return deltas
 
 
-def _guess(plan: Plan, deltas: Deltas, features: Named, examples: int) -> None:
+def _guess(plan: Plan, deltas: Deltas, examples: int) -> None:
     """Unchecked layouts: the examples are first."""
     plan.layouts = {
         number: [guessed(delta, examples) for delta in given] for number, given in deltas.items()
@@ -128,7 +142,7 @@ def _check(
     """Two random mixtures against autograd."""
     examples = source.losses.examples
     assert examples is not None
-    plan.layouts = {}
+    plan.layouts, plan.unsure = {}, set()
     for draw in range(CHECKS):
         factors = factors_of(examples.count, draw, examples.losses)
         listened = plan.nodes(nodes)
@@ -150,7 +164,8 @@ def _check(
                 plan.give_up(name, SEVERAL)
             else:
                 uses[name] = own
-        for name in differing(uses, dict(zip(beside, given, strict=False)), factors):
+        arrived = dict(zip(beside, given, strict=False))
+        for name in differing(uses, arrived, factors, rounding_of(plan, once)):
             plan.give_up(name, "something acts on its gradient beside its layer")
 
 

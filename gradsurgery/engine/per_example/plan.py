@@ -7,10 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from gradsurgery.engine.graph import ACCUMULATE, Graph
+from gradsurgery.engine.per_example.orders import Orders
 from gradsurgery.gradients.per_example.layout import Layout
 from gradsurgery.gradients.per_example.rules import FORMS, RULES
 
 SEVERAL = "it is used several times, not always in a layer that is known"
+
+HOOKED = "a hook acts on its gradient"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Plan:
         layouts: node -> the layout of each of its outputs, as far as they were found; features by
             name.
         proved: whether examples were found to be independent.
+        unsure: the nodes and features that got a gradient of zero then, or one that several layouts
+            fit: nothing is known of them until they get another.
+        gates: the parameters that were zero then: what lies before them got no gradient.
+        orders: node -> the indices by which it picked or moved entries then.
+        seen: whether there was a step with this plan, so that `local` is known.
         local: whether some node's own backward is called, which needs the graph after the pass.
     """
 
@@ -47,6 +55,10 @@ class Plan:
     passes: dict[str, str] = field(default_factory=dict)
     layouts: dict[int | str, list[Layout | None]] = field(default_factory=dict)
     proved: bool = False
+    unsure: set[int | str] = field(default_factory=set)
+    gates: set[str] = field(default_factory=set)
+    orders: Orders = field(default_factory=dict)
+    seen: bool = False
     local: bool = False
 
     def nodes(self, numbered: Mapping[int, Any]) -> dict[int, Any]:
@@ -57,6 +69,8 @@ class Plan:
         """Have what is known under other names."""
         self.places = {names[name]: places for name, places in self.places.items()}
         self.passes = {names[name]: why for name, why in self.passes.items()}
+        self.gates = {names[name] for name in self.gates}
+        self.unsure = {names.get(k, k) if isinstance(k, str) else k for k in self.unsure}
         self.layouts = {
             names.get(key, key) if isinstance(key, str) else key: layouts
             for key, layouts in self.layouts.items()

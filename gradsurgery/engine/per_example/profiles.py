@@ -89,15 +89,18 @@ def profiles_of(
     profile = weights[strongest, np.arange(b)]  # [B, T]
     squares = (profile**2).sum(1)
     factors = np.einsum("nbt,bt->nb", weights, profile) / np.where(squares > 0, squares, 1)
-    left = np.abs(weights - factors[..., None] * profile).max((0, 2))  # [B]
-    if (left <= (ROUNDING * eps + LEAST) * np.abs(weights).max((0, 2))).all():
+    left = np.abs(weights - factors[..., None] * profile).max(2)  # [n, B]
+    scales = np.abs(weights).max(2)
+    if (left <= (ROUNDING * eps + LEAST) * scales).all():
         return Examples(losses, profile[None], factors, verify, single)
-    u, s, v = np.linalg.svd(weights.transpose(1, 0, 2), full_matrices=False)  # by example
+    # each objective counts by its own scale: none is so small that its weights are rounding
+    even = weights / np.where(scales > 0, scales, 1)[..., None]
+    u, s, v = np.linalg.svd(even.transpose(1, 0, 2), full_matrices=False)  # by example
     size = (ROUNDING * eps + LEAST) * (weights.shape[0] * weights.shape[2]) ** 0.5
     rank = int((s > size * s[:, :1]).sum(1).max())
     if rank >= n:
         return None
-    spread = (u * s[:, None])[..., :rank]  # [B, n, r]
+    spread = (u * s[:, None])[..., :rank] * scales.T[..., None]  # [B, n, r]
     return Examples(
         losses,
         v[:, :rank].transpose(1, 0, 2),

@@ -16,6 +16,7 @@ from gradsurgery.engine.per_example.plan import Plan
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import called
 from gradsurgery.gradients.per_example.layout import Layout, found
+from gradsurgery.gradients.per_example.local import flat
 from gradsurgery.gradients.per_example.rules import RULES, SHARED
 from gradsurgery.gradients.per_example.use import Use
 
@@ -24,7 +25,15 @@ ADVICE = "Give the objectives as a dict of scalars, which takes a pass each. Not
 NORMS = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
 OF_PART = {torch.float64: 1e-7, torch.float32: 1e-3}  # rounding of a part, relative to it
 OF_GRADIENT = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to what bounds a gradient
+# the edges of nodes by which a parameter is added: a zero there lets every gradient through
+ADDED = {
+    **dict.fromkeys(("AddBackward0", "SubBackward0"), (0, 1)),
+    **dict.fromkeys(("AddmmBackward0",), (0,)),
+    **dict.fromkeys(("ConvolutionBackward0", "NativeLayerNormBackward0"), (2,)),
+    **dict.fromkeys(("NativeGroupNormBackward0", *NORMS), (2,)),
+}
 HALF = 0.05  # of both in half precision
+LEAST = 1e-3  # of the whole gradient: what is smaller may be nothing but rounding, as a key's bias
 
 
 def factors_of(examples: int, draw: int, like: Tensor) -> Tensor:
@@ -100,9 +109,12 @@ def layouts_checked(
                 known = plan.layouts.get(number)
                 only = known[len(where)] if known else None
                 own = factors.to(one.dtype)
-                layout = found(one, other, own, len(factors), accuracy, only)
+                fitting = found(one, other, own, len(factors), accuracy, only)
+                layout = fitting[0] if fitting else None
                 if layout is None:
                     mixed.add(number)
+                elif len(fitting) > 1 or not one.any():
+                    plan.unsure.add(number)
             where.append(layout)
         plan.layouts[number] = where
     if not mixed:
@@ -117,6 +129,44 @@ def layouts_checked(
             bad[name] = tensors[name]
     if bad:
         raise InputError(_mixing(bad, plan, tensors))
+
+
+def zero_of(plan: Plan, nodes: Mapping[int, Any], parameters: Mapping[str, Tensor]) -> set[str]:
+    """The factors that are zero throughout, as gates and low-rank updates are at first."""
+    return {
+        name
+        for name, places in plan.places.items()
+        if any(
+            place.edge not in ADDED.get(type(nodes[place.node]).__name__, ()) for place in places
+        )
+        and not parameters[name].detach().any()
+    }
+
+
+def opened(plan: Plan, parameters: Mapping[str, Tensor]) -> bool:
+    """Whether a parameter that was zero at the last check is not any more."""
+    return any(bool(parameters[name].detach().any()) for name in plan.gates)
+
+
+def doubtful(plan: Plan, deltas: Deltas, examples: int) -> bool:
+    """Whether a gradient has come that the last check says nothing of.
+
+    Args:
+        plan: with the layouts found then.
+        deltas: the gradients at the nodes.
+        examples: B.
+    """
+    for number, given in deltas.items():
+        known = plan.layouts.get(number, [])
+        for k, delta in enumerate(given):
+            if delta is None:
+                continue
+            layout = known[k] if k < len(known) else None
+            if layout is None or layout.dim >= delta.ndim or delta.shape[layout.dim] % examples:
+                return True
+            if number in plan.unsure and bool(delta.any()):
+                return True
+    return False
 
 
 def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor]) -> str:
@@ -135,9 +185,28 @@ def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor]
     )
 
 
+def rounding_of(plan: Plan, deltas: Deltas) -> dict[str, float]:
+    """What may be rounding in a parameter's gradient, by the dtype of what arrives at its nodes."""
+    return {
+        name: max(
+            (
+                OF_GRADIENT.get(delta.dtype, HALF)
+                for place in places
+                for delta in deltas.get(place.node, ())
+                if delta is not None
+            ),
+            default=OF_GRADIENT[torch.float64],
+        )
+        for name, places in plan.places.items()
+    }
+
+
 @torch.no_grad()
 def differing(
-    uses: Mapping[str, Sequence[Use]], given: Mapping[str, Tensor | None], factors: Tensor
+    uses: Mapping[str, Sequence[Use]],
+    given: Mapping[str, Tensor | None],
+    factors: Tensor,
+    rounding: Mapping[str, float],
 ) -> list[str]:
     """The parameters whose gradient of Σ r_b ℓ_b is not what autograd gave.
 
@@ -145,20 +214,23 @@ def differing(
         uses: name -> the parameter's uses.
         given: name -> what autograd gave it.
         factors: r [B].
+        rounding: name -> what is allowed, relative to what bounds the gradient.
     """
-    odd = []
+    found: dict[str, tuple[float, float, float]] = {}  # name -> the error, its scale, the rounding
+    total_square = 0.0
     for name, own in uses.items():
         gradient = given[name]
         dtype = torch.float32 if gradient is None else gradient.dtype
         wide = torch.promote_types(dtype, torch.float32)
         formed = [use.one(factors.to(wide)) for use in own]
         total = torch.stack(formed).sum(0) if formed else factors.new_zeros((), dtype=wide)
-        wanted = torch.zeros_like(total) if gradient is None else gradient.reshape(-1).to(wide)
+        wanted = torch.zeros_like(total) if gradient is None else flat(gradient).to(wide)
         bounds = [bound for use in own if (bound := use.bounds()) is not None]
         size = wanted.norm().double()
+        total_square += float(size) ** 2
         if bounds:
             each = torch.stack(bounds).sum(0).double()
             size = torch.maximum(size, (factors.double().abs() * each).norm())
-        if not bool((total - wanted).norm() <= OF_GRADIENT.get(dtype, HALF) * size):
-            odd.append(name)
-    return odd
+        found[name] = float((total - wanted).norm()), float(size), rounding[name]
+    least = LEAST * total_square**0.5
+    return [k for k, (far, size, own) in found.items() if not far <= own * max(size, least)]

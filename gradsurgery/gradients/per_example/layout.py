@@ -51,10 +51,10 @@ def found(
     examples: int,
     accuracy: float,
     only: Layout | None = None,
-) -> Layout | None:
-    """The layout under which `again` is `once` with each example's part times its factor.
+) -> list[Layout]:
+    """The layouts under which `again` is `once` with each example's part times its factor.
 
-    None where there is none: then a part depends on other examples, or has parts of several.
+    Where there is none, a part depends on other examples, or has parts of several.
 
     Args:
         once: the gradient at a node for Σ ℓ_b.
@@ -64,11 +64,12 @@ def found(
         accuracy: the rounding that is allowed, relative to each example's part.
         only: the one that is asked about; None for all.
     """
+    fitting = []
     for layout in layouts(once.shape, examples) if only is None else (only,):
         parts = layout.split(again, examples).reshape(examples, -1)
         wanted = layout.split(layout.times(once, factors), examples).reshape(examples, -1)
         sizes = wanted.norm(dim=1)
         allowed = accuracy * (sizes + sizes.max() / 100)
         if bool(((parts - wanted).norm(dim=1) <= allowed).all()):
-            return layout
-    return None
+            fitting.append(layout)
+    return fitting

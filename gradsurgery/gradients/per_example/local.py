@@ -49,7 +49,7 @@ class Local(Use):
         )
         if found is None:
             return factors.new_zeros(self.size)
-        return found.detach().reshape(-1).to(factors.dtype)
+        return flat(found.detach()).to(factors.dtype)
 
     def many(self, mixture: Tensor) -> Tensor:
         dtype = torch.promote_types(self.parameter.dtype, torch.float32)
@@ -57,3 +57,9 @@ class Local(Use):
 
     def bounds(self) -> None:
         return None
+
+
+def flat(gradient: Tensor) -> Tensor:
+    """A gradient as one row; those of embeddings may be sparse."""
+    dense: Tensor = gradient.to_dense() if gradient.layout != torch.strided else gradient
+    return dense.reshape(-1)

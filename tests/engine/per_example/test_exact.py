@@ -1,0 +1,127 @@
+"""One pass for all mixtures against a pass per objective: Gram matrix and direction."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import gradsurgery as gs
+from benchmarks.models import Encoder, Heads, TwoEncoders, lenet, resnet18
+from tests.support.per_example import CLOSE, check, gram_error
+from tests.support.per_example_models import LAYERS, B, D, T, embedded
+
+USUAL = ("[attention, sequence first]", "[convolution grouped]", "[tied weights]")
+
+
+@pytest.mark.sampled(keep=lambda name: name.endswith(USUAL))
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layers(kind):
+    torch.manual_seed(0)
+    model, losses_of = LAYERS[kind]()
+    for n in (1, 3, 9):  # fewer and more than examples
+        check(model, losses_of, torch.randn(n, B))
+    check(model, losses_of, torch.randn(3, B), "upgrad", close=10 * CLOSE)
+
+
+PASSES = {  # what gets a pass per objective, and so is no test of a rule
+    *("weight norm", "old weight norm", "spectral norm", "orthogonal", "views of a parameter"),
+    *("einsum and batched products", "a hook on a parameter"),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", sorted(set(LAYERS) - PASSES))
+def test_layers_with_a_rule_take_one_pass(kind):
+    torch.manual_seed(0)
+    model, losses_of = LAYERS[kind]()
+    *_, method = check(model, losses_of, torch.randn(3, B))
+    assert "per objective" not in method
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layers_in_float64(kind):
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        model, losses_of = LAYERS[kind]()
+        check(model.double(), losses_of, torch.randn(5, B), close=1e-12)
+    finally:
+        torch.set_default_dtype(default)
+
+
+TRUNKS = {
+    "lenet": (lambda: Heads(lenet(), 50, 2), (6, 1, 36, 36)),
+    "mlp": (
+        lambda: Heads(
+            nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(32, 32), nn.ReLU())]), 32, 2
+        ),
+        (8, 32),
+    ),
+    "resnet-18, eval": (lambda: Heads(resnet18(), 512, 2).eval(), (2, 3, 16, 16)),
+    "transformer": (lambda: Heads(Encoder(), 128, 2), (4, 8, 128)),
+    "two encoders": (TwoEncoders, (4, 4, 16, 16)),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", TRUNKS)
+def test_models_of_the_benchmarks(name):
+    torch.manual_seed(0)
+    make, shape = TRUNKS[name]
+    model, x = make(), torch.randn(shape)
+    labels = torch.randint(10, (3, len(x)))
+
+    def losses_of():
+        if isinstance(model, Heads):
+            z = model.trunk(x)
+            outs = [head(z) for head in model.heads]
+        else:
+            a, v = model.audio(x[:, :1]), model.visual(x[:, 1:])
+            outs = [model.fusion(torch.cat([a, v], 1)), model.audio_head(a), model.visual_head(v)]
+        return torch.stack(
+            [
+                F.cross_entropy(out, own, reduction="none")
+                for out, own in zip(outs, labels, strict=False)
+            ]
+        ).sum(0)
+
+    check(model, losses_of, torch.randn(3, len(x)))
+    if name != "resnet-18, eval":
+        check(model, losses_of, torch.randn(9, len(x)))
+
+
+def test_sparse_embeddings():
+    torch.manual_seed(0)
+    model, losses_of = embedded(sparse=True)
+    torch.manual_seed(0)
+    dense, dense_losses_of = embedded()
+    dense.load_state_dict(model.state_dict())
+    weights = {f"o{i}": row for i, row in enumerate(torch.randn(3, B))}
+    found = gs.inspect(gs.PerExample(losses_of(), weights), model)
+    expected = gs.inspect({k: (row * dense_losses_of()).sum() for k, row in weights.items()}, dense)
+    assert gram_error(found, expected) < CLOSE
+
+
+def test_autocast():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(D, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1)
+    )
+    x = torch.randn(B, T, D)
+
+    def losses_of():
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(x).float().square().mean((1, 2))
+
+    *_, method = check(model, losses_of, torch.randn(3, B), close=0.02)
+    assert "per objective" not in method
+
+
+@pytest.mark.exhaustive
+def test_bfloat16():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(D, 16), nn.Tanh(), nn.Linear(16, 1)).bfloat16()
+    x = torch.randn(B, D).bfloat16()
+    check(model, lambda: model(x).float().square()[:, 0], torch.randn(3, B), close=0.03)
