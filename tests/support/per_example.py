@@ -18,19 +18,24 @@ def apart(losses, named):
     return {name: (row.to(losses) * losses).sum() for name, row in named.items()}
 
 
-def gradients_of(model, losses, named, strategy="upgrad", **settings):
+def gradients(model):
+    """`.grad` by name."""
+    return {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+
+
+def gradients_of(model, losses, named, strategy="unit-sum", **settings):
     """A step's `.grad` by name, and its record."""
     model.zero_grad()
     surgery = gs.Surgery(strategy, model, **settings)
     record = surgery.backward(gs.PerExample(losses, named))
-    return {k: p.grad for k, p in model.named_parameters() if p.grad is not None}, record
+    return gradients(model), record
 
 
-def plain_gradients_of(model, losses, named, strategy="upgrad", **settings):
+def plain_gradients_of(model, losses, named, strategy="unit-sum", **settings):
     """The same with a pass per objective."""
     model.zero_grad()
     record = gs.Surgery(strategy, model, **settings).backward(apart(losses, named))
-    return {k: p.grad for k, p in model.named_parameters() if p.grad is not None}, record
+    return gradients(model), record
 
 
 def distance(found, expected):
@@ -56,14 +61,14 @@ def gram_error(record, expected):
     return worst
 
 
-def check(model, losses_of, factors, strategy="sum", close=CLOSE, **settings):
+def check(model, losses_of, factors, strategy="unit-sum", close=CLOSE, **settings):
     """Gram matrix and direction against autograd's; gives both errors and the record's method.
 
     Args:
         model: the model.
         losses_of: gives the per-example losses of a fresh forward pass.
         factors: A.
-        strategy: of the direction. A sum of gradients, by default, is compared in a random mixture.
+        strategy: of the direction; by default one that conflicts between gradients do not shorten.
         close: what both errors may be.
         **settings: Surgery's.
     """

@@ -19,6 +19,7 @@ from gradsurgery.engine.per_example.soundness import (
     differing,
     doubtful,
     factors_of,
+    finite,
     layouts_checked,
     opened,
     rounding_of,
@@ -68,6 +69,8 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     ]
     if several and examples.verify != "never":
         check = check or doubtful(plan, deltas[0], examples.count)
+    if check and not finite(deltas[0]):  # a scaler's overflow: there is nothing to compare
+        check = plan.proved = False
     if check:
         _check(source, plan, nodes, tensors, features, deltas[0], kept)
         plan.gates = zero_of(plan, nodes, parameters)

@@ -37,11 +37,21 @@ LEAST = 1e-3  # of the whole gradient: what is smaller may be nothing but roundi
 
 
 def factors_of(examples: int, draw: int, like: Tensor) -> Tensor:
-    """Random r [B] of a check, between 1/2 and 3/2 in size, of either sign."""
+    """Random r [B] of a check, between 1/2 and 1 in size, of either sign."""
     generator = torch.Generator().manual_seed(draw)
-    sizes = torch.rand(examples, generator=generator, dtype=torch.float64) + 0.5
+    sizes = (torch.rand(examples, generator=generator, dtype=torch.float64) + 1) / 2
     signs = torch.randint(2, (examples,), generator=generator) * 2 - 1
     return (sizes * signs).to(like.device)
+
+
+def finite(deltas: Deltas) -> bool:
+    """Whether all gradients at the nodes are."""
+    return all(
+        bool(torch.isfinite(delta).all())
+        for given in deltas.values()
+        for delta in given
+        if delta is not None
+    )
 
 
 def check_norms(nodes: Iterable[Any], names: Mapping[int, str], examples: int) -> None:
@@ -133,14 +143,15 @@ def layouts_checked(
 
 def zero_of(plan: Plan, nodes: Mapping[int, Any], parameters: Mapping[str, Tensor]) -> set[str]:
     """The factors that are zero throughout, as gates and low-rank updates are at first."""
-    return {
+    factors = {
         name
         for name, places in plan.places.items()
         if any(
             place.edge not in ADDED.get(type(nodes[place.node]).__name__, ()) for place in places
         )
-        and not parameters[name].detach().any()
     }
+    asked = [*plan.passes, *factors]
+    return {name for name in asked if not parameters[name].detach().any()}
 
 
 def opened(plan: Plan, parameters: Mapping[str, Tensor]) -> bool:
