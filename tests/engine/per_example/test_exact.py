@@ -8,7 +8,8 @@ from torch.nn import functional as F
 import gradsurgery as gs
 from benchmarks.models import Encoder, Heads, TwoEncoders, lenet, resnet18
 from tests.support.per_example import CLOSE, check, gram_error
-from tests.support.per_example_models import LAYERS, B, D, T, embedded
+from tests.support.per_example_models import B, D, T, embedded
+from tests.support.per_example_uses import LAYERS
 
 USUAL = ("[attention, sequence first]", "[convolution grouped]", "[tied weights]")
 
