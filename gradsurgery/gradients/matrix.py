@@ -15,8 +15,8 @@ from gradsurgery.gradients.combine import directions, needs_float64
 from gradsurgery.gradients.factored import Layer
 from gradsurgery.gradients.gram import Product, products, runs_of
 from gradsurgery.gradients.per_example.block import Mixed
-from gradsurgery.gradients.precision import LARGE, may_be_single, single_sufficed
-from gradsurgery.gradients.rows import kept_only, made_of, rows_of
+from gradsurgery.gradients.precision import single_sufficed
+from gradsurgery.gradients.rows import kept_only, rows_of, worth_float32
 from gradsurgery.gradients.rules.linear import Linear
 from gradsurgery.gradients.transfer import Total, to_host
 from gradsurgery.types import Array
@@ -256,12 +256,9 @@ class GradientMatrix:
         if self._grams is not None:
             return []
         if self._pending is None:
-            blocks, size = self.blocks, self.count * sum(self.splits)
-            factored = any(type(block) in (Factored, Mixed) for block in blocks)
-            if not self._wide and (factored or size >= LARGE):
-                found = made_of(blocks)
-                many = factored or sum([g.numel() for g in found]) >= LARGE
-                self._single = many and may_be_single(found)
+            blocks = self.blocks
+            if not self._wide:
+                self._single = worth_float32(blocks, self.count * sum(self.splits))
             dtype = torch.float32 if self._single else torch.float64
             self._pending, lost = self.form(blocks, self.splits, self.runs, self.per_tensor, dtype)
             self._lost = lost if self._single else []

@@ -53,6 +53,10 @@ def single_sufficed(
         mixtures: whether all gradients are mixtures of per-example ones.
     """
     diagonal = np.diagonal(gram)
+    if mixtures and not diagonal.all():  # mixtures of nothing are zero, and exact
+        there = np.flatnonzero(diagonal)
+        gram, lost = gram[np.ix_(there, there)], [bound[there] for bound in lost]
+        squares, diagonal = squares[squares > 0], diagonal[there]
     if squares.size and not (squares.min() > SQUARES[0] and squares.max() < SQUARES[1]):
         return False
     if not squares.size or any(bool((bound > LOST * diagonal).any()) for bound in lost):

@@ -1,12 +1,13 @@
-"""J [n, d] as one tensor, for the strategies that need it, and what its blocks are read by."""
+"""J [n, d] as one tensor, for the strategies that need it, and what is read of its blocks."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gradsurgery.gradients.blocks import Block, gradient_of
+from gradsurgery.gradients.blocks import Block, Factored, gradient_of
 from gradsurgery.gradients.per_example.block import Mixed
+from gradsurgery.gradients.precision import LARGE, may_be_single
 
 
 def rows_of(
@@ -44,10 +45,22 @@ def kept_only(block: Block, rows: Sequence[int]) -> list[Tensor | None]:
     return [block.gradients[i] for i in rows]
 
 
-def made_of(blocks: Sequence[Block]) -> list[Tensor]:
-    """What the gradients are, or are made of: its dtypes, devices and sizes count."""
+def worth_float32(blocks: Sequence[Block], size: int) -> bool:
+    """Whether products are to be made in float32 first: it may suffice, and saves something.
+
+    Args:
+        blocks: the gradients.
+        size: how many entries they have, formed.
+    """
+    mixed = [block for block in blocks if isinstance(block, Mixed)]
+    factored = bool(mixed) or any(type(block) is Factored for block in blocks)
+    if not (factored or size >= LARGE) or not all(b.mixture.independent for b in mixed[:1]):
+        return False
     found = []
     for block in blocks:
         own = [block.like] if isinstance(block, Mixed) else block.gradients
         found += [g for g in own if g is not None]
-    return found
+    made = sum(b.use.size * b.use.examples for b in mixed)
+    if not (made + sum(g.numel() for g in found) >= LARGE or (factored and not mixed)):
+        return False
+    return may_be_single(found)

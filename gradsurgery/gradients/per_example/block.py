@@ -11,7 +11,10 @@ from torch import Tensor
 from gradsurgery.gradients.per_example.each import Each
 from gradsurgery.gradients.per_example.product import Product, joined
 from gradsurgery.gradients.per_example.use import Sum, Use, between, inner
+from gradsurgery.gradients.precision import INDEPENDENT_MIXTURES
 from gradsurgery.types import Array
+
+KEPT = 16  # objectives, up to which what was formed of a tensor is kept for the direction
 
 
 @dataclass(eq=False)
@@ -32,6 +35,18 @@ class Mixture:
         """Whether each objective is one example."""
         n, b = self.weights.shape
         return n == b and bool((self.weights == np.eye(n)).all())
+
+    @cached_property
+    def independent(self) -> bool:
+        """Whether the mixtures differ so much that only examples could make them dependent."""
+        rows = self.weights[np.abs(self.weights).sum(1) > 0]
+        if self.identity or len(rows) < 2:
+            return True
+        if len(rows) > rows.shape[1]:
+            return False
+        rows = rows / np.abs(rows).max(1, keepdims=True)
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return bool(np.linalg.eigvalsh(rows @ rows.T)[0] > INDEPENDENT_MIXTURES)
 
     def on(self, dtype: torch.dtype) -> Tensor:
         """A on the device."""
@@ -71,10 +86,13 @@ class Mixed:
 
     def __init__(self, uses: Sequence[Use], like: Tensor, mixture: Mixture) -> None:
         self.use, self.like, self.mixture = _as_one(uses), like, mixture
+        self.rows: Tensor | None = None  # the mixtures' gradients [n, size], where few were formed
         self.gradients = Rows(self)
 
     def gradient(self, i: int) -> Tensor:
         """The gradient of objective i, of the parameter's shape."""
+        if self.rows is not None:
+            return self.rows[i].view(self.like.shape)
         dtype = torch.promote_types(self.like.dtype, torch.float32)
         row = torch.as_tensor(self.mixture.weights[i], dtype=dtype).to(self.use.device)
         return self.use.one(row).view(self.like.shape)
@@ -90,15 +108,16 @@ class Mixed:
 
     def formed(self) -> Tensor:
         """All gradients as rows [n, size]."""
-        return self.use.many(self.mixture.on(torch.float64))
+        return self.use.many(self.mixture.on(torch.float64)) if self.rows is None else self.rows
 
     @torch.no_grad()
     def combine(self, weights: Sequence[float], precise: bool) -> Tensor:
-        """Σ wᵢWᵢ in the parameter's dtype and layout, by one product."""
-        factors = np.asarray(weights, np.float64) @ self.mixture.weights
-        like = self.like
+        """Σ wᵢWᵢ in the parameter's dtype and layout, by one product, or of what was formed."""
+        like, own = self.like, np.asarray(weights, np.float64)
         dtype = torch.float64 if precise else torch.promote_types(like.dtype, torch.float32)
-        found = self.use.one(torch.as_tensor(factors, dtype=dtype).to(self.use.device))
+        factors = own if self.rows is not None else own @ self.mixture.weights
+        there = torch.as_tensor(factors, dtype=dtype).to(self.use.device)
+        found = self.use.one(there) if self.rows is None else there @ self.rows.to(dtype)
         out = found.view(like.shape)
         if out.dtype == like.dtype and out.stride() == like.stride():
             return out
@@ -117,21 +136,25 @@ def products_of(
         wide: form products in float64.
     """
     mixture = blocks[0][1].mixture
-    own, n, parts, every = mixture.on(torch.float64), len(mixture.weights), [], blocks
-    small = [] if per_tensor else [(t, b) for t, b in blocks if isinstance(b.use, Each)]
+    own, n, parts, every = (
+        mixture.on(torch.float64),
+        len(mixture.weights),
+        list[tuple[int, Tensor]](),
+        blocks,
+    )
     kernels: list[Tensor] = []
-    if len(small) > 1:
-        rows = torch.cat([b.use.rows for _, b in small if isinstance(b.use, Each)], 1)
-        blocks = [(t, b) for t, b in blocks if not isinstance(b.use, Each)]
-        if n >= len(rows):
-            kernels.append(inner(rows, wide))
-        else:
-            parts.append((0, inner(own.to(rows.dtype) @ rows, wide)))
     for t, block in blocks:
-        if n >= block.use.examples and not per_tensor:
-            kernels.append(block.use.kernel(wide))
+        if block.use.forms(n) and n < block.use.examples:
+            if block.rows is None:
+                formed = block.use.many(own)
+                block.rows = formed if n <= KEPT else None
+            else:
+                formed = block.rows
+            parts.append((t if per_tensor else 0, inner(formed, wide)))
+        elif per_tensor:
+            parts.append((t, between(block.use.kernel(wide), own)))
         else:
-            parts.append((t if per_tensor else 0, block.use.gram(own, wide)))
+            kernels.append(block.use.kernel(wide))
     if kernels:
         total = torch.stack(kernels).sum(0) if len(kernels) > 1 else kernels[0]
         parts.append((0, total if mixture.identity else between(total, own)))

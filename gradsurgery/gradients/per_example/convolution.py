@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.gradients.per_example.layout import Layout
-from gradsurgery.gradients.per_example.product import Product
+from gradsurgery.gradients.per_example.product import PIECE, Product
 from gradsurgery.gradients.per_example.use import FORMED, sizes
 
 
@@ -89,8 +89,8 @@ class Convolution(Product):
     def _by_rows(self, wide: bool) -> Tensor:
         return Product(*self.factors(0, self.examples))._by_rows(wide)
 
-    def _some(self) -> int:
-        entries = self.groups * self.rows * (self.inside + self.out)
+    def _some(self, each: int, room: int = PIECE) -> int:
+        entries = each + self.groups * self.rows * (self.inside + self.out)
         return max(1, min(self.examples, FORMED // max(1, entries)))
 
 

@@ -1,12 +1,15 @@
 """Uses whose gradient per example is a product of two factors, W_b = Δ_bᵀx_b."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gradsurgery.gradients.per_example.use import FORMED, Use, between, inner, sizes
+from gradsurgery.gradients.per_example.layout import Layout
+from gradsurgery.gradients.per_example.use import FORMED, Use, inner, sizes
+from gradsurgery.gradients.precision import in_pieces
 
+PIECE = 1 << 19  # entries that a cache holds
 READ = 4  # what it costs to write and read an entry, in multiplications
 
 
@@ -21,10 +24,17 @@ class Product(Use):
         left: Δ [B, g, out, t], t rows per example.
         right: x [B, g, in, t].
         swapped: whether the parameter is the transpose, [in, out].
+        flat: Δ [rows, out] and x [rows, in] as they lay in memory, and where examples are there.
     """
 
-    def __init__(self, left: Tensor, right: Tensor, swapped: bool = False) -> None:
-        self.left, self.right, self.swapped = left, right, swapped
+    def __init__(
+        self,
+        left: Tensor,
+        right: Tensor,
+        swapped: bool = False,
+        flat: tuple[Tensor, Tensor, Layout] | None = None,
+    ) -> None:
+        self.left, self.right, self.swapped, self.flat = left, right, swapped, flat
         self.examples, self.groups, self.out, self.rows = left.shape
         self.inside = right.shape[2]
         self.size = self.groups * self.out * self.inside
@@ -39,27 +49,36 @@ class Product(Use):
 
     def one(self, factors: Tensor) -> Tensor:
         dtype = factors.dtype
+        if self.flat is not None:  # no copy of what lies in another order
+            delta, x, layout = self.flat
+            return self._laid((layout.times(delta.to(dtype), factors).T @ x.to(dtype))[None])
         left, right = _flat(self.left).to(dtype), _flat(self.right).to(dtype)
         each = factors.view(1, -1, 1).expand(1, -1, self.rows).reshape(1, -1, 1)
         return self._laid((left * each).transpose(1, 2) @ right)
 
     def many(self, mixture: Tensor) -> Tensor:
-        n = len(mixture)
-        dtype = torch.promote_types(self.left.dtype, torch.float32)
-        if self._counts(n)["products"] <= self._counts(n)["mixed"]:
-            return torch.stack([self.one(row) for row in mixture.to(dtype)])
-        out = torch.empty(n, self.groups, self.out, self.inside, dtype=dtype, device=self.device)
-        for first, formed in self._formed():
-            mixed = mixture.to(dtype) @ formed.flatten(1)
-            out[:, :, first : first + formed.shape[2]] = mixed.view(n, *formed.shape[1:])
-        return self._laid(out)
+        n, counts = len(mixture), self._counts(len(mixture))
+        if counts["products"] <= counts["mixed"]:
+            return torch.stack([self.one(row) for row in mixture.to(self._dtype)])
+        out = torch.zeros(n, self.size, dtype=self._dtype, device=self.device)
+        weights, some = mixture.to(self._dtype), self._some(self.size)
+        formed = torch.empty(
+            some, self.groups, self.out, self.inside, dtype=self._dtype, device=self.device
+        )
+        for start in range(0, self.examples, some):
+            left, right = self.factors(start, start + some)
+            own = formed[: len(left)]
+            torch.bmm(*_pairs(left, right, self._dtype), out=own.flatten(0, 1))
+            out.addmm_(weights[:, start : start + some], own.flatten(1))
+        return self._laid(out.view(n, self.groups, self.out, self.inside))
 
     def along(self, step: Tensor) -> Tensor:
         whole = step.reshape(self.inside, self.out).T if self.swapped else step
         whole = whole.reshape(self.groups, self.out, self.inside)
         total = torch.empty(self.examples, dtype=step.dtype, device=self.device)
-        for start in range(0, self.examples, self._some()):
-            left, right = self.factors(start, start + self._some())
+        some = self._some(self.groups * self.rows * (self.inside + self.out))
+        for start in range(0, self.examples, some):
+            left, right = self.factors(start, start + some)
             image = whole @ right.to(step.dtype)
             total[start : start + len(left)] = (left * image).flatten(1).sum(1)
         return total
@@ -68,22 +87,24 @@ class Product(Use):
         counts = self._counts(self.examples)
         if counts["rows"] <= counts["kernel"]:
             return self._by_rows(wide)
-        total = torch.zeros(self.examples, self.examples, dtype=torch.float64, device=self.device)
-        for _, formed in self._formed():
+        b = self.examples
+        total = torch.zeros(b, b, dtype=torch.float64, device=self.device)
+        outs = max(1, min(self.out, FORMED // max(1, b * self.groups * self.inside)))
+        some = self._some(self.groups * outs * self.inside, PIECE)
+        for first in range(0, self.out, outs):
+            last = min(first + outs, self.out)
+            shape = b, self.groups, last - first, self.inside
+            formed = torch.empty(shape, dtype=self._dtype, device=self.device)
+            for start in range(0, b, some):
+                left, right = self.factors(start, start + some)
+                own = formed[start : start + some].flatten(0, 1)
+                torch.bmm(*_pairs(left[:, :, first:last], right, self._dtype), out=own)
             total += inner(formed.flatten(1), wide)
         return total
 
-    def gram(self, mixture: Tensor, wide: bool) -> Tensor:
-        n, counts = len(mixture), self._counts(len(mixture))
-        best = min(counts, key=counts.__getitem__)
-        if best in ("rows", "kernel"):
-            return between(self.kernel(wide), mixture)
-        if best == "products":
-            return inner(self.many(mixture), wide)
-        total = torch.zeros(n, n, dtype=torch.float64, device=self.device)
-        for _, formed in self._formed():
-            total += inner(mixture.to(formed.dtype) @ formed.flatten(1), wide)
-        return total
+    def forms(self, n: int) -> bool:
+        counts = self._counts(n)
+        return min(counts, key=counts.__getitem__) in ("mixed", "products")
 
     def bounds(self) -> Tensor:
         return sizes(self.left) * sizes(self.right)
@@ -93,9 +114,10 @@ class Product(Use):
         b, size = self.examples, self.size
         rows, entries = b * self.rows, self.out * self.inside
         formed = rows * self.groups * entries + READ * b * size
+        last = rows * self.groups * entries  # of the direction, where no mixture was formed
         counts = {
-            "rows": rows * rows * (self.out + self.inside),
-            "kernel": formed + b * b * size,
+            "rows": rows * rows * (self.out + self.inside) + last,
+            "kernel": formed + b * b * size + last,
             "mixed": formed + n * b * size + n * n * size,
             "products": n * (rows * self.groups * entries + READ * size) + n * n * size,
         }
@@ -106,10 +128,10 @@ class Product(Use):
     def _by_rows(self, wide: bool) -> Tensor:
         """K from the inner products of all rows, (ΔΔᵀ)∘(xxᵀ), summed by example."""
         b, t = self.examples, self.rows
-        dtype = torch.float64 if wide else torch.promote_types(self.left.dtype, torch.float32)
+        dtype = torch.float64 if wide else self._dtype
         left, right = _flat(self.left)[0].to(dtype), _flat(self.right)[0].to(dtype)
         if t == 1:
-            return ((left @ left.T) * (right @ right.T)).double()
+            return in_pieces(left, left) * in_pieces(right, right)
         total = torch.empty(b, b, dtype=torch.float64, device=self.device)
         some = max(1, FORMED // (b * t * t))
         for start in range(0, b, some):
@@ -118,31 +140,24 @@ class Product(Use):
             total[start : start + some] = product.view(-1, t, b, t).sum((1, 3), dtype=torch.float64)
         return total
 
-    def _formed(self) -> Iterator[tuple[int, Tensor]]:
-        """W_b of all examples [B, g, o, in], for pieces of the outputs, each with its first one."""
-        b = self.examples
-        dtype = torch.promote_types(self.left.dtype, torch.float32)
-        outs = max(1, min(self.out, FORMED // max(1, b * self.groups * self.inside)))
-        for first in range(0, self.out, outs):
-            last = min(first + outs, self.out)
-            piece = torch.empty(
-                b, self.groups, last - first, self.inside, dtype=dtype, device=self.device
-            )
-            for start in range(0, b, self._some()):
-                left, right = self.factors(start, start + self._some())
-                own, target = left[:, :, first:last].to(dtype), piece[start : start + len(left)]
-                torch.matmul(own, right.transpose(2, 3).to(dtype), out=target)
-            yield first, piece
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.promote_types(self.left.dtype, torch.float32)
 
-    def _some(self) -> int:
-        """How many examples' factors are taken at a time."""
-        return self.examples
+    def _some(self, each: int, room: int = PIECE) -> int:
+        """How many examples are taken at a time, of which so many entries each are formed."""
+        return max(1, min(self.examples, room // max(1, each)))
 
     def _laid(self, rows: Tensor) -> Tensor:
         """Gradients [..., g, out, in] flat, in the parameter's order."""
         if self.swapped:
             rows = rows.transpose(-1, -2)
         return rows.reshape(*rows.shape[:-3], self.size)
+
+
+def _pairs(left: Tensor, right: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The factors of each example and group, to be multiplied."""
+    return left.flatten(0, 1).to(dtype), right.flatten(0, 1).transpose(1, 2).to(dtype)
 
 
 def _flat(factor: Tensor) -> Tensor:

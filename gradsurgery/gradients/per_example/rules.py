@@ -119,8 +119,9 @@ def _product(asked: Asked, name: str) -> Use | None:
     if turned is None or x is None or x.ndim != 2 or x.layout != torch.strided:
         return None
     left, right = asked.parts.transpose(1, 2), asked.split(x).transpose(1, 2)
+    flat = asked.delta, x, asked.layout
     # W is [in, out] in the node: the parameter is its transpose where it was turned
-    return Product(left[:, None], right[:, None], swapped=not turned)
+    return Product(left[:, None], right[:, None], not turned, flat)
 
 
 @rule("ConvolutionBackward0", saved=("input",))

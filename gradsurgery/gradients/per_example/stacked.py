@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gradsurgery.gradients.per_example.each import Each
 from gradsurgery.gradients.per_example.product import Product
-from gradsurgery.gradients.per_example.use import Sum, Use, inner
+from gradsurgery.gradients.per_example.use import Sum, Use
 
 
 class Stacked(Use):
@@ -30,8 +30,8 @@ class Stacked(Use):
         parts = self._split(mixture)
         return torch.stack([u.many(own) for u, own in zip(self.uses, parts, strict=True)]).sum(0)
 
-    def gram(self, mixture: Tensor, wide: bool) -> Tensor:
-        return inner(self.many(mixture), wide)
+    def forms(self, n: int) -> bool:
+        return True  # K between passes is not known
 
     def along(self, step: Tensor) -> Tensor | None:
         found = [part for use in self.uses if (part := use.along(step)) is not None]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gradsurgery.gradients.per_example.use import FORMED, Use, between, inner, sizes
+from gradsurgery.gradients.per_example.use import FORMED, Use, sizes
 
 
 class Table(Use):
@@ -49,16 +49,8 @@ class Table(Use):
             total[start : start + some] = product.view(-1, t, b, t).sum((1, 3), dtype=torch.float64)
         return total
 
-    def gram(self, mixture: Tensor, wide: bool) -> Tensor:
-        n, rows = len(mixture), self.examples * self.rows
-        taken, places = torch.unique(self.indices.reshape(-1), return_inverse=True)
-        if rows * rows < n * rows + n * n * len(taken):
-            return between(self.kernel(wide), mixture)
-        out = torch.zeros(n, len(taken), self.width, dtype=self._dtype, device=self.device)
-        delta = self.delta.to(self._dtype)
-        for row, target in zip(mixture.to(self._dtype), out, strict=True):
-            target.index_add_(0, places, (delta * row.view(-1, 1, 1)).flatten(0, 1))
-        return inner(out.flatten(1), wide)
+    def forms(self, n: int) -> bool:
+        return False  # a mixture has the size of the table
 
     def bounds(self) -> Tensor:
         return sizes(self.delta.flatten(0, 1)).view(self.delta.shape[:2]).sum(1)

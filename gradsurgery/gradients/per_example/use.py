@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from gradsurgery.gradients.precision import in_pieces
+
 FORMED = 1 << 23  # entries of gradients per example that are held at once
 
 
@@ -39,11 +41,9 @@ class Use(ABC):
         """
         return inner(self.many(torch.eye(self.examples, device=self.device)), wide)
 
-    def gram(self, mixture: Tensor, wide: bool) -> Tensor:
-        """G = A K Aᵀ [n, n] in float64, for the n mixtures of A [n, B]."""
-        if len(mixture) > self.examples:
-            return between(self.kernel(wide), mixture)
-        return inner(self.many(mixture), wide)
+    def forms(self, n: int) -> bool:
+        """Whether the Gram matrix of n mixtures is had for less from them than from K [B, B]."""
+        return n <= self.examples
 
     @abstractmethod
     def bounds(self) -> Tensor | None:
@@ -96,7 +96,7 @@ def inner(rows: Tensor, wide: bool) -> Tensor:
     """The inner products of some rows [n, n], in float64."""
     if wide and rows.dtype != torch.float64:
         return sum_of_pieces(rows)
-    return (rows @ rows.T).double()
+    return in_pieces(rows, rows)
 
 
 def sum_of_pieces(rows: Tensor) -> Tensor:
