@@ -14,8 +14,9 @@ from gradsurgery.types import Array
 PIECE = {"cpu": 1 << 15, "other": 1 << 20}
 IN_RANGE = (1e-30, 1e30)  # weights that float32 holds: a gradient of 1e-20 may need others
 CANCELLING = 4.0  # terms this many times longer than their sum are summed in float64
-# The same where they are never formed: one product of float32 factors is their sum.
-CANCELLING_MIXTURES = 100.0
+# The same where they are never formed. One product of float32 factors is their sum, as in a plain
+# backward pass, and is rounded relative to the terms as these would be.
+CANCELLING_MIXTURES = 1e4
 WIDE = (torch.float32, torch.float64)
 
 

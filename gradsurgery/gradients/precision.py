@@ -71,17 +71,17 @@ def single_sufficed(
     )
 
 
-def in_pieces(left: Tensor, right: Tensor) -> Tensor:
+def in_pieces(left: Tensor, right: Tensor, columns: int = COLUMNS) -> Tensor:
     """Left times right transposed [n, n] in float64, for rows [n, d].
 
-    It is the sum of products of pieces of `COLUMNS` columns.
+    It is the sum of products of pieces of so many columns.
     """
     n, d = left.shape
-    whole = d // COLUMNS * COLUMNS
+    whole = d // columns * columns
     product = torch.zeros(n, n, dtype=torch.float64, device=left.device)
     if whole:
         first, second = (
-            rows[:, :whole].reshape(n, -1, COLUMNS).transpose(0, 1) for rows in (left, right)
+            rows[:, :whole].reshape(n, -1, columns).transpose(0, 1) for rows in (left, right)
         )
         product += torch.bmm(first, second.transpose(1, 2)).sum(0, dtype=torch.float64)
     if whole < d:

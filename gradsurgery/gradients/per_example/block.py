@@ -164,7 +164,8 @@ def products_of(
 def _lost(blocks: Sequence[tuple[int, Mixed]], mixture: Mixture) -> list[Tensor]:
     """(Σ_b |Aᵢ_b| ‖W_b‖)² [n], to which the rounding of float32 products is relative."""
     sizes = mixture.on(torch.float64).abs()
-    found = [block.use.bounds() for _, block in blocks]
+    n = len(sizes)
+    found = [block.use.bounds() for _, block in blocks if block.use.by_rows(n)]
     return [(sizes @ bound.double()).square() for bound in found if bound is not None]
 
 

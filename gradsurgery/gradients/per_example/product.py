@@ -106,6 +106,10 @@ class Product(Use):
         counts = self._counts(n)
         return min(counts, key=counts.__getitem__) in ("mixed", "products")
 
+    def by_rows(self, n: int) -> bool:
+        counts = self._counts(self.examples)
+        return not (self.forms(n) and n < self.examples) and counts["rows"] <= counts["kernel"]
+
     def bounds(self) -> Tensor:
         return sizes(self.left) * sizes(self.right)
 

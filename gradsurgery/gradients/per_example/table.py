@@ -52,6 +52,9 @@ class Table(Use):
     def forms(self, n: int) -> bool:
         return False  # a mixture has the size of the table
 
+    def by_rows(self, n: int) -> bool:
+        return True
+
     def bounds(self) -> Tensor:
         return sizes(self.delta.flatten(0, 1)).view(self.delta.shape[:2]).sum(1)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gradsurgery.gradients.precision import in_pieces
 
+LONG = 1 << 11  # columns of formed gradients whose products are summed in float32
 FORMED = 1 << 23  # entries of gradients per example that are held at once
 
 
@@ -44,6 +45,13 @@ class Use(ABC):
     def forms(self, n: int) -> bool:
         """Whether the Gram matrix of n mixtures is had for less from them than from K [B, B]."""
         return n <= self.examples
+
+    def by_rows(self, n: int) -> bool:
+        """Whether the Gram matrix of n mixtures is made of products of all rows of two factors.
+
+        Their rounding is relative to `bounds`; that of others to the gradients themselves.
+        """
+        return False
 
     @abstractmethod
     def bounds(self) -> Tensor | None:
@@ -96,7 +104,7 @@ def inner(rows: Tensor, wide: bool) -> Tensor:
     """The inner products of some rows [n, n], in float64."""
     if wide and rows.dtype != torch.float64:
         return sum_of_pieces(rows)
-    return in_pieces(rows, rows)
+    return in_pieces(rows, rows, LONG)
 
 
 def sum_of_pieces(rows: Tensor) -> Tensor:
