@@ -1,24 +1,41 @@
 """Per-example losses in one pass: time and memory beside TorchJD's Engine, and beside a plain step.
 
-`python -m benchmarks.per_example --out FILE` measures all of it; `--quick` tries the way.
+`python -m benchmarks.per_example` measures all of it (a quarter of an hour on one core) and writes
+the figures; `--quick` tries the way. Times are CPU seconds of one thread, in turns.
 """
 
-import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradsurgery as gs
+from benchmarks.measure import about, need_torchjd
+from benchmarks.memory import status
 from benchmarks.models import Encoder, mlp
+from gradsurgery.errors import extra
+
+with extra("bench", "the benchmark"):
+    import typer
 
 Step = Callable[[], Any]
+Losses = Callable[[], Tensor]
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
+@gs.strategy("equal-weights", scale="mean", claims=(), paper="none: what a step costs unsolved")
+def equal_weights(gram):  # type: ignore[no-untyped-def]
+    """Equal weights, after the Gram matrix was formed."""
+    return [1 / len(gram)] * len(gram)
 
 
 class Low(nn.Module):
@@ -81,13 +98,25 @@ def perceptron() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(256, 10))
 
 
-def of_classes(model: nn.Module, shape: tuple[int, ...]) -> Callable[[], Tensor]:
+class Transformer(nn.Module):
+    """Two layers on 32 tokens of 128 numbers, and ten classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = Encoder(), nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+def of_classes(model: nn.Module, shape: tuple[int, ...]) -> Losses:
     """A forward pass to losses [B]."""
     x, labels = torch.randn(shape), torch.randint(10, (shape[0],))
     return lambda: F.cross_entropy(model(x), labels, reduction="none")
 
 
-def of_tokens(model: nn.Module, b: int, t: int) -> Callable[[], Tensor]:
+def of_tokens(model: nn.Module, b: int, t: int) -> Losses:
     """A forward pass to losses [B], the sum over an example's tokens."""
     tokens = torch.randint(512, (b, t + 1))
 
@@ -100,77 +129,167 @@ def of_tokens(model: nn.Module, b: int, t: int) -> Callable[[], Tensor]:
     return losses
 
 
+SINGLE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "MLP, 3 x 256": (perceptron, (256,)),
+    "CNN, 32 x 32": (cnn, (3, 32, 32)),
+}
+MIXED: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Losses], int]] = {
+    "MLP, 4 x 1,024": (
+        lambda: nn.Sequential(mlp(), nn.Linear(1024, 10)),
+        lambda model: of_classes(model, (64, 1024)),
+        64,
+    ),
+    "MLP, 4 x 1,024, batch 256": (
+        lambda: nn.Sequential(mlp(), nn.Linear(1024, 10)),
+        lambda model: of_classes(model, (256, 1024)),
+        256,
+    ),
+    "transformer": (Transformer, lambda model: of_classes(model, (16, 32, 128)), 16),
+    "transformer, batch 64": (Transformer, lambda model: of_classes(model, (64, 32, 128)), 64),
+    "transformer, batch 256": (Transformer, lambda model: of_classes(model, (256, 32, 128)), 256),
+    "LoRA decoder": (Decoder, lambda model: of_tokens(model, 16, 64), 16),
+}
+
+
 def alternated(steps: dict[str, Step], turns: int) -> dict[str, float]:
-    """The median CPU seconds of each, in turn; one thread, so that others' load counts little."""
+    """The median CPU milliseconds of each, in turns after two that do not count."""
     found: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(turns + 2):
         for name, step in steps.items():
             start = time.process_time()
             step()
             if turn > 1:
-                found[name].append(time.process_time() - start)
+                found[name].append(1e3 * (time.process_time() - start))
     return {name: statistics.median(times) for name, times in found.items()}
 
 
-def beside_engine(turns: int, quick: bool) -> list[dict[str, Any]]:
-    """Every example an objective: our step, the Engine's, and both without the solver."""
+def ours(strategy: str, model: nn.Module, losses: Losses, mixtures: Any = None) -> Step:
+    """Our step; after the first one examples are not checked again."""
+    surgery = gs.Surgery(strategy, model)
+
+    def step() -> None:
+        model.zero_grad()
+        surgery.backward(gs.PerExample(losses(), mixtures))
+
+    return step
+
+
+def plain(model: nn.Module, losses: Losses) -> Step:
+    """A step of the sum of all losses."""
+
+    def step() -> None:
+        model.zero_grad()
+        losses().sum().backward()
+
+    return step
+
+
+def engine(strategy: str | None, model: nn.Module, losses: Losses) -> Step:
+    """TorchJD's step with its Engine; without a solver for None."""
     from torchjd.aggregation import MGDAWeighting, UPGradWeighting
     from torchjd.autogram import Engine
 
-    rows = []
-    kinds = {"mlp": (perceptron, (256,)), "cnn": (cnn, (3, 32, 32))}
-    for kind, (make, shape) in kinds.items():
-        for n in (8,) if quick else (32, 64, 128):
-            for strategy, weighting in (("upgrad", UPGradWeighting), ("mgda", MGDAWeighting)):
-                torch.manual_seed(0)
-                model, theirs = make(), make()
-                theirs.load_state_dict(model.state_dict())
-                losses = of_classes(model, (n, *shape))
-                torch.manual_seed(1)
-                other = of_classes(theirs, (n, *shape))
-                surgery, engine = gs.Surgery(strategy, model), Engine(theirs, batch_dim=0)
-                weigh = weighting()
-                plain = torch.ones(n)
+    made = Engine(model, batch_dim=0)
+    weigh = {"upgrad": UPGradWeighting, "mgda": MGDAWeighting}[strategy]() if strategy else None
 
-                def ours(surgery=surgery, model=model, losses=losses):
-                    model.zero_grad()
-                    surgery.backward(gs.PerExample(losses()))
+    def step() -> None:
+        model.zero_grad()
+        found = losses()
+        gramian = made.compute_gramian(found)
+        found.backward(weigh(gramian) if weigh else torch.full_like(found, 1 / len(found)))
 
-                def peer(theirs=theirs, other=other, engine=engine, weigh=weigh):
-                    theirs.zero_grad()
-                    found = other()
-                    found.backward(weigh(engine.compute_gramian(found)))
-
-                def peer_unsolved(theirs=theirs, other=other, engine=engine, plain=plain):
-                    theirs.zero_grad()
-                    found = other()
-                    engine.compute_gramian(found)
-                    found.backward(plain)
-
-                unsolved = gs.Surgery("constant", model, weights=None)
-
-                def one(model=model, losses=losses):
-                    model.zero_grad()
-                    losses().sum().backward()
-
-                steps = {
-                    "ours": ours,
-                    "engine": peer,
-                    "engine, no solver": peer_unsolved,
-                    "plain": one,
-                }
-                found = alternated(steps, turns)
-                rows.append({"model": kind, "n": n, "strategy": strategy, **found})
-    return rows
+    return step
 
 
-def main() -> None:
+def made(kind: str, n: int) -> tuple[nn.Module, Losses]:
+    """A model whose n examples are objectives."""
+    torch.manual_seed(0)
+    make, shape = SINGLE[kind]
+    model = make()
+    return model, of_classes(model, (n, *shape))
+
+
+def beside_engine(kind: str, n: int, turns: int) -> dict[str, float]:
+    """Every example an objective: our step and the Engine's, with and without a solver."""
+    steps = {"plain": plain(*made(kind, n))}
+    for strategy in ("upgrad", "mgda", None):
+        steps[f"ours, {strategy}"] = ours(strategy or "equal-weights", *made(kind, n))
+        steps[f"engine, {strategy}"] = engine(strategy, *made(kind, n))
+    return alternated(steps, turns)
+
+
+def of_mixtures(kind: str, turns: int) -> dict[str, float]:
+    """Steps of n mixtures beside a plain one; a third of the examples is left out of each."""
+    torch.manual_seed(0)
+    make, losses_of, batch = MIXED[kind]
+    model = make()
+    losses = losses_of(model)
+    steps = {"plain": plain(model, losses)}
+    for n in (3, 8, 64):
+        table = torch.rand(n, batch) * (torch.rand(n, batch) > 1 / 3)
+        named = {f"objective {i}": row for i, row in enumerate(table)}
+        steps[str(n)] = ours("mgda", model, losses, named)
+    return alternated(steps, turns)
+
+
+def peak(which: str, kind: str, n: int) -> int:
+    """Bytes that a step takes at most beyond what was there before, forward pass included.
+
+    It is the second one: the first checks examples, and loads what the process has not yet.
+    """
+    step = (ours if which == "ours" else engine)("mgda", *made(kind, n))
+    step()
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
+    before = status("VmRSS")
+    step()
+    return status("VmHWM") - before
+
+
+def peaks(kind: str, n: int, repeats: int) -> dict[str, float]:
+    """The median peak of both, in processes of their own, in megabytes."""
+    found = {}
+    for which in ("ours", "engine"):
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.per_example"]
+        command += ["--probe", f"{which}/{kind}/{n}"]
+        runs = []
+        for _ in range(repeats):
+            env = {**os.environ, **ALLOCATOR}
+            run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+            runs.append(int(run.stdout.split()[-1]) / 1e6)
+        found[which] = statistics.median(runs)
+    return found
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path(
+        "comparisons/per_example.json"
+    ),
+    turns: Annotated[int, typer.Option(min=1)] = 9,
+    quick: Annotated[bool, typer.Option(help="One turn of the smallest cases.")] = False,
+    probe: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
     """Measure, print, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if probe:
+        which, kind, n = probe.split("/")
+        print(peak(which, kind, int(n)))
+        return
+    need_torchjd()
+    turns, sizes = (1, (8,)) if quick else (turns, (32, 64, 128))
+    figures: dict[str, Any] = {"single": [], "mixtures": []}
+    for kind in SINGLE:
+        for n in sizes:
+            row = {"model": kind, "n": n, "milliseconds": beside_engine(kind, n, turns)}
+            row["megabytes"] = peaks(kind, n, 1 if quick else 3)
+            figures["single"].append(row)
+            print(row, flush=True)
+    for kind in list(MIXED)[: 1 if quick else None]:
+        row = {"model": kind, "batch": MIXED[kind][2], "milliseconds": of_mixtures(kind, turns)}
+        figures["mixtures"].append(row)
+        print(row, flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({**about(), "turns": turns, "figures": figures}, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
