@@ -154,6 +154,7 @@ def _weights(mixtures: Any, losses: Tensor) -> tuple[tuple[str, ...], Array]:
                     "are constants: give them detached."
                 )
             given = given.detach().cpu()
+            given = given.double() if given.is_floating_point() else given  # NumPy has no bfloat16
         try:
             row = np.asarray(given, np.float64)
         except (TypeError, ValueError) as error:
