@@ -10,6 +10,22 @@ from gradsurgery.engine.graph import Graph
 from gradsurgery.engine.parameters import is_parameter
 from gradsurgery.engine.per_example.plan import Plan
 
+# what tells nodes of one kind apart that mix examples or do not
+DIMS = {
+    **{
+        f"{kind}Backward{k}": ("_saved_dim",)
+        for k, kinds in enumerate(
+            (
+                ("Var", "Std", "Softmax", "LogSoftmax", "Logsumexp", "Cumsum", "Amax", "Amin")
+                + ("LinalgVectorNorm", "Unbind"),
+                ("Mean", "Sum"),
+            )
+        )
+        for kind in kinds
+    },
+    "TransposeBackward0": ("_saved_dim0", "_saved_dim1"),
+    "PermuteBackward0": ("_saved_dims",),
+}
 KEPT = 8  # plans, the one used last first
 
 
@@ -43,4 +59,10 @@ class Plans:
 
 def _key(graph: Graph, tensors: Mapping[str, Tensor]) -> Any:
     ids = [id(t) if is_parameter(t) else None for t in tensors.values()]
-    return list(map(type, graph.numbers)), graph.targets, ids
+    kinds = list(map(type, graph.numbers))
+    dims = [
+        [getattr(node, name, None) for name in DIMS[kind.__name__]]
+        for node, kind in zip(graph.numbers, kinds, strict=True)
+        if kind.__name__ in DIMS
+    ]
+    return kinds, graph.targets, ids, dims

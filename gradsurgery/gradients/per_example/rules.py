@@ -118,6 +118,8 @@ def _product(asked: Asked, name: str) -> Use | None:
     turned, x = asked.turned, asked.saved.get(name)
     if turned is None or x is None or x.ndim != 2 or x.layout != torch.strided:
         return None
+    if asked.layout.dim != 0:  # an example per output of the layer, as ℓ = y.mean(0) has
+        return None
     left, right = asked.parts.transpose(1, 2), asked.split(x).transpose(1, 2)
     flat = asked.delta, x, asked.layout
     # W is [in, out] in the node: the parameter is its transpose where it was turned

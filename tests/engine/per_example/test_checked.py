@@ -47,6 +47,7 @@ def mlp():
     return nn.Sequential(nn.Linear(D, D), nn.Tanh(), nn.Linear(D, 2))
 
 
+@pytest.mark.exhaustive
 def test_first_always_and_never():
     model = mlp()
     for verify, methods in {
@@ -95,6 +96,7 @@ def sequence_first():
     )
 
 
+@pytest.mark.sampled(keep=lambda name: name.endswith("[4]"))
 @pytest.mark.parametrize("length", [B, 2 * B])
 def test_a_gradient_of_zero_says_nothing_of_the_layout(length):
     model = sequence_first()
@@ -105,6 +107,7 @@ def test_a_gradient_of_zero_says_nothing_of_the_layout(length):
     assert [step(squares(model, x)) for _ in range(2)] == [CHECKED, ONE]
 
 
+@pytest.mark.exhaustive
 def test_one_example_first_then_as_many_as_tokens():
     model = sequence_first()
     step = Steps(model)
@@ -139,6 +142,7 @@ def test_a_gate_that_opens():
         surgery.backward(gs.PerExample(losses_of(), named))
 
 
+@pytest.mark.sampled(keep=lambda name: name.endswith("[index]"))
 @pytest.mark.parametrize("pick", ["index", "index_select", "gather"])
 def test_examples_in_another_order_each_step(pick):
     model, order, x = mlp(), torch.arange(B), torch.randn(B, D)
@@ -158,6 +162,7 @@ def test_examples_in_another_order_each_step(pick):
         surgery.backward(gs.PerExample(losses_of(), named))
 
 
+@pytest.mark.exhaustive
 def test_the_last_token_of_each_example():
     model = mlp()
     step, every = Steps(model), torch.arange(B)
@@ -165,6 +170,21 @@ def test_the_last_token_of_each_example():
         x, last = torch.randn(B, 3, D), torch.randint(3, (B,))
         method = step(lambda x=x, last=last: model(x)[every, last].square().sum(1))
         assert method == (ONE if k else CHECKED)
+
+
+def test_the_same_nodes_over_the_other_dimension():
+    model, x = nn.Linear(D, B), torch.randn(B, D)
+    step = Steps(model)
+
+    def over(dim, how):
+        return lambda: how(model(x).sin(), dim)
+
+    for how in (torch.mean, torch.amax, torch.var, torch.linalg.vector_norm):
+        for dim in (1, 0):  # of [B, B]: an example per row, then per output of the layer
+            assert step(over(dim, lambda y, dim, how=how: how(y, dim=dim))).endswith(CHECKED[3:])
+    step(over(1, lambda y, dim: y.softmax(dim).square().sum(1)))
+    with pytest.raises(gs.InputError, match="mixes examples"):
+        step(over(0, lambda y, dim: y.softmax(dim).square().sum(1)))
 
 
 def test_a_hook_that_comes_later():
@@ -177,6 +197,7 @@ def test_a_hook_that_comes_later():
     step(squares(model, x))
 
 
+@pytest.mark.exhaustive
 def test_hooks_on_outputs():
     model, x = mlp(), torch.randn(B, D)
     step = Steps(model)
@@ -193,6 +214,7 @@ def test_hooks_on_outputs():
         gs.backward(gs.PerExample(losses, mixtures(torch.randn(2, B))), model, "mgda")
 
 
+@pytest.mark.exhaustive
 def test_inputs_that_require_grad():
     model = mlp()
     surgery, named = gs.Surgery("upgrad", model), mixtures(torch.randn(3, B))
@@ -202,6 +224,7 @@ def test_inputs_that_require_grad():
         assert record.method == (ONE if k else CHECKED)
 
 
+@pytest.mark.exhaustive
 def test_examples_without_a_gradient():
     model, x = mlp(), torch.randn(B, D)
     step, keep = Steps(model), torch.tensor([1.0, 0.0, 1.0, 1.0])

@@ -66,27 +66,27 @@ def losses_again(model, x):
     return model(x).square().sum(-1)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(factors())
 def test_random_mixtures(rows):
     agrees(rows)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(factors(tokens=True))
 def test_random_mixtures_of_tokens(rows):
     agrees(rows, rows.shape[2])
 
 
 @pytest.mark.exhaustive
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(factors())
 def test_many_random_mixtures(rows):
     agrees(rows)
 
 
 @pytest.mark.exhaustive
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(factors(tokens=True))
 def test_many_random_mixtures_of_tokens(rows):
     agrees(rows, rows.shape[2])
@@ -96,11 +96,10 @@ def test_many_random_mixtures_of_tokens(rows):
     ("examples", "objectives"),
     [
         (1, 1),
-        (1, 256),
-        (256, 3),
+        (1, 9),
         *(
             pytest.param(*sizes, marks=pytest.mark.exhaustive)
-            for sizes in [(2, 1), (256, 1), (3, 256), (64, 64), (256, 256)]
+            for sizes in [(1, 256), (256, 3), (2, 1), (256, 1), (3, 256), (64, 64), (256, 256)]
         ),
     ],
 )
@@ -109,6 +108,7 @@ def test_numbers_of_examples_and_objectives(examples, objectives):
     check(model, batch(model, examples), torch.randn(objectives, examples))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e20])
 def test_scales_side_by_side(scale):
     """Float32 holds these gradients, and each objective is exact by its own scale."""
@@ -128,6 +128,7 @@ def test_a_small_objective_keeps_its_weights_of_tokens():
     assert method.startswith("2 passes")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("rank", "said"), [(1, "one pass"), (2, "2 passes"), (6, "5 passes")])
 def test_tokens_by_rank(rank, said):
     model = model_of()

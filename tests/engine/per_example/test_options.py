@@ -65,6 +65,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.sampled(keep=lambda name: name.endswith(("[every]", "[low memory]")))
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_settings(kind):
     alike(**SETTINGS[kind])
@@ -75,6 +76,7 @@ def test_groups():
     alike(lambda model: {"parameters": {"all": model}})
 
 
+@pytest.mark.exhaustive
 def test_what_decides():
     alike(lambda model: {"decide_on": model["head"]})
 
@@ -99,15 +101,11 @@ def test_strategies(strategy):
     alike(strategy=strategy, close=1e-3, **options)
 
 
-@pytest.mark.parametrize("strategy", ["pcgrad", "graddrop", "trimmed-mean", "gradvac"])
-def test_strategies_of_every_kind(strategy):
-    alike(strategy=strategy, close=1e-3)
-
-
 def test_features():
     alike(how=lambda surgery, objectives, z, _: surgery.backward(objectives, features=z))
 
 
+@pytest.mark.exhaustive
 def test_weights():
     alike(
         how=lambda surgery, objectives, *_: surgery.backward(
@@ -116,11 +114,13 @@ def test_weights():
     )
 
 
+@pytest.mark.exhaustive
 def test_scaler():
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     alike(how=lambda surgery, objectives, z, _: surgery.backward(objectives, scaler=scaler))
 
 
+@pytest.mark.exhaustive
 def test_a_graph_that_is_kept():
     def twice(surgery, objectives, *_):
         surgery.backward(objectives, retain_graph=True)
@@ -131,6 +131,7 @@ def test_a_graph_that_is_kept():
         alike(how=lambda s, o, *_: [s.backward(o), s.backward(o)][1])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "options", [{"guard": "report"}, {"guard": "correct"}, {"metric": "optimizer"}]
 )
@@ -138,6 +139,7 @@ def test_after_the_optimizer(options):
     alike(how=lambda s, o, z, optimizer: s.step(o, optimizer, **options), strategy="mgda")
 
 
+@pytest.mark.exhaustive
 def test_frozen_parameters():
     for part in ("trunk.0.weight", "trunk.2.bias"):
         found = []
