@@ -1,4 +1,4 @@
-"""Several rewards per sampled sequence: one backward pass, and a direction that serves all.
+"""Several rewards per sampled sequence: their objectives from one backward pass.
 
 A small decoder answers with three digits in reverse. It was taught by careless answers; then LoRA
 adapters are trained by policy gradients on three rewards that are in conflict: that the digits are
@@ -244,7 +244,7 @@ def main(
     """Train by the sum and by strategies; print each reward over training and a step's cost."""
     teaching, repeats = (20, 2) if quick else (400, 30)
     seeds, steps = (1, 8) if quick else (seeds, steps)
-    chosen = strategy or ["upgrad"]
+    chosen = strategy or ["pcgrad"]
     console = Console()
     bases = [taught(seed, teaching) for seed in range(seeds)]
     table = Table("strategy", "reward", "start", "¼", "½", "¾", "end, mean ± sd", "end, each seed")

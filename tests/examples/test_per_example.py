@@ -53,7 +53,7 @@ def test_every_example_is_an_objective(run):
 @pytest.mark.exhaustive
 def test_rewards_are_followed_and_costs_told(run):
     rows, out = run("multi_reward.py", "--quick")
-    assert [name for name, *_ in rows] == ["sum", "", "", "upgrad", "", ""]
+    assert [name for name, *_ in rows] == ["sum", "", "", "pcgrad", "", ""]
     for _, reward, *values in rows:
         assert reward in ("correct", "short", "format")
         assert all(0 <= value <= 1 for value in numbers(values))
