@@ -22,7 +22,7 @@ import gradsurgery as gs
 from gradsurgery.tasks.digits import load_digits, pooled
 
 BATCH = 32
-RATES = (0.1, 0.3, 1.0)  # of SGD on the mean loss
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # of plain SGD; the sum of 32 is 32 times the mean
 QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99, "worst": 1.0}
 Split = tuple[Tensor, Tensor]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -42,8 +42,9 @@ def train(strategy: str, rate: float, data: Split, epochs: int, seed: int) -> nn
     torch.manual_seed(seed)
     model = make_model()
     # [step]
-    surgery = gs.Surgery(strategy, model, length="sum")  # as long as the sum: one scale for all
-    optimizer = torch.optim.SGD(model.parameters(), rate / BATCH)
+    # an example that is fitted to the last digit has no gradient, and no part in the decision
+    surgery = gs.Surgery(strategy, model, zero="absent")
+    optimizer = torch.optim.SGD(model.parameters(), rate)
     for _ in range(epochs):
         for rows in torch.randperm(len(images)).split(BATCH):
             losses = cross_entropy(model(images[rows]), labels[rows], reduction="none")
@@ -72,7 +73,7 @@ def main(
     """Train with each strategy and print quantiles of the losses and the accuracy."""
     chosen, rates = strategy or ["sum", "upgrad", "mgda"], RATES
     if quick:
-        seeds, epochs, rates = 1, 1, RATES[:1]
+        seeds, epochs, rates = 1, 1, RATES[1:2]
     table = Table("strategy", "rate", *(f"train, {q}" for q in QUANTILES), "test right", "CPU s")
     for name in chosen:
         began, runs = time.process_time(), []
