@@ -80,8 +80,8 @@ def _tables(evidence: Evidence) -> list[str]:
     lines = ["Tables", "------", ""]
     lines += paragraph(
         "Test figures, mean and standard deviation over seeds, each strategy at its tuned learning",
-        "rate. Differences are to tuned sum, with paired 95 % t intervals; verdicts are after Holm",
-        "over the table. Selection rule:",
+        "rate, but in parts that say otherwise. Differences are to sum, with paired 95 % t",
+        "intervals; verdicts are after Holm over the table. Selection rule:",
         evidence.declaration.selection,
     )
     for part in evidence.parts:

@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator
 
 from gradsurgery.compare.statistics.words import bounds, number
 from gradsurgery.study import Declaration, Evidence, Part
+from gradsurgery.study.claims.claim import titled
 from gradsurgery.study.evidence import SCALED, SUM
+
+MOST = 7  # figures beside the primary one that a table has room for
 
 
 def listed(title: str, rows: Iterable[Iterable[str]]) -> list[str]:
@@ -44,7 +47,8 @@ def parts_table(declaration: Declaration) -> list[str]:
 
 def part_table(evidence: Evidence, part: Part) -> list[str]:
     """What came out: the best difference to sum first."""
-    others = [name for name in _objectives(evidence, part) if name != part.primary]
+    every = [name for name in _objectives(evidence, part) if name != part.primary]
+    others = every if len(every) <= MOST else []
     head = ["strategy", part.primary, "to sum", "verdict", "to scaled-sum", *others, "lr", "failed"]
     figures = evidence.figures(part)
     sign = 1 if evidence.better(part) == "higher" else -1
@@ -54,7 +58,9 @@ def part_table(evidence: Evidence, part: Part) -> list[str]:
     rows = [list(_row(evidence, part, label, others)) for label in labels]
     unit = evidence.unit(part)
     low = "" if sign > 0 else ", lower is better"
-    title = f"{part.name}: {part.primary} ({unit or 'figure'}{low}), {part.seeds} seeds declared"
+    title = f"{titled(part)}: {part.primary} ({unit or 'figure'}{low}), {part.seeds} seeds declared"
+    if len(every) > MOST:
+        title += f"; its {len(every)} other figures are in the rows"
     return listed(title, [head, *rows])
 
 

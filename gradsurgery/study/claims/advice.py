@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from gradsurgery.compare.statistics import Comparison, judge
 from gradsurgery.compare.statistics.words import number
-from gradsurgery.study.claims.claim import Claim, counted, joined, made, measured
+from gradsurgery.study.claims.claim import Claim, counted, joined, made, measured, titled
 from gradsurgery.study.declaration import Part
 from gradsurgery.study.evidence import SUM, Evidence
 
@@ -22,7 +22,7 @@ def advice(evidence: Evidence) -> Claim:
         if x is not None:
             without.append(x.verdict)
             numbers = measured(x, evidence.unit(part))
-            details.append(f"{part.name}: without unimodal losses, {x.verdict} ({numbers}).")
+            details.append(f"{titled(part)}: without unimodal losses, {x.verdict} ({numbers}).")
         costs += (rates := list(_rate(evidence, part)))
         details += rates
     optimizers = list(_optimizers(evidence))
@@ -33,7 +33,8 @@ def advice(evidence: Evidence) -> Claim:
     if costs:
         said.append(f"The learning rate: {costs[0]}")
     for verdict in ("better", "worse"):
-        names = {x.strategy for part in evidence.parts for x in _asked(evidence, part, verdict)}
+        tuned = [part for part in evidence.parts if part.tune]
+        names = {x.strategy for part in tuned for x in _asked(evidence, part, verdict)}
         shown = joined(sorted(names)) or "none"
         said.append(f"Strategies {verdict} than tuned sum on some task: {shown}.")
     return made(
@@ -53,13 +54,14 @@ def _asked(evidence: Evidence, part: Part, verdict: str) -> list[Comparison]:
 def _strategies(evidence: Evidence, part: Part) -> Iterator[str]:
     family = evidence.family(part)
     found = () if family is None else family.comparisons
-    means = {x.strategy: x.mean for x in found if x.strategy in part.strategies}
+    asked = [x for x in found if x.strategy in part.strategies and x.strategy != part.joint]
+    means = {x.strategy: x.mean for x in asked}
     known = {name: mean for name, mean in means.items() if mean is not None}
     if known:
         low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
         unit = evidence.unit(part)
         yield (
-            f"{part.name}: strategies differ from tuned sum by {number(known[low], sign=True)} "
+            f"{titled(part)}: strategies differ from sum by {number(known[low], sign=True)} "
             f"({low}) to {number(known[high], unit, sign=True)} ({high})."
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gradsurgery.compare.statistics import Comparison
 from gradsurgery.compare.statistics.words import bounds, number
+from gradsurgery.study.declaration import Part
 
 PARETO = "mmpareto"
 NOT_RUN = "Not run."
@@ -31,6 +32,11 @@ class Claim:
 def made(question: str, answer: str, details: Sequence[str], used: str) -> Claim:
     """A claim; without details there were no rows."""
     return Claim(question, answer if details else NOT_RUN, tuple(details), used)
+
+
+def titled(part: Part) -> str:
+    """A part's name, and that its rates were not tuned where they were not."""
+    return part.name if part.tune else f"{part.name} (one rate for all, not tuned)"
 
 
 def counted(found: Iterable[str], what: str) -> str:

@@ -3,7 +3,15 @@
 from collections.abc import Iterable, Sequence
 
 from gradsurgery.compare.methods import GUARD
-from gradsurgery.study.claims.claim import PARETO, Claim, counted, joined, made, measured
+from gradsurgery.study.claims.claim import (
+    PARETO,
+    Claim,
+    counted,
+    joined,
+    made,
+    measured,
+    titled,
+)
 from gradsurgery.study.declaration import Part, Prediction
 from gradsurgery.study.evidence import SCALED, SUM, Evidence
 
@@ -15,12 +23,15 @@ JOINT_ONLY = "joint-only"
 
 def beats(evidence: Evidence, strategy: str, baseline: str) -> Claim:
     """Whether one strategy is better than another on the primary figures."""
-    verdicts, details = _compared(evidence, evidence.parts, strategy, baseline)
-    lead = _lead(verdicts)
+    tuned = [part for part in evidence.parts if part.tune]
+    others = [part for part in evidence.parts if not part.tune]
+    verdicts, details = _compared(evidence, tuned, strategy, baseline)
+    untuned, more = _compared(evidence, others, strategy, baseline)
+    apart = f" At one rate that was not tuned it is {counted(untuned, 'tasks')}." if untuned else ""
     return made(
         f"Is {strategy} better than {baseline}, at tuned learning rates?",
-        f"{lead}{strategy} against {baseline} is {counted(verdicts, 'tasks')}.",
-        details,
+        f"{_lead(verdicts)}{strategy} against {baseline} is {counted(verdicts, 'tasks')}.{apart}",
+        [*details, *more],
         FAMILY,
     )
 
@@ -36,7 +47,7 @@ def multimodal(evidence: Evidence) -> Claim:
             if x is not None:
                 shown = JOINT_ONLY if name == part.joint else name
                 numbers = measured(x, evidence.unit(part))
-                details.append(f"{part.name}: {shown} against sum {x.verdict} ({numbers}).")
+                details.append(f"{titled(part)}: {shown} against sum {x.verdict} ({numbers}).")
     for name, what in ((JOINT_ONLY, JOINT_ONLY), (CONVENTIONAL, CONVENTIONAL), (PARETO, PARETO)):
         verdicts = [
             x.verdict
@@ -67,7 +78,7 @@ def encoders(evidence: Evidence) -> Claim:
             ]
             pieces = [f"{measured(x, evidence.unit(part, name))} to {o}" for x, o in found if x]
             if pieces:
-                details.append(f"{part.name}, {name}: mmpareto {'; '.join(pieces)}.")
+                details.append(f"{titled(part)}, {name}: mmpareto {'; '.join(pieces)}.")
             for (x, _), kept in zip(found, (above_sum, above_alone), strict=True):
                 if x is not None:
                     kept.append(_sign(x.interval, evidence.better(part, name)))
@@ -177,7 +188,7 @@ def _compared(
         x = evidence.against(part, strategy, baseline)
         if x is not None:
             verdicts.append(x.verdict)
-            details.append(f"{part.name}: {x.sentence}")
+            details.append(f"{titled(part)}: {x.sentence}")
     return verdicts, details
 
 
