@@ -72,7 +72,12 @@ def _curve(evidence: Evidence, part: Part, axis: Any) -> None:
         axis.plot(*zip(*curve, strict=True), label=label, **style)
         best = dict(curve).get(choice["lr"])
         axis.plot([choice["lr"]], [best], "o", color=f"C{i}", markersize=5)
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("learning rate")
     axis.set_ylabel(f"validation, {part.primary}")
     axis.legend(fontsize=6, frameon=False)
