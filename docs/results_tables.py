@@ -3,6 +3,9 @@
 import statistics
 from collections.abc import Iterable, Iterator
 
+from prose import paragraph
+
+from gradsurgery.compare.names import short_names
 from gradsurgery.compare.statistics.words import bounds, number
 from gradsurgery.study import Declaration, Evidence, Part
 from gradsurgery.study.claims.claim import titled
@@ -55,17 +58,18 @@ def part_table(evidence: Evidence, part: Part) -> list[str]:
     order = sorted(figures, key=lambda label: -sign * statistics.fmean(figures[label].values()))
     alone = [row["strategy"] for row in evidence.reported(part) if row["strategy"] not in figures]
     labels = [*order, *dict.fromkeys(alone)]
-    rows = [list(_row(evidence, part, label, others)) for label in labels]
+    names = short_names(labels)
+    rows = [[f"``{names.of(one)}``", *_row(evidence, part, one, others)] for one in labels]
     unit = evidence.unit(part)
     low = "" if sign > 0 else ", lower is better"
     title = f"{titled(part)}: {part.primary} ({unit or 'figure'}{low}), {part.seeds} seeds declared"
     if len(every) > MOST:
         title += f"; its {len(every)} other figures are in the rows"
-    return listed(title, [head, *rows])
+    legend = ["", *paragraph(names.legend.replace("'", '"'))] if names.legend else []
+    return [*listed(title, [head, *rows]), *legend]
 
 
 def _row(evidence: Evidence, part: Part, label: str, others: list[str]) -> Iterator[str]:
-    yield f"``{label}``"
     yield _mean(evidence, part, label, None)
     x = evidence.against(part, label)
     shown = x is not None and x.mean is not None
