@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from prose import paragraph
+from speed_per_example import per_example
 
 HERE = Path(__file__).parent
 KEPT = HERE / "speed"
-BENCHMARKS = ("peers", "multimodal", "memory", "growth")
+BENCHMARKS = ("peers", "multimodal", "memory", "growth", "per_example")
 Figures = dict[str, dict[str, Any]]
 
 
@@ -129,7 +130,7 @@ def on_gpu(found: dict[str, Any]) -> list[str]:
 
 def page(figures: Figures) -> str:
     """The page from the figures."""
-    peers, multimodal, memory, growth = (figures[name] for name in BENCHMARKS)
+    peers, multimodal, memory, growth, single = (figures[name] for name in BENCHMARKS)
     official = multimodal["milliseconds"]["official procedure"]
     shares = [
         f"``{name}`` {value / official:.2f}"
@@ -157,8 +158,9 @@ def page(figures: Figures) -> str:
         *paragraph(
             "Everything here is printed by ``python docs/speed.py`` (``nox -s speed`` installs",
             "what it needs), which runs ``python -m benchmarks.peers``, ``.multimodal``,",
-            "``.memory`` and ``.growth``; figures are kept in ``docs/speed/``. Times alternate",
-            "in one process and are given as ratios of medians. Each peak of memory is that of",
+            "``.memory``, ``.growth`` and ``.per_example``; figures are kept in",
+            "``docs/speed/``. Times alternate in one process and are given as ratios of",
+            "medians. Each peak of memory is that of",
             "a process of its own, by the same probe for all: the high-water mark of the",
             "process during one step. Timed is the way from the losses to ``.grad``; the",
             "forward pass is not. ``nox -s bench`` times solvers, strategies and steps one by one.",
@@ -214,6 +216,7 @@ def page(figures: Figures) -> str:
             first="   :alt: ",
         ),
         "",
+        *per_example(single, ran(single), table),
         *on_gpu(figures["gpu"]),
     ]
     return "\n".join(lines)

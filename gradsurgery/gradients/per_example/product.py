@@ -61,7 +61,9 @@ class Product(Use):
         if counts["products"] <= counts["mixed"]:
             return torch.stack([self.one(row) for row in mixture.to(self._dtype)])
         out = torch.zeros(n, self.size, dtype=self._dtype, device=self.device)
-        weights, some = mixture.to(self._dtype), self._some(self.size)
+        weights = mixture.to(self._dtype)
+        # as many examples as mixtures at least, so that what is added to is read no more than they
+        some = self._some(self.size, min(FORMED, max(PIECE, n * self.size)))
         formed = torch.empty(
             some, self.groups, self.out, self.inside, dtype=self._dtype, device=self.device
         )
