@@ -87,7 +87,11 @@ class Mixed:
     def __init__(self, uses: Sequence[Use], like: Tensor, mixture: Mixture) -> None:
         self.use, self.like, self.mixture = _as_one(uses), like, mixture
         self.rows: Tensor | None = None  # the mixtures' gradients [n, size], where few were formed
-        self.gradients = Rows(self)
+
+    @property
+    def gradients(self) -> Rows:
+        """The gradients by objective. Not kept, so that no two objects hold each other."""
+        return Rows(self)
 
     def gradient(self, i: int) -> Tensor:
         """The gradient of objective i, of the parameter's shape."""
