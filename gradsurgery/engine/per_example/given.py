@@ -35,7 +35,7 @@ class PerExample:
             whenever the graph is another one ("first"), in every step ("always"), or never. "first"
             also checks a step with what no check has seen: a gradient or a gate that was zero then,
             or entries picked by other indices. A check takes two backward passes more, and finds
-            what other examples add from about 3e-4 of a gradient on (float32; 0.05 in half
+            what other examples add from about 3e-5 of a gradient on (float32; 0.05 in half
             precision). Without it examples are taken to be first in every tensor.
 
     Raises:
