@@ -188,7 +188,7 @@ def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor]
     layers = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     good = [name for name in plan.places if name not in bad]
     where = (
-        f"It lies before that of {called(good[-1], tensors[good[-1]])}, whose examples are apart."
+        f"At the layer with {called(good[-1], tensors[good[-1]])} they are still apart."
         if good
         else "No layer has its examples apart: the losses themselves may mix them."
     )
