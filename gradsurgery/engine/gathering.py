@@ -154,8 +154,12 @@ def matrices_of(
         if use_up:
             writable = [None if n in odd else source.writable.pop(n, None) for n in parameters]
         batches = losses.batches
+        blends = [source.mixed[n] for n in parameters if n in source.mixed]
+        shared = blends[0].mixture.only(places) if blends else None
         mixed = {
-            t: source.mixed[n].only(places) for t, n in enumerate(parameters) if n in source.mixed
+            t: source.mixed[n].of(shared)
+            for t, n in enumerate(parameters)
+            if shared is not None and n in source.mixed
         }
         matrix = GradientMatrix(
             columns, like, blocks, batches, inputs, formed, sparse, writable, mixed

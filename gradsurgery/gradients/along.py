@@ -10,6 +10,7 @@ from torch import Tensor
 from gradsurgery.gradients.blocks import Block, Factored, gradient_of
 from gradsurgery.gradients.combine import IN_RANGE, PIECE, directions
 from gradsurgery.gradients.gram import one_vector
+from gradsurgery.gradients.per_example.block import Mixed
 from gradsurgery.types import Array
 
 # Float32 sums tell the sign of a product that is at least this part of ‖gᵢ‖‖u‖: on 8 million
@@ -103,6 +104,12 @@ class Along:
                     zero if g is None else _dot(g.reshape(-1), along, wide) for g in block.gradients
                 ]
                 return _host_wide(torch.stack([*found, torch.dot(flat, flat)]))
+        if type(block) is Mixed:
+            step = now.to(wide) - old.to(wide)
+            products = block.along(step)
+            if products is not None:
+                flat = step.reshape(-1)
+                return torch.cat([_host_wide(products), _host_wide(torch.dot(flat, flat))[None]])
         rows = [one_vector([_flat(own, i) for own, _ in moving]) for i in range(n)]
         after, before = (one_vector([pair[k] for _, pair in moving]) for k in (0, 1))
         assert after is not None

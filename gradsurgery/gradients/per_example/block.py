@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class Mixture:
     weights: Array
     device: torch.device
     _there: dict[torch.dtype, Tensor] = field(default_factory=dict)
+    _last: tuple[Any, ...] = ()  # the weights asked for last, and what became of them
 
     @cached_property
     def identity(self) -> bool:
@@ -55,8 +57,23 @@ class Mixture:
         return self._there[dtype]
 
     def only(self, rows: Sequence[int]) -> "Mixture":
-        """Some of the objectives."""
+        """Some of the objectives, in this order."""
+        if list(rows) == list(range(len(self.weights))):
+            return self
         return Mixture(self.weights[list(rows)], self.device)
+
+    def factors(self, weights: Sequence[float], dtype: torch.dtype, formed: bool) -> Tensor:
+        """What each example counts in Σ wᵢLᵢ, Aᵀw [B], on the device; w itself where `formed`.
+
+        The tensors of a group ask for the same, which is made once.
+        """
+        key = weights, dtype, formed
+        if not self._last or self._last[0] is not weights or self._last[1:3] != key[1:]:
+            own = np.asarray(weights, np.float64)
+            numbers = own if formed else own @ self.weights
+            self._last = (*key, torch.as_tensor(numbers, dtype=dtype).to(self.device))
+        found: Tensor = self._last[3]
+        return found
 
 
 class Rows(Sequence["Tensor | None"]):
@@ -101,14 +118,20 @@ class Mixed:
         row = torch.as_tensor(self.mixture.weights[i], dtype=dtype).to(self.use.device)
         return self.use.one(row).view(self.like.shape)
 
-    @property
-    def sample(self) -> list[Tensor]:
-        """What tells dtype and device of the gradients, and how many numbers they are made of."""
-        return [self.like]
-
     def only(self, rows: Sequence[int]) -> "Mixed":
         """Of some objectives."""
-        return Mixed([self.use], self.like, self.mixture.only(rows))
+        return self.of(self.mixture.only(rows))
+
+    def of(self, mixture: Mixture) -> "Mixed":
+        """Of other mixtures of the same examples."""
+        return Mixed([self.use], self.like, mixture)
+
+    def along(self, step: Tensor) -> Tensor | None:
+        """⟨gᵢ, U⟩ [n] for a step U of the tensor, where that needs no gradient to be formed."""
+        if self.rows is not None:
+            return self.rows.to(step.dtype) @ step.reshape(-1)
+        found = self.use.along(step)
+        return None if found is None else self.mixture.on(torch.float64) @ found.double()
 
     def formed(self) -> Tensor:
         """All gradients as rows [n, size]."""
@@ -117,10 +140,9 @@ class Mixed:
     @torch.no_grad()
     def combine(self, weights: Sequence[float], precise: bool) -> Tensor:
         """Σ wᵢWᵢ in the parameter's dtype and layout, by one product, or of what was formed."""
-        like, own = self.like, np.asarray(weights, np.float64)
+        like = self.like
         dtype = torch.float64 if precise else torch.promote_types(like.dtype, torch.float32)
-        factors = own if self.rows is not None else own @ self.mixture.weights
-        there = torch.as_tensor(factors, dtype=dtype).to(self.use.device)
+        there = self.mixture.factors(weights, dtype, self.rows is not None)
         found = self.use.one(there) if self.rows is None else there @ self.rows.to(dtype)
         out = found.view(like.shape)
         if out.dtype == like.dtype and out.stride() == like.stride():
