@@ -10,7 +10,7 @@ from gradsurgery.engine.losses import root_gradients
 from gradsurgery.engine.passes import gather as gather_passes
 from gradsurgery.engine.passes import merged
 from gradsurgery.engine.per_example.capture import Deltas, capture
-from gradsurgery.engine.per_example.orders import orders_of, same
+from gradsurgery.engine.per_example.orders import grown, orders_of, same, scales_of
 from gradsurgery.engine.per_example.plan import HOOKED, SEVERAL, Plan, numbered, plan_of
 from gradsurgery.engine.per_example.profiles import Examples
 from gradsurgery.engine.per_example.soundness import (
@@ -58,8 +58,10 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     several = examples.count > 1
     check = several and examples.verify != "never"
     orders = orders_of(nodes, examples.count) if check else {}
+    scales = scales_of(nodes) if check else {}
     if check and examples.verify == "first" and plan.proved:
-        check = opened(plan, parameters) or not same(orders, plan.orders)
+        check = plan.due or opened(plan, parameters)
+        check = check or grown(scales, plan.scales) or not same(orders, plan.orders)
     kept = read(plan.nodes(nodes))
     one_pass = _in_one_pass(plan, nodes, kept) and not check and plan.seen and not plan.unsure
     retain = source.retain_graph or bool(apart) or not one_pass
@@ -74,6 +76,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     if check:
         _check(source, plan, nodes, tensors, features, deltas[0], kept)
         plan.gates = zero_of(plan, nodes, parameters)
+        plan.scales = scales
         plan.orders = {k: [index.clone() for index in own] for k, own in orders.items()}
     elif not plan.proved:
         _guess(plan, deltas[0], examples.count)
@@ -83,6 +86,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
         arrived = [d[name][0] for d in deltas]
         own = [Own(d, layout, examples.count) for d in arrived if d is not None and layout]
         uses[name] = stacked([[use] for use in own])
+    plan.steps += 1
     plan.seen, plan.proved = True, plan.proved or check
     plan.local = any(isinstance(use, Local) for own in uses.values() for use in own)
     cache.examples.put(graph, tensors, plan)

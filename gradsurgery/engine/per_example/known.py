@@ -25,6 +25,8 @@ DIMS = {
     },
     "TransposeBackward0": ("_saved_dim0", "_saved_dim1"),
     "PermuteBackward0": ("_saved_dims",),
+    "FlipBackward0": ("_saved_dims",),
+    "RollBackward0": ("_saved_shifts", "_saved_dims"),
 }
 KEPT = 8  # plans, the one used last first
 

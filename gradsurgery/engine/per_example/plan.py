@@ -47,6 +47,8 @@ class Plan:
             fit: nothing is known of them until they get another.
         gates: the parameters that were zero then: what lies before them got no gradient.
         orders: node -> the indices by which it picked or moved entries then.
+        scales: node -> the size of the number that it multiplied with then.
+        steps: how many there were with this plan.
         seen: whether there was a step with this plan, so that `local` is known.
         local: whether some node's own backward is called, which needs the graph after the pass.
     """
@@ -58,6 +60,8 @@ class Plan:
     unsure: set[int | str] = field(default_factory=set)
     gates: set[str] = field(default_factory=set)
     orders: Orders = field(default_factory=dict)
+    scales: dict[int, float] = field(default_factory=dict)
+    steps: int = 0
     seen: bool = False
     local: bool = False
 
@@ -75,6 +79,11 @@ class Plan:
             names.get(key, key) if isinstance(key, str) else key: layouts
             for key, layouts in self.layouts.items()
         }
+
+    @property
+    def due(self) -> bool:
+        """Whether a check is due after so many steps: after 4, 8, 16, ..."""
+        return self.steps >= 4 and self.steps & (self.steps - 1) == 0
 
     def give_up(self, name: str, why: str) -> None:
         """Give a parameter a pass per objective."""

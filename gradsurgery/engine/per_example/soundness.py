@@ -138,10 +138,21 @@ def layouts_checked(
         kinds = [type(nodes[number]).__name__ for number in apart]
         if apart and all(kind in SHARED or kind not in RULES for kind in kinds):
             plan.give_up(name, "what arrives at it is not made of parts of single examples")
+        elif apart and all(_positions(nodes[number], len(factors)) for number in apart):
+            plan.give_up(name, "its entries are shared by all examples: index it per example")
         elif apart:
             bad[name] = tensors[name]
     if bad:
         raise InputError(_mixing(bad, plan, tensors))
+
+
+def _positions(node: Any, examples: int) -> bool:
+    """Whether a node takes consecutive entries of a table, as positions that examples share."""
+    if type(node).__name__ != "EmbeddingBackward0" or node._saved_indices is None:
+        return False
+    index = node._saved_indices.reshape(-1)
+    there = torch.arange(len(index), device=index.device) + index[0]
+    return len(index) != examples and bool((index == there).all())
 
 
 def zero_of(plan: Plan, nodes: Mapping[int, Any], parameters: Mapping[str, Tensor]) -> set[str]:
@@ -195,7 +206,8 @@ def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor]
     return (
         f"PerExample: at the output of the layer with {layers} the gradient is not made of parts "
         "of single examples: something between it and the losses mixes examples (a statistic or a "
-        f"mean over the batch, a contrastive loss, a routing by capacity). {where} {ADVICE}"
+        "mean over the batch, a contrastive loss, a routing), or all examples share what it "
+        f"gives. {where} {ADVICE}"
     )
 
 

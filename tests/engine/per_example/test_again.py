@@ -1,0 +1,62 @@
+"""Checks of independence after the first: what has changed since, and after 4, 8, 16, ... steps."""
+
+import pytest
+import torch
+from torch import nn
+
+import gradsurgery as gs
+from tests.engine.per_example.test_checked import CHECKED, ONE, B, Steps, mlp, squares
+from tests.support.per_example import mixtures
+from tests.support.per_example_models import D
+
+
+def test_again_after_four_eight_and_so_on():
+    model = mlp()
+    step = Steps(model)
+    found = [step(squares(model, torch.randn(B, D))) for _ in range(10)]
+    assert [i for i, method in enumerate(found) if method == CHECKED] == [0, 4, 8]
+    assert set(found) == {ONE, CHECKED}
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda h, c: h - c * h.mean(0),
+        lambda h, c: h - torch.tensor(c) * h.mean(0),
+        lambda h, c: torch.sub(h, h.mean(0), alpha=c),
+        lambda h, c: torch.lerp(h, h.mean(0).expand_as(h), c),
+    ],
+    ids=["factor", "tensor", "alpha", "lerp"],
+)
+def test_a_coefficient_that_opens(mixed):
+    model = mlp()
+    step = Steps(model)
+
+    def losses_of(c):
+        x = torch.randn(B, D)
+        return lambda: model[2](mixed(model[1](model[0](x)), c)).square().mean(1)
+
+    assert step(losses_of(0.0)) == CHECKED
+    assert step(losses_of(0.0)) == ONE
+    with pytest.raises(gs.InputError, match="mixes examples"):
+        step(losses_of(0.3))
+
+
+def test_positions_that_all_examples_share_get_passes_of_their_own():
+    torch.manual_seed(0)
+    table, positions, head = nn.Embedding(9, D), nn.Embedding(6, D), nn.Linear(D, 3)
+    tokens = torch.randint(9, (B, 6))
+
+    def losses():
+        return head(torch.tanh(table(tokens) + positions(torch.arange(6)))).square().mean((1, 2))
+
+    model = nn.ModuleList([table, positions, head])
+    weights = mixtures(torch.randn(2, B))
+    record = gs.backward(gs.PerExample(losses(), weights), model, "mgda")
+    assert "shared by all examples" in record.method
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    plain = losses()
+    gs.backward({name: (w * plain).sum() for name, w in weights.items()}, model, "mgda")
+    for one, p in zip(found, model.parameters(), strict=True):
+        assert torch.allclose(one, p.grad, atol=1e-6)
