@@ -54,6 +54,7 @@ def test_what_a_record_says_was_decided_then():
             "step",
             "overflow",
             "change",
+            "method",
         ]
         assert repr(record).startswith("Record(strategy='sum', losses={'a': ")
         assert str(record).startswith("step 0: sum on a = ")
