@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +24,7 @@ from benchmarks.measure import about, need_torchjd
 from benchmarks.memory import status
 from benchmarks.models import Encoder, mlp
 from gradsurgery.errors import extra
+from gradsurgery.types import Array
 
 with extra("bench", "the benchmark"):
     import typer
@@ -33,9 +35,9 @@ ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 @gs.strategy("equal-weights", scale="mean", claims=(), paper="none: what a step costs unsolved")
-def equal_weights(gram):  # type: ignore[no-untyped-def]
+def equal_weights(gram: Array) -> Array:
     """Equal weights, after the Gram matrix was formed."""
-    return [1 / len(gram)] * len(gram)
+    return np.full(len(gram), 1 / len(gram))
 
 
 class Low(nn.Module):

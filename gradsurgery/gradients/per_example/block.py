@@ -85,7 +85,7 @@ class Rows(Sequence["Tensor | None"]):
     def __len__(self) -> int:
         return len(self._block.mixture.weights)
 
-    def __getitem__(self, i):  # type: ignore[no-untyped-def]
+    def __getitem__(self, i: Any) -> Any:
         return self._block.gradient(i)
 
     def __iter__(self) -> Iterator[Tensor | None]:
