@@ -1,12 +1,13 @@
-"""The command line: `gradsurgery list | describe | compare | report | study | check`."""
+"""The command line: `gradsurgery list | describe | cite | compare | report | study | check`."""
 
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from gradsurgery.commands import CORE, for_typer
 from gradsurgery.console import accept_any_console, drop_unwritten
-from gradsurgery.errors import extra
+from gradsurgery.errors import MissingExtraError, extra
 
 if TYPE_CHECKING:
     import typer
@@ -19,7 +20,7 @@ def main() -> None:
     accept_any_console()
     try:
         try:
-            app()(prog_name="gradsurgery")
+            _run()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # a full disk shows here, not after the last line
@@ -30,6 +31,17 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+def _run() -> None:
+    try:
+        made = app()
+    except MissingExtraError as missing:  # a core install has some of the commands
+        from gradsurgery.plain_cli import run_plainly
+
+        run_plainly(sys.argv[1:], missing)
+    else:
+        made(prog_name="gradsurgery")
 
 
 def app() -> "typer.Typer":
@@ -94,26 +106,8 @@ def app() -> "typer.Typer":
             typer.echo(gradsurgery.__version__)
             raise typer.Exit
 
-    @made.command("list")
-    def list_() -> None:
-        """List every strategy: its inputs, what it acts on, its scale, its claims, its source."""
-        _list()
-
-    @made.command()
-    def describe(
-        name: Annotated[
-            str,
-            typer.Argument(
-                help="The strategy's name, as in 'gradsurgery list'.", show_default=False
-            ),
-        ],
-    ) -> None:
-        """Describe one strategy: its maths, what it promises and when, its options and defaults."""
-        from gradsurgery.contract.catalogue import describe as text
-        from gradsurgery.contract.registry import get_strategy, registered
-
-        # not typer's echo, which writes UTF-8 to a console that is ASCII
-        print(text(get_strategy(name) if "(" in name else registered(name)))
+    for name, command in CORE.items():
+        made.command(name)(for_typer(command))
 
     @made.command()
     def compare(
@@ -213,17 +207,3 @@ def app() -> "typer.Typer":
     add_report(made)
     add_study(made)
     return made
-
-
-def _list() -> None:
-    from rich.console import Console
-
-    from gradsurgery import strategy_names
-    from gradsurgery.contract.catalogue import LEGEND, overview
-    from gradsurgery.contract.registry import registered
-
-    wide = max(80, Console().width)  # a narrower table would lose columns
-    console = Console(highlight=False, width=wide)
-    strategies = [registered(name) for name in strategy_names()]
-    console.print(overview(strategies))
-    console.print(f"\n{LEGEND}", markup=False)

@@ -42,8 +42,10 @@ ALLOWED = {
     "study_command": {"errors", "compare", "study"},
     "cli": {
         *("the package", *gs.__all__, "console", "errors", "contract", "tasks", "compare"),
-        *("check_command", "report_command", "study_command"),
+        *("check_command", "report_command", "study_command", "commands", "plain_cli"),
     },
+    "commands": {"contract"},
+    "plain_cli": {"the package", "commands", "errors"},
     "__main__": {"cli"},
 }
 LAZY = {"scipy", "cvxpy", "pytest", "hypothesis", "typer", "rich"} | {

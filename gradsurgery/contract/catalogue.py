@@ -1,9 +1,10 @@
 """The strategies laid out for a terminal: a table of all, and one in full."""
 
 import inspect
+import itertools
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gradsurgery.contract.definition import Strategy
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEADINGS = ("Args:", "Returns:", "Raises:", "Example:", "Examples:", "Note:")
+
+
+WIDTHS = {"inputs": 12, "acts on": 6, "scale": 6, "claims": 24}  # columns of the table of all
 
 
 def overview(strategies: Iterable[Strategy]) -> "Table":
@@ -29,28 +33,53 @@ def overview(strategies: Iterable[Strategy]) -> "Table":
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 0), show_edge=False, leading=1
     )
-    for heading, width in (
-        ("name", max([12, *(len(strategy.name) for strategy in strategies)])),
-        ("inputs", 12),
-        ("acts on", 6),
-        ("scale", 6),
-        ("claims", 24),
-    ):
+    rows = [_cells(strategy) for strategy in strategies]
+    for heading, width in _widths(rows).items():
         table.add_column(heading, width=width)
     table.add_column("paper", max_width=40, overflow="fold")
-    for strategy in strategies:
-        claims = dict.fromkeys(
-            f"{_bare(claim)}*" if claim.condition else str(claim) for claim in strategy.claims
-        )
-        cells = (
-            "\n".join(_declared(strategy)),
-            strategy.acts_on,
-            strategy.scale,
-            "\n".join(claims),
-            strategy.source.replace("arXiv:", ""),
-        )
-        table.add_row(Text(strategy.name, style="bold"), *map(Text, cells))
+    for name, *cells in rows:
+        table.add_row(Text(name, style="bold"), *map(Text, cells))
     return table
+
+
+def listing(strategies: Iterable[Strategy], width: int = 80) -> str:
+    """The same table as plain text, for which nothing needs to be installed."""
+    rows = [_cells(strategy) for strategy in strategies]
+    widths = _widths(rows)
+    widths["paper"] = width - sum(widths.values()) - len(widths)
+    lines = [_row(list(widths), widths), "-" * width]
+    return "\n".join([*lines, *("\n" + _row(cells, widths) for cells in rows)])
+
+
+def _row(cells: Iterable[str], widths: Mapping[str, int]) -> str:
+    pieces = [
+        [part for line in cell.split("\n") for part in textwrap.wrap(line, size) or [""]]
+        for cell, size in zip(cells, widths.values(), strict=True)
+    ]
+    lines = itertools.zip_longest(*pieces, fillvalue="")
+    sizes = list(widths.values())
+    return "\n".join(
+        " ".join(part.ljust(size) for part, size in zip(line, sizes, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _widths(rows: Iterable[Sequence[str]]) -> dict[str, int]:
+    return {"name": max([12, *(len(row[0]) for row in rows)]), **WIDTHS}
+
+
+def _cells(strategy: Strategy) -> list[str]:
+    claims = dict.fromkeys(
+        f"{_bare(claim)}*" if claim.condition else str(claim) for claim in strategy.claims
+    )
+    return [
+        strategy.name,
+        "\n".join(_declared(strategy)),
+        strategy.acts_on,
+        strategy.scale,
+        "\n".join(claims),
+        strategy.source.replace("arXiv:", ""),
+    ]
 
 
 LEGEND = (
