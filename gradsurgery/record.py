@@ -168,7 +168,7 @@ class Record(Mapping[str, GroupRecord]):
             groups have neither a Gram matrix nor weights.
         change: name -> change of each loss to first order under the step that the optimizer made
             of all parameters that it holds (`Surgery.step`); None where a group's is not known.
-        method: with `PerExample` how the gradients were had: in one pass, or by which passes more.
+        method: with `PerExample` how the gradients were had, and by how many passes; else None.
     """
 
     strategy: str | None
@@ -188,6 +188,7 @@ class Record(Mapping[str, GroupRecord]):
         values: Tensor,
         groups: dict[str, GroupRecord],
         step: int,
+        method: str | None = None,
     ) -> "Record":
         """A Record whose losses come to the host when they are first read.
 
@@ -196,8 +197,9 @@ class Record(Mapping[str, GroupRecord]):
         record = object.__new__(cls)
         pending = tuple(names), batches, values
         record.__dict__.update(
-            strategy=strategy, groups=groups, step=step, overflow=False, _pending=pending
+            strategy=strategy, groups=groups, step=step, overflow=False, method=method
         )
+        record.__dict__["_pending"] = pending
         return record
 
     def __getattr__(self, name: str) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.engine.checks import read_finite
+from gradsurgery.engine.checks import check_examples_finite, read_finite
 from gradsurgery.engine.converted import kind_of
 from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.source import GradientSource
@@ -77,7 +77,8 @@ def add(
             else:
                 row[parameter] = gradient
     both = np.array([weights[name] for name in names])
-    losses = Losses(names, tuple(values[name] for name in names), both)
+    said = own.method if old.method is None else old.method
+    losses = Losses(names, tuple(values[name] for name in names), both, method=said)
     trace = before.trace.joined(new.trace)
     total = GradientSource(
         trace, losses, new.communicator, scale=_both_scales(before.scale, new.scale)
@@ -133,6 +134,7 @@ def check_gathered(source: GradientSource) -> None:
     values, bad = read_finite(losses.tensors, [g for _, _, g in places])
     for name, value in zip(losses.names, values, strict=True):
         if not np.isfinite(value):
+            check_examples_finite(losses)
             raise NonFiniteError(f"loss {name!r} is {value}. Nothing was added.")
     for loss, name, _ in (places[i] for i in bad if places[i][1] not in source.trace.unchecked):
         where = called(name, source.trace.tensors[name])

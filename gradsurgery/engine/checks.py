@@ -132,6 +132,11 @@ def check_values(
         return
     if source.scale is not None:
         raise OutOfRangeError("a loss or gradient has NaN or inf.")
+    check_examples_finite(source.losses)
+    if source.losses.origin is not None:
+        sizes = [own for m in source.mixed.values() if (own := m.use.bounds()) is not None]
+        if said := source.losses.origin.of_gradients(sizes):
+            raise NonFiniteError(said)
     squares = [
         (g.name, g.objectives, np.diagonal(m.gram).reshape(source.losses.batches, -1).max(0))
         for g, m in checked
@@ -139,9 +144,20 @@ def check_values(
     check_finite(values, squares)
 
 
-def check_losses(values: dict[str, float], groups: Sequence[Group]) -> None:
+def check_losses(values: dict[str, float], groups: Sequence[Group], losses: Losses) -> None:
     if not all(map(math.isfinite, values.values())):
+        check_examples_finite(losses)
         check_finite(values, [(g.name, g.objectives, np.zeros(len(g.objectives))) for g in groups])
+
+
+def check_examples_finite(losses: Losses) -> None:
+    """Of mixtures the losses by example.
+
+    Raises:
+        NonFiniteError: naming examples, and the objectives that have a weight there.
+    """
+    if losses.origin is not None and (said := losses.origin.of_losses()):
+        raise NonFiniteError(said)
 
 
 def suspects(bad: list[str], groups: Sequence[Group], reach: Reach, losses: Losses) -> str:

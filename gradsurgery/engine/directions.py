@@ -33,7 +33,7 @@ def values_of(config: Config, source: GradientSource) -> dict[str, float]:
         to_host((), source.losses.tensors, total=source.communicator.total)
     )
     if config.check and source.scale is None:
-        check_losses(values, source.trace.grouping[0])
+        check_losses(values, source.trace.grouping[0], source.losses)
     return values
 
 
@@ -58,10 +58,14 @@ def from_passes(
     if config.check:
         _check(source, solving, found)
     name, step = config.required.name, solving.history.step
+    said = None
+    if losses.method is not None:
+        count = len(solving.passes) + (solving.sums is not None)
+        said = "one pass of the weighted sum" if count == 1 else f"{count} passes of weighted sums"
     if solving.values:
-        record = Record(name, solving.values, solving.records, step)
+        record = Record(name, solving.values, solving.records, step, method=said)
     else:  # nothing has to come to the host now
-        record = Record.deferred(name, *losses.copied(), solving.records, step)
+        record = Record.deferred(name, *losses.copied(), solving.records, step, said)
     features = {name: found.pop(name) for name in trace.features if name in found}
     if features and solving.sums is None and trace.trunk_others:
         solving.at_features = features
@@ -87,7 +91,7 @@ def _check(source: GradientSource, solving: Solving, found: Named) -> None:
             solving.sparse = {n for n, g in found.items() if g.layout != torch.strided}
             raise OutOfRangeError("a loss or gradient has NaN or inf.")
         return
-    check_losses(values, solving.groups)
+    check_losses(values, solving.groups, losses)
     if bad:
         raise NonFiniteError(suspects(bad, solving.groups, source.trace.reach, losses))
 
@@ -191,4 +195,5 @@ def skipped(
     sparse = {id(trace.tensors[n]) for n in {*source.sparse, *solving.sparse}}
     infinite = overflow(trace.targets.values(), sparse)
     step = solving.history.step
-    return infinite, solving.history, Record(name, solving.values, records, step, overflow=True)
+    own = Record(name, solving.values, records, step, overflow=True, method=source.method)
+    return infinite, solving.history, own

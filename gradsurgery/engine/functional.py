@@ -14,8 +14,7 @@ from gradsurgery.engine.compiled import eager
 from gradsurgery.engine.config import ParametersLike, config_of
 from gradsurgery.engine.counts import counted
 from gradsurgery.engine.history import History
-from gradsurgery.engine.losses import LossesLike
-from gradsurgery.engine.parsing import parse
+from gradsurgery.engine.parsing import AnyLosses, parse
 from gradsurgery.engine.settings import shows_settings
 from gradsurgery.engine.step import run_step
 from gradsurgery.engine.surgery import Surgery
@@ -26,7 +25,7 @@ from gradsurgery.record import Record
 @eager
 @shows_settings(without=("every", "measure"))  # these two speak of several steps
 def backward(
-    losses: LossesLike,
+    losses: AnyLosses,
     parameters: ParametersLike = None,
     strategy: str | Strategy = "sum",
     *,
@@ -102,7 +101,7 @@ def backward(
 
 @eager
 def inspect(
-    losses: LossesLike,
+    losses: AnyLosses,
     parameters: ParametersLike = None,
     *,
     others: Literal["sum", "ignore"] = "sum",

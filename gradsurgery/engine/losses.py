@@ -27,7 +27,8 @@ class Losses:
 
     With m independent batches there are m·n tensors, one batch after the other, and m·n weights.
     `counts` are the numbers of examples behind the n losses, where they were given. `examples` are
-    the `Examples` of which the losses are mixtures, where one pass is to do for all.
+    the `Examples` of which the losses are mixtures, where one pass is to do for all. `origin` is
+    what mixtures were made of, and `method` how their gradients are had where no pass does so.
     """
 
     names: tuple[str, ...]
@@ -36,6 +37,8 @@ class Losses:
     batches: int = 1
     counts: tuple[float, ...] | None = None
     examples: Any = None
+    origin: Any = None
+    method: str | None = None
 
     def detached(self) -> "Losses":
         """The same without graph."""

@@ -37,7 +37,8 @@ def with_grams(
                 group, matrix = measured.get(name, (None, None))
                 if group is not None and matrix is not None and group.objectives == own.objectives:
                     found[name] = _measured(own, matrix, values)
-    return Record(record.strategy, values, found, record.step, method=source.method), pairs
+    said = record.method and f"{record.method}; of the Gram matrix: {source.method}"
+    return Record(record.strategy, values, found, record.step, method=said), pairs
 
 
 def _measured(own: GroupRecord, matrix: GradientMatrix, values: dict[str, float]) -> GroupRecord:

@@ -28,7 +28,7 @@ def what_is_wrong(losses: Mapping[str, Any], dtypes: Collection[torch.dtype]) ->
             hint = " For independent batches give one dict of losses per batch." if nested else ""
             return f"loss {name!r}: {_not_a_tensor(loss)}{hint}"
         if loss.numel() != 1:
-            return f"loss {name!r}: {_not_one_element(loss)}"
+            return f"loss {name!r}: {_not_one_element(loss)}{_by_example(losses)}"
         if loss.dtype not in dtypes:
             hint = " Widen it first: loss.float()." if loss.is_floating_point() else ""
             if not loss.requires_grad:
@@ -79,6 +79,17 @@ def _not_one_element(loss: Tensor) -> str:
     return (
         f"expected a scalar; got shape {shape}. Reduce it first, for example with .mean(), or give "
         "each element a name of its own: {f'name.{i}': x for i, x in enumerate(loss.flatten())}."
+    )
+
+
+def _by_example(losses: Mapping[str, Any]) -> str:
+    """What else losses may be that have all one shape [B]."""
+    shapes = [list(loss.shape) if isinstance(loss, Tensor) else None for loss in losses.values()]
+    if len(shapes[0] or ()) != 1 or any(shape != shapes[0] for shape in shapes):
+        return ""
+    return (
+        " Where these are one tensor of losses by example under several weights, one pass does: "
+        "gs.PerExample(losses, {name: weights})."
     )
 
 

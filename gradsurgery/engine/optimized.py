@@ -10,7 +10,7 @@ from gradsurgery.engine.accepted import check_held, check_optimizer
 from gradsurgery.engine.after_optimizer import optimize, settings_of
 from gradsurgery.engine.changes import counts_of
 from gradsurgery.engine.in_metric import metric_setting
-from gradsurgery.engine.losses import LossesLike
+from gradsurgery.engine.parsing import AnyLosses
 from gradsurgery.engine.scaler import check_scaled, is_on
 from gradsurgery.errors import InputError, one_of
 from gradsurgery.record import Record
@@ -20,7 +20,7 @@ GIVEN = "losses=None combines what accumulate gathered, and takes no {}: give it
 
 def step(
     self: Any,
-    losses: LossesLike | None,
+    losses: AnyLosses | None,
     optimizer: torch.optim.Optimizer,
     *,
     guard: Literal["report", "correct", "off"] = "report",

@@ -47,7 +47,7 @@ class GradientSource:
         kinds: what each parameter was when its gradient was stored.
         mixed: the tensors of which the gradients of all mixtures of per-example losses follow from
             one pass; `rows` has the others.
-        method: what the record says of that.
+        method: what the record says of how the gradients of `PerExample` were had.
         parts: how many micro-batches the stored gradients are sums over.
     """
 
@@ -76,7 +76,7 @@ class GradientSource:
         self.kinds: Mapping[str, Any] = {}
         self.parts = 1
         self.mixed: dict[str, Mixed] = {}
-        self.method: str | None = None
+        self.method: str | None = losses.method
 
     def with_gradients(self, parameters: Named) -> Named:
         """Those of which gradients of single losses are formed, or Gram matrices are."""

@@ -16,10 +16,10 @@ from gradsurgery.engine.counts import counted
 from gradsurgery.engine.described import described
 from gradsurgery.engine.forget import without_objectives
 from gradsurgery.engine.history import History
-from gradsurgery.engine.losses import Losses, LossesLike
+from gradsurgery.engine.losses import Losses
 from gradsurgery.engine.not_losses import check_first_order
 from gradsurgery.engine.observed import numbers_by_name, observed_losses
-from gradsurgery.engine.parsing import parse
+from gradsurgery.engine.parsing import AnyLosses, parse
 from gradsurgery.engine.resumed import resumed
 from gradsurgery.engine.saved import as_saved, counts_in
 from gradsurgery.engine.settings import takes_settings_of, with_texts
@@ -66,7 +66,7 @@ class Surgery:
     @collective
     def backward(
         self,
-        losses: LossesLike,
+        losses: AnyLosses,
         *,
         features: Any = None,
         scaler: Any = None,
@@ -120,7 +120,7 @@ class Surgery:
     @collective
     def accumulate(
         self,
-        losses: LossesLike,
+        losses: AnyLosses,
         *,
         scaler: Any = None,
         weights: Any = None,

@@ -1,6 +1,6 @@
 """PerExample: the losses of a batch by example, and the objectives that are mixtures of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.losses import LARGEST, Losses
+from gradsurgery.engine.per_example.misread import got_losses, got_names, got_weights
+from gradsurgery.engine.per_example.origin import Origin
 from gradsurgery.engine.per_example.profiles import profiles_of
 from gradsurgery.errors import InputError
 from gradsurgery.types import Array
 
 Verify = Literal["first", "always", "never"]
+BY_OBJECTIVE = "a pass per objective"
 
 
 class PerExample:
@@ -69,10 +72,9 @@ class PerExample:
         verify: Verify = "first",
     ) -> None:
         if not isinstance(losses, Tensor) or losses.ndim not in (1, 2) or not losses.numel():
-            got = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise InputError(
                 "PerExample: losses is a tensor [B] with one loss per example, or [B, T] with one "
-                f"per token, not reduced; got {got}."
+                f"per token, not reduced; {got_losses(losses)}"
             )
         if not losses.requires_grad or losses.dtype not in LARGEST:
             raise InputError(
@@ -115,18 +117,26 @@ def parsed(given: PerExample, weights: Array) -> Losses:
     values = table @ losses.reshape(-1).to(dtype)
     own = mixtures * weights.reshape(-1, *[1] * losses.ndim)
     examples = profiles_of(losses, own, given.eps, given.verify, given.single)
-    return Losses(given.names, values.unbind(), weights, examples=examples)
+    origin = Origin(given.names, losses.detach(), mixtures)
+    return Losses(
+        given.names,
+        values.unbind(),
+        weights,
+        examples=examples,
+        origin=origin,
+        method=BY_OBJECTIVE if examples else f"{BY_OBJECTIVE}, for the weights within an example",
+    )
 
 
 def _names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None:
         return tuple(map(str, range(count)))
-    found = tuple(names) if not isinstance(names, str) else ()
+    found = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else ()
     wrong = not all(isinstance(name, str) for name in found)
     if len(found) != count or len(set(found)) != count or wrong:
         raise InputError(
-            f"PerExample: names are {count} different strings, one per example; got "
-            f"{len(found)}, of them {len(set(map(str, found)))} different."
+            f"PerExample: names are {count} different strings, one per example; "
+            f"{got_names(names, found)}"
         )
     return found
 
@@ -144,7 +154,7 @@ def _weights(mixtures: Any, losses: Tensor) -> tuple[tuple[str, ...], Array]:
     if not isinstance(mixtures, Mapping) or not mixtures:
         raise InputError(
             "PerExample: mixtures is a dict of name -> weights of the shape of the losses; got "
-            f"{mixtures!r}."
+            f"{mixtures!r}. A matrix [n, B] is one as dict(zip(names, matrix))."
         )
     rows = []
     for name, given in mixtures.items():
@@ -165,7 +175,7 @@ def _weights(mixtures: Any, losses: Tensor) -> tuple[tuple[str, ...], Array]:
         if row.shape != tuple(losses.shape):
             raise InputError(
                 f"PerExample: the weights of {name!r} have shape {list(row.shape)}, the losses "
-                f"{list(losses.shape)}: give one weight per loss."
+                f"{list(losses.shape)}: {got_weights(row.shape, losses.shape)}"
             )
         if not np.isfinite(row).all():
             raise InputError(f"PerExample: the weights of {name!r} have NaN or infinity.")

@@ -89,19 +89,28 @@ WRONG = {
     "no examples": (lambda x: (x[:0], {"a": ONES[:0]}), {}, "not reduced"),
     "detached": (lambda x: (x.detach(), {"a": ONES}), {}, "requires grad"),
     "complex": (lambda x: (x + 1j * x, {"a": ONES}), {}, "real tensor"),
+    "a list of losses": (lambda x: ([*x], {"a": ONES}), {}, "torch.stack(losses)"),
+    "a number": (lambda x: (x.sum(), {"a": ONES}), {}, "reduction='none'"),
     "too few weights": (lambda x: (x, {"a": ONES[:3]}), {}, "one weight per loss"),
     "a column of weights": (lambda x: (x, {"a": ONES[:, None]}), {}, "one weight per loss"),
+    "flat tokens": (lambda x: (x, {"a": ONES.view(2, 2)}), {}, "losses.view(2, 2) (or"),
+    "flat tokens, by example": (lambda x: (x, {"a": ONES[:2]}), {}, "losses.view(2, -1).sum(1)"),
+    "tokens, by example": (lambda x: (x.repeat(2, 1).T, {"a": ONES}), {}, "expand_as(losses)"),
+    "tokens first": (lambda x: (x.repeat(2, 1), {"a": ONES.repeat(2, 1).T}), {}, "give losses.T."),
+    "tokens first, by example": (lambda x: (x.repeat(2, 1), {"a": ONES}), {}, "give losses.T,"),
     "NaN": (lambda x: (x, {"a": ONES, "b": ONES * float("nan")}), {}, "weights of 'b' have NaN"),
     "infinity": (lambda x: (x, {"a": ONES / 0}), {}, "NaN or infinity"),
     "weights that require grad": (lambda x: (x, {"a": ONES.clone().requires_grad_()}), {}, "'a'"),
     "words": (lambda x: (x, {"a": ["w", "x", "y", "z"]}), {}, "no numbers"),
     "no mixtures": (lambda x: (x, {}), {}, "mixtures is a dict"),
     "a list": (lambda x: (x, [ONES]), {}, "mixtures is a dict"),
+    "a matrix": (lambda x: (x, ONES[None]), {}, "dict(zip(names, matrix))"),
     "a number as name": (lambda x: (x, {1: ONES}), {}, "name is a string"),
     "names of mixtures": (lambda x: (x, {"a": ONES}), {"names": ["a"]}, "names are of examples"),
     "too few names": (lambda x: (x, None), {"names": ["a", "b"]}, "4 different strings"),
     "the same names": (lambda x: (x, None), {"names": ["a"] * 4}, "of them 1 different"),
     "numbers as names": (lambda x: (x, None), {"names": [1, 2, 3, 4]}, "4 different strings"),
+    "a range as names": (lambda x: (x, None), {"names": range(4)}, "got 0, a int: give list(map("),
     "a string as names": (lambda x: (x, None), {"names": "abcd"}, "4 different strings"),
     "verify": (lambda x: (x, {"a": ONES}), {"verify": "sometimes"}, "got 'sometimes'"),
 }
@@ -121,11 +130,21 @@ def test_strategies_with_memory_take_mixtures_only(model):
     surgery.backward(gs.PerExample(losses_of(model), {"a": ONES, "b": torch.arange(4)}))
 
 
+def test_several_in_one_call(model):
+    losses = losses_of(model)
+    one = gs.PerExample(losses, {"a": ONES})
+    for given in ({"a": one, "b": losses.sum()}, [one, one]):
+        with pytest.raises(gs.InputError, match="One PerExample holds all objectives"):
+            gs.backward(given, model, "mgda")
+    with pytest.raises(gs.InputError, match=r"gs.PerExample\(losses, {name: weights}\)"):
+        gs.backward({"a": losses, "b": losses * 2}, model, "mgda")
+
+
 def test_losses_that_are_not_finite(model):
     losses = losses_of(model) * torch.tensor([1.0, float("nan"), 1.0, 1.0])
     given = gs.PerExample(losses, {"a": ONES, "b": ONES / 2})
     for p in model.parameters():
         p.grad = None
-    with pytest.raises(gs.NonFiniteError, match="nan"):
+    with pytest.raises(gs.NonFiniteError, match="the loss of example 1 has NaN or inf"):
         gs.Surgery("mgda", model).backward(given)
     assert model.weight.grad is None
