@@ -6,6 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+from choosing import write_tables  # noqa: E402
 from strategy_pages import write_pages  # noqa: E402
 
 import gradsurgery  # noqa: E402
@@ -43,6 +44,7 @@ settings.load_profile("docs")
 """
 
 write_pages(HERE)
+write_tables(HERE)
 
 
 def escape_bars(app, what, name, obj, options, lines):
