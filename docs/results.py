@@ -44,7 +44,8 @@ def page(evidence: Evidence, deviations: list[str], plots: dict[str, str]) -> st
         lines += _listed("What was not run", evidence.missing() or ["All that was declared ran."])
         lines += _listed("Deviations", deviations or ["None from what was declared."])
     else:
-        lines += [*paragraph("It has not been run yet. What it asks:"), ""]
+        begun = evidence.begun() or ["It has not been run yet."]
+        lines += [*paragraph(*begun, "What it asks:"), ""]
         lines += _bullets(claim.question for claim in answered(evidence))
     return "\n".join([*lines, *_declared(evidence.declaration)])
 
@@ -86,6 +87,8 @@ def _tables(evidence: Evidence) -> list[str]:
     )
     for part in evidence.parts:
         lines += ["", *part_table(evidence, part)]
+    if begun := evidence.begun():
+        lines += ["", *paragraph(*begun, "What is not complete has no table and no verdict.")]
     return [*lines, ""]
 
 

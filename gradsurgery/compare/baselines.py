@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradsurgery import InputError
+from gradsurgery import InputError, Strategy
 from gradsurgery.compare.loop import endless, moved, seeded
 from gradsurgery.compare.methods import LENGTH, TIMES_N, Method, alone, control
 from gradsurgery.compare.plan import BASELINE, Plan
@@ -42,12 +42,20 @@ def _baselines(plan: Plan, task: Task, problem: Problem) -> Iterator[Method]:
     subsets: Mapping[str, Sequence[str]] = problem.alone or {name: [name] for name in names}
     for name, losses in subsets.items():
         yield alone(name, losses)
-    for label, strategy in plan.strategies.items():
-        if strategy.scale in OTHER_LENGTHS:
-            yield control(label + LENGTH)
-    yield control(TIMES_N + "mgda")
+    for label in lengths(plan.strategies):
+        yield control(label)
     for weights in front(names, joint_of(task, problem, names)):
         yield control(f"constant(preference={weights!r})")
+
+
+def lengths(strategies: Mapping[str, Strategy]) -> list[str]:
+    """The labels of strategies of another length at the sum's, and of n times `mgda`.
+
+    Args:
+        strategies: label -> strategy.
+    """
+    others = [label + LENGTH for label, x in strategies.items() if x.scale in OTHER_LENGTHS]
+    return [*others, TIMES_N + "mgda"]
 
 
 def loss_names(problem: Problem) -> list[str]:

@@ -1,7 +1,7 @@
 """The rows of a study, by part: figures per strategy and seed, and verdicts from them."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from gradsurgery.compare.journal import FILE, lines_of
 from gradsurgery.compare.statistics import Comparison, Family, judge
 from gradsurgery.study import provenance
 from gradsurgery.study.declaration import Declaration, Part
+from gradsurgery.study.whole import SCALED, SHOWN, SUM, Progress, measurements_of, runs_of
 
-SHOWN = ("run", "control", "alone")
+__all__ = ["MEASURED", "SCALED", "SUM", "Evidence", "read_evidence"]
 MEASURED = "measured"  # the folder of what is measured besides
-SUM, SCALED = "sum", "scaled-sum"
-Figures = Mapping[str, Mapping[int, float]]
+FEW = 5  # strategies that are listed where runs are missing
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,36 @@ class Evidence:
     measured: Sequence[Line] = ()
     stamps: Sequence[dict[str, Any]] = ()
 
-    @property
+    @functools.cached_property
     def parts(self) -> list[Part]:
-        """The declared parts that have a reported row with figures."""
-        return [part for part in self.declaration.parts if self.figures(part)]
+        """The parts that verdicts are drawn from: every declared run has a row.
+
+        A part that is half done would answer with the seeds that happened to come first.
+        """
+        parts = self.declaration.parts
+        return [part for part in parts if self.progress(part).whole and self.figures(part)]
+
+    def progress(self, part: Part) -> Progress:
+        """How many of the declared runs of a part have a row, failed ones too."""
+        return runs_of(part, self.lines.get(part.name, ()))
+
+    def begun(self, about: Callable[[Part], bool] = lambda part: True) -> list[str]:
+        """A sentence for each part that has rows and is not complete.
+
+        Args:
+            about: which parts.
+        """
+        parts = [part for part in self.declaration.parts if self.lines.get(part.name)]
+        found = [self.progress(part) for part in parts if about(part)]
+        return [one.said for one in found if not one.whole]
+
+    def measuring(self, kind: str) -> list[str]:
+        """A sentence for each part whose measurements of a kind are begun and not complete."""
+        found = [self._measured(part, kind) for part in self.declaration.parts]
+        return [one.said for one in found if one.done and not one.whole]
+
+    def _measured(self, part: Part, kind: str) -> Progress:
+        return measurements_of(part, kind, self.declaration.measured, self.measured)
 
     def figures(self, part: Part, objective: str | None = None) -> dict[str, dict[int, float]]:
         """Strategy -> seed -> test figure; the primary one by default.
@@ -134,8 +160,14 @@ class Evidence:
         return found.comparisons[0]
 
     def other(self, kind: str) -> list[Line]:
-        """Measurements of a kind that came out."""
-        return [line for line in self.measured if line["kind"] == kind and "error" not in line]
+        """Measurements of a kind that came out, of the parts where all of them were made."""
+        parts = self.declaration.parts
+        whole = {part.name for part in parts if self._measured(part, kind).whole}
+        return [
+            line
+            for line in self.measured
+            if line["kind"] == kind and line["part"] in whole and "error" not in line
+        ]
 
     @property
     def seconds(self) -> float:
@@ -144,24 +176,23 @@ class Evidence:
         return float(sum(line.get("seconds") or 0.0 for line in [*lines, *self.measured]))
 
     def missing(self) -> list[str]:
-        """What was declared and has no row, a sentence per part."""
-        return [said for part in self.declaration.parts if (said := self._missing(part))]
+        """What was declared and has no row, in sentences."""
+        return [said for part in self.declaration.parts for said in self._missing(part)]
 
-    def _missing(self, part: Part) -> str | None:
-        rows = self.reported(part)
-        if not rows:
-            begun = " (its learning rates were begun)" if self.lines.get(part.name) else ""
-            return f"{part.name}: not run{begun}."
-        done: dict[str, set[int]] = {label: set() for label in part.strategies}
-        for label in self.choices(part):
-            done.setdefault(label, set())
-        for row in rows:
-            done.setdefault(row["strategy"], set()).add(row["seed"])
-        short = {label: part.seeds - len(seeds) for label, seeds in done.items()}
-        lacking = [f"{label} ({n})" for label, n in short.items() if n]
-        if not lacking:
-            return None
-        return f"{part.name}: runs that are missing, of {part.seeds} each: {', '.join(lacking)}."
+    def _missing(self, part: Part) -> Iterator[str]:
+        found = self.progress(part)
+        if not self.lines.get(part.name):
+            yield f"{part.name}: not run."
+            return
+        if not found.whole:
+            rates = "" if found.done else " Its learning rates were begun."
+            listed = [f"{label} ({n})" for label, n in found.lacking.items()]
+            few = len(listed) <= FEW and bool(found.done)
+            more = f" Missing: {', '.join(listed)}." if few else ""
+            yield f"{found.said}{rates}{more}"
+        for kind in part.measured:
+            if not (measured := self._measured(part, kind)).whole:
+                yield measured.said
 
     @functools.cached_property
     def flags(self) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from gradsurgery.study import Evidence
+from gradsurgery.study.whole import declared_labels
 
 METRIC = {"name": "accuracy", "unit": "%", "higher": True, "chance": 10.0}
 STARTED = "2026-05-01T10:00:00+0000"
@@ -142,8 +143,44 @@ def stamp(declaration, **more):
     }
 
 
-def evidence(declaration, lines, measured=(), stamps=None):
-    """As it would be read."""
+def evidence(declaration, lines, measured=(), stamps=None, whole=True):
+    """As it would be read.
+
+    Args:
+        declaration: what was declared.
+        lines: part -> its rows.
+        measured: lines of other measurements.
+        stamps: of the starts; one by default.
+        whole: whether what is declared and not there is filled up with rows that failed.
+    """
     given = [stamp(declaration)] if stamps is None else stamps
     found = json.loads(json.dumps([lines, list(measured)]))
-    return Evidence(declaration, found[0], found[1], given)
+    made = Evidence(declaration, found[0], found[1], given)
+    if whole:
+        for part in declaration.parts:
+            _fill(made, part)
+    return made
+
+
+def _fill(made, part):
+    """Rows with an error for what a part lacks, where it has any."""
+    wrong = {"error": "NonFiniteError: no", "started": STARTED, "part": part.name, "lr": 0.1}
+    lines, how = made.lines.get(part.name, []), made.declaration.measured
+    if any("test" in line for line in lines):
+        there = {(line["strategy"], line.get("seed")) for line in lines}
+        for label in declared_labels(part, lines):
+            lines += [
+                {**wrong, "kind": "run", "strategy": label, "seed": seed}
+                for seed in part.reported
+                if (label, seed) not in there
+            ]
+    for kind in {line["kind"] for line in made.measured if line["part"] == part.name}:
+        labels = how.flat if kind == "flatness" else ["sum"]
+        there = {(line["kind"], line["strategy"], line["seed"]) for line in made.measured}
+        more = [
+            {**wrong, "kind": kind, "strategy": label, "seed": seed}
+            for label in labels
+            for seed in part.reported[: how.seeds]
+            if (kind, label, seed) not in there
+        ]
+        made.measured.extend(more)

@@ -18,6 +18,7 @@ from gradsurgery.study.claims.strategies import (
     multimodal,
     predicted,
 )
+from gradsurgery.study.whole import declared_labels
 from tests.study.known import choice, diagnosis, evidence, flat, rows
 
 PARTS = {part.name: part for part in DECLARATION.parts}
@@ -40,11 +41,11 @@ def test_a_strategy_that_gains_everywhere_and_one_that_gains_somewhere():
         },
     )
     first = beats(found, "mmpareto", "sum")
-    assert first.answer == "Yes: mmpareto against sum is better on 2 of 2 tasks."
+    assert first.answer == "Yes: mmpareto against sum is better on 2 of 2 parts."
     assert "av-digits-sgd: mmpareto is better than sum: +3.00 points" in first.details[0]
     second = beats(found, "mmpareto", "scaled-sum")
     assert second.answer == (
-        "On some tasks: mmpareto against scaled-sum is better on 1 of 2 tasks, equivalent on 1."
+        "On some parts: mmpareto against scaled-sum is better on 1 of 2 parts, equivalent on 1."
     )
     none = beats(found, "scaled-sum", "mmpareto")
     assert none.answer.startswith("No: scaled-sum against mmpareto is worse on 1")
@@ -61,13 +62,13 @@ def test_multimodal_accuracy_and_encoders():
     found = evidence(DECLARATION, {SGD.name: rows(SGD, shifts)})
     claim = multimodal(found)
     assert claim.answer == (
-        "Against sum, joint-only is worse on 1 of 1 task; n x mgda is worse on 1 of 1 task; "
-        "mmpareto is equivalent on 1 of 1 task."
+        "Against sum, joint-only is worse on 1 of 1 part; n x mgda is worse on 1 of 1 part; "
+        "mmpareto is equivalent on 1 of 1 part."
     )
     assert "joint-only against sum worse (-2.00 points" in claim.details[0]
     own = encoders(found)
     assert own.answer.startswith(
-        "Of the figures of single encoders 1 of 2 are above sum's, 1 below; "
+        "Of the figures of single encoders at tuned rates 1 of 2 are above sum's, 1 below; "
         "0 of 2 are above the same encoder trained alone, 1 below"
     )
     assert "image: mmpareto +2.00 points" in own.details[0]
@@ -85,16 +86,16 @@ def test_difficulty_and_transformer():
         },
     )
     claim = difficulty(found)
-    assert claim.answer == "No: mmpareto against sum is equivalent on 1 of 1 task."
+    assert claim.answer == "No: mmpareto against sum is equivalent on 1 of 1 part."
     assert "right alone +1.50 points" in claim.details[0]
-    assert crossed(found).answer == "No: mmpareto against sum is worse on 1 of 1 task."
+    assert crossed(found).answer == "No: mmpareto against sum is worse on 1 of 1 part."
 
 
 def test_the_guard_is_compared_with_the_same_strategy_without_it():
     shifts = {"mgda": -2.0, "mgda, guard=correct": -2.0, "sum, guard=correct": 1.5}
     claim = guarded(evidence(DECLARATION, {SGD.name: rows(SGD, shifts)}))
     assert claim.answer == (
-        "On some tasks: with the guard a strategy is better on 1 of 2 cases, equivalent on 1, "
+        "On some parts: with the guard a strategy is better in 1 of 2 cases, equivalent in 1, "
         "compared with itself without it."
     )
     assert claim.details[0].startswith("av-digits-sgd: sum with the guard better (+1.50 points")
@@ -106,9 +107,11 @@ def test_predictions_are_counted():
         {SGD.name: rows(SGD, {"mgda": -3.0, "alone: joint": 0.0, "pcgrad": 0.1, "upgrad": 5.0})},
     )
     equivalent, worse = DECLARATION.predictions
-    assert predicted(found, worse).answer == "In 1 of 2 cases."
+    assert predicted(found, worse).answer == (
+        "In 1 of 2 cases. 6 of the 8 that were declared have no verdict."
+    )
     assert "joint-only is equivalent" in predicted(found, worse).details[1]
-    assert predicted(found, equivalent).answer == "In 1 of 2 cases."
+    assert predicted(found, equivalent).answer.startswith("In 1 of 2 cases. 14 of the 16")
 
 
 def test_flatness_is_compared_by_ratios_at_the_same_seeds():
@@ -139,7 +142,8 @@ def test_conflicts_stand_beside_their_control_and_assumption_1_beside_initialisa
     assert "later 4% of batches conflict beside 30%" in claim.answer
     assert "step 60 (loss at 40% of the start): 4% of batches conflict, 30%" in claim.details[1]
     said = assumption(found)
-    assert "the larger length holds in 0 of 1; larger relative noise holds in 0 of 1" in said.answer
+    assert "the larger length holds in 0 and fails in 1 of 1; larger" in said.answer
+    assert "the median ratio of lengths is 1.40, and √M is 1.41" in said.answer
     assert "magnitude holds in 1 and fails in 0 of 1" in said.details[0]
     assert "(√M = 1.41)" in said.details[0]
 
@@ -157,21 +161,70 @@ def test_advice_has_the_sizes_of_what_can_be_chosen():
         },
     )
     claim = answered(found)[-1]
-    assert "Training without the unimodal losses is worse on 2 of 2 tasks." in claim.answer
+    assert "Training without the unimodal losses is worse on 2 of 2 parts." in claim.answer
     assert "differs on validation by -2.00 at 0.0444 and -20.0 at 0.225 points" in claim.answer
     assert "The optimizer: av-digits: sum with adam against sum with sgd" in claim.answer
-    assert "Strategies better than tuned sum on some task: none." in claim.answer
-    assert "Strategies worse than tuned sum on some task: mgda." in claim.answer
+    assert "Strategies better than tuned sum on some part: none." in claim.answer
+    assert "Strategies worse than tuned sum on some part: mgda." in claim.answer
 
 
 def test_what_is_missing_is_listed():
-    lines = rows(SGD, {label: 0.0 for label in SGD.strategies if label != "sum"}, seeds=18)
-    found = evidence(DECLARATION, {SGD.name: lines, MFEAT.name: [choice(MFEAT, "sum", 0.1, {})]})
+    shifts = dict.fromkeys(label for label in declared_labels(SGD, []) if label != "sum")
+    lines = rows(SGD, dict.fromkeys(shifts, 0.0), seeds=19)
+    lines += rows(SGD, dict.fromkeys(shifts, 0.0))[-80:]
+    found = evidence(
+        DECLARATION,
+        {SGD.name: lines, MFEAT.name: [choice(MFEAT, "sum", 0.1, {})]},
+        whole=False,
+    )
     missing = found.missing()
-    assert len(missing) == len(DECLARATION.parts)
-    assert missing[0].startswith("av-digits-sgd: runs that are missing, of 20 each: sum (2)")
-    assert missing[2] == "mfeat: not run (its learning rates were begun)."
-    assert missing[3] == "yeast: not run."
+    count = len(shifts) + 1
+    assert missing[0] == (f"av-digits-sgd is not complete: {20 * count - 20} of {20 * count} runs.")
+    assert missing[1] == "The flatness of av-digits-sgd is not complete: 0 of 50 measurements."
+    assert "mfeat is not complete: 0 of " in missing[4]
+    assert missing[4].endswith(" runs. Its learning rates were begun.")
+    assert "yeast: not run." in missing
+
+
+def test_a_part_that_is_half_done_has_no_verdict_until_its_last_row():
+    lines = rows(MFEAT, {"mmpareto": 5.0, "scaled-sum": 0.0})
+    half = evidence(DECLARATION, {MFEAT.name: lines}, whole=False)
+    assert half.parts == []
+    said = half.begun()
+    assert said == [half.progress(MFEAT).said]
+    assert said[0].startswith("mfeat is not complete: 60 of ")
+    assert all(claim.answer in (NOT_RUN, *said) for claim in answered(half))
+    assert beats(half, "mmpareto", "sum").answer == said[0]
+    assert difficulty(half).answer == NOT_RUN  # another part's question
+    whole = evidence(DECLARATION, {MFEAT.name: lines})
+    assert whole.parts == [MFEAT]
+    assert beats(whole, "mmpareto", "sum").answer.startswith("Yes: ")
+    last = dataclasses.replace(whole, lines={MFEAT.name: whole.lines[MFEAT.name][:-1]})
+    assert not last.progress(MFEAT).whole
+    assert beats(last, "mmpareto", "sum").answer == last.begun()[0]
+    (lacking,) = last.progress(MFEAT).lacking
+    assert last.missing()[-1] == "cg-mnist: not run."
+    assert f"Missing: {lacking} (1)." in last.missing()[2]
+
+
+def test_measurements_that_are_half_done_answer_nothing():
+    lines = flat(SGD, "mmpareto", [1.0] * 10) + flat(SGD, "sum", [2.0] * 10)
+    half = evidence(DECLARATION, {}, lines, whole=False)
+    assert flatter(half).answer == (
+        "The flatness of av-digits-sgd is not complete: 20 of 50 measurements."
+    )
+    one = [diagnosis(SGD, {0: (1.0, 0.5, 0.02, "orthogonal", "holds")})]
+    assert conflict(evidence(DECLARATION, {}, one, whole=False)).answer == (
+        "The diagnosis of av-digits-sgd is not complete: 1 of 10 measurements."
+    )
+
+
+def test_a_small_difference_that_is_surely_one_is_said():
+    found = evidence(DECLARATION, {SGD.name: rows(SGD, {"mmpareto": 0.5})})
+    assert beats(found, "mmpareto", "sum").answer == (
+        "No: mmpareto against sum is equivalent on 1 of 1 part. Of those that count as "
+        "equivalent, the 95 % interval is above 0 on av-digits-sgd."
+    )
 
 
 @pytest.mark.parametrize(

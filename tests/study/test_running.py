@@ -64,7 +64,8 @@ def test_the_time_counts_earlier_starts_and_what_is_left_is_listed(done, tmp_pat
     (part,) = ONCE.parts
     rows = ended.evidence.reported(part)
     assert 0 < len(rows) < 6
-    assert ended.evidence.missing()[0].startswith("tiny-once: runs that are missing, of 2 each")
+    assert ended.evidence.missing()[0].startswith("tiny-once is not complete: ")
+    assert ended.evidence.parts == []
     assert any("the same command goes on" in line for line in lines_of(ended))
     whole = run_study(PLAIN, tmp_path, say=lambda line: None)
     assert whole.evidence.missing() == []

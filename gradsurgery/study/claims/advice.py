@@ -14,21 +14,23 @@ USED = "the primary figures of tuned runs, and the validation figures of the sea
 def advice(evidence: Evidence) -> Claim:
     """The effects beside each other: the losses, the optimizer, the rate, the strategy."""
     details: list[str] = []
-    without: list[str] = []
+    without: dict[bool, list[str]] = {True: [], False: []}  # by whether rates were tuned
     costs: list[str] = []
     for part in evidence.parts:
         details += _strategies(evidence, part)
         x = None if part.joint is None else evidence.against(part, part.joint)
         if x is not None:
-            without.append(x.verdict)
+            without[part.tune].append(x.verdict)
             numbers = measured(x, evidence.unit(part))
             details.append(f"{titled(part)}: without unimodal losses, {x.verdict} ({numbers}).")
         costs += (rates := list(_rate(evidence, part)))
         details += rates
     optimizers = list(_optimizers(evidence))
     said = []
-    if without:
-        said.append(f"Training without the unimodal losses is {counted(without, 'tasks')}.")
+    for tune, where in ((True, ""), (False, " at one rate that was not tuned")):
+        if without[tune]:
+            counts = counted(without[tune], "parts")
+            said.append(f"Training without the unimodal losses{where} is {counts}.")
     said += [f"The optimizer: {one}" for one in optimizers]
     if costs:
         said.append(f"The learning rate: {costs[0]}")
@@ -36,12 +38,13 @@ def advice(evidence: Evidence) -> Claim:
         tuned = [part for part in evidence.parts if part.tune]
         names = {x.strategy for part in tuned for x in _asked(evidence, part, verdict)}
         shown = joined(sorted(names)) or "none"
-        said.append(f"Strategies {verdict} than tuned sum on some task: {shown}.")
+        said.append(f"Strategies {verdict} than tuned sum on some part: {shown}.")
     return made(
         "What should a practitioner do, by the sizes of the effects?",
         " ".join(said),
         [*details, *optimizers],
         USED,
+        evidence.begun(),
     )
 
 

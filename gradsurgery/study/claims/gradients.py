@@ -19,6 +19,7 @@ def conflict(evidence: Evidence) -> Claim:
     details: list[str] = []
     early: list[Rates] = []
     late: list[Rates] = []
+    first: list[float] = []
     for part, steps in _steps(evidence):
         for number, (step, loss, pairs) in enumerate(steps):
             beyond = sum(pair["verdict"] == BEYOND for pair in pairs)
@@ -30,19 +31,24 @@ def conflict(evidence: Evidence) -> Claim:
                 f"{len(pairs)} pairs."
             )
             (early if number == 0 else late).append((beyond, len(pairs), rate, control))
+            first += _values(pairs, "cosine") if number == 0 else []
+    mean = f"{statistics.fmean(first):+.2f}" if first else "unknown"
     return made(
         "Do objectives conflict early in training, more than two batches of one loss do?",
-        f"At the first step {_share(early)}; later {_share(late)}. An untrained head gives "
-        "gradients that are orthogonal, of which half the batches conflict by chance.",
+        f"At the first step {_share(early)}; later {_share(late)}. The cosine of the mean "
+        f"gradients at the first step is {mean}; where it is 0, noise alone makes half the "
+        "batches conflict.",
         details,
         EVERY,
+        evidence.measuring("diagnosis"),
     )
 
 
 def assumption(evidence: Evidence) -> Claim:
     """Assumption 1: unimodal gradients are longer, and noisier, than the joint one."""
     details = []
-    counts = {"magnitude": [0, 0], "noise": [0, 0]}
+    counts = {"magnitude": [0, 0, 0], "noise": [0, 0, 0]}  # holds, fails, of
+    start: Pairs = []
     for part, steps in _steps(evidence):
         for step, loss, pairs in steps:
             held = [pair for pair in pairs if pair.get("assumption")]
@@ -55,7 +61,9 @@ def assumption(evidence: Evidence) -> Claim:
                 said.append(f"{name} holds in {holds} and fails in {fails} of {len(held)}")
                 if step > 0:
                     counts[name][0] += holds
-                    counts[name][1] += len(held)
+                    counts[name][1] += fails
+                    counts[name][2] += len(held)
+            start += held if step == 0 else []
             root = statistics.fmean(pair["root"] for pair in held)
             details.append(
                 f"{part}, step {step} (loss at {loss:.0%} of the start): {'; '.join(said)}. Median "
@@ -64,15 +72,22 @@ def assumption(evidence: Evidence) -> Claim:
                 f"noise {_median(held, 'noise_ratio'):.2f}."
             )
     answer = "; ".join(
-        f"{what} holds in {counts[name][0]} of {counts[name][1]}"
+        f"{what} holds in {counts[name][0]} and fails in {counts[name][1]} of {counts[name][2]}"
         for name, what in (("magnitude", "the larger length"), ("noise", "larger relative noise"))
     )
+    before = ""
+    if start:
+        root = statistics.fmean(pair["root"] for pair in start)
+        before = (
+            f" At step 0, with initial weights, the median ratio of lengths is "
+            f"{_median(start, 'length_ratio'):.2f}, and √M is {root:.2f}."
+        )
     return made(
         "Assumption 1: are unimodal gradients longer than the joint one, and noisier?",
-        f"After the first step, over tasks, steps, seeds and encoders: {answer} cases. Before it "
-        "lengths are those of initialisation, √M.",
+        f"After the first step, over parts, steps, seeds and encoders: {answer} cases.{before}",
         details,
         USED,
+        evidence.measuring("diagnosis"),
     )
 
 
@@ -124,6 +139,6 @@ def _share(found: Sequence[Rates]) -> str:
     rate = sum(n * r for _, n, r, _ in found) / pairs
     control = sum(n * c for _, n, _, c in found) / pairs
     return (
-        f"{rate:.0%} of batches conflict beside {control:.0%} for one loss, and beyond noise "
-        f"{sum(b for b, *_ in found)} of {pairs} pairs do"
+        f"{rate:.0%} of batches conflict beside {control:.0%} for one loss, and "
+        f"{sum(b for b, *_ in found)} of {pairs} pairs conflict beyond noise"
     )

@@ -29,9 +29,10 @@ def flatter(evidence: Evidence) -> Claim:
                     answers.append(f"{verdict} than {baseline} on {part.name}")
     return made(
         "Are the minima that MMPareto reaches flatter, at equal training loss?",
-        f"{PARETO}: {'; '.join(answers)}.",
+        f"{PARETO}: {'; '.join(answers) or 'no run of it reached that loss'}.",
         details,
         USED,
+        evidence.measuring("flatness"),
     )
 
 

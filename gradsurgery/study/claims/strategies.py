@@ -10,6 +10,7 @@ from gradsurgery.study.claims.claim import (
     joined,
     made,
     measured,
+    small,
     titled,
 )
 from gradsurgery.study.declaration import Part, Prediction
@@ -17,6 +18,7 @@ from gradsurgery.study.evidence import SCALED, SUM, Evidence
 
 CONVENTIONAL = "n x mgda"
 FAMILY = "verdicts of the primary figure, after Holm"
+UNTUNED = "At one rate that was not tuned"
 DESCRIBED = "paired intervals, not corrected for their number"
 JOINT_ONLY = "joint-only"
 
@@ -27,12 +29,15 @@ def beats(evidence: Evidence, strategy: str, baseline: str) -> Claim:
     others = [part for part in evidence.parts if not part.tune]
     verdicts, details = _compared(evidence, tuned, strategy, baseline)
     untuned, more = _compared(evidence, others, strategy, baseline)
-    apart = f" At one rate that was not tuned it is {counted(untuned, 'tasks')}." if untuned else ""
+    ones = small((part.name, evidence.against(part, strategy, baseline)) for part in tuned)
+    lead = f"{_lead(verdicts)}{strategy} against {baseline} is {counted(verdicts, 'parts')}."
     return made(
         f"Is {strategy} better than {baseline}, at tuned learning rates?",
-        f"{_lead(verdicts)}{strategy} against {baseline} is {counted(verdicts, 'tasks')}.{apart}",
+        f"{lead if verdicts else 'No tuned part is complete.'}{ones}"
+        + (f" {UNTUNED} it is {counted(untuned, 'parts')}." if untuned else ""),
         [*details, *more],
         FAMILY,
+        evidence.begun(lambda part: {strategy, baseline} <= {*part.strategies}),
     )
 
 
@@ -41,27 +46,32 @@ def multimodal(evidence: Evidence) -> Claim:
     parts = [part for part in evidence.parts if part.joint is not None]
     details, said = [], []
     for part in parts:
-        names = [part.joint or "", CONVENTIONAL, PARETO]
-        for name in names:
+        for name in (part.joint or "", CONVENTIONAL, PARETO):
             x = evidence.against(part, name)
             if x is not None:
                 shown = JOINT_ONLY if name == part.joint else name
                 numbers = measured(x, evidence.unit(part))
                 details.append(f"{titled(part)}: {shown} against sum {x.verdict} ({numbers}).")
-    for name, what in ((JOINT_ONLY, JOINT_ONLY), (CONVENTIONAL, CONVENTIONAL), (PARETO, PARETO)):
-        verdicts = [
-            x.verdict
-            for part in parts
-            if (x := evidence.against(part, part.joint or "" if name == JOINT_ONLY else name))
-        ]
-        if verdicts:
-            said.append(f"{what} is {counted(verdicts, 'tasks')}")
+    for tune, where in ((True, "Against sum"), (False, UNTUNED)):
+        counts = []
+        for name in (JOINT_ONLY, CONVENTIONAL, PARETO):
+            verdicts = [
+                x.verdict
+                for part in parts
+                if part.tune == tune
+                and (x := evidence.against(part, part.joint or "" if name == JOINT_ONLY else name))
+            ]
+            if verdicts:
+                counts.append(f"{name} is {counted(verdicts, 'parts')}")
+        if counts:
+            said.append(f"{where}{',' if tune else ''} {'; '.join(counts)}.")
     return made(
         "Multimodal accuracy: do unimodal losses raise it, does conventional Pareto lower it, and "
         "does MMPareto raise it further?",
-        f"Against sum, {'; '.join(said)}.",
+        " ".join(said),
         details,
         FAMILY,
+        evidence.begun(lambda part: part.joint is not None),
     )
 
 
@@ -80,7 +90,7 @@ def encoders(evidence: Evidence) -> Claim:
             if pieces:
                 details.append(f"{titled(part)}, {name}: mmpareto {'; '.join(pieces)}.")
             for (x, _), kept in zip(found, (above_sum, above_alone), strict=True):
-                if x is not None:
+                if x is not None and part.tune:
                     kept.append(_sign(x.interval, evidence.better(part, name)))
     counts = [
         f"{kept.count('above')} of {len(kept)} are above {what}, {kept.count('below')} below"
@@ -90,29 +100,32 @@ def encoders(evidence: Evidence) -> Claim:
     return made(
         "Each encoder's accuracy: does MMPareto raise it above sum's, and above an encoder that "
         "is trained alone?",
-        f"Of the figures of single encoders {'; '.join(counts)}; for the others the interval "
-        "includes 0.",
+        f"Of the figures of single encoders at tuned rates {'; '.join(counts)}; for the others "
+        "the interval includes 0.",
         details,
         DESCRIBED,
+        evidence.begun(lambda part: bool(part.modalities)),
     )
 
 
 def guarded(evidence: Evidence) -> Claim:
     """Whether correcting the optimizer's steps gains anything, each strategy against itself."""
-    details, verdicts = [], []
+    details, found = [], []
     for part in evidence.parts:
         for strategy in part.guarded:
             x = evidence.pair(part, strategy + GUARD, strategy)
             if x is not None:
-                verdicts.append(x.verdict)
+                found.append((f"{part.name} ({strategy})", x))
                 numbers = measured(x, evidence.unit(part))
                 details.append(f"{part.name}: {strategy} with the guard {x.verdict} ({numbers}).")
+    verdicts = [x.verdict for _, x in found]
     return made(
         "Does correcting the steps after the optimizer (the guard) gain anything?",
-        f"{_lead(verdicts)}with the guard a strategy is {counted(verdicts, 'cases')}, "
-        "compared with itself without it.",
+        f"{_lead(verdicts)}with the guard a strategy is {counted(verdicts, 'cases', 'in')}, "
+        f"compared with itself without it.{small(found)}",
         details,
         DESCRIBED,
+        evidence.begun(lambda part: bool(part.guarded)),
     )
 
 
@@ -136,9 +149,10 @@ def difficulty(evidence: Evidence) -> Claim:
             )
     return made(
         "Difficulty difference: does MMPareto gain where one of two tasks is made harder?",
-        f"{_lead(verdicts)}mmpareto against sum is {counted(verdicts, 'tasks')}.",
+        f"{_lead(verdicts)}mmpareto against sum is {counted(verdicts, 'parts')}.",
         details,
         FAMILY,
+        evidence.begun(lambda part: part.hard is not None),
     )
 
 
@@ -152,9 +166,10 @@ def crossed(evidence: Evidence) -> Claim:
         details += said
     return made(
         "In a cross-modal transformer, where three objectives reach one group, does MMPareto gain?",
-        f"{_lead(verdicts)}mmpareto against sum is {counted(verdicts, 'tasks')}.",
+        f"{_lead(verdicts)}mmpareto against sum is {counted(verdicts, 'parts')}.",
         details,
         FAMILY,
+        evidence.begun(lambda part: part.tier == "cross"),
     )
 
 
@@ -170,12 +185,16 @@ def predicted(evidence: Evidence, prediction: Prediction) -> Claim:
                 right += x.verdict == prediction.verdict
                 numbers = measured(x, evidence.unit(part))
                 details.append(f"{part.name}: {name} is {x.verdict} ({numbers}).")
+    declared = len(prediction.parts) * len(prediction.strategies)
+    others = declared - len(details)
     return made(
         f"Predicted beforehand: {joined(prediction.strategies)} {prediction.verdict} against sum. "
         "Did it come out so?",
-        f"In {right} of {len(details)} cases.",
+        f"In {right} of {len(details)} cases."
+        + (f" {others} of the {declared} that were declared have no verdict." if others else ""),
         details,
         FAMILY,
+        evidence.begun(lambda part: part.name in prediction.parts),
     )
 
 
@@ -196,7 +215,7 @@ def _lead(verdicts: Sequence[str]) -> str:
     if not verdicts:
         return ""
     better = verdicts.count("better")
-    word = "Yes" if better == len(verdicts) else "On some tasks" if better else "No"
+    word = "Yes" if better == len(verdicts) else "On some parts" if better else "No"
     return f"{word}: "
 
 
