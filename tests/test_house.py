@@ -22,7 +22,7 @@ ALLOWED = {
     "errors": set(),
     "types": set(),
     "solvers": BELOW | {"solvers"},
-    "record": BELOW | {"solvers"},
+    "record": BELOW | {"solvers", "record"},
     "gradients": AUTHOR,
     "contract": AUTHOR,
     "strategies": BELOW | {"contract", "solvers"},

@@ -3,6 +3,7 @@
 `flatness` is about the loss itself: the largest eigenvalue of its Hessian.
 """
 
+from gradsurgery.diagnostics.callbacks import lightning_callback
 from gradsurgery.diagnostics.diagnosing import diagnose
 from gradsurgery.diagnostics.diagnosis import (
     Assumption,
@@ -18,6 +19,7 @@ from gradsurgery.diagnostics.plots import plot
 from gradsurgery.diagnostics.recorder import Recorder
 from gradsurgery.diagnostics.samples import Sample
 from gradsurgery.diagnostics.sinks import tensorboard, to_csv
+from gradsurgery.diagnostics.tracking import mean_scalars, tracker
 
 __all__ = [
     "Assumption",
@@ -32,7 +34,10 @@ __all__ = [
     "diagnose",
     "distil",
     "flatness",
+    "lightning_callback",
+    "mean_scalars",
     "plot",
     "tensorboard",
     "to_csv",
+    "tracker",
 ]

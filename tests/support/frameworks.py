@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from tests.support.paths import EXAMPLES
+from tests.support.paths import EXAMPLES, ROOT
 
 
 def needs(*packages):
@@ -27,7 +27,7 @@ def python(folder, *arguments):
         **os.environ,
         "COLUMNS": "160",
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(EXAMPLES),
+        "PYTHONPATH": f"{EXAMPLES}{os.pathsep}{ROOT}",
     }
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
