@@ -64,7 +64,8 @@ def _made(evidence: Evidence) -> list[str]:
         *([", ".join(f"{k} {v}" for k, v in versions.items()) + "."] if versions else []),
         "Rows: ``docs/results/rows``; this page: ``python docs/results.py``.",
     ]
-    return [*paragraph(*said), "", *_bullets(f"**Flagged:** {x}" for x in evidence.flags)]
+    notes = [*evidence.torn, *(f"**Flagged:** {x}" for x in evidence.flags)]
+    return [*paragraph(*said), "", *_bullets(notes)]
 
 
 def _answers(claims: list[Claim]) -> list[str]:

@@ -1,5 +1,6 @@
 """`gradsurgery report`: a comparison's folder as one page of HTML, and as Markdown."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,9 @@ def add_report(made: "typer.Typer") -> None:
         """
         from gradsurgery.report import write_report
 
-        for path in write_report(folder):
+        def said(note: str) -> None:
+            print(f"Note: {note}", file=sys.stderr)
+
+        for path in write_report(folder, said):
             # not typer's echo, which writes UTF-8 to a console that is ASCII
             print(path)

@@ -81,11 +81,31 @@ def drop_torn(file: IO[bytes]) -> None:
 
 
 def lines_of(path: Path) -> list[Line]:
-    """The lines of one file; a last one that was cut off is left out.
+    """The lines of one file; a last one that was cut off is left out, and `cut_off` says so.
 
     Raises:
         InputError: for what is not there, cannot be read, or holds other lines.
     """
+    return _read(path)[0]
+
+
+def cut_off(path: Path) -> list[str]:
+    """Which files of a folder, or whether this one, ends in a line that was cut off, in sentences.
+
+    A process that is killed while it writes leaves such a line; its cell is trained again.
+    """
+    files = [path] if path.is_file() else [path / FILE, *_others(path)]
+    found = [(file, _read(file)[1]) for file in files if file.is_file()]
+    return [
+        f"{file.name}, line {number}: cut off, as by a kill, and left out; its cell counts as not "
+        "done."
+        for file, number in found
+        if number is not None
+    ]
+
+
+def _read(path: Path) -> tuple[list[Line], int | None]:
+    """The lines of a file, and the number of a last one that was cut off."""
     try:
         texts = path.read_bytes().decode().splitlines()
     except FileNotFoundError as error:
@@ -93,30 +113,33 @@ def lines_of(path: Path) -> list[Line]:
         raise InputError(f"{path} is not there: {advice}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as results: {error}.") from error
-    lines = []
-    for number, text in enumerate(texts):
+    lines: list[Line] = []
+    for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
             line["kind"]
         except (ValueError, TypeError, KeyError) as error:
-            torn = number == len(texts) - 1 and (number > 0 or path.name != FILE)
+            torn = number == len(texts) and (number > 1 or path.name != FILE)
             if torn:
-                break
+                return lines, number
             raise InputError(
-                f"{path}, line {number + 1}: not a line of results ({error!r})."
+                f"{path}, line {number}: not a line of results ({error!r})."
             ) from error
         lines.append(line)
-    return lines
+    return lines, None
 
 
 def lines_in(folder: Path) -> list[Line]:
     """The lines of all files in a folder, each cell once: a result before a failure."""
-    first = folder / FILE
-    others = {path for pattern in OTHERS for path in folder.glob(pattern)} - {first}
+    first, others = folder / FILE, _others(folder)
     found = lines_of(first) if first.exists() or not others else []
-    for path in sorted(others):
+    for path in others:
         found += lines_of(path)
     return once(found)
+
+
+def _others(folder: Path) -> list[Path]:
+    return sorted({path for pattern in OTHERS for path in folder.glob(pattern)} - {folder / FILE})
 
 
 def once(lines: Iterable[Line]) -> list[Line]:

@@ -17,6 +17,7 @@ from gradsurgery.compare.cell import versions
 from gradsurgery.compare.choice import Line
 from gradsurgery.compare.journal import (
     FILE,
+    cut_off,
     differing,
     drop_torn,
     lines_in,
@@ -50,6 +51,7 @@ class Results:
     def __init__(self, folder: Path, plan: Any = None) -> None:
         self.path = Path(folder) / FILE
         self.lines: list[Line] = []
+        self.torn: list[str] = []  # a sentence per line that an earlier start left cut off
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -92,6 +94,7 @@ class Results:
 
     def _go_on(self, plan: Any) -> None:
         """Read what is there, and hold that it is of this plan."""
+        self.torn = cut_off(self.path.parent)
         drop_torn(self._file)
         before = lines_in(self.path.parent)
         now = json.loads(json.dumps(setup_line(plan), default=str))

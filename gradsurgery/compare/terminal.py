@@ -99,7 +99,7 @@ def _report(plan: Plan, results: Results) -> None:
     for task, rows in summary.items():
         for part in figure_tables(task, rows, plan.choosing and task not in rates, wide):
             console.print(part)
-    for note in remarks(summary, plan):
+    for note in (*results.torn, *remarks(summary, plan)):
         console.print(note, markup=False, soft_wrap=False)
     console.print(f"\nresults: {results.path}", markup=False, soft_wrap=True)
     picture = plot_into(summary, results.path.parent)

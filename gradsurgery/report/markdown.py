@@ -11,6 +11,7 @@ def as_markdown(page: Page) -> str:
     parts = [f"# {page.title}"]
     if page.started:
         parts.append(f"Begun {page.started}.")
+    parts += page.notes
     for task in page.tasks:
         parts += [f"## {task.name}", task.heading, _listed(task.verdicts), _table(task.table)]
         parts += [f"{chart.title}: see report.html." for chart in task.charts]

@@ -52,6 +52,7 @@ class Page:
         machine: where it ran.
         command: that makes it again.
         limitations: what the rows do not show.
+        notes: what was not read, a sentence each.
     """
 
     title: str
@@ -63,13 +64,15 @@ class Page:
     machine: facts.Facts
     command: str
     limitations: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
-def page_of(lines: "Iterable[Line] | Results") -> Page:
+def page_of(lines: "Iterable[Line] | Results", notes: Iterable[str] = ()) -> Page:
     """What the rows of a comparison say.
 
     Args:
         lines: as `read_results` gives them; or what `compare` returned.
+        notes: what was not read of its files, a sentence each.
 
     Raises:
         InputError: for no runs, or what are no lines of results.
@@ -96,6 +99,7 @@ def page_of(lines: "Iterable[Line] | Results") -> Page:
         machine=facts.machine(lines, setup),
         command=facts.command(setup, conclusions),
         limitations=facts.limitations(conclusions, setup),
+        notes=tuple(notes),
     )
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import gradsurgery
+from gradsurgery.compare.journal import cut_off
 from gradsurgery.compare.results import read_results
 from gradsurgery.errors import InputError, extra
 from gradsurgery.report.markdown import as_markdown
@@ -33,12 +35,15 @@ def as_html(page: Page) -> str:
     return template.render(page=page, version=gradsurgery.__version__)
 
 
-def write_report(folder: Path | str) -> tuple[Path, Path]:
+def write_report(
+    folder: Path | str, say: Callable[[str], None] = lambda note: None
+) -> tuple[Path, Path]:
     """Write the report of a comparison into its folder.
 
     Args:
         folder: that `gradsurgery compare` wrote to; its results may be of several files, and need
             not be complete.
+        say: given each note about what could not be read; the report has them too.
 
     Returns:
         The paths of report.html and report.md; what was there is replaced.
@@ -55,9 +60,11 @@ def write_report(folder: Path | str) -> tuple[Path, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: give the one that `gradsurgery compare` wrote.")
     try:
-        page = page_of(read_results(folder))
+        page = page_of(read_results(folder), cut_off(folder))
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
+    for note in page.notes:
+        say(note)
     made = {folder / "report.html": as_html(page), folder / "report.md": as_markdown(page)}
     for path, text in made.items():
         begun = path.with_name(f".{path.name}.{os.getpid()}")  # the report before stays till then

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradsurgery.compare import read_results
 from gradsurgery.compare.choice import Line, metric_of
-from gradsurgery.compare.journal import FILE, lines_of
+from gradsurgery.compare.journal import FILE, cut_off, lines_of
 from gradsurgery.compare.statistics import Comparison, Family, judge
 from gradsurgery.study import provenance
 from gradsurgery.study.declaration import Declaration, Part
@@ -28,12 +28,14 @@ class Evidence:
         lines: part -> its lines; parts without rows are not there.
         measured: the lines of other measurements.
         stamps: one per start of the study.
+        torn: lines that were cut off and are left out, a sentence each.
     """
 
     declaration: Declaration
     lines: Mapping[str, Sequence[Line]]
     measured: Sequence[Line] = ()
     stamps: Sequence[dict[str, Any]] = ()
+    torn: Sequence[str] = ()
 
     @functools.cached_property
     def parts(self) -> list[Part]:
@@ -218,4 +220,6 @@ def read_evidence(declaration: Declaration, folder: Path) -> Evidence:
             known = found.get(line["key"])
             if known is None or "error" in known:
                 found[line["key"]] = line
-    return Evidence(declaration, lines, list(found.values()), provenance.stamps_of(folder))
+    torn = [f"{name}/{said}" for name in (*lines, MEASURED) for said in cut_off(folder / name)]
+    stamps = provenance.stamps_of(folder)
+    return Evidence(declaration, lines, list(found.values()), stamps, torn)

@@ -19,6 +19,7 @@ def lines_of(outcome: Outcome) -> Iterator[str]:
     for name, why in outcome.impossible.items():
         yield f"Could not run: {name}: {why}"
     yield from (f"Missing: {said}" for said in evidence.missing())
+    yield from evidence.torn
     yield from (f"Flagged: {said}" for said in evidence.flags)
     rows = sum(map(len, evidence.lines.values())) + len(evidence.measured)
     yield f"{rows} rows, {evidence.seconds / 3600:.2f} hours of training and measuring."
