@@ -54,7 +54,7 @@ def per_example(found: dict[str, Any], made: str, table: Any) -> list[str]:
         *("Per-example losses", "------------------", ""),
         *paragraph(
             f"{made}, one thread; medians of {found['turns']} turns of CPU time. Timed are whole",
-            "steps, forward pass included. A first step has two passes more, which check that",
+            "steps, forward pass included. A first step has passes more, which check that",
             "examples are independent; they are not counted (:doc:`per_example`).",
         ),
         "",

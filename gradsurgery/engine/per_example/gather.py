@@ -10,21 +10,19 @@ from gradsurgery.engine.losses import root_gradients
 from gradsurgery.engine.passes import gather as gather_passes
 from gradsurgery.engine.passes import merged
 from gradsurgery.engine.per_example.capture import Deltas, capture
-from gradsurgery.engine.per_example.orders import grown, orders_of, same, scales_of
+from gradsurgery.engine.per_example.due import doubtful, due, zero_of
+from gradsurgery.engine.per_example.orders import orders_of, scales_of
 from gradsurgery.engine.per_example.plan import HOOKED, SEVERAL, Plan, numbered, plan_of
 from gradsurgery.engine.per_example.profiles import Examples
 from gradsurgery.engine.per_example.soundness import (
     CHECKS,
-    check_norms,
     differing,
-    doubtful,
     factors_of,
     finite,
     layouts_checked,
-    opened,
     rounding_of,
-    zero_of,
 )
+from gradsurgery.engine.per_example.spreading import check_norms, may_spread
 from gradsurgery.engine.per_example.uses import Saved, guessed, read, readable, uses_of
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.gradients.per_example.block import Mixed, Mixture
@@ -60,8 +58,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     orders = orders_of(nodes, examples.count) if check else {}
     scales = scales_of(nodes) if check else {}
     if check and examples.verify == "first" and plan.proved:
-        check = plan.due or opened(plan, parameters)
-        check = check or grown(scales, plan.scales) or not same(orders, plan.orders)
+        check = due(plan, parameters, scales, orders)
     kept = read(plan.nodes(nodes))
     one_pass = _in_one_pass(plan, nodes, kept) and not check and plan.seen and not plan.unsure
     retain = source.retain_graph or bool(apart) or not one_pass
@@ -73,8 +70,9 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
         check = check or doubtful(plan, deltas[0], examples.count)
     if check and not finite(deltas[0]):  # a scaler's overflow: there is nothing to compare
         check = plan.proved = False
+    made = 0
     if check:
-        _check(source, plan, nodes, tensors, features, deltas[0], kept)
+        made = _check(source, plan, nodes, tensors, features, deltas[0], kept)
         plan.gates = zero_of(plan, nodes, parameters)
         plan.scales = scales
         plan.orders = {k: [index.clone() for index in own] for k, own in orders.items()}
@@ -91,18 +89,21 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     plan.local = any(isinstance(use, Local) for own in uses.values() for use in own)
     cache.examples.put(graph, tensors, plan)
     source.rows = _passes(source, {name: parameters[name] for name in plan.passes})
-    source.method = _said(plan, len(deltas), check)
+    source.method = _said(plan, len(deltas), made)
     mixture = Mixture(examples.factors, examples.losses.device)
     source.mixed = {name: Mixed(own, tensors[name], mixture) for name, own in uses.items()}
 
 
-def _said(plan: Plan, count: int, check: bool) -> str:
+def _said(plan: Plan, count: int, checks: int) -> str:
     """What the record says of how the gradients were had."""
     said = "one pass" if count == 1 else f"{count} passes, for the weights within an example"
     if plan.passes:
         reasons = ", ".join(f"{name} ({why})" for name, why in plan.passes.items())
         said += f", and one per objective for {reasons}"
-    return f"{said}, and {CHECKS} to check that examples are independent" if check else said
+    if checks:
+        said += f", and {checks} to check that examples are independent"
+        said += ", as in each step: one may come to act on others" if plan.open else ""
+    return said
 
 
 def _in_one_pass(plan: Plan, nodes: Mapping[int, Any], kept: Saved) -> bool:
@@ -145,11 +146,12 @@ def _check(
     features: Named,
     once: Deltas,
     kept: Saved,
-) -> None:
-    """Two random mixtures against autograd."""
+) -> int:
+    """Two random mixtures against autograd, and where NaN goes; gives the number of passes."""
     examples = source.losses.examples
     assert examples is not None
     plan.layouts, plan.unsure = {}, set()
+    uses: dict[str, list[Use]] = {}
     for draw in range(CHECKS):
         factors = factors_of(examples.count, draw, examples.losses)
         listened = plan.nodes(nodes)
@@ -164,7 +166,7 @@ def _check(
         everything: dict[int | str, Any] = dict(listened.items())
         everything.update(features)
         layouts_checked(plan, everything, tensors, once, again, factors)
-        uses: dict[str, list[Use]] = {}
+        uses = {}
         for name in list(plan.places):
             own = uses_of(name, tensors[name], plan, nodes, once, kept, examples.count)
             if own is None:
@@ -174,6 +176,12 @@ def _check(
         arrived = dict(zip(beside, given, strict=False))
         for name in differing(uses, arrived, factors, rounding_of(plan, once)):
             plan.give_up(name, "something acts on its gradient beside its layer")
+    if plan.open or examples.verify == "always":  # there is nothing to learn
+        return CHECKS
+    plan.local = any(isinstance(use, Local) for part in uses.values() for use in part)
+    retain = source.retain_graph or bool(source.apart) or not _in_one_pass(plan, nodes, kept)
+    plan.open = may_spread(source, plan, plan.nodes(nodes), features, retain)
+    return CHECKS + 1
 
 
 def _uses(

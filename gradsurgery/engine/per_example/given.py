@@ -37,10 +37,11 @@ class PerExample:
         verify: whether examples are independent of each other is checked in the first step, and
             whenever the graph is another one ("first"), in every step ("always"), or never. "first"
             also checks a step with what no check has seen: a gradient or a gate that was zero then,
-            a larger coefficient, or entries picked by other indices; and after 4, 8, 16, ... steps.
-            A check takes two backward passes more, and finds what other examples add from about
-            3e-5 of a gradient on (float32; 0.05 in half precision). Without it examples are taken
-            to be first in every tensor, and where they are not gradients are wrong.
+            a larger coefficient, or entries picked by other indices; after 4, 8, 16, ... steps; and
+            each step where a coefficient that is zero may let in others. A check takes up to three
+            backward passes more, and finds what other examples add from about 3e-5 of a gradient
+            on (float32; 0.05 in half precision). Without it examples are taken to be first in
+            every tensor, and where they are not gradients are wrong.
 
     Raises:
         InputError: for losses, weights or names of the wrong kind or shape; and in the step, where

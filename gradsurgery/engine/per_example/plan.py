@@ -49,6 +49,7 @@ class Plan:
         orders: node -> the indices by which it picked or moved entries then.
         scales: node -> the size of the number that it multiplied with then.
         steps: how many there were with this plan.
+        open: whether an example may come to act on others: then every step is checked.
         seen: whether there was a step with this plan, so that `local` is known.
         local: whether some node's own backward is called, which needs the graph after the pass.
     """
@@ -62,6 +63,7 @@ class Plan:
     orders: Orders = field(default_factory=dict)
     scales: dict[int, float] = field(default_factory=dict)
     steps: int = 0
+    open: bool = False
     seen: bool = False
     local: bool = False
 

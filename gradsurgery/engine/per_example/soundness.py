@@ -1,11 +1,11 @@
-"""Whether the examples of a batch are independent of each other: the graph, and a check by passes.
+"""Whether the examples of a batch are independent of each other: what a check by passes compares.
 
 A pass that starts with Σ r_b ℓ_b for random r_b brings to each layer's output what that of Σ ℓ_b
 does, with the part of example b times r_b. Where it does not, something between that layer and the
 losses mixes examples.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradsurgery.engine.per_example.capture import Deltas
 from gradsurgery.engine.per_example.plan import Plan
+from gradsurgery.engine.per_example.spreading import ADVICE
 from gradsurgery.errors import InputError
 from gradsurgery.gradients.coordinates import called
 from gradsurgery.gradients.per_example.layout import Layout, found
@@ -22,19 +23,10 @@ from gradsurgery.gradients.per_example.use import Use
 from gradsurgery.gradients.precision import products_are_whole
 
 CHECKS = 2  # passes of a check
-ADVICE = "Give the objectives as a dict of scalars, which takes a pass each. Nothing was changed."
-NORMS = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
 # Rounding of a part, relative to it. In float32 it was 1e-6 at most, and 9e-6 in 40 layers.
 OF_PART = {torch.float64: 1e-7, torch.float32: 1e-4}
 REDUCED = 5e-3  # the same where a device may multiply float32 in fewer bits
 OF_GRADIENT = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to what bounds a gradient
-# the edges of nodes by which a parameter is added: a zero there lets every gradient through
-ADDED = {
-    **dict.fromkeys(("AddBackward0", "SubBackward0"), (0, 1)),
-    **dict.fromkeys(("AddmmBackward0",), (0,)),
-    **dict.fromkeys(("ConvolutionBackward0", "NativeLayerNormBackward0"), (2,)),
-    **dict.fromkeys(("NativeGroupNormBackward0", *NORMS), (2,)),
-}
 HALF = 0.05  # of both in half precision
 LEAST = 1e-3  # of the whole gradient: what is smaller may be nothing but rounding, as a key's bias
 
@@ -44,6 +36,7 @@ def factors_of(examples: int, draw: int, like: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(draw)
     sizes = (torch.rand(examples, generator=generator, dtype=torch.float64) + 1) / 2
     signs = torch.randint(2, (examples,), generator=generator) * 2 - 1
+    signs[:2] = torch.tensor([1, -1])[:examples]  # two examples are told apart for certain
     return (sizes * signs).to(like.device)
 
 
@@ -55,37 +48,6 @@ def finite(deltas: Deltas) -> bool:
         for delta in given
         if delta is not None
     )
-
-
-def check_norms(nodes: Iterable[Any], names: Mapping[int, str], examples: int) -> None:
-    """Batch normalization in training mode mixes examples: the graph says so.
-
-    Instance normalization is one whose examples are among the channels.
-
-    Args:
-        nodes: the graph's.
-        names: id of a parameter -> what it is called.
-        examples: B.
-
-    Raises:
-        InputError: naming the layer by its parameters.
-    """
-    for node in nodes:
-        if type(node).__name__ in NORMS and getattr(node, "_saved_training", True):
-            shape = getattr(node, "_input_metadata", [None])[0]
-            if examples == 1 or (shape is not None and shape.shape[0] == 1):
-                continue
-            own = [
-                names[id(leaf)]
-                for after, _ in node.next_functions[1:]
-                if (leaf := getattr(after, "variable", None)) is not None and id(leaf) in names
-            ]
-            which = f" (the layer with {', '.join(own)})" if own else ""
-            raise InputError(
-                f"PerExample: batch normalization in training mode{which} mixes the examples of a "
-                "batch, so that no example's loss has a gradient of its own at a layer. Use "
-                f"GroupNorm or LayerNorm, or .eval() for these layers. {ADVICE}"
-            )
 
 
 def layouts_checked(
@@ -153,45 +115,6 @@ def _positions(node: Any, examples: int) -> bool:
     index = node._saved_indices.reshape(-1)
     there = torch.arange(len(index), device=index.device) + index[0]
     return len(index) != examples and bool((index == there).all())
-
-
-def zero_of(plan: Plan, nodes: Mapping[int, Any], parameters: Mapping[str, Tensor]) -> set[str]:
-    """The factors that are zero throughout, as gates and low-rank updates are at first."""
-    factors = {
-        name
-        for name, places in plan.places.items()
-        if any(
-            place.edge not in ADDED.get(type(nodes[place.node]).__name__, ()) for place in places
-        )
-    }
-    asked = [*plan.passes, *factors]
-    return {name for name in asked if not parameters[name].detach().any()}
-
-
-def opened(plan: Plan, parameters: Mapping[str, Tensor]) -> bool:
-    """Whether a parameter that was zero at the last check is not any more."""
-    return any(bool(parameters[name].detach().any()) for name in plan.gates)
-
-
-def doubtful(plan: Plan, deltas: Deltas, examples: int) -> bool:
-    """Whether a gradient has come that the last check says nothing of.
-
-    Args:
-        plan: with the layouts found then.
-        deltas: the gradients at the nodes.
-        examples: B.
-    """
-    for number, given in deltas.items():
-        known = plan.layouts.get(number, [])
-        for k, delta in enumerate(given):
-            if delta is None:
-                continue
-            layout = known[k] if k < len(known) else None
-            if layout is None or layout.dim >= delta.ndim or delta.shape[layout.dim] % examples:
-                return True
-            if number in plan.unsure and bool(delta.any()):
-                return True
-    return False
 
 
 def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor]) -> str:

@@ -36,8 +36,8 @@ def test_a_coefficient_that_opens(mixed):
         x = torch.randn(B, D)
         return lambda: model[2](mixed(model[1](model[0](x)), c)).square().mean(1)
 
-    assert step(losses_of(0.0)) == CHECKED
-    assert step(losses_of(0.0)) == ONE
+    assert step(losses_of(0.0)).startswith(CHECKED)
+    assert step(losses_of(0.0)).endswith("as in each step: one may come to act on others")
     with pytest.raises(gs.InputError, match="mixes examples"):
         step(losses_of(0.3))
 
