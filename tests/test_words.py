@@ -27,10 +27,11 @@ RULED_OUT = re.compile(
 )
 # Ordinary English in sentences, and no terms of ours: they are ruled out in names alone.
 ORDINARY = {"met", "look", "looks", "looked", "behind"}
-# An earlier public name is kept for those who use it.
+# An earlier public name is kept for those who use it, and a paper has its title.
 KEPT = {
     "gradsurgery/solvers/__init__.py": "without_harm = without_conflict",
     "gradsurgery/testing/checks.py": "def look(self)",
+    "gradsurgery/strategies/uw.py": "to Weigh Losses for Scene Geometry and ",
 }
 WIDTH = 100
 

@@ -1,5 +1,7 @@
 """What the author of a strategy imports."""
 
+from gradsurgery.contract.about import About, Citation
+from gradsurgery.contract.cited import citation
 from gradsurgery.contract.claims import (
     Claim,
     equivariant_when_named,
@@ -32,6 +34,8 @@ __all__ = [
     "NON_NEGATIVE",
     "POSITIVE",
     "SHARE",
+    "About",
+    "Citation",
     "Claim",
     "ObjectiveName",
     "Optimizer",
@@ -40,6 +44,7 @@ __all__ = [
     "State",
     "Strategy",
     "by_objective",
+    "citation",
     "descend",
     "equivariant_when_named",
     "forwarded",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from gradsurgery.contract.about import About
 from gradsurgery.contract.claims import Claim
 from gradsurgery.contract.direct import direction_of, weights_of
 from gradsurgery.contract.inputs import FROM_GRADIENTS, TABLE, Context
@@ -38,6 +39,7 @@ class Strategy:
         acts_on: "group" (weights per parameter group) or "losses" (one weighted backward pass).
         variants: other settings of its options under which its claims are checked.
         also: other names that the method goes by, for hints.
+        about: its family, when to use it, its papers (`About`).
 
     Example:
         >>> import torch
@@ -56,6 +58,7 @@ class Strategy:
     given: tuple[tuple[str, Any], ...] = ()
     variants: tuple[Mapping[str, Any], ...] = ()
     also: tuple[str, ...] = ()
+    about: About = field(default=About(), repr=False)
 
     @cached_property
     def _signature(self) -> Mapping[str, inspect.Parameter]:

@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from gradsurgery.contract.about import About
 from gradsurgery.contract.claims import Claim, as_claims
 from gradsurgery.contract.definition import ActsOn, Strategy
 from gradsurgery.contract.inputs import FROM_GRADIENTS, INPUTS, unknown
+from gradsurgery.contract.near import unknown_strategy
 from gradsurgery.contract.plugins import load_plugins, turn
 from gradsurgery.contract.written import read_call
 from gradsurgery.errors import InputError, StrategyError, UnknownNameError, one_of, warn
@@ -38,6 +40,7 @@ def strategy(
     inputs: Callable[[dict[str, Any]], set[str]] | None = None,
     variants: Sequence[Mapping[str, Any]] = (),
     also: Sequence[str] = (),
+    about: About | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a strategy; its signature is the contract.
 
@@ -58,6 +61,7 @@ def strategy(
             defaults: one for each way in which an option changes what is promised.
         also: other names that the method goes by: hints where a name is unknown, and no names
             themselves.
+        about: its family, when to use it, its papers, methods that are near: what its page says.
 
     Raises:
         StrategyError: at import, for an unknown input, scale, claim or variant, or an option with
@@ -76,8 +80,9 @@ def strategy(
         promised = _checked(name, function, scale, claims, acts_on)
         others = (also,) if isinstance(also, str) else tuple(also)
         settings = tuple(dict(v) for v in variants)
+        facts = about or About()
         new = Strategy(
-            name, function, paper, scale, promised, acts_on, inputs, (), settings, others
+            name, function, paper, scale, promised, acts_on, inputs, (), settings, others, facts
         )
         for option in [option for variant in settings for option in variant]:
             if option not in new.defaults:
@@ -244,6 +249,8 @@ def registered(name: str) -> Strategy:
         hint = " The order is Surgery(strategy, model)." if hasattr(name, "parameters") else ""
         raise UnknownNameError(f"strategy: {got}{hint} Known: {', '.join(strategy_names())}.")
     if name not in _registry:
-        also = {s.name: s.also for s in list(_registry.values())}
-        raise UnknownNameError(one_of("strategy", name, strategy_names(), also))
+        every = list(_registry.values())
+        also = {s.name: (*s.also, *s.about.related) for s in every}
+        said = {other: text for s in every for other, text in s.about.related.items()}
+        raise UnknownNameError(unknown_strategy(name, strategy_names(), also, said))
     return _registry[name]

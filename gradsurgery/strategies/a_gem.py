@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.contract import ObjectiveName, homogeneous, strategy, when
+from gradsurgery.contract import About, Citation, ObjectiveName, homogeneous, strategy, when
 from gradsurgery.solvers import without_conflict
 from gradsurgery.types import Array
 
@@ -18,6 +18,47 @@ from gradsurgery.types import Array
         when("n <= 2", lambda n: n <= 2, "non-conflicting"),
     ),
     variants=({"objective": "0"},),
+    also=("averaged GEM", "averaged gradient episodic memory"),
+    about=About(
+        family="auxiliary",
+        use=(
+            "One loss, such as that on a memory or on retained data, must not rise to first order "
+            "while the others are trained."
+        ),
+        avoid=(
+            "The named objective should itself improve: its gradient is no part of the direction. "
+            "`Surgery(protect=NAME)` adds it and works over any strategy."
+        ),
+        maths=(
+            r"d = g - \frac{\min(0, \langle g, r\rangle)}{\lVert r\rVert^2}\, r, \qquad g = "
+            r"\sum_{i \ne r} g_i"
+        ),
+        papers=(
+            Citation(
+                title="Efficient Lifelong Learning with A-GEM",
+                authors=(
+                    "Arslan Chaudhry",
+                    "Marc'Aurelio Ranzato",
+                    "Marcus Rohrbach",
+                    "Mohamed Elhoseiny",
+                ),
+                year=2019,
+                venue="ICLR",
+                arxiv="1812.00420",
+                source="README of github.com/facebookresearch/agem",
+            ),
+        ),
+        related={
+            "SafeGrad": (
+                "it projects the user task's gradient off the alignment gradient where they "
+                "conflict (arXiv:2508.07172), which is the projection of a-gem."
+            ),
+            "GRU": (
+                "gradient rectified unlearning projects the gradient of unlearning off that of "
+                "retention where they conflict (arXiv:2503.09117): objective= the retained loss."
+            ),
+        },
+    ),
 )
 def a_gem(gram: Array, objectives: tuple[str, ...], *, objective: ObjectiveName) -> Array:
     """The sum of the other gradients, projected so that it does not conflict with the named one.

@@ -7,6 +7,8 @@ import numpy as np
 from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
+    About,
+    Citation,
     ObjectiveName,
     homogeneous,
     strategy,
@@ -27,6 +29,41 @@ from gradsurgery.types import Array
     ),
     variants=({"adversarial": "0", "delta": 1e-4}, {"adversarial": "0", "factor": 0.8}),
     also=("VQGAN", "adaptive discriminator weight", "taming transformers"),
+    about=About(
+        family="lengths",
+        use=(
+            "A generator has a reconstruction loss and an adversarial one, whose gradient should "
+            "be as long."
+        ),
+        avoid=(
+            "There is no pair of losses with such roles; `balancer` or `unit-sum` bring any "
+            "number to one length."
+        ),
+        maths=(
+            r"d = \sum_i g_i + (\lambda - 1) g_{\text{adv}}, \qquad \lambda = f "
+            r"\min\left(\frac{\lVert g_{\text{rec}}\rVert}{\lVert g_{\text{adv}}\rVert + \delta}, "
+            r"\lambda_{\max}\right)"
+        ),
+        papers=(
+            Citation(
+                title="Taming Transformers for High-Resolution Image Synthesis",
+                authors=("Patrick Esser", "Robin Rombach", "Björn Ommer"),
+                year=2020,
+                arxiv="2012.09841",
+                source="README of github.com/CompVis/taming-transformers",
+            ),
+        ),
+        differs=(
+            (
+                "The paper has δ = 1e-6, the official code 1e-4 and a limit of 1e4; here δ is 0 "
+                "by default."
+            ),
+            (
+                "The official code takes the lengths at the decoder's last weight, and its λ for "
+                "all parameters: give `features=` for that."
+            ),
+        ),
+    ),
 )
 def adaptive_weight(
     gram: Array,

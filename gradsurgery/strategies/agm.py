@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract import POSITIVE, State, homogeneous, modality_score, strategy
+from gradsurgery.contract import (
+    POSITIVE,
+    About,
+    Citation,
+    State,
+    homogeneous,
+    modality_score,
+    strategy,
+)
 from gradsurgery.types import Array
 
 LIMIT = 50.0  # of a difference of cross-entropies, so that its exponential stays a number
@@ -16,6 +24,38 @@ LIMIT = 50.0  # of a difference of cross-entropies, so that its exponential stay
     paper="Li et al. 2023, ICCV (AGM)",
     scale="own",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    also=("adaptive gradient modulation",),
+    about=About(
+        family="modalities",
+        use=(
+            "One modality learns faster than the others, and each one's own cross-entropy is at "
+            "hand."
+        ),
+        avoid=(
+            "There is no score per modality, or the losses conflict: the sum's direction is kept."
+        ),
+        maths=(
+            r"d = e^{\alpha(\tau - r)} \sum_i g_i, \qquad r = "
+            r"\exp\left(\overline{s}_{\text{others}} - s_{\text{own}}\right)"
+        ),
+        papers=(
+            Citation(
+                title="Boosting Multi-modal Model Performance with Adaptive Gradient Modulation",
+                authors=(
+                    "Hong Li",
+                    "Xingyu Li",
+                    "Pengbo Hu",
+                    "Yinuo Lei",
+                    "Chunxiao Li",
+                    "Yi Zhou",
+                ),
+                year=2023,
+                venue="ICCV",
+                arxiv="2308.07686",
+                source="README of github.com/lihong2303/AGM_ICCV2023",
+            ),
+        ),
+    ),
 )
 def agm(
     group: str,

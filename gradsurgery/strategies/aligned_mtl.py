@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradsurgery.contract import by_objective, homogeneous, strategy
+from gradsurgery.contract import About, Citation, by_objective, homogeneous, strategy
 from gradsurgery.solvers import principal_factor, split
 from gradsurgery.types import Array
 
@@ -20,6 +20,37 @@ SPREAD = 1e3  # of the norms, above which an ordinary eigendecomposition loses t
         {"scale": "median"},
         {"scale": "rmse", "reduction": "sum"},
         {"preference": {str(i): 1.0 + i for i in range(64)}},
+    ),
+    also=("independent component alignment",),
+    about=About(
+        family="equal improvement",
+        use=(
+            "A few dominant principal components drown the others, and no objective may be lost "
+            "to the longest gradients."
+        ),
+        avoid=(
+            "Gradients are nearly dependent: the least component sets the length, so steps become "
+            "short. Conflict may remain."
+        ),
+        maths=(
+            r"d = J^\top w, \qquad w = \sqrt{s}\, V \Lambda^{-1/2} V^\top u, \qquad G = V \Lambda "
+            r"V^\top"
+        ),
+        papers=(
+            Citation(
+                title="Independent Component Alignment for Multi-Task Learning",
+                authors=(
+                    "Dmitry Senushkin",
+                    "Nikolay Patakin",
+                    "Arseny Kuznetsov",
+                    "Anton Konushin",
+                ),
+                year=2023,
+                venue="CVPR",
+                arxiv="2305.19000",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
     ),
 )
 def aligned_mtl(

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from gradsurgery.contract import SHARE, homogeneous, strategy, when
+from gradsurgery.contract import SHARE, About, Citation, homogeneous, strategy, when
 
 ROUNDING = 1e-9  # of τ: a share of 3/5 counts as 0.6
 
@@ -37,6 +37,37 @@ def _agreed(n: int, options: dict[str, Any]) -> bool:
         {"mean": "geometric", "rescale": True},
     ),
     also=("ANDMask", "ILC", "invariant learning consistency"),
+    about=About(
+        family="coordinates",
+        use="Objectives are environments, and only what all of them agree on should be learned.",
+        avoid="There are many objectives: hardly a coordinate is left where all signs agree.",
+        maths=(
+            r"d = m \circ \frac1n \sum_i g_i, \qquad m_j = \begin{cases} 1 & |\sum_i "
+            r"\operatorname{sign} g_{ij}| \ge \tau n \\ 0 & \text{else} \end{cases}"
+        ),
+        papers=(
+            Citation(
+                title="Learning explanations that are hard to vary",
+                authors=(
+                    "Giambattista Parascandolo",
+                    "Alexander Neitz",
+                    "Antonio Orvieto",
+                    "Luigi Gresele",
+                    "Bernhard Schölkopf",
+                ),
+                year=2020,
+                arxiv="2009.00329",
+                source="README of github.com/gibipara92/learning-explanations-hard-to-vary",
+            ),
+        ),
+        differs=(
+            "The official code adds 1e-10 to every entry of a geometric mean.",
+            (
+                "Dividing by the share of coordinates that are kept is an option of the official "
+                "code; DomainBed always does it."
+            ),
+        ),
+    ),
 )
 def and_mask(
     rows: Tensor,

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from gradsurgery.contract import ObjectiveName, equivariant_when_named, homogeneous, strategy
+from gradsurgery.contract import (
+    About,
+    Citation,
+    ObjectiveName,
+    equivariant_when_named,
+    homogeneous,
+    strategy,
+)
 from gradsurgery.solvers import DEFAULT_EPS, split
 from gradsurgery.types import Array
 
@@ -18,6 +25,32 @@ from gradsurgery.types import Array
     ),
     variants=({"main": "0"}, {"weighted": False}, {"main": "0", "weighted": False}),
     also=("gradient cosine similarity", "GCS", "GradCosine"),
+    about=About(
+        family="auxiliary",
+        use=(
+            "There is one main objective, and auxiliary ones may help but must not get in its way."
+        ),
+        avoid=(
+            "All objectives count: those that conflict with the main one are left out and may rise."
+        ),
+        maths=r"d = g_1 + \sum_j \max(0, \cos(g_1, g_j))\, g_j",
+        papers=(
+            Citation(
+                title="Adapting Auxiliary Losses Using Gradient Similarity",
+                authors=(
+                    "Yunshu Du",
+                    "Wojciech M. Czarnecki",
+                    "Siddhant M. Jayakumar",
+                    "Mehrdad Farajtabar",
+                    "Razvan Pascanu",
+                    "Balaji Lakshminarayanan",
+                ),
+                year=2018,
+                arxiv="1812.02224",
+                source="tomesphere.com/paper/1812.02224, a copy of the arXiv page",
+            ),
+        ),
+    ),
 )
 def aux_cosine(
     gram: Array,

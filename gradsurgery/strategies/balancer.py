@@ -11,6 +11,8 @@ from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
     SHARE,
+    About,
+    Citation,
     PerObjective,
     Range,
     State,
@@ -46,6 +48,34 @@ from gradsurgery.types import Array
     ),
     variants=({"items": 1}, {"preference": {str(i): 1.0 + i % 2 for i in range(64)}}),
     also=("EnCodec", "loss balancer", "audiocraft"),
+    about=About(
+        family="lengths",
+        use=(
+            "A generator has several losses on what it made, and each should have a fixed share "
+            "of the gradient there."
+        ),
+        avoid=(
+            "Gradients shrink because training converges: the direction keeps its length, so the "
+            "learning rate has to fall."
+        ),
+        maths=r"d = R \sum_i \frac{p_i}{\sum_j p_j} \frac{g_i}{\bar n_i}",
+        papers=(
+            Citation(
+                title="High Fidelity Neural Audio Compression",
+                authors=("Alexandre Défossez", "Jade Copet", "Gabriel Synnaeve", "Yossi Adi"),
+                year=2022,
+                arxiv="2210.13438",
+                source="README of github.com/facebookresearch/encodec",
+            ),
+        ),
+        differs=(
+            (
+                "The official code adds 1e-12 to the running norm; here a gradient that was "
+                "always zero stays zero."
+            ),
+            "The official code averages norms over the examples of a batch, which `items=` does.",
+        ),
+    ),
 )
 def balancer(
     gram: Array,

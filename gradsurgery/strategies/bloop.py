@@ -7,6 +7,8 @@ from torch import Tensor
 
 from gradsurgery.contract import (
     NON_NEGATIVE,
+    About,
+    Citation,
     ObjectiveName,
     Range,
     State,
@@ -26,6 +28,46 @@ from gradsurgery.contract import (
         equivariant_when_named("main", "the main objective"),
     ),
     variants=({"main": "0"}, {"main": "0", "lam": 1.0, "current": True}),
+    also=("bilevel optimization with orthogonal projection",),
+    about=About(
+        family="auxiliary",
+        use=(
+            "One main loss must fall as it would alone, with an auxiliary one trained in what "
+            "freedom is left."
+        ),
+        avoid=(
+            "The auxiliary losses have to improve too, or the group is small: nothing is left "
+            "beside the main gradient."
+        ),
+        maths=(
+            r"d = g_1 + \lambda \left(g - \frac{\langle g, m\rangle}{\lVert m\rVert^2} m\right), "
+            r"\qquad g = \sum_{j \ge 2} g_j, \quad m \gets (1 - \rho) m + \rho g_1"
+        ),
+        papers=(
+            Citation(
+                title="Careful with that Scalpel: Improving Gradient Surgery with an EMA",
+                authors=(
+                    "Yu-Guan Hsieh",
+                    "James Thornton",
+                    "Eugene Ndiaye",
+                    "Michal Klein",
+                    "Marco Cuturi",
+                    "Pierre Ablin",
+                ),
+                year=2024,
+                venue="ICML",
+                arxiv="2402.02998",
+                source="README of github.com/apple/ml-bloop",
+            ),
+        ),
+        differs=(
+            (
+                "The official code moves the running mean before it projects (`current=True`) and "
+                "adds 1e-7 to ‖m‖²."
+            ),
+            "The paper also orders auxiliary losses among themselves; here they are one.",
+        ),
+    ),
 )
 def bloop(
     rows: Tensor,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gradsurgery.contract import by_objective, homogeneous, strategy
+from gradsurgery.contract import About, by_objective, homogeneous, strategy
 from gradsurgery.errors import InputError
 from gradsurgery.types import Array
 
@@ -16,6 +16,14 @@ GROUPS = ("all", "encoder", "audio+fused", "0")  # the names under which the che
     scale="own",
     claims=(homogeneous(1), "deterministic", "permutation-equivariant"),
     variants=({"preference": {g: {str(i): 1.0 + i for i in range(64)} for g in GROUPS}},),
+    about=About(
+        family="baselines",
+        use="Fixed weights per group are known, such as the mean weights of an earlier run.",
+        avoid=(
+            "One weight per loss does: `constant` then needs one backward pass for all parameters."
+        ),
+        maths=r"d = \sum_i p_i\, g_i",
+    ),
 )
 def by_group(
     objectives: tuple[str, ...], group: str | None = None, *, preference: Any = None

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
+    About,
+    Citation,
     PerObjective,
     by_objective,
     homogeneous,
@@ -37,6 +39,45 @@ from gradsurgery.types import Array
     ),
     inputs=lambda options: (
         {"gram", "eps"} | (set() if options["preference"] is None else {"objectives"})
+    ),
+    also=("conflict-averse gradient descent",),
+    about=About(
+        family="equal improvement",
+        use=(
+            "The mean loss should fall, with a bounded detour in favour of the objective that "
+            "improves least."
+        ),
+        avoid=(
+            "No objective may rise: with the default c = 0.5 that is not promised; take c >= 1, "
+            "`upgrad` or `dualproj`."
+        ),
+        maths=(
+            r"d = \operatorname*{arg\,max}_{\lVert d - g_0\rVert \le c \lVert g_0\rVert}\; "
+            r"\min_i\, \langle g_i, d\rangle, \qquad g_0 = \frac1n \sum_i g_i"
+        ),
+        papers=(
+            Citation(
+                title="Conflict-Averse Gradient Descent for Multi-task Learning",
+                authors=("Bo Liu", "Xingchao Liu", "Xiaojie Jin", "Peter Stone", "Qiang Liu"),
+                year=2021,
+                venue="NeurIPS",
+                arxiv="2110.14048",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        related={
+            "RACO": (
+                "it is cagrad with preference=, and clips its weights besides (arXiv:2602.02495, "
+                "section 3.2)."
+            ),
+            "log_cagrad": "give the logarithms of the losses.",
+        },
+        differs=(
+            (
+                "The official code divides the direction by 1 + c² (`rescale=1`); the paper's "
+                "Algorithm 1 does not."
+            ),
+        ),
     ),
 )
 def cagrad(

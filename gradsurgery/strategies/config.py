@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.contract import by_objective, homogeneous, strategy, when
+from gradsurgery.contract import About, Citation, by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import equalizing, split
 from gradsurgery.types import Array
 
@@ -28,6 +28,42 @@ def _full_rank(n: int, rank: int) -> bool:
             "strict",
             "scale-invariant",
         ),
+    ),
+    also=("conflict-free inverse gradients",),
+    about=About(
+        family="equal improvement",
+        use=(
+            "Losses differ in size, as in PINNs, and each should improve at the same rate "
+            "relative to its gradient."
+        ),
+        avoid=(
+            "There are more objectives than can point the same way: where unit gradients sum to "
+            "zero d is zero."
+        ),
+        maths=(
+            r"d = \left(\sum_i \langle g_i, \hat x\rangle\right) \hat x, \qquad x = U^+ \mathbf "
+            r"1, \quad u_i = \frac{g_i}{\lVert g_i\rVert}"
+        ),
+        papers=(
+            Citation(
+                title="ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks",
+                authors=("Qiang Liu", "Mengyu Chu", "Nils Thuerey"),
+                year=2024,
+                venue="ICLR",
+                arxiv="2408.11104",
+                source="README of github.com/tum-pbs/ConFIG",
+            ),
+        ),
+        related={
+            "DCGD": (
+                "for two losses its default variant, Center, is config; its variant Projection is "
+                "dualproj times 2 (arXiv:2409.18426)."
+            ),
+            "M-ConFIG": (
+                "it takes the gradient of one loss per step and running means of the others, "
+                "which is not in this library."
+            ),
+        },
     ),
 )
 def config(

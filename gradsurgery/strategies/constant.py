@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradsurgery.contract import by_objective, homogeneous, strategy
+from gradsurgery.contract import About, by_objective, homogeneous, strategy
 from gradsurgery.types import Array
 
 
@@ -14,6 +14,12 @@ from gradsurgery.types import Array
     claims=(homogeneous(1), "deterministic", "permutation-equivariant"),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}},),
     also=("weighted sum", "fixed weights"),
+    about=About(
+        family="baselines",
+        use="Weights are known, or searched for on validation figures.",
+        avoid="Weights would have to change as training goes on.",
+        maths=r"d = \sum_i p_i\, g_i",
+    ),
 )
 def constant(objectives: tuple[str, ...], *, preference: Any = None) -> Array:
     """The sum of the gradients with a fixed weight per loss.

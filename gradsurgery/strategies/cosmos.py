@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract import NON_NEGATIVE, by_objective, homogeneous, strategy
+from gradsurgery.contract import NON_NEGATIVE, About, Citation, by_objective, homogeneous, strategy
 from gradsurgery.types import Array
 
 
@@ -15,6 +15,28 @@ from gradsurgery.types import Array
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}, "lam": 0.1},),
+    about=About(
+        family="scalarisations",
+        use="A trade-off between losses is wanted, given as a proportion, in one backward pass.",
+        avoid="No loss may rise on purpose: weights can be negative.",
+        maths=r"\nabla \left(\sum_i r_i L_i - \lambda \cos(r, L)\right)",
+        papers=(
+            Citation(
+                title="Scalable Pareto Front Approximation for Deep Multi-Objective Learning",
+                authors=("Michael Ruchte", "Josif Grabocka"),
+                year=2021,
+                venue="ICDM",
+                arxiv="2103.13392",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "The paper also gives the preference to the model as an input and draws another "
+                "one per batch; that is left to the user."
+            ),
+        ),
+    ),
 )
 def cosmos(
     losses: Array,

@@ -8,6 +8,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     SHARE,
+    About,
+    Citation,
     Claim,
     PerObjective,
     State,
@@ -63,6 +65,35 @@ def _inputs(options: Mapping[str, Any]) -> set[str]:
         {"base": "dualproj"},
         {"base": "mgda(normalize='l2')"},
         {"initial": 1.0},
+    ),
+    also=("correlation-reduced multi-objective gradient manipulation",),
+    about=About(
+        family="wrappers",
+        use="Another strategy's weights jump from batch to batch.",
+        avoid="A promise of the wrapped strategy must hold in each step: it holds in the first.",
+        maths=(
+            r"d = J^\top \lambda_k, \qquad \lambda_k = \alpha \lambda_{k-1} + (1 - \alpha)\, "
+            r"\hat\lambda_k"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "On the Convergence of Stochastic Multi-Objective Gradient Manipulation and "
+                    "Beyond"
+                ),
+                authors=(
+                    "Shiji Zhou",
+                    "Wenpeng Zhang",
+                    "Jiyan Jiang",
+                    "Wenliang Zhong",
+                    "Jinjie Gu",
+                    "Wenwu Zhu",
+                ),
+                year=2022,
+                venue="NeurIPS",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
     ),
 )
 def cr_mogm(

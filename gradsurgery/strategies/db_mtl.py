@@ -7,6 +7,8 @@ from torch import Tensor
 
 from gradsurgery.contract import (
     NON_NEGATIVE,
+    About,
+    Citation,
     Range,
     State,
     homogeneous,
@@ -23,6 +25,40 @@ SMALL = 1e-8
     paper="Lin et al. 2023, arXiv:2308.12029",
     scale="sum",
     claims=(homogeneous(1), "scale-invariant", "permutation-equivariant", "deterministic"),
+    also=("dual balancing",),
+    about=About(
+        family="lengths",
+        use="Both the losses and their gradients differ in size by orders of magnitude.",
+        avoid="A loss may be negative, or the running gradients do not fit in memory.",
+        maths=(
+            r"d = \sum_i \frac{\max_j \lVert y_j\rVert}{\lVert y_i\rVert}\, y_i, \qquad y_i \gets "
+            r"\beta_k y_i + (1 - \beta_k) \frac{g_i}{L_i}"
+        ),
+        papers=(
+            Citation(
+                title="Dual-Balancing for Multi-Task Learning",
+                authors=(
+                    "Baijiong Lin",
+                    "Weisen Jiang",
+                    "Feiyang Ye",
+                    "Yu Zhang",
+                    "Pengguang Chen",
+                    "Ying-Cong Chen",
+                    "Shu Liu",
+                    "James T. Kwok",
+                ),
+                year=2023,
+                arxiv="2308.12029",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "The official code adds 1e-8 to every loss; here a loss of exactly zero counts as "
+                "1e-8."
+            ),
+        ),
+    ),
 )
 def db_mtl(
     rows: Tensor,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract import POSITIVE, ObjectiveName, homogeneous, strategy
+from gradsurgery.contract import POSITIVE, About, Citation, ObjectiveName, homogeneous, strategy
 from gradsurgery.types import Array
 
 
@@ -14,6 +14,28 @@ from gradsurgery.types import Array
     scale="own",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"joint": "0"}, {"joint": "1", "alpha": 0.5}),
+    also=("disentangled gradient learning", "GDL"),
+    about=About(
+        family="modalities",
+        use=(
+            "Encoders of a multimodal model have losses of their own, and the joint loss holds "
+            "them back."
+        ),
+        avoid=(
+            "Encoders have to learn how modalities interact: the joint gradient does not reach "
+            "them."
+        ),
+        maths=r"d = \alpha \sum_{i \ne \text{joint}} g_i",
+        papers=(
+            Citation(
+                title="Boosting Multimodal Learning via Disentangled Gradient Learning",
+                year=2025,
+                venue="ICCV",
+                arxiv="2507.10213",
+                source="README of github.com/shicaiwei123/ICCV2025-GDL, which has no authors",
+            ),
+        ),
+    ),
 )
 def dgl(
     objectives: tuple[str, ...], *, joint: ObjectiveName, alpha: Annotated[float, POSITIVE] = 1.0

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gradsurgery.contract import by_objective, homogeneous, strategy, when
+from gradsurgery.contract import About, Citation, by_objective, homogeneous, strategy, when
 from gradsurgery.solvers import Solution, project_dual_cone
 from gradsurgery.types import Array
 
@@ -19,7 +19,45 @@ from gradsurgery.types import Array
         when("no preference is given", lambda options: options["preference"] is None, "projection"),
     ),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}},),
-    also=("GEM",),
+    also=("dual cone projection",),
+    about=About(
+        family="projections",
+        use=(
+            "No objective may rise to first order, and the direction should stay as near to the "
+            "mean as that allows."
+        ),
+        avoid=(
+            "Each objective has to improve: one that the mean conflicts with stands still. "
+            "`upgrad` moves it."
+        ),
+        maths=(
+            r"d = \operatorname*{arg\,min}_{\langle g_i, d\rangle \ge 0}\; \left\lVert d - "
+            r"\frac1n \sum_i g_i\right\rVert = J^\top v, \qquad v = \operatorname*{arg\,min}_{v "
+            r"\ge u}\; v^\top G v"
+        ),
+        papers=(
+            Citation(
+                title="Gradient Episodic Memory for Continual Learning",
+                authors=("David Lopez-Paz", "Marc'Aurelio Ranzato"),
+                year=2017,
+                venue="NIPS",
+                arxiv="1706.08840",
+                source="README of github.com/facebookresearch/GradientEpisodicMemory",
+            ),
+        ),
+        related={
+            "GEM": (
+                "it projects the gradient of one task, off those of the memories. dualproj "
+                "projects the mean of all gradients; a-gem has one memory."
+            ),
+        },
+        differs=(
+            (
+                "GEM projects one task's gradient with the memories' as constraints; here the "
+                "mean is projected, and all gradients are constraints."
+            ),
+        ),
+    ),
 )
 def dualproj(
     gram: Array,

@@ -6,6 +6,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     POSITIVE,
+    About,
+    Citation,
     Range,
     State,
     homogeneous,
@@ -23,6 +25,28 @@ from gradsurgery.types import Array
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     also=("dynamic weight average",),
+    about=About(
+        family="losses",
+        use="Losses fall at different rates, and weights at no cost are wanted.",
+        avoid="Losses are noisy within a window: their ratios then say little.",
+        maths=r"w = n\, \mathrm{softmax}(r / T), \qquad r_i = \frac{\bar L_i(t-1)}{\bar L_i(t-2)}",
+        papers=(
+            Citation(
+                title="End-To-End Multi-Task Learning With Attention",
+                authors=("Shikun Liu", "Edward Johns", "Andrew J. Davison"),
+                year=2019,
+                venue="CVPR",
+                arxiv="1803.10704",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "The paper averages losses over an epoch; a strategy knows no epochs, so "
+                "`window=` is in steps."
+            ),
+        ),
+    ),
 )
 def dwa(
     losses: Array,

@@ -7,6 +7,8 @@ import numpy as np
 from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
+    About,
+    Citation,
     PerObjective,
     by_objective,
     homogeneous,
@@ -27,6 +29,43 @@ ACCURACY = 1e-10  # of the linear programme, in units of each gradient; the leas
     claims=(homogeneous(1), "deterministic", "sums-to-one"),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}}, {"tolerance": 10.0}),
     also=("EPO search", "exact Pareto optimal"),
+    about=About(
+        family="min-norm",
+        use="One point of the Pareto front is wanted, where losses times preferences are equal.",
+        avoid="Losses can be zero or negative, or zero is far below what is possible.",
+        maths=(
+            r"d = J^\top \beta, \qquad \beta = \operatorname*{arg\,max}_{\beta \in \Delta}\; "
+            r"\beta^\top G t"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Multi-Task Learning with User Preferences: Gradient Descent with Controlled "
+                    "Ascent in Pareto Optimization"
+                ),
+                authors=("Debabrata Mahapatra", "Vaibhav Rajan"),
+                year=2020,
+                venue="ICML",
+                source="readme of github.com/dbmptr/EPOSearch",
+            ),
+        ),
+        related={
+            "PMGDA": (
+                "it looks for a given preference by other means, which are not in this library; "
+                "epo does so by a linear programme."
+            ),
+            "ParetoMTL": (
+                "it looks for several points of the front, each in a sector of its own, which is "
+                "not in this library; epo goes to one point."
+            ),
+        },
+        differs=(
+            (
+                "On the preferred ray the official code has one more constraint, unless "
+                "`relax=True` is given there; it multiplies d by n in training."
+            ),
+        ),
+    ),
 )
 def epo(
     gram: Array,

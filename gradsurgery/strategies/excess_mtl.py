@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract import POSITIVE, Range, State, homogeneous, strategy
+from gradsurgery.contract import POSITIVE, About, Citation, Range, State, homogeneous, strategy
 from gradsurgery.solvers import softmax
 
 LEAST = np.log(1e-8)  # of a weight beside the largest
@@ -17,6 +17,44 @@ LEAST = np.log(1e-8)  # of a weight beside the largest
     paper="He et al. 2024, ICML (ExcessMTL)",
     scale="sum",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    about=About(
+        family="losses",
+        use=(
+            "Some objectives have noisy labels: their loss stays high although little is left to "
+            "learn."
+        ),
+        avoid="Memory is short: it keeps a sum of squares per objective and parameter.",
+        maths=(
+            r"d = \sum_i w_i g_i, \qquad w_i \propto w_i\, e^{\eta \hat e_i}, \quad e_i = \sum "
+            r"\frac{g_i^2}{\sqrt{\sum_t g_i^2}}"
+        ),
+        papers=(
+            Citation(
+                title="Robust Multi-Task Learning with Excess Risks",
+                authors=(
+                    "Yifei He",
+                    "Shiji Zhou",
+                    "Guojun Zhang",
+                    "Hyokun Yun",
+                    "Yi Xu",
+                    "Belinda Zeng",
+                    "Trishul Chilimbi",
+                    "Han Zhao",
+                ),
+                year=2024,
+                venue="ICML",
+                arxiv="2402.02009",
+                source="README of github.com/yifei-he/ExcessMTL",
+            ),
+        ),
+        differs=(
+            (
+                "TorchJD takes the first step's excess risk undivided, so that its weights depend "
+                "on the number of parameters."
+            ),
+            "The official code adds a constant under the root, which is left out here.",
+        ),
+    ),
 )
 def excess_mtl(
     rows: Tensor,

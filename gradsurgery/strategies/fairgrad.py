@@ -7,6 +7,8 @@ import numpy as np
 from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
+    About,
+    Citation,
     PerObjective,
     by_objective,
     homogeneous,
@@ -40,7 +42,30 @@ from gradsurgery.types import Array
     inputs=lambda options: (
         {"gram", "eps"} | (set() if options["preference"] is None else {"objectives"})
     ),
-    also=("PIVRG",),
+    also=("fair resource allocation",),
+    about=About(
+        family="equal improvement",
+        use="Every objective has to improve, and α says how much the worst one counts.",
+        avoid="Gradients are nearly stationary: the step's length has little to do with theirs.",
+        maths=r"d = J^\top w, \qquad (G w)_i = w_i^{-1/\alpha}, \quad w > 0",
+        papers=(
+            Citation(
+                title="Fair Resource Allocation in Multi-Task Learning",
+                authors=("Hao Ban", "Kaiyi Ji"),
+                year=2024,
+                venue="ICML",
+                arxiv="2402.15638",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        related={
+            "PIVRG": (
+                "it is fairgrad with preference= from how much worse each objective is than when "
+                "trained alone (see the page of fairgrad)."
+            ),
+        },
+        differs=("The default α of the official class is 1, that of its runs 2, as here.",),
+    ),
 )
 def fairgrad(
     gram: Array,

@@ -7,6 +7,8 @@ import numpy as np
 from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
+    About,
+    Citation,
     State,
     by_objective,
     descend,
@@ -27,6 +29,33 @@ SMALL = 1e-8
     scale="convex",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic", "sums-to-one"),
+    also=("fast adaptive multitask optimization",),
+    about=About(
+        family="losses",
+        use="There are many objectives, and a gradient per loss costs too much.",
+        avoid="Losses can fall below their given minimum, or conflict itself has to be resolved.",
+        maths=(
+            r"w_i = c\, \frac{z_i}{D_i}, \qquad z = \mathrm{softmax}(\xi), \quad D = L - L_{\min} "
+            r"+ \epsilon, \quad \frac1c = \sum_i \frac{z_i}{D_i}"
+        ),
+        papers=(
+            Citation(
+                title="FAMO: Fast Adaptive Multitask Optimization",
+                authors=("Bo Liu", "Yihao Feng", "Peter Stone", "Qiang Liu"),
+                year=2023,
+                venue="NeurIPS",
+                arxiv="2306.03792",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            "The weight decay of the official class is 1e-5, that of its runs 1e-3, as here.",
+            (
+                "The official code measures the losses again after each step; here that is "
+                "`Surgery.observe`, and the next step's losses serve without it."
+            ),
+        ),
+    ),
 )
 def famo(
     losses: Array,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradsurgery.contract import by_objective, homogeneous, strategy
+from gradsurgery.contract import About, Citation, by_objective, homogeneous, strategy
 
 
 @strategy(
@@ -14,6 +14,43 @@ from gradsurgery.contract import by_objective, homogeneous, strategy
     scale="sum",
     claims=(homogeneous(1), "permutation-equivariant"),
     variants=({"leak": {str(i): i / 64 for i in range(64)}},),
+    also=("gradient sign dropout",),
+    about=About(
+        family="coordinates",
+        use="Gradients disagree in sign at many coordinates, and noise is welcome.",
+        avoid="Steps have to repeat without a seed, or no objective may rise.",
+        maths=(
+            r"d = \sum_i (\ell_i + (1 - \ell_i) M_i)\, g_i, \qquad P = \tfrac12\left(1 + "
+            r"\frac{\sum g}{\sum |g|}\right)"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout"
+                ),
+                authors=(
+                    "Zhao Chen",
+                    "Jiquan Ngiam",
+                    "Yanping Huang",
+                    "Thang Luong",
+                    "Henrik Kretzschmar",
+                    "Yuning Chai",
+                    "Dragomir Anguelov",
+                ),
+                year=2020,
+                venue="NeurIPS",
+                arxiv="2010.06808",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "The paper masks gradients of a shared representation, each times the sign of its "
+                "activation. Here coordinates are those of the parameters, or of the "
+                "representation with `features=`."
+            ),
+        ),
+    ),
 )
 def graddrop(
     rows: Tensor, generator: torch.Generator, objectives: tuple[str, ...], *, leak: Any = 0.0

@@ -7,6 +7,8 @@ import numpy as np
 from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
+    About,
+    Citation,
     Optimizer,
     State,
     descend,
@@ -23,6 +25,37 @@ from gradsurgery.types import Array
     paper="Chen et al. 2018, arXiv:1711.02257",
     scale="sum",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    also=("gradient normalization",),
+    about=About(
+        family="lengths",
+        use="Gradients differ in length, and slower losses should gain.",
+        avoid=(
+            "Losses can be negative or begin at zero: training rates are ratios to the first loss."
+        ),
+        maths=(
+            r"\min_w \sum_i \left| w_i n_i - \bar n\, r_i^\alpha \right|, \qquad r_i = \frac{L_i "
+            r"/ L_i^0}{\operatorname{mean}_j (L_j / L_j^0)}"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep "
+                    "Multitask Networks"
+                ),
+                authors=("Zhao Chen", "Vijay Badrinarayanan", "Chen-Yu Lee", "Andrew Rabinovich"),
+                year=2018,
+                venue="ICML",
+                arxiv="1711.02257",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "The paper takes norms at the last shared layer; here they are those of the "
+                "group, or of the representation with `features=`."
+            ),
+        ),
+    ),
 )
 def gradnorm(
     gram: Array,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract import SHARE, State, homogeneous, strategy, when
+from gradsurgery.contract import SHARE, About, Citation, State, homogeneous, strategy, when
 from gradsurgery.solvers import meetings, split
 from gradsurgery.types import Array
 
@@ -19,6 +19,33 @@ FLOOR = 1e-12  # of 1 − ρ̂²: a target of 1 asks for a multiple without boun
         homogeneous(1),
         "permutation-equivariant",
         when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "deterministic"),
+    ),
+    also=("gradient vaccine",),
+    about=About(
+        family="projections",
+        use=(
+            "Gradients of related tasks should become more alike than the absence of conflict "
+            "asks for."
+        ),
+        avoid="A guarantee is needed after the first step.",
+        maths=(
+            r"\tilde g_i \gets \tilde g_i + \lVert\tilde g_i\rVert\, \frac{\hat\rho \sqrt{1 - "
+            r"\rho^2} - \rho \sqrt{1 - \hat\rho^2}}{\lVert g_j\rVert \sqrt{1 - \hat\rho^2}}\, g_j "
+            r"\quad\text{where } \rho < \hat\rho_{ij}"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Gradient Vaccine: Investigating and Improving Multi-task Optimization in "
+                    "Massively Multilingual Models"
+                ),
+                authors=("Zirui Wang", "Yulia Tsvetkov", "Orhan Firat", "Yuan Cao"),
+                year=2021,
+                venue="ICLR",
+                arxiv="2010.05874",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
     ),
 )
 def gradvac(

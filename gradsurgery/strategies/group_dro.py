@@ -6,6 +6,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     NON_NEGATIVE,
+    About,
+    Citation,
     PerObjective,
     State,
     by_objective,
@@ -24,6 +26,37 @@ from gradsurgery.types import Array
     claims=(homogeneous(1), "permutation-equivariant", "deterministic", "sums-to-one"),
     variants=({"normalize": True},),
     also=("group DRO", "DRO", "distributionally robust optimization", "worst group"),
+    about=About(
+        family="losses",
+        use="Objectives are groups of examples, and the worst group's loss counts.",
+        avoid="Losses have different units: the largest number wins.",
+        maths=r"d = \sum_i q_i g_i, \qquad q_i \propto q_i\, e^{\eta (L_i + a_i)}",
+        papers=(
+            Citation(
+                title=(
+                    "Distributionally Robust Neural Networks for Group Shifts: On the Importance "
+                    "of Regularization for Worst-Case Generalization"
+                ),
+                authors=("Shiori Sagawa", "Pang Wei Koh", "Tatsunori Hashimoto", "Percy Liang"),
+                year=2020,
+                arxiv="1911.08731",
+                source=(
+                    "READMEs of github.com/kohpangwei/group_DRO and, for the year, "
+                    "facebookresearch/DomainBed"
+                ),
+            ),
+        ),
+        differs=(
+            (
+                "The paper draws one group per step; here, as in the official code, all that are "
+                "present take part."
+            ),
+            (
+                "In the official code an absent group has a loss of zero, and an adjustment is "
+                "ignored where another group has none."
+            ),
+        ),
+    ),
 )
 def group_dro(
     losses: Array,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.contract import homogeneous, strategy, when
+from gradsurgery.contract import About, Citation, homogeneous, strategy, when
 from gradsurgery.solvers import DEFAULT_EPS, equalizing, split
 from gradsurgery.types import Array
 
@@ -18,7 +18,48 @@ from gradsurgery.types import Array
         "sums-to-one",
         when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "scale-invariant"),
     ),
-    also=("IMTL",),
+    about=About(
+        family="equal improvement",
+        use=(
+            "Two objectives should improve at the same rate whatever the sizes of their gradients."
+        ),
+        avoid="There are three or more: weights may be negative, and every loss may rise.",
+        maths=(
+            r"d = J^\top w, \qquad \frac{\langle d, g_i\rangle}{\lVert g_i\rVert} \text{ equal "
+            r"for all } i, \quad \sum_i w_i = 1"
+        ),
+        papers=(
+            Citation(
+                title="Towards Impartial Multi-task Learning",
+                authors=(
+                    "Liyang Liu",
+                    "Yi Li",
+                    "Zhanghui Kuang",
+                    "Jing-Hao Xue",
+                    "Yimin Chen",
+                    "Wenming Yang",
+                    "Qingmin Liao",
+                    "Wayne Zhang",
+                ),
+                year=2021,
+                venue="ICLR",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        related={
+            "IMTL": (
+                "nash-mtl's is imtl-g; the paper's and LibMTL's are imtl-g on losses that imtl-l "
+                "has scaled."
+            ),
+            "log_imtl": "give the logarithms of the losses.",
+        },
+        differs=(
+            (
+                "At rank n − 1 the paper's formula gives d = 0; here projections are as nearly "
+                "equal as they can be, so that training goes on."
+            ),
+        ),
+    ),
 )
 def imtl_g(gram: Array, eps: float | None = None) -> Array:
     """The direction whose projections onto all gradients are equal.

@@ -7,6 +7,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     POSITIVE,
+    About,
+    Citation,
     Optimizer,
     State,
     descend,
@@ -23,6 +25,36 @@ from gradsurgery.types import Array
     scale="own",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    about=About(
+        family="losses",
+        use="Losses differ in size, in one backward pass.",
+        avoid="Losses change fast: the learned factors follow at their own learning rate.",
+        maths=r"\nabla \sum_i \left(e^{s_i} L_i - s_i\right)",
+        papers=(
+            Citation(
+                title="Towards Impartial Multi-task Learning",
+                authors=(
+                    "Liyang Liu",
+                    "Yi Li",
+                    "Zhanghui Kuang",
+                    "Jing-Hao Xue",
+                    "Yimin Chen",
+                    "Wenming Yang",
+                    "Qingmin Liao",
+                    "Wayne Zhang",
+                ),
+                year=2021,
+                venue="ICLR",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "In the paper the factors are parameters of the model, at its learning rate; here "
+                "they have their own, and move by at most 1 per step."
+            ),
+        ),
+    ),
 )
 def imtl_l(
     losses: Array,

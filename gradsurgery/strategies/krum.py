@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract import Range, homogeneous, strategy
+from gradsurgery.contract import About, Citation, Range, homogeneous, strategy
 from gradsurgery.errors import InputError
 from gradsurgery.types import Array
 
@@ -15,6 +15,33 @@ from gradsurgery.types import Array
     scale="mean",
     claims=(homogeneous(1), "deterministic", "sums-to-one"),
     variants=({"byzantine": 0}, {"byzantine": 2, "selected": 3}),
+    about=About(
+        family="coordinates",
+        use="Gradients come from several sources of one objective, and some may be wrong.",
+        avoid="Objectives differ: all but the chosen ones are ignored.",
+        maths=(
+            r"d = \frac1m \sum_{i \in S} g_i, \qquad S \text{ the } m \text{ rows of least } "
+            r"\sum_{j \in N(i)} \lVert g_i - g_j\rVert^2"
+        ),
+        papers=(
+            Citation(
+                title="Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent",
+                authors=(
+                    "Peva Blanchard",
+                    "El Mahdi El Mhamdi",
+                    "Rachid Guerraoui",
+                    "Julien Stainer",
+                ),
+                year=2017,
+                venue="NIPS",
+                arxiv="1703.02757",
+                source="papers.nips.cc, 2017",
+            ),
+        ),
+        related={
+            "Multi-Krum": "it is krum with selected= above 1.",
+        },
+    ),
 )
 def krum(
     gram: Array, *, byzantine: Annotated[int, Range(0)] = 1, selected: Annotated[int, Range(1)] = 1

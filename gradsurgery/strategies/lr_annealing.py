@@ -8,6 +8,8 @@ from torch import Tensor
 
 from gradsurgery.contract import (
     SHARE,
+    About,
+    Citation,
     ObjectiveName,
     Range,
     State,
@@ -30,6 +32,36 @@ from gradsurgery.contract import (
     ),
     variants=({"residual": "0"}, {"weighted": False, "average": "coordinates", "beta": 0.0}),
     also=("learning rate annealing", "gradient pathologies", "PINN"),
+    about=About(
+        family="lengths",
+        use="A PINN's residual has far larger gradients than its boundary terms.",
+        avoid="No loss has the part of the residual.",
+        maths=(
+            r"d = g_r + \sum_i \lambda_i g_i, \qquad \lambda_i \gets \beta \lambda_i + (1 - "
+            r"\beta) \frac{\max |g_r|}{\operatorname{mean} |\lambda_i g_i|}"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Understanding and mitigating gradient flow pathologies in physics-informed "
+                    "neural networks"
+                ),
+                authors=("Sifan Wang", "Yujun Teng", "Paris Perdikaris"),
+                year=2021,
+                venue="SIAM Journal on Scientific Computing",
+                arxiv="2001.04536",
+                source="README of github.com/PredictiveIntelligenceLab/GradientPathologiesPINNs",
+                journal=True,
+            ),
+        ),
+        differs=(
+            (
+                "In the official code new λ act from the next step on, and biases are left out of "
+                "the statistics."
+            ),
+            "In the official flow in a cavity λ̂ is the largest ratio of one layer.",
+        ),
+    ),
 )
 def lr_annealing(
     rows: Tensor,

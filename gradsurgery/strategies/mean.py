@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.contract import homogeneous, strategy
+from gradsurgery.contract import About, homogeneous, strategy
 from gradsurgery.types import Array
 
 
@@ -13,6 +13,12 @@ from gradsurgery.types import Array
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic", "sums-to-one"),
     also=("average", "avg"),
+    about=About(
+        family="baselines",
+        use="The plain baseline whose step does not grow with the number of losses.",
+        avoid="Losses come and go: the weight of each then changes with their number.",
+        maths=r"d = \frac1n \sum_i g_i",
+    ),
 )
 def mean(objectives: tuple[str, ...]) -> Array:
     """The mean of the gradients.

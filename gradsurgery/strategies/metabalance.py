@@ -6,6 +6,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     SHARE,
+    About,
+    Citation,
     ObjectiveName,
     Range,
     State,
@@ -29,6 +31,41 @@ from gradsurgery.types import Array
         when("relax = 1", lambda options: options["relax"] == 1, "scale-invariant"),
     ),
     variants=({"main": "0"}, {"main": "0", "relax": 1.0}, {"relax": 0.0}),
+    about=About(
+        family="auxiliary",
+        use="Auxiliary gradients are far longer or shorter than the main one, layer by layer.",
+        avoid="Directions conflict: only lengths are changed.",
+        maths=(
+            r"d = g_1 + \sum_j \left(r\, \frac{m_1}{m_j} + 1 - r\right) g_j \quad\text{per "
+            r"parameter tensor}"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "MetaBalance: Improving Multi-Task Recommendations via Adapting Gradient "
+                    "Magnitudes of Auxiliary Tasks"
+                ),
+                authors=(
+                    "Yun He",
+                    "Xue Feng",
+                    "Cheng Cheng",
+                    "Geng Ji",
+                    "Yunsong Guo",
+                    "James Caverlee",
+                ),
+                year=2022,
+                venue="The Web Conference",
+                arxiv="2203.06801",
+                source="README of github.com/facebookresearch/MetaBalance",
+            ),
+        ),
+        differs=(
+            (
+                "The running lengths of the official code start at zero; here each is divided by "
+                "1 − βᵗ, its own step t."
+            ),
+        ),
+    ),
 )
 def metabalance(
     block_grams: Array,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from gradsurgery.contract import POSITIVE, Range, homogeneous, strategy, when
+from gradsurgery.contract import POSITIVE, About, Citation, Range, homogeneous, strategy, when
 from gradsurgery.solvers import DEFAULT_EPS, Solution, at_rounding_floor, min_norm, split
 from gradsurgery.solvers.min_norm import EXACT, Method
 from gradsurgery.types import Array
@@ -41,6 +41,42 @@ def _one_factor(options: dict[str, Any]) -> bool:
         {"rescale": "tensor"},
         {"gamma_on": "conflict", "max_rescale": 5.0},
         {"solver": "frank-wolfe"},
+    ),
+    about=About(
+        family="modalities",
+        use=(
+            "Encoders of a multimodal model have losses of their own beside the joint one, which "
+            "may conflict."
+        ),
+        avoid=(
+            "A larger learning rate for the encoders does the same: compare with `scaled-sum`, by "
+            "whose γ it lengthens every step."
+        ),
+        maths=(
+            r"d = \begin{cases} \gamma \sum_i g_i & \text{no pair conflicts} \\ \gamma\, h "
+            r"\max\left(1, \frac{\lVert \sum_i g_i\rVert}{\lVert h\rVert}\right) & \text{else} "
+            r"\end{cases} \qquad h = n \sum_i \alpha_i g_i \text{ at the min-norm } \alpha"
+        ),
+        papers=(
+            Citation(
+                title="MMPareto: Boosting Multimodal Learning with Innocent Unimodal Assistance",
+                authors=("Yake Wei", "Di Hu"),
+                year=2024,
+                venue="ICML",
+                arxiv="2405.17730",
+                source="README of github.com/GeWu-Lab/MMPareto_ICML2024",
+            ),
+        ),
+        differs=(
+            (
+                "The official code restores the length per parameter tensor, which bends the "
+                'direction and loses the paper\'s guarantee (`rescale="tensor"`).'
+            ),
+            (
+                "The official code tests cos > 0, so that orthogonal gradients go to the solver, "
+                "and multiplies both cases by γ = 1.5."
+            ),
+        ),
     ),
 )
 def mmpareto(

@@ -8,6 +8,8 @@ from torch import Tensor
 from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
+    About,
+    Citation,
     Range,
     State,
     homogeneous,
@@ -23,6 +25,38 @@ from gradsurgery.types import Array
     paper="Fernando et al. 2023, arXiv:2210.12624",
     scale="convex",
     claims=(homogeneous(0), "scale-invariant", "permutation-equivariant", "deterministic"),
+    also=("multi-objective gradient correction",),
+    about=About(
+        family="min-norm",
+        use="Batches are so noisy that min-norm weights of one batch mean little.",
+        avoid="Memory is short: it keeps a running gradient per objective.",
+        maths=(
+            r"d = Y^\top \lambda, \qquad y_i \gets y_i - \beta_k \left(y_i - L_i "
+            r"\frac{g_i}{\lVert g_i\rVert}\right), \quad \lambda \gets \Pi_\Delta\left(\lambda - "
+            r"\gamma_k (Y Y^\top + \rho I) \lambda\right)"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent "
+                    "Approach"
+                ),
+                authors=(
+                    "Heshan Devaka Fernando",
+                    "Han Shen",
+                    "Miao Liu",
+                    "Subhajit Chaudhury",
+                    "Keerthiram Murugesan",
+                    "Tianyi Chen",
+                ),
+                year=2023,
+                venue="ICLR",
+                arxiv="2210.12624",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=("LibMTL's class has a softmax where the paper projects onto the simplex.",),
+    ),
 )
 def moco(
     rows: Tensor,

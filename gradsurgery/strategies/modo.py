@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from gradsurgery.contract import NON_NEGATIVE, POSITIVE, State, strategy
+from gradsurgery.contract import NON_NEGATIVE, POSITIVE, About, Citation, State, strategy
 from gradsurgery.errors import InputError
 from gradsurgery.solvers import project_simplex
 from gradsurgery.types import Array
@@ -15,6 +15,32 @@ from gradsurgery.types import Array
     paper="Chen et al. 2023, arXiv:2305.20057",
     scale="convex",
     claims=("permutation-equivariant", "deterministic", "sums-to-one"),
+    also=("multi-objective gradient with double sampling",),
+    about=About(
+        family="min-norm",
+        use=(
+            "Min-norm weights without the bias of one batch, where three independent batches per "
+            "step can be paid for."
+        ),
+        avoid="Gradients' sizes are unknown: its step size is absolute.",
+        maths=(
+            r"d = J_3^\top \lambda, \qquad \lambda \gets \Pi_\Delta\left(\lambda - \gamma (J_1 "
+            r"J_2^\top \lambda + \rho \lambda)\right)"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Three-Way Trade-Off in Multi-Objective Learning: Optimization, "
+                    "Generalization and Conflict-Avoidance"
+                ),
+                authors=("Lisha Chen", "Heshan Devaka Fernando", "Yiming Ying", "Tianyi Chen"),
+                year=2023,
+                venue="NeurIPS",
+                arxiv="2305.20057",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+    ),
 )
 def modo(
     cross: Array,

@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract import POSITIVE, PerObjective, by_objective, homogeneous, strategy
+from gradsurgery.contract import (
+    POSITIVE,
+    About,
+    Citation,
+    PerObjective,
+    by_objective,
+    homogeneous,
+    strategy,
+)
 from gradsurgery.solvers import Solution, alpha_fair
 from gradsurgery.types import Array
 
@@ -25,6 +33,40 @@ from gradsurgery.types import Array
     variants=({"max_norm": 1.0}, {"preference": {str(i): 1.0 + i for i in range(64)}}),
     inputs=lambda options: (
         {"gram", "eps"} | (set() if options["preference"] is None else {"objectives"})
+    ),
+    also=("Nash bargaining", "bargaining game"),
+    about=About(
+        family="equal improvement",
+        use="Every objective has to improve, whatever the sizes of losses and gradients.",
+        avoid=(
+            "Plain SGD without clipping: the step has a fixed length, however small the gradients "
+            "are."
+        ),
+        maths=r"d = J^\top \alpha, \qquad (G \alpha)_i = \frac{1}{\alpha_i}, \quad \alpha > 0",
+        papers=(
+            Citation(
+                title="Multi-Task Learning as a Bargaining Game",
+                authors=(
+                    "Aviv Navon",
+                    "Aviv Shamsian",
+                    "Idan Achituve",
+                    "Haggai Maron",
+                    "Kenji Kawaguchi",
+                    "Gal Chechik",
+                    "Ethan Fetaya",
+                ),
+                year=2022,
+                venue="ICML",
+                arxiv="2202.01017",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "The official code solves for G/‖G‖, so that its d is √‖G‖ times this one, and "
+                "then clips it to length 1 (`max_norm=1`)."
+            ),
+        ),
     ),
 )
 def nash_mtl(

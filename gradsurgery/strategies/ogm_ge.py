@@ -7,7 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsurgery.contract import POSITIVE, homogeneous, modality_score, strategy, when
+from gradsurgery.contract import (
+    POSITIVE,
+    About,
+    Citation,
+    homogeneous,
+    modality_score,
+    strategy,
+    when,
+)
 from gradsurgery.types import Array
 
 
@@ -25,6 +33,30 @@ from gradsurgery.types import Array
         | ({"rows", "splits", "generator"} if options["noise"] else set())
     ),
     variants=({"noise": False},),
+    also=("on-the-fly gradient modulation",),
+    about=About(
+        family="modalities",
+        use="One modality dominates a joint loss, and each one's score is at hand.",
+        avoid="Modalities have losses of their own: `mmpareto` and `dgl` use those.",
+        maths=(
+            r"d = k \sum_i g_i + \text{noise}, \qquad k = \begin{cases} 1 - \tanh(\alpha \rho) & "
+            r"\rho > 1 \\ 1 & \text{else} \end{cases} \quad \rho = "
+            r"\frac{s_{\text{own}}}{\overline{s}_{\text{others}}}"
+        ),
+        papers=(
+            Citation(
+                title="Balanced Multimodal Learning via On-the-fly Gradient Modulation",
+                authors=("Xiaokang Peng", "Yake Wei", "Andong Deng", "Dong Wang", "Di Hu"),
+                year=2022,
+                venue="CVPR",
+                arxiv="2203.15332",
+                source="README of github.com/GeWu-Lab/OGM-GE_CVPR2022",
+            ),
+        ),
+        related={
+            "OGM": "it is ogm-ge with noise=False.",
+        },
+    ),
 )
 def ogm_ge(
     group: str,

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from gradsurgery.contract import NON_NEGATIVE, by_objective, homogeneous, strategy
+from gradsurgery.contract import NON_NEGATIVE, About, Citation, by_objective, homogeneous, strategy
 from gradsurgery.errors import InputError
 from gradsurgery.types import Array
 
@@ -18,6 +18,26 @@ ROUNDING = 2.0**-23  # of losses in float32
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}, "theta": 1.0},),
+    also=("MOEA/D", "penalty-based boundary intersection"),
+    about=About(
+        family="scalarisations",
+        use="A preferred direction of the losses is given, with a penalty on leaving it.",
+        avoid="Losses have different units, or no loss may rise: weights can be negative.",
+        maths=(
+            r"\nabla (d_1 + \theta d_2), \qquad d_1 = \langle L - z, \hat w\rangle, \quad d_2 = "
+            r"\lVert L - z - d_1 \hat w\rVert"
+        ),
+        papers=(
+            Citation(
+                title="MOEA/D: A Multiobjective Evolutionary Algorithm Based on Decomposition",
+                authors=("Q. Zhang", "H. Li"),
+                year=2007,
+                venue="IEEE Transactions on Evolutionary Computation",
+                source="docs/zreferences.rst of github.com/moead-framework/framework",
+                journal=True,
+            ),
+        ),
+    ),
 )
 def pbi(
     losses: Array,

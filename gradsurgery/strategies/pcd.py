@@ -7,6 +7,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     SHARE,
+    About,
+    Citation,
     ObjectiveName,
     PerObjective,
     Range,
@@ -31,6 +33,26 @@ from gradsurgery.types import Array
         equivariant_when_named("primary", "the primary objective"),
     ),
     variants=({"primary": "0"}, {"primary": "0", "tau": {str(i): i / 64 for i in range(64)}}),
+    also=("priority-constrained descent",),
+    about=About(
+        family="auxiliary",
+        use="One objective leads, and each other one is promised a share of its own progress.",
+        avoid="All objectives count alike.",
+        maths=(
+            r"\min_d \tfrac12 \lVert d - \tilde g_1\rVert^2 \quad\text{s.t.}\quad \langle\tilde "
+            r"g_j, d\rangle \ge \tau \lVert\tilde g_j\rVert^2"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Not All Objectives Are Born Equal: Priority-Constrained Descent for "
+                    "Hierarchical Multi-Objective Optimization"
+                ),
+                arxiv="2606.29521",
+                source="huggingface.co/DaraV/papers, which has the title and the number",
+            ),
+        ),
+    ),
 )
 def pcd(
     gram: Array,

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from gradsurgery.contract import homogeneous, strategy, when
+from gradsurgery.contract import About, Citation, homogeneous, strategy, when
 from gradsurgery.solvers import meetings, split
 from gradsurgery.types import Array
 
@@ -19,7 +19,46 @@ from gradsurgery.types import Array
         when("n <= 2", lambda n: n <= 2, "non-conflicting", "strict", "deterministic"),
     ),
     variants=({"reduction": "mean"},),
-    also=("gradient surgery",),
+    also=("gradient surgery", "projecting conflicting gradients"),
+    about=About(
+        family="projections",
+        use=(
+            "Two objectives conflict now and then: without conflict it is the sum, and with two "
+            "it is non-conflicting."
+        ),
+        avoid=(
+            "There are many objectives and a guarantee is needed: conflict may remain. `upgrad` "
+            "and `dualproj` leave none."
+        ),
+        maths=(
+            r"d = \sum_i \tilde g_i, \qquad \tilde g_i \gets \tilde g_i - \frac{\langle\tilde "
+            r"g_i, g_j\rangle}{\lVert g_j\rVert^2}\, g_j \quad\text{where } \langle\tilde g_i, "
+            r"g_j\rangle < 0"
+        ),
+        papers=(
+            Citation(
+                title="Gradient Surgery for Multi-Task Learning",
+                authors=(
+                    "Tianhe Yu",
+                    "Saurabh Kumar",
+                    "Abhishek Gupta",
+                    "Sergey Levine",
+                    "Karol Hausman",
+                    "Chelsea Finn",
+                ),
+                year=2020,
+                venue="NeurIPS",
+                arxiv="2001.06782",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "Published code has been seen to use one order for all i, or none, to project a "
+                "gradient off itself, and to count heads in the norms."
+            ),
+        ),
+    ),
 )
 def pcgrad(
     gram: Array, rng: np.random.Generator, *, reduction: Literal["sum", "mean"] = "sum"

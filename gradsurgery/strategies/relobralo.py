@@ -7,6 +7,8 @@ import numpy as np
 from gradsurgery.contract import (
     POSITIVE,
     SHARE,
+    About,
+    Citation,
     State,
     homogeneous,
     losses_from_zero,
@@ -26,6 +28,32 @@ LARGEST = 1e100  # of a ratio of losses, so that it stays a number when divided 
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"rho": 0.0},),
     also=("ReLoBRaLo", "relative loss balancing", "random lookback"),
+    about=About(
+        family="losses",
+        use="A PINN's losses fall at different rates, in one backward pass.",
+        avoid="Losses are very noisy: each is compared with the step before.",
+        maths=(
+            r"\lambda \gets \alpha (\rho \lambda + (1 - \rho) \hat\lambda(0)) + (1 - \alpha) "
+            r"\hat\lambda(t - 1), \qquad \hat\lambda(t') = n\, "
+            r"\mathrm{softmax}\left(\frac{L_i(t)}{T L_i(t')}\right)"
+        ),
+        papers=(
+            Citation(
+                title="Multi-Objective Loss Balancing for Physics-Informed Deep Learning",
+                authors=("Rafael Bischof", "Michael Kraus"),
+                year=2021,
+                arxiv="2110.09813",
+                source="arxiv.org/abs/2110.09813v1",
+            ),
+        ),
+        differs=(
+            (
+                "The official repository has rho = 1 (no lookback) and T = 1, and takes the "
+                "losses of the second step for the first ones. The defaults here are those of the "
+                "first author's article."
+            ),
+        ),
+    ),
 )
 def relobralo(
     losses: Array,

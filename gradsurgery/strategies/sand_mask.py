@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.contract import POSITIVE, SHARE, strategy, when
+from gradsurgery.contract import POSITIVE, SHARE, About, Citation, strategy, when
 
 CHUNK = 1 << 16  # coordinates at once: what is computed in float64 stays in the cache
 ROUNDING = 1e-12  # of the share of signs, which may differ from τ by rounding alone
@@ -22,6 +22,41 @@ ROUNDING = 1e-12  # of the share of signs, which may differ from τ by rounding 
     ),
     variants=({"tau": 0.2, "k": 1e-3}, {"rescale": False}),
     also=("SANDMask", "smoothed AND-mask"),
+    about=About(
+        family="coordinates",
+        use="As `and-mask`, where whole coordinates are too much to drop.",
+        avoid="Gradients change in size: k is absolute beside their squares.",
+        maths=(
+            r"d = m \circ \frac1n \sum_i g_i, \qquad m = \max\left(0, "
+            r"\tanh\left(\frac{k}{\sigma^2} \left(\left|\frac1n \sum_i \operatorname{sign} "
+            r"g_i\right| - \tau\right)\right)\right)"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "SAND-mask: An Enhanced Gradient Masking Strategy for the Discovery of "
+                    "Invariances in Domain Generalization"
+                ),
+                authors=(
+                    "Soroosh Shahtalebi",
+                    "Jean-Christophe Gagnon-Audet",
+                    "Touraj Laleh",
+                    "Mojtaba Faramarzi",
+                    "Kartik Ahuja",
+                    "Irina Rish",
+                ),
+                year=2021,
+                arxiv="2106.02266",
+                source="arxiv.org/abs/2106.02266",
+            ),
+        ),
+        differs=(
+            (
+                "The default τ = 1 of the official code, in DomainBed, makes the mask zero "
+                "everywhere; here it is 0.5."
+            ),
+        ),
+    ),
 )
 def sand_mask(
     rows: Tensor,

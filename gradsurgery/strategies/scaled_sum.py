@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.contract import homogeneous, strategy
+from gradsurgery.contract import About, homogeneous, strategy
 from gradsurgery.types import Array
 
 
@@ -11,6 +11,12 @@ from gradsurgery.types import Array
     paper="baseline: the sum with a larger step on shared parameters",
     scale="sum",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
+    about=About(
+        family="baselines",
+        use="As a baseline for methods that lengthen the step on shared parameters.",
+        avoid="In place of a learning rate: it is one for shared parameters.",
+        maths=r"d = \gamma \sum_i g_i",
+    ),
 )
 def scaled_sum(objectives: tuple[str, ...], *, gamma: float = 1.5) -> Array:
     """The sum times a factor on shared parameters: a baseline for methods that lengthen the step.

@@ -7,6 +7,8 @@ import numpy as np
 from gradsurgery.contract import (
     NON_NEGATIVE,
     POSITIVE,
+    About,
+    Citation,
     PerObjective,
     Range,
     State,
@@ -25,13 +27,49 @@ def _unpreferred(options: dict[str, Any]) -> bool:
 
 @strategy(
     "sdmgrad",
-    paper="Xiao et al. 2023, arXiv:2306.06721",
+    paper="Xiao et al. 2023, arXiv:2305.18409",
     scale="mean",
     claims=(
         "deterministic",
         when("no preference is given", _unpreferred, "sums-to-one"),
     ),
     variants=({"preference": 0.5},),
+    about=About(
+        family="min-norm",
+        use="Min-norm weights with a pull towards the mean, without the bias of one batch.",
+        avoid="Three independent batches per step cost too much.",
+        maths=(
+            r"d = \frac{J_3^\top w + \lambda J_3^\top u}{1 + \lambda}, \qquad \min_{w \in \Delta} "
+            r"\tfrac12 w^\top J_1 J_2^\top w + \lambda w^\top J_1 J_2^\top u"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic "
+                    "Algorithms"
+                ),
+                authors=("Peiyao Xiao", "Hao Ban", "Kaiyi Ji"),
+                year=2023,
+                venue="NeurIPS",
+                arxiv="2305.18409",
+                source=(
+                    "README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning; "
+                    "arxiv.org/abs/2305.18409"
+                ),
+            ),
+        ),
+        related={
+            "SDMGrad-OS": "it samples objectives too, which is not in this library.",
+        },
+        differs=(
+            (
+                "The official code divides by the mean diagonal of J₁J₂ᵀ, which may be negative "
+                "on two different batches; LibMTL by the square of the mean length. Here it is "
+                "the mean product of the lengths."
+            ),
+            "LibMTL's learning rate is 5.",
+        ),
+    ),
 )
 def sdmgrad(
     cross: Array,

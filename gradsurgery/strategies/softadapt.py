@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import numpy as np
 
 from gradsurgery.contract import (
+    About,
+    Citation,
     Range,
     State,
     homogeneous,
@@ -24,6 +26,30 @@ from gradsurgery.types import Array
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     also=("SoftAdapt",),
+    about=About(
+        family="losses",
+        use="Losses fall at different rates, and a weighting at no cost is wanted.",
+        avoid="Losses differ in size: slopes are absolute unless normalized.",
+        maths=r"w = \mathrm{softmax}(\beta s), \qquad s_i \text{ the slope of } L_i",
+        papers=(
+            Citation(
+                title=(
+                    "SoftAdapt: Techniques for Adaptive Loss Weighting of Neural Networks with "
+                    "Multi-Part Loss Functions"
+                ),
+                authors=("A. Ali Heydari", "Craig A. Thompson", "Asif Mehmood"),
+                year=2019,
+                arxiv="1912.12355",
+                source="README of github.com/dr-aheydari/SoftAdapt",
+            ),
+        ),
+        differs=(
+            (
+                "The official code adds 1e-8 to the denominator of the normalized slopes, and "
+                "takes the slope at the oldest of its values, as here."
+            ),
+        ),
+    ),
 )
 def softadapt(
     losses: Array,

@@ -6,6 +6,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     POSITIVE,
+    About,
+    Citation,
     Range,
     State,
     by_objective,
@@ -27,7 +29,37 @@ SMALL = 1e-8  # the official code adds 1e-20: a weight of 1e20 makes much of a r
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"window": 0}, {"window": 0, "preference": {str(i): 1.0 + i for i in range(64)}}),
-    also=("Tchebycheff", "Chebyshev"),
+    also=("Tchebycheff", "Chebyshev", "smooth Tchebycheff", "smooth Chebyshev"),
+    about=About(
+        family="scalarisations",
+        use="The largest loss, relative to a reference, should fall first, in one backward pass.",
+        avoid="Losses can be negative, unless `window=0` is given.",
+        maths=r"\nabla\, \mu \log \sum_i \exp\left(\frac{\lambda_i (f_i - z_i)}{\mu}\right)",
+        papers=(
+            Citation(
+                title="Smooth Tchebycheff Scalarization for Multi-Objective Optimization",
+                authors=(
+                    "Xi Lin",
+                    "Xiaoyuan Zhang",
+                    "Zhiyuan Yang",
+                    "Fei Liu",
+                    "Zhenkun Wang",
+                    "Qingfu Zhang",
+                ),
+                year=2024,
+                venue="ICML",
+                arxiv="2402.19078",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "The official multi-task runs take logarithms of losses over a nadir from a "
+                "warm-up, the default here; the paper's formula is `window=0`."
+            ),
+            "The official code adds 1e-20 to the losses.",
+        ),
+    ),
 )
 def stch(
     losses: Array,

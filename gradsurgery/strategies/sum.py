@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradsurgery.contract import homogeneous, strategy
+from gradsurgery.contract import About, homogeneous, strategy
 from gradsurgery.types import Array
 
 
@@ -12,7 +12,22 @@ from gradsurgery.types import Array
     scale="sum",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
-    also=("EW", "equal weighting", "LS", "linear scalarization", "uniform", "vanilla"),
+    also=(
+        "EW",
+        "equal weighting",
+        "LS",
+        "linear scalarization",
+        "uniform",
+        "vanilla",
+        "linear scalarisation",
+        "unitary scalarization",
+    ),
+    about=About(
+        family="baselines",
+        use="First of all, with a tuned learning rate: most strategies gain little over it.",
+        avoid="Losses differ by orders of magnitude, or one of them must not rise.",
+        maths=r"d = \sum_i g_i",
+    ),
 )
 def sum_(objectives: tuple[str, ...]) -> Array:
     """The sum of the gradients, as `loss.backward()` of the summed losses gives it.

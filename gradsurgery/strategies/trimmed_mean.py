@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from gradsurgery.contract import Range, homogeneous, strategy
+from gradsurgery.contract import About, Citation, Range, homogeneous, strategy
 from gradsurgery.errors import InputError
 
 CHUNK = 1 << 16  # coordinates at once: what is computed stays in the cache
@@ -17,6 +17,22 @@ CHUNK = 1 << 16  # coordinates at once: what is computed stays in the cache
     scale="mean",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     variants=({"trim": 0}, {"trim": 2}),
+    about=About(
+        family="coordinates",
+        use="Gradients come from several sources of one objective, and some may be wrong.",
+        avoid="Objectives differ: extreme entries may be what one of them needs.",
+        maths=r"d_j = \operatorname{mean} \{g_{ij}\} \text{ without the largest and the smallest}",
+        papers=(
+            Citation(
+                title="Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates",
+                authors=("Dong Yin", "Yudong Chen", "Kannan Ramchandran", "Peter Bartlett"),
+                year=2018,
+                venue="ICML",
+                arxiv="1803.01498",
+                source="icml.cc, 2018",
+            ),
+        ),
+    ),
 )
 def trimmed_mean(rows: Tensor, *, trim: Annotated[int, Range(0)] = 1) -> Tensor:
     """Per coordinate, the mean without the largest and the smallest entries.

@@ -7,6 +7,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     NON_NEGATIVE,
+    About,
+    Citation,
     PerObjective,
     Range,
     State,
@@ -61,7 +63,59 @@ def _plain(options: Mapping[str, Any]) -> bool:
         {"scale": "mean", "beta": 0.9, "average": "weights"},
         {"beta": 0.9, "preference": {str(i): 1.0 + i % 2 for i in range(64)}},
     ),
-    also=("NGDiff", "normalized gradient difference", "NTKMTL", "jaxpi", "normalized gradients"),
+    also=("NGDiff", "normalized gradient difference", "normalized gradients"),
+    about=About(
+        family="lengths",
+        use="Losses differ by orders of magnitude: every gradient counts alike.",
+        avoid=(
+            "A gradient that is nearly zero is noise: it is brought to the length of the others."
+        ),
+        maths=r"d = c \sum_i p_i \frac{g_i}{\lVert g_i\rVert^q}",
+        papers=(
+            Citation(
+                title=(
+                    "Unlearning as multi-task optimization: A normalized gradient difference "
+                    "approach with an adaptive learning rate"
+                ),
+                authors=(
+                    "Zhiqi Bu",
+                    "Xiaomeng Jin",
+                    "Bhanukiran Vinzamuri",
+                    "Anil Ramakrishna",
+                    "Kai-Wei Chang",
+                    "Volkan Cevher",
+                    "Mingyi Hong",
+                ),
+                year=2024,
+                arxiv="2410.22086",
+                source="sciencestack.ai/paper/2410.22086, a copy of the arXiv page",
+            ),
+            Citation(
+                title=(
+                    "NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from Neural Tangent "
+                    "Kernel Perspective"
+                ),
+                authors=("Xiaohan Qin", "Xiaoxing Wang", "Ning Liao", "Junchi Yan"),
+                year=2025,
+                arxiv="2510.18258",
+                source="README of github.com/jianke0604/NTKMTL",
+            ),
+        ),
+        related={
+            "NTKMTL": (
+                "as its official code runs it is unit-sum with scale='total' and power= twice its "
+                "ntk_exp."
+            ),
+            "jaxpi": (
+                "its weighting grad_norm is unit-sum with scale='mean', beta=0.9, "
+                "average='weights', and Surgery(every=1000)."
+            ),
+        },
+        differs=(
+            "NTKMTL's official code clips the direction to length 1 afterwards.",
+            "In jaxpi new weights act from the next step on.",
+        ),
+    ),
 )
 def unit_sum(
     gram: Array,

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gradsurgery.contract import by_objective, homogeneous, strategy
+from gradsurgery.contract import About, Citation, by_objective, homogeneous, strategy
 from gradsurgery.errors import InputError
 from gradsurgery.solvers import Solution, project_each
 from gradsurgery.types import Array
@@ -22,6 +22,40 @@ from gradsurgery.types import Array
         "deterministic",
     ),
     variants=({"preference": {str(i): 1.0 + i for i in range(64)}},),
+    also=("unconflicting projection of gradients",),
+    about=About(
+        family="projections",
+        use=(
+            "No objective may rise to first order and each should improve; without conflict it is "
+            "the mean."
+        ),
+        avoid="One pass has to do, or the sum's larger step is wanted.",
+        maths=(
+            r"d = \sum_i \pi(u_i g_i), \qquad \pi \text{ the projection onto } \{d : \langle g_j, "
+            r"d\rangle \ge 0\ \forall j\}"
+        ),
+        papers=(
+            Citation(
+                title="Jacobian Descent For Multi-Objective Optimization",
+                authors=("Pierre Quinton", "Valérian Rey"),
+                year=2024,
+                arxiv="2406.16232",
+                source="README of github.com/TorchJD/torchjd",
+            ),
+        ),
+        related={
+            "Jacobian descent": (
+                "it is descent by any aggregator of the Jacobian; its authors' own aggregator is "
+                "upgrad."
+            ),
+        },
+        differs=(
+            (
+                "TorchJD adds a regulariser to the Gram matrix, by which conflict remains where "
+                "norms differ much; here none is added."
+            ),
+        ),
+    ),
 )
 def upgrad(
     gram: Array,

@@ -7,6 +7,8 @@ import numpy as np
 
 from gradsurgery.contract import (
     POSITIVE,
+    About,
+    Citation,
     Optimizer,
     State,
     descend,
@@ -24,6 +26,34 @@ from gradsurgery.types import Array
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
     also=("uncertainty", "uncertainty weighting", "homoscedastic", "Kendall"),
+    about=About(
+        family="losses",
+        use="Losses differ in size and noise, in one backward pass.",
+        avoid="Losses are large or change fast: the learned variances follow slowly.",
+        maths=(
+            r"\nabla \sum_i \tfrac12 \left(e^{-s_i} L_i + s_i\right), \qquad s_i = \log "
+            r"\sigma_i^2 \text{ learned}"
+        ),
+        papers=(
+            Citation(
+                title=(
+                    "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and "
+                    "Semantics"
+                ),
+                authors=("Alex Kendall", "Yarin Gal", "Roberto Cipolla"),
+                year=2018,
+                venue="CVPR",
+                arxiv="1705.07115",
+                source="README of github.com/Baijiong-Lin/Awesome-Multi-Objective-Deep-Learning",
+            ),
+        ),
+        differs=(
+            (
+                "The paper trains the variances with the model; here they have a learning rate of "
+                "their own, and move by at most 1 per step."
+            ),
+        ),
+    ),
 )
 def uw(
     losses: Array,

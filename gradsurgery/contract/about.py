@@ -1,0 +1,103 @@
+"""What a strategy's file says beside its contract: family, when to use it, papers, other names."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# Titles in the order of the documentation's side bar. A family that is not here follows by name.
+FAMILIES = {
+    "baselines": "Baselines",
+    "projections": "Projections",
+    "min-norm": "Min-norm and Pareto",
+    "equal improvement": "Equal improvement and alignment",
+    "lengths": "Balancing lengths",
+    "losses": "Loss weighting",
+    "scalarisations": "Scalarisations of the losses",
+    "auxiliary": "Main and auxiliary objectives",
+    "modalities": "Modalities",
+    "coordinates": "Signs and outliers",
+    "wrappers": "Wrappers",
+}
+ACCENTS = {
+    "\u0301": "'",
+    "\u0300": "`",
+    "\u0308": '"',
+    "\u0302": "^",
+    "\u0327": "c ",
+    "\u030c": "v ",
+}
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A publication.
+
+    Attributes:
+        title: its title.
+        authors: "Given Family", in order; empty where no source was read that has them.
+        year: of its publication; None where no source was read that has it.
+        venue: the conference or the journal; empty for what is on arXiv alone.
+        arxiv: its number there.
+        source: where title, authors and year were read.
+        journal: whether the venue is a journal.
+
+    Example:
+        >>> from gradsurgery.contract import citation
+        >>> citation("pcgrad").title
+        'Gradient Surgery for Multi-Task Learning'
+    """
+
+    title: str
+    authors: tuple[str, ...] = ()
+    year: int | None = None
+    venue: str = ""
+    arxiv: str = ""
+    source: str = ""
+    journal: bool = False
+
+    def bibtex(self, key: str) -> str:
+        """Its BibTeX entry under this key, in ASCII."""
+        kind = ("article" if self.journal else "inproceedings") if self.venue else "misc"
+        fields = {
+            "title": "{" + self.title + "}",
+            "author": " and ".join(self.authors),
+            "journal" if self.journal else "booktitle": self.venue,
+            "year": "" if self.year is None else str(self.year),
+            "eprint": self.arxiv,
+            "archivePrefix": "arXiv" if self.arxiv else "",
+        }
+        lines = [f"  {name} = {{{_ascii(text)}}}," for name, text in fields.items() if text]
+        return "\n".join([f"@{kind}{{{key},", *lines, "}"])
+
+
+@dataclass(frozen=True)
+class About:
+    """What a strategy's page says, and no claim or contract depends on.
+
+    Attributes:
+        family: a key of `FAMILIES`, or a name of your own.
+        use: when to use it, in a sentence or two.
+        avoid: when not to.
+        maths: its formula in LaTeX.
+        papers: its publications, the one to cite first.
+        related: names of methods that are near but not the same -> what differs, or what to give.
+            An unknown name of these is answered with it.
+        differs: where official code, a library or this one departs from the paper.
+    """
+
+    family: str = "others"
+    use: str = ""
+    avoid: str = ""
+    maths: str = ""
+    papers: tuple[Citation, ...] = ()
+    related: Mapping[str, str] = field(default_factory=dict)
+    differs: tuple[str, ...] = ()
+
+
+def _ascii(text: str) -> str:
+    """Accents as BibTeX writes them."""
+    made = ""
+    for letter in unicodedata.normalize("NFC", text):
+        base, marks = letter, unicodedata.normalize("NFD", letter)
+        made += f"{{\\{ACCENTS[marks[1]]}{marks[0]}}}" if len(marks) > 1 else base
+    return made.replace("&", "\\&")
