@@ -106,6 +106,9 @@ SYMPTOMS = (
 )
 
 
+SHIPPED = [name for name in gs.strategy_names() if registered(name).shipped]
+
+
 def bound(name: str) -> Strategy:
     """The strategy as it is written; required options, which name objectives, are filled in."""
     plain = registered(name.partition("(")[0])
@@ -191,10 +194,8 @@ KINDS = {
 def kinds() -> dict[str, list[Strategy]]:
     """What it decides on -> the strategies, each under the first kind that fits its defaults."""
     found: dict[str, list[Strategy]] = {kind: [] for kind in KINDS}
-    for name in gs.strategy_names():
-        if registered(name).shipped:
-            chosen = bound(name)
-            found[next(kind for kind, fits in KINDS.items() if fits(chosen))].append(chosen)
+    for chosen in map(bound, SHIPPED):
+        found[next(kind for kind, fits in KINDS.items() if fits(chosen))].append(chosen)
     return found
 
 

@@ -98,7 +98,7 @@ def test_verdicts_are_those_of_the_rows(choosing):
     assert "* - ``mmpareto``\n     - better (+3.00)" in text
     assert "* - ``mgda``\n     - equivalent (+0.00)" in text
     assert "* - ``upgrad``\n     - –" in text
-    assert "better on 1 of 1 task" in " ".join("\n".join(choosing.answers(known)).split())
+    assert "better on 1 of 1" in " ".join("\n".join(choosing.answers(known)).split())
     assert "No rows" in "\n".join(choosing.verdicts(evidence(DECLARATION, {})))
 
 

@@ -1,9 +1,13 @@
-"""What the README promises."""
+"""What the README promises, and that what it shows is what comes out."""
+
+import importlib
+import re
+import sys
 
 import pytest
 
 import gradsurgery as gs
-from tests.support.paths import ROOT
+from tests.support.paths import DOCS, ROOT
 
 pytestmark = pytest.mark.quick
 
@@ -28,3 +32,41 @@ def test_the_readme_promises_nothing_unconditional_of_later_steps():
             found += keeps
             assert rows[name].endswith("from a fresh state") == keeps, name
     assert found >= 2
+
+
+@pytest.fixture
+def docs(monkeypatch):
+    """Imports a module of the docs."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name in ("front", "choosing", "results_tables", "prose"):
+            sys.modules.pop(name)
+
+
+def test_the_first_step_prints_what_the_readme_shows(docs):
+    text = (ROOT / "README.md").read_text()
+    assert docs("front").renewed(text) == text, "python docs/front.py"
+    assert "conflicts fused/ear" in docs("front").printed(text)
+
+
+def test_the_picture_shows_a_sum_that_conflicts_and_five_directions_that_do_not(docs):
+    front = docs("front")
+    found = {name: front.conflicts(d) for name, d in front.directions().items()}
+    assert found.pop("sum") == ["calm"]
+    assert set(map(tuple, found.values())) == {()}
+    for page in (ROOT / "README.md", DOCS / "index.rst"):
+        text = page.read_text()
+        assert "front.png" in text
+        assert all(name.split("(")[0] in text for name in front.STRATEGIES)
+
+
+def test_what_is_promised_always_is_what_claims_say(docs):
+    choosing = docs("choosing")
+    always = {
+        s.name for s in map(choosing.bound, choosing.SHIPPED) if choosing.promise(s) == "always"
+    }
+    for page in (ROOT / "README.md", DOCS / "index.rst"):
+        said = page.read_text().split("**Non-conflicting always**")[1].partition("loss rises")[0]
+        assert set(re.findall(r"`+([\w-]+)`+", said)) == always, page
