@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 
 BLOCKS = known.blocks()
 OUTPUT = ("text", "rst")  # what a program prints, or a formula: no code
-# Where a block's names come from; a block that is not here needs none.
+# Where a block's names come from; `stepped` has those of one that is not here.
 NAMES = {
     ("README.md", "gs.backward(losses"): lambda folder: known.shared_trunk(
         ("fused", "audio", "pretraining")
@@ -43,7 +43,7 @@ def of(*languages):
 def names_for(block, folder):
     found = [make for (file, start), make in NAMES.items() if fits(block, file, start)]
     assert len(found) <= 1, f"{ids(block)}: several fit"
-    return found[0](folder) if found else known.Fresh({})
+    return found[0](folder) if found else known.stepped()
 
 
 def fits(block, file, start):

@@ -1,5 +1,6 @@
 """The code blocks of the README and the docs, and what each needs to be run as it stands."""
 
+import json
 import re
 import textwrap
 from typing import NamedTuple
@@ -136,3 +137,10 @@ def checkpointed(folder):
     surgery = gs.Surgery("moco", model)
     surgery.backward(model.losses()[0])
     return Fresh({}, gs=gs, torch=torch, model=model, surgery=surgery, folder=folder)
+
+
+def stepped():
+    """What most pages speak of, after a step: for blocks that name no other."""
+    found = two_encoders()
+    found["losses"] = found.makers.pop("losses")()
+    return Fresh({}, **found, json=json, record=gs.inspect(found["losses"], found["model"]))
