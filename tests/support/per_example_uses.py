@@ -5,9 +5,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from tests.support import per_example_shared
 from tests.support.per_example_models import IMAGE, LAYERS, B, Calling, D, T, layer, simple, squares
 
-__all__ = ["LAYERS"]
+__all__ = ["LAYERS", "per_example_shared"]
 
 
 @layer("class token and positions")

@@ -10,12 +10,14 @@ from gradsurgery.engine.losses import root_gradients
 from gradsurgery.engine.passes import gather as gather_passes
 from gradsurgery.engine.passes import merged
 from gradsurgery.engine.per_example.capture import Deltas, capture
+from gradsurgery.engine.per_example.climbing import watched
 from gradsurgery.engine.per_example.due import doubtful, due, zero_of
 from gradsurgery.engine.per_example.orders import orders_of, scales_of
 from gradsurgery.engine.per_example.plan import HOOKED, SEVERAL, Plan, numbered, plan_of
 from gradsurgery.engine.per_example.profiles import Examples
 from gradsurgery.engine.per_example.soundness import (
     CHECKS,
+    MIXED,
     differing,
     factors_of,
     finite,
@@ -26,7 +28,6 @@ from gradsurgery.engine.per_example.spreading import check_norms, may_spread
 from gradsurgery.engine.per_example.uses import Saved, guessed, read, readable, uses_of
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.gradients.per_example.block import Mixed, Mixture
-from gradsurgery.gradients.per_example.local import Local
 from gradsurgery.gradients.per_example.own import Own
 from gradsurgery.gradients.per_example.stacked import stacked
 from gradsurgery.gradients.per_example.use import Use
@@ -59,11 +60,13 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     scales = scales_of(nodes) if check else {}
     if check and examples.verify == "first" and plan.proved:
         check = due(plan, parameters, scales, orders)
-    kept = read(plan.nodes(nodes))
+    watch = _watched(plan, nodes, parameters) if check else {}
+    kept = read({**plan.nodes(nodes), **watch})
     one_pass = _in_one_pass(plan, nodes, kept) and not check and plan.seen and not plan.unsure
     retain = source.retain_graph or bool(apart) or not one_pass
+    listened, passes = {**plan.nodes(nodes), **watch}, len(examples.profiles)
     deltas = [
-        _captured(source, plan, nodes, profile, features, retain or k + 1 < len(examples.profiles))
+        _captured(source, listened, profile, features, retain or k + 1 < passes)
         for k, profile in enumerate(examples.profiles)
     ]
     if several and examples.verify != "never":
@@ -72,7 +75,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
         check = plan.proved = False
     made = 0
     if check:
-        made = _check(source, plan, nodes, tensors, features, deltas[0], kept)
+        made = _check(source, plan, nodes, tensors, features, deltas[0], kept, watch)
         plan.gates = zero_of(plan, nodes, parameters)
         plan.scales = scales
         plan.orders = {k: [index.clone() for index in own] for k, own in orders.items()}
@@ -86,7 +89,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
         uses[name] = stacked([[use] for use in own])
     plan.steps += 1
     plan.seen, plan.proved = True, plan.proved or check
-    plan.local = any(isinstance(use, Local) for own in uses.values() for use in own)
+    plan.local = any(use.graph for own in uses.values() for use in own)
     cache.examples.put(graph, tensors, plan)
     source.rows = _passes(source, {name: parameters[name] for name in plan.passes})
     source.method = _said(plan, len(deltas), made)
@@ -106,6 +109,14 @@ def _said(plan: Plan, count: int, checks: int) -> str:
     return said
 
 
+def _watched(plan: Plan, nodes: Mapping[int, Any], parameters: Named) -> dict[int, Any]:
+    """The nodes where examples may come in above parameters that they share."""
+    found = set[int]()
+    for name, places in plan.places.items():
+        found |= watched(places, parameters[name].numel(), nodes, plan.above)
+    return {number: nodes[number] for number in found}
+
+
 def _in_one_pass(plan: Plan, nodes: Mapping[int, Any], kept: Saved) -> bool:
     """Whether nothing needs the graph after the pass."""
     asked = plan.nodes(nodes)
@@ -116,8 +127,7 @@ def _in_one_pass(plan: Plan, nodes: Mapping[int, Any], kept: Saved) -> bool:
 
 def _captured(
     source: GradientSource,
-    plan: Plan,
-    nodes: Mapping[int, Any],
+    listened: Mapping[int, Any],
     profile: Any,
     features: Named,
     retain: bool,
@@ -125,7 +135,6 @@ def _captured(
     examples = source.losses.examples
     assert examples is not None
     root = examples.root(profile, source.scale)
-    listened = plan.nodes(nodes)
     deltas, own = capture(examples.losses, root, listened, [*features.values()], retain)
     deltas.update({n: [None if g is None else g] for n, g in zip(features, own, strict=True)})
     return deltas
@@ -146,6 +155,7 @@ def _check(
     features: Named,
     once: Deltas,
     kept: Saved,
+    watch: Mapping[int, Any],
 ) -> int:
     """Two random mixtures against autograd, and where NaN goes; gives the number of passes."""
     examples = source.losses.examples
@@ -154,7 +164,7 @@ def _check(
     uses: dict[str, list[Use]] = {}
     for draw in range(CHECKS):
         factors = factors_of(examples.count, draw, examples.losses)
-        listened = plan.nodes(nodes)
+        listened = {**plan.nodes(nodes), **watch}
         profile = examples.profiles[0] * factors.cpu().numpy().reshape(
             -1, *[1] * (examples.losses.ndim - 1)
         )
@@ -170,15 +180,17 @@ def _check(
         for name in list(plan.places):
             own = uses_of(name, tensors[name], plan, nodes, once, kept, examples.count)
             if own is None:
-                plan.give_up(name, SEVERAL)
+                higher = any(place.through for place in plan.places[name])
+                plan.give_up(name, MIXED if higher else SEVERAL)
             else:
                 uses[name] = own
         arrived = dict(zip(beside, given, strict=False))
         for name in differing(uses, arrived, factors, rounding_of(plan, once)):
             plan.give_up(name, "something acts on its gradient beside its layer")
+    plan.unsure &= {*plan.nodes(nodes), *features}
     if plan.open or examples.verify == "always":  # there is nothing to learn
         return CHECKS
-    plan.local = any(isinstance(use, Local) for part in uses.values() for use in part)
+    plan.local = any(use.graph for part in uses.values() for use in part)
     retain = source.retain_graph or bool(source.apart) or not _in_one_pass(plan, nodes, kept)
     plan.open = may_spread(source, plan, plan.nodes(nodes), features, retain)
     return CHECKS + 1

@@ -9,7 +9,7 @@ from torch import Tensor
 from gradsurgery.engine.graph import ACCUMULATE, Graph
 from gradsurgery.engine.per_example.orders import Orders
 from gradsurgery.gradients.per_example.layout import Layout
-from gradsurgery.gradients.per_example.rules import FORMS, RULES
+from gradsurgery.gradients.per_example.rules import FORMS
 
 SEVERAL = "it is used several times, not always in a layer that is known"
 
@@ -25,12 +25,15 @@ class Place:
         edge: the node's edge that leads to it.
         forms: the kinds of the nodes between them.
         last: the number of the one of these that is next to the node.
+        through: the node and its output that the node uses in place of the parameter, from which
+            alone it is computed.
     """
 
     node: int
     edge: int
     forms: tuple[str, ...] = ()
     last: int | None = None
+    through: tuple[int, int] | None = None
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Plan:
 
     Attributes:
         places: parameter -> its uses.
+        above: the graph's edges: node -> the nodes, edges and outputs by which it is used.
         passes: those that get a pass per objective, and why.
         layouts: node -> the layout of each of its outputs, as far as they were found; features by
             name.
@@ -55,6 +59,7 @@ class Plan:
     """
 
     places: dict[str, list[Place]]
+    above: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     passes: dict[str, str] = field(default_factory=dict)
     layouts: dict[int | str, list[Layout | None]] = field(default_factory=dict)
     proved: bool = False
@@ -106,37 +111,33 @@ def plan_of(graph: Graph, tensors: Mapping[str, Tensor]) -> Plan:
         tensors: the parameters by name, without features.
     """
     nodes = numbered(graph)
-    above: dict[int, list[tuple[int, int]]] = {}
-    for number, node in nodes.items():
-        for edge, (after, _) in enumerate(node.next_functions):
-            if after is not None and (target := graph.numbers.get(after)) is not None:
-                above.setdefault(target, []).append((number, edge))
-    at = {id(node.variable): k for k, node in nodes.items() if type(node) is ACCUMULATE}
     plan = Plan({})
+    for number, node in nodes.items():
+        for edge, (after, output) in enumerate(node.next_functions):
+            if after is not None and (target := graph.numbers.get(after)) is not None:
+                plan.above.setdefault(target, []).append((number, edge, output))
+    at = {id(node.variable): k for k, node in nodes.items() if type(node) is ACCUMULATE}
     for name, tensor in tensors.items():
         start = at.get(id(tensor))
-        if start is None or start not in above:
+        if start is None or start not in plan.above:
             plan.passes[name] = "it is a loss itself"
             continue
-        places = _places(start, nodes, above)
-        known = [type(nodes[p.node]).__name__ in RULES for p in places]
+        places = _places(start, nodes, plan.above)
         if tensor.is_complex() or not places:
             plan.passes[name] = "it is complex"
-        elif len(places) > 1 and not all(known):
-            plan.passes[name] = SEVERAL
         else:
             plan.places[name] = places
     return plan
 
 
 def _places(
-    start: int, nodes: Mapping[int, Any], above: Mapping[int, list[tuple[int, int]]]
+    start: int, nodes: Mapping[int, Any], above: Mapping[int, list[tuple[int, int, int]]]
 ) -> list[Place]:
     found: list[Place] = []
     stack: list[tuple[int, tuple[str, ...], int | None]] = [(start, (), None)]
     while stack:
         number, forms, last = stack.pop()
-        for parent, edge in above.get(number, ()):
+        for parent, edge, _ in above.get(number, ()):
             kind = type(nodes[parent]).__name__
             if kind in FORMS and parent in above:
                 stack.append((parent, (*forms, kind), parent))

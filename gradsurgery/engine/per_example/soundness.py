@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.per_example.capture import Deltas
+from gradsurgery.engine.per_example.climbing import climbed
 from gradsurgery.engine.per_example.plan import Plan
 from gradsurgery.engine.per_example.spreading import ADVICE
 from gradsurgery.errors import InputError
@@ -23,6 +24,8 @@ from gradsurgery.gradients.per_example.use import Use
 from gradsurgery.gradients.precision import products_are_whole
 
 CHECKS = 2  # passes of a check
+TABLE = "its entries are shared by all examples: index it per example"
+MIXED = "what arrives at it is not made of parts of single examples"
 # Rounding of a part, relative to it. In float32 it was 1e-6 at most, and 9e-6 in 40 layers.
 OF_PART = {torch.float64: 1e-7, torch.float32: 1e-4}
 REDUCED = 5e-3  # the same where a device may multiply float32 in fewer bits
@@ -95,14 +98,24 @@ def layouts_checked(
     if not mixed:
         return
     bad = {name: tensors[name] for name in mixed if isinstance(name, str)}
+    shared = {number for number in mixed if isinstance(number, int)}
+    given = {k for k, own in once.items() if isinstance(k, int) and any(d is not None for d in own)}
     for name, places in list(plan.places.items()):
         apart = [place.node for place in places if place.node in mixed]
-        kinds = [type(nodes[number]).__name__ for number in apart]
-        if apart and all(kind in SHARED or kind not in RULES for kind in kinds):
-            plan.give_up(name, "what arrives at it is not made of parts of single examples")
-        elif apart and all(_positions(nodes[number], len(factors)) for number in apart):
-            plan.give_up(name, "its entries are shared by all examples: index it per example")
-        elif apart:
+        if not apart:
+            continue
+        kinds = {type(nodes[number]).__name__ for number in apart}
+        free = all(kind in SHARED or kind not in RULES for kind in kinds)
+        higher = None
+        if free or kinds == {"EmbeddingBackward0"}:
+            higher = climbed(places, shared, given, plan.above)
+        if higher is not None:
+            plan.places[name] = higher
+        elif free:
+            plan.give_up(name, MIXED)
+        elif all(_positions(nodes[number], len(factors)) for number in apart):
+            plan.give_up(name, TABLE)
+        else:
             bad[name] = tensors[name]
     if bad:
         raise InputError(_mixing(bad, plan, tensors))

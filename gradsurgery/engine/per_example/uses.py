@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from gradsurgery.engine.per_example.plan import Place, Plan
 from gradsurgery.gradients.factored import saved
 from gradsurgery.gradients.per_example.layout import Layout, layouts
 from gradsurgery.gradients.per_example.local import Local
 from gradsurgery.gradients.per_example.rules import RULES, Asked
+from gradsurgery.gradients.per_example.through import Through
 from gradsurgery.gradients.per_example.use import Use
 
 Saved = dict[int, dict[str, Tensor]]  # node -> what it has saved, by name
@@ -69,7 +71,13 @@ def uses_of(
         if given is None or all(delta is None for delta in given):
             continue  # nothing of the losses arrives there
         where = plan.layouts.get(place.node) or [guessed(delta, examples) for delta in given]
-        use = _by_rule(place, node, parameter, given, where, nodes, kept, examples)
+        like = parameter if place.through is None else _standing(nodes, place.through)
+        use = _by_rule(place, node, like, given, where, nodes, kept, examples)
+        if use is not None and place.through is not None:
+            number, output = place.through
+            use = Through(use, GradientEdge(nodes[number], output), like, parameter)
+        if use is None and place.through is not None:
+            return None
         if use is None:
             if len(places) > 1 or any(
                 delta is not None and layout is None
@@ -79,6 +87,12 @@ def uses_of(
             use = Local(node, given, where, parameter, examples)
         found.append(use)
     return found
+
+
+def _standing(nodes: Mapping[int, Any], through: tuple[int, int]) -> Tensor:
+    """A tensor like the one that stands for a parameter."""
+    said = nodes[through[0]]._input_metadata[through[1]]
+    return torch.zeros((), dtype=said.dtype, device=said.device).expand(said.shape)
 
 
 def _by_rule(

@@ -11,6 +11,7 @@ parameter gets from Lᵢ follows from Δ and from what the layer has saved.
 | `product.py` | Δ_bᵀx_b: linear layers; `convolution.py`, `table.py`: convolutions, embeddings |
 | `each.py` | parameters so small that every example's gradient is formed |
 | `local.py` | any other node: its own backward, once per objective |
+| `through.py` | parameters that are used only through what is computed from them, once for all |
 | `rules.py` | which node of the graph is which use |
 | `block.py` | all uses of one tensor: its Gram matrix and its direction |
 """

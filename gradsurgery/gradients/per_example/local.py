@@ -22,6 +22,8 @@ class Local(Use):
         examples: B.
     """
 
+    graph = True
+
     def __init__(
         self,
         node: Any,

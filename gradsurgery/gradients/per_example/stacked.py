@@ -17,6 +17,7 @@ class Stacked(Use):
         self.uses = list(uses)
         self.examples = sum(use.examples for use in uses)
         self.size = uses[0].size
+        self.graph = any(use.graph for use in uses)
 
     @property
     def device(self) -> torch.device:

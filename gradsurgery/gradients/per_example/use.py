@@ -17,8 +17,10 @@ class Use(ABC):
     Attributes:
         examples: B.
         size: how many entries the parameter has.
+        graph: whether nodes of the graph are called, which has to be there then.
     """
 
+    graph: bool = False
     examples: int
     size: int
 
@@ -69,6 +71,7 @@ class Sum(Use):
     def __init__(self, uses: list[Use]) -> None:
         self.uses = uses
         self.examples, self.size = uses[0].examples, uses[0].size
+        self.graph = any(use.graph for use in uses)
 
     def one(self, factors: Tensor) -> Tensor:
         return torch.stack([use.one(factors) for use in self.uses]).sum(0)
