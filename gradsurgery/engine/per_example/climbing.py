@@ -6,11 +6,12 @@ nodes where examples come in, by adding, multiplying or a layer: these use a ten
 the parameter.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from gradsurgery.engine.per_example.plan import Place
+from gradsurgery.engine.per_example.plan import Place, Plan
+from gradsurgery.gradients.per_example.layout import Layout
 from gradsurgery.gradients.per_example.rules import RULES, SHARED
 
 Above = Mapping[int, list[tuple[int, int, int]]]  # node -> those it leads to: node, edge, output
@@ -69,6 +70,42 @@ def climbed(
                 known.add(parent)
                 stack.append(parent)
     return found
+
+
+def broadcast(numbers: Iterable[int], nodes: Mapping[int, Any], plan: Plan) -> set[int]:
+    """The nodes whose output is the same for all examples, by shapes and guessed layouts.
+
+    It is added to or multiplied with what has examples where it has one entry, or no dimension.
+
+    Args:
+        numbers: of the nodes asked about.
+        nodes: number -> node.
+        plan: with layouts.
+    """
+    found: set[int] = set()
+    while True:
+        more = {
+            number
+            for number in numbers
+            if number not in found
+            and (parents := plan.above.get(number))
+            and all(
+                p in found or _spread(nodes[p], nodes[number], o, plan.layouts.get(p))
+                for p, _, o in parents
+            )
+        }
+        if not more:
+            return found
+        found |= more
+
+
+def _spread(node: Any, below: Any, output: int, where: Sequence[Layout | None] | None) -> bool:
+    if type(node).__name__ not in SHARED or not where or where[0] is None:
+        return False
+    whole, own = node._input_metadata[0].shape, below._input_metadata[output].shape
+    aligned = (*[1] * (len(whole) - len(own)), *own)
+    dim = where[0].dim
+    return bool(aligned[dim] == 1 and whole[dim] != 1)
 
 
 def _unclear(node: Any, size: int) -> bool:

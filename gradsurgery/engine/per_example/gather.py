@@ -10,7 +10,7 @@ from gradsurgery.engine.losses import root_gradients
 from gradsurgery.engine.passes import gather as gather_passes
 from gradsurgery.engine.passes import merged
 from gradsurgery.engine.per_example.capture import Deltas, capture
-from gradsurgery.engine.per_example.climbing import watched
+from gradsurgery.engine.per_example.climbing import broadcast, climbed, watched
 from gradsurgery.engine.per_example.due import doubtful, due, zero_of
 from gradsurgery.engine.per_example.orders import orders_of, scales_of
 from gradsurgery.engine.per_example.plan import HOOKED, SEVERAL, Plan, numbered, plan_of
@@ -60,7 +60,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     scales = scales_of(nodes) if check else {}
     if check and examples.verify == "first" and plan.proved:
         check = due(plan, parameters, scales, orders)
-    watch = _watched(plan, nodes, parameters) if check else {}
+    watch = _watched(plan, nodes, parameters) if check or not plan.seen else {}
     kept = read({**plan.nodes(nodes), **watch})
     one_pass = _in_one_pass(plan, nodes, kept) and not check and plan.seen and not plan.unsure
     retain = source.retain_graph or bool(apart) or not one_pass
@@ -80,7 +80,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
         plan.scales = scales
         plan.orders = {k: [index.clone() for index in own] for k, own in orders.items()}
     elif not plan.proved:
-        _guess(plan, deltas[0], examples.count)
+        _guess(plan, nodes, deltas[0], examples.count)
     uses = _uses(plan, nodes, parameters, deltas, kept, examples)
     for name in features:
         layout = plan.layouts[name][0]
@@ -140,11 +140,16 @@ def _captured(
     return deltas
 
 
-def _guess(plan: Plan, deltas: Deltas, examples: int) -> None:
-    """Unchecked layouts: the examples are first."""
+def _guess(plan: Plan, nodes: Mapping[int, Any], deltas: Deltas, examples: int) -> None:
+    """Unchecked layouts: the examples are first, but for what is broadcast over them."""
     plan.layouts = {
         number: [guessed(delta, examples) for delta in given] for number, given in deltas.items()
     }
+    asked = [number for number in deltas if isinstance(number, int)]
+    shared = broadcast(asked, nodes, plan) if not plan.seen else ()
+    for name, places in plan.places.items():
+        if any(place.node in shared for place in places):
+            plan.places[name] = climbed(places, shared, asked, plan.above) or places
 
 
 def _check(

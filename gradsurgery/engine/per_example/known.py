@@ -28,6 +28,7 @@ DIMS = {
     "FlipBackward0": ("_saved_dims",),
     "RollBackward0": ("_saved_shifts", "_saved_dims"),
 }
+TABLE = "EmbeddingBackward0"
 KEPT = 8  # plans, the one used last first
 
 
@@ -67,4 +68,11 @@ def _key(graph: Graph, tensors: Mapping[str, Tensor]) -> Any:
         for node, kind in zip(graph.numbers, kinds, strict=True)
         if kind.__name__ in DIMS
     ]
-    return kinds, graph.targets, ids, dims
+    tables = [_leading(node) for node in graph.numbers if type(node).__name__ == TABLE]
+    return kinds, graph.targets, ids, dims, tables
+
+
+def _leading(node: Any) -> tuple[int, bool]:
+    """Whether entries were taken by example, or once for all as positions are."""
+    shape = node._input_metadata[0].shape
+    return len(shape), shape[0] == 1

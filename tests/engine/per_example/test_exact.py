@@ -7,7 +7,15 @@ from torch.nn import functional as F
 
 import gradsurgery as gs
 from benchmarks.models import Encoder, Heads, TwoEncoders, lenet, resnet18
-from tests.support.per_example import CLOSE, check, gram_error
+from tests.support.per_example import (
+    CLOSE,
+    check,
+    distance,
+    gradients,
+    gram_error,
+    mixtures,
+    plain_gradients_of,
+)
 from tests.support.per_example_models import B, D, T, embedded
 from tests.support.per_example_uses import LAYERS
 
@@ -41,6 +49,46 @@ def test_layers_in_float64(kind):
         check(model.double(), losses_of, torch.randn(5, B), close=1e-12)
     finally:
         torch.set_default_dtype(default)
+
+
+POSITIONS = ("positions, all", "positions, as a row", "positions, not", "bare pos", "relative pos")
+SHARED = [name for name in LAYERS if name.startswith(POSITIONS)]
+
+
+@pytest.mark.sampled(keep=lambda name: name.endswith(("[positions, as a row]", "slice]")))
+@pytest.mark.parametrize("kind", SHARED)
+def test_positions_without_a_check(kind):
+    torch.manual_seed(0)
+    model, losses_of = LAYERS[kind]()
+    named = mixtures(torch.randn(3, B))
+    surgery = gs.Surgery("unit-sum", model)
+    expected, _ = plain_gradients_of(model, losses_of(), named)
+    expected = {name: g.clone() for name, g in expected.items()}
+    for _ in range(2):
+        model.zero_grad()
+        record = surgery.backward(gs.PerExample(losses_of(), named, verify="never"))
+        far, size = distance(gradients(model), expected)
+        assert far <= CLOSE * size
+        assert record.method == "one pass"
+
+
+def test_positions_by_example_and_shared_in_turn():
+    """The nodes are the same: B divides T, so that both could be rows of examples."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"positions": nn.Embedding(8, D), "out": nn.Linear(D, 1)})
+    x, named, surgery = torch.randn(B, 8, D), mixtures(torch.randn(3, B)), gs.Surgery("unit-sum")
+    place = torch.arange(8)
+    for index in (place.expand(B, -1), place, place[None], place.expand(B, -1), place):
+
+        def losses_of(index=index):
+            return model["out"](torch.tanh(x + model["positions"](index))).square().mean((1, 2))
+
+        expected, _ = plain_gradients_of(model, losses_of(), named)
+        expected = {name: g.clone() for name, g in expected.items()}
+        model.zero_grad()
+        surgery.backward(gs.PerExample(losses_of(), named))
+        far, size = distance(gradients(model), expected)
+        assert far <= CLOSE * size
 
 
 TRUNKS = {
