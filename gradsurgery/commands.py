@@ -1,4 +1,4 @@
-"""The commands that need no extra: `gradsurgery list | describe`.
+"""The commands that need no extra: `gradsurgery list | describe | cite`.
 
 A command is a function with a docstring. The text beside an argument's type is its help. The
 command line is made of them with typer, or without it where that is not installed.
@@ -50,7 +50,16 @@ def describe(name: Annotated[str, "The strategy's name, as in 'gradsurgery list'
     print(text(get_strategy(name) if "(" in name else registered(name)))
 
 
-CORE: dict[str, Command] = {"list": list_, "describe": describe}
+def cite(
+    names: Annotated[list[str] | None, "Names, as in 'cite mmpareto cagrad'."] = None,
+) -> None:
+    """Print the BibTeX entries of strategies' papers; without a name, that of this library."""
+    from gradsurgery.citing import cited, ours
+
+    print(cited(names) if names else ours())
+
+
+CORE: dict[str, Command] = {"list": list_, "describe": describe, "cite": cite}
 
 
 def arguments(command: Command) -> Iterator[Argument]:

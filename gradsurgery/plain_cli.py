@@ -1,4 +1,4 @@
-"""The command line of a core install, where typer is missing: `list | describe | --version`."""
+"""The command line of a core install, where typer is missing: list, describe, cite."""
 
 import argparse
 import inspect

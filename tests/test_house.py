@@ -44,7 +44,8 @@ ALLOWED = {
         *("the package", *gs.__all__, "console", "errors", "contract", "tasks", "compare"),
         *("check_command", "report_command", "study_command", "commands", "plain_cli"),
     },
-    "commands": {"contract"},
+    "commands": {"contract", "citing"},
+    "citing": {"the package", "contract"},
     "plain_cli": {"the package", "commands", "errors"},
     "__main__": {"cli"},
 }

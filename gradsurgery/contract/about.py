@@ -25,6 +25,14 @@ ACCENTS = {
     "\u0302": "^",
     "\u0327": "c ",
     "\u030c": "v ",
+    "\u030a": "r ",
+    "\u0303": "~",
+}
+# Signs that LaTeX reads otherwise, and letters that are no letter with an accent.
+SIGNS = {
+    **{sign: f"\\{sign}" for sign in "&%$#_"},
+    **{"ø": r"{\o}", "Ø": r"{\O}", "ł": r"{\l}", "Ł": r"{\L}", "ß": r"{\ss}", "æ": r"{\ae}"},
+    **{"–": "--", "—": "---", "’": "'", "α": r"$\alpha$", "~": r"{\textasciitilde}"},
 }
 
 
@@ -98,6 +106,7 @@ def _ascii(text: str) -> str:
     """Accents as BibTeX writes them."""
     made = ""
     for letter in unicodedata.normalize("NFC", text):
-        base, marks = letter, unicodedata.normalize("NFD", letter)
-        made += f"{{\\{ACCENTS[marks[1]]}{marks[0]}}}" if len(marks) > 1 else base
-    return made.replace("&", "\\&")
+        base, *marks = list(unicodedata.normalize("NFD", letter))
+        accent = ACCENTS.get(marks[0]) if marks else None
+        made += f"{{\\{accent}{base}}}" if accent else SIGNS.get(letter, letter)
+    return made

@@ -1,4 +1,4 @@
-"""The command line without extras: `list`, `describe` and `--version` on torch, numpy, scipy."""
+"""The command line of a core install: what works without extras, and what the others say."""
 
 import sys
 
