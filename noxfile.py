@@ -49,7 +49,9 @@ def docs(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Agreement with TorchJD where definitions are the same; the weights' times beside its own."""
     session.install(*CONSTRAINTS, "-e", ".[test]", "torchjd[full]==0.18.0")
-    session.run("python", "-m", "pytest", "tests/strategies/test_peers.py")
+    session.install(*CONSTRAINTS, "--no-deps", "conflictfree==0.1.8", "LibMTL==1.1.5")
+    tests = "tests/strategies/test_peers.py", "tests/docs/test_peers_table.py"
+    session.run("python", "-m", "pytest", *tests)
     session.run("python", "benchmarks/weights.py")
 
 
