@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gradsurgery.errors import InputError, UnknownNameError, one_of
+from gradsurgery.tasks.plugins import load_plugins
 from gradsurgery.tasks.problem import Problem
 from gradsurgery.tasks.tensors import in_protocol
 
@@ -205,7 +206,7 @@ def _range(name: str, lr: Any) -> tuple[float, float]:
 
 
 def task_names() -> list[str]:
-    """Every registered task, by name, sorted.
+    """Every registered task, by name, sorted; those of installed plugins are among them.
 
     Example:
         >>> from gradsurgery.tasks import task_names
@@ -215,6 +216,7 @@ def task_names() -> list[str]:
     package = importlib.import_module("gradsurgery.tasks")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"gradsurgery.tasks.{module.name}")
+    load_plugins()
     return sorted(_tasks)
 
 

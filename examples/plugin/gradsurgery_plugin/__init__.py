@@ -1,0 +1,1 @@
+"""A strategy and a task for gradsurgery, in a package of their own."""
