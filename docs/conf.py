@@ -24,6 +24,7 @@ extensions = [
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
+html_extra_path = ["llms.txt", "skills"]  # what is in a folder goes into the site's root
 sphinx_gallery_conf = {
     "examples_dirs": "../examples/gallery",
     "gallery_dirs": "gallery",
