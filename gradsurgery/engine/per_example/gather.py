@@ -18,6 +18,7 @@ from gradsurgery.engine.per_example.profiles import Examples
 from gradsurgery.engine.per_example.soundness import (
     CHECKS,
     MIXED,
+    PACKED,
     differing,
     factors_of,
     finite,
@@ -166,6 +167,8 @@ def _check(
     examples = source.losses.examples
     assert examples is not None
     plan.layouts, plan.unsure = {}, set()
+    packed = any(type(n).__name__ == "PackPaddedSequenceBackward0" for n in nodes.values())
+    hint = PACKED if packed else ""
     uses: dict[str, list[Use]] = {}
     for draw in range(CHECKS):
         factors = factors_of(examples.count, draw, examples.losses)
@@ -180,7 +183,7 @@ def _check(
         again.update({n: [g] for n, g in zip(features, given[len(beside) :], strict=True)})
         everything: dict[int | str, Any] = dict(listened.items())
         everything.update(features)
-        layouts_checked(plan, everything, tensors, once, again, factors)
+        layouts_checked(plan, everything, tensors, once, again, factors, hint)
         uses = {}
         for name in list(plan.places):
             own = uses_of(name, tensors[name], plan, nodes, once, kept, examples.count)

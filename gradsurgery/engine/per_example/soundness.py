@@ -24,6 +24,10 @@ from gradsurgery.gradients.per_example.use import Use
 from gradsurgery.gradients.precision import products_are_whole
 
 CHECKS = 2  # passes of a check
+PACKED = (
+    "Packed sequences have the entries of all examples at a time in a row: give them padded, and "
+    "mask the losses or states past the end. "
+)
 TABLE = "its entries are shared by all examples: index it per example"
 MIXED = "what arrives at it is not made of parts of single examples"
 # Rounding of a part, relative to it. In float32 it was 1e-6 at most, and 9e-6 in 40 layers.
@@ -60,6 +64,7 @@ def layouts_checked(
     once: Deltas,
     again: Deltas,
     factors: Tensor,
+    hint: str = "",
 ) -> None:
     """Find the layout at each node, or confirm it.
 
@@ -72,6 +77,7 @@ def layouts_checked(
         once: the gradients of Σ ℓ_b at the nodes.
         again: those of Σ r_b ℓ_b.
         factors: r [B].
+        hint: what the message adds.
 
     Raises:
         InputError: where a layer's examples are mixed, naming it.
@@ -118,7 +124,7 @@ def layouts_checked(
         else:
             bad[name] = tensors[name]
     if bad:
-        raise InputError(_mixing(bad, plan, tensors))
+        raise InputError(_mixing(bad, plan, tensors, hint))
 
 
 def _positions(node: Any, examples: int) -> bool:
@@ -130,7 +136,7 @@ def _positions(node: Any, examples: int) -> bool:
     return len(index) != examples and bool((index == there).all())
 
 
-def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor]) -> str:
+def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor], hint: str) -> str:
     names = [called(name, tensor) for name, tensor in bad.items()]
     layers = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     good = [name for name in plan.places if name not in bad]
@@ -143,7 +149,7 @@ def _mixing(bad: Mapping[str, Tensor], plan: Plan, tensors: Mapping[str, Tensor]
         f"PerExample: at the output of the layer with {layers} the gradient is not made of parts "
         "of single examples: something between it and the losses mixes examples (a statistic or a "
         "mean over the batch, a contrastive loss, a routing), or all examples share what it "
-        f"gives. {where} {ADVICE}"
+        f"gives. {where} {hint}{ADVICE}"
     )
 
 

@@ -55,6 +55,17 @@ def test_switched_to_training_later():
             surgery.backward(given)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_packed_sequences(ordered):
+    torch.manual_seed(0)
+    body, lengths = nn.GRU(D, 5), [5, 4, 2, 1] if ordered else [2, 5, 1, 4]
+    x = torch.randn(5, 4, D, requires_grad=True)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=ordered)
+    losses = body(packed)[1][-1].square().sum(1)
+    given = gs.PerExample(losses, mixtures(torch.randn(2, 4)))
+    assert "give them padded" in refused(gs.Surgery("mgda", body), body, given)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "detached",
