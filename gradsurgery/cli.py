@@ -71,6 +71,10 @@ def app() -> "typer.Typer":
         "auto or none: each loss alone, sum, scaled-sum, others at the sum's length, fixed "
         "weights, n x mgda. Default: auto with --tune."
     )
+    evaluations_help = (
+        "Validation figures along each run, so many: the report has the time to a figure then. "
+        "Default: 0."
+    )
     out_help = (
         "Folder for the results. The same command on the same folder goes on where it stopped. "
         "Default: comparisons/ and the time."
@@ -168,6 +172,9 @@ def app() -> "typer.Typer":
         timeout: Annotated[
             float | None, typer.Option(help=timeout_help, metavar="S", show_default=False)
         ] = None,
+        evaluations: Annotated[
+            int, typer.Option(help=evaluations_help, metavar="N", min=0, show_default=False)
+        ] = 0,
         check: Annotated[bool, typer.Option("--check", help=check_help)] = False,
     ) -> None:
         """Train models with several strategies on real data and compare them.
@@ -194,6 +201,7 @@ def app() -> "typer.Typer":
             optimizer=split_list(optimizer) if optimizer else None,
             tune=tune,
             baselines=baselines,
+            evaluations=evaluations,
         )
         chosen = default_jobs(plan) if jobs is None else jobs
         if check:

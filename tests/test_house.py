@@ -38,7 +38,7 @@ ALLOWED = {
     "console": set(),
     "report": {"the package", "errors", "compare", "tasks", "report"},
     "check_command": {"errors", "testing", "compare"},
-    "report_command": {"report"},
+    "report_command": {"report", "study"},
     "study_command": {"errors", "compare", "study"},
     "cli": {
         *("the package", *gs.__all__, "console", "errors", "contract", "tasks", "compare"),

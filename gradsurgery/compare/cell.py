@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gradsurgery.compare.memory import Peak
 from gradsurgery.compare.methods import ALONE, method_of
 from gradsurgery.compare.plan import Plan, Run
 from gradsurgery.compare.train import train
@@ -106,10 +107,11 @@ def run_cell(
     line = begun(plan, run)
     seen = Seen(on_step)
     primary = {task.name: task.primary for task in plan.tasks}[run.task]
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu, peak = time.perf_counter(), time.process_time(), Peak()
+    device = None
     try:
         problem = problems.get(run.task, run.seed)
-        line["chance"] = problem.chance
+        line["chance"], device = problem.chance, problem.device
         if primary is not None:
             line["primary"] = primary
         line["test_examples"] = len(problem.test[0]) if problem.test else None
@@ -128,6 +130,7 @@ def run_cell(
             settings=method.settings,
             guard=method.guard,
             test=run.kind != "tune",
+            evaluations=0 if run.kind == "tune" else plan.evaluations,
         )
     except Exception as error:
         line["error"] = f"{type(error).__name__}: {error}"
@@ -136,6 +139,7 @@ def run_cell(
             line["failed_at"]["where"] = where
         line["seconds"] = time.perf_counter() - wall
     line["cpu_seconds"] = time.process_time() - cpu
+    line["memory"] = peak.as_dict(device)
     if hasattr(os, "getloadavg"):
         line["load"] = os.getloadavg()[0]
     return line

@@ -19,6 +19,7 @@ from gradsurgery import InputError
 from gradsurgery.compare.choice import Line
 
 FILE = "results.jsonl"
+MEASURED = "measured"  # the folder of what is measured besides
 FIXED = ("batch", "epochs", "steps", "primary")  # of a task, in all parts of a comparison
 OTHERS = ("rows*.jsonl", "results*.jsonl")  # of workers, of other machines
 

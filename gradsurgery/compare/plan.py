@@ -67,6 +67,8 @@ class Plan:
         baselines: "auto" trains the baselines of each task too, "none" does not.
         controls: labels of more methods to train: "mgda, guard=correct", "mgda, length=sum" or
             "n x mgda".
+        evaluations: validation figures along each reported run, for the time to reach one. They
+            change no figure, and are no part of what makes two plans one.
     """
 
     tasks: tuple[Task, ...]
@@ -81,6 +83,7 @@ class Plan:
     tune: bool = False
     baselines: str = "none"
     controls: tuple[str, ...] = ()
+    evaluations: int = 0
 
     @classmethod
     def of(
@@ -98,6 +101,7 @@ class Plan:
         tune: bool = False,
         baselines: str | None = None,
         controls: Sequence[str] = (),
+        evaluations: int = 0,
     ) -> "Plan":
         """A plan from names.
 
@@ -151,9 +155,13 @@ class Plan:
         more = tuple(dict.fromkeys(listed("controls", controls, str, "as in ['n x mgda']")))
         for label in more:
             control(label)  # an unknown one is said before any training
-        tuned = bool(tune)
+        if not isinstance(evaluations, Integral) or evaluations < 0:
+            raise InputError(
+                f"evaluations: expected a whole number, 0 or more; got {evaluations!r}."
+            )
         return cls(
-            chosen, bound, each, epochs, rates, root, threads, steps, other, tuned, baselines, more
+            *(chosen, bound, each, epochs, rates, root, threads, steps, other),
+            *(bool(tune), baselines, more, int(evaluations)),
         )
 
     @property

@@ -234,6 +234,7 @@ def setup_line(plan: Any) -> Line:
         **({"tune": {"seeds": list(SEEDS), "factor": FACTOR}} if plan.tune else {}),
         **({"baselines": plan.baselines} if plan.baselines != "none" else {}),
         **({"controls": list(plan.controls)} if plan.controls else {}),
+        **({"evaluations": plan.evaluations} if plan.evaluations else {}),
         "command": _command(),
     }
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gradsurgery import Record, Strategy
+from gradsurgery import Strategy
+from gradsurgery.compare.along import Along
 from gradsurgery.compare.figures import Kept, evaluate, trained
 from gradsurgery.compare.loop import Loop, endless, seeded, some_of
 from gradsurgery.compare.methods import Guard
 from gradsurgery.compare.optimizers import optimizer_of
+from gradsurgery.compare.trace import Trace
 from gradsurgery.tasks import Problem
 from gradsurgery.tasks.metric import Metric, common_label
 from gradsurgery.tasks.tensors import total_loss
@@ -33,6 +35,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     guard: Guard = "off",
     test: bool = True,
+    evaluations: int = 0,
 ) -> dict[str, Any]:
     """Train one model and report on it.
 
@@ -51,12 +54,16 @@ def train(
         settings: of `Surgery`.
         guard: of `Surgery.step`; "off" is `backward` and the optimizer's step.
         test: whether there are test figures; None stands for them otherwise.
+        evaluations: how often validation figures are taken along the run, at most once per step;
+            not for a run on some of the losses.
 
     Returns:
         "steps" and "seconds"; "validation" and "test": objective -> figure; "metrics", and for
         the short cut "better" and "figure" too: what these figures are. "conflict_rate": group ->
         the share of inspected steps at which two of its objectives had a negative cosine.
         "mean_cosine": group -> the mean over those steps and the pairs of its objectives.
+        "trace": group -> both at each inspected step. With `evaluations` "along":
+        validation figures, with the steps and seconds until then.
         "validation_loss": the sum of the losses, or None where it is not finite. It is there only
         where rates are to be chosen from and the task does not say which figures are better.
 
@@ -68,14 +75,9 @@ def train(
     steps = problem.steps
     assert steps is not None  # Task.problem sees to it
     inspect_every = max(1, steps // INSPECTIONS)
-    conflicts: dict[str, list[bool]] = {}
-    cosines: dict[str, list[float]] = {}
-
-    def inspecting(record: Record) -> None:
-        for name, group in record.items():
-            if group.mean_cosine is not None:
-                conflicts.setdefault(name, []).append(bool(group.conflicts))
-                cosines.setdefault(name, []).append(group.mean_cosine)
+    trace = Trace()
+    along = Along(problem, evaluations if only is None else 0, steps, names)
+    apart = 0.0  # seconds that are no training
 
     begin = time.perf_counter()
     with seeded(seed):
@@ -91,9 +93,15 @@ def train(
         )
         draw = endless(problem)
         for step in range(steps):
-            record = loop.step(draw, inspecting if step % inspect_every == 0 else None)
+            record = loop.step(
+                draw, partial(trace.add, step) if step % inspect_every == 0 else None
+            )
             on_step(step + 1, steps, sum(record.losses.values()))
-        seconds = time.perf_counter() - begin
+            if along.due(step + 1):
+                spent = time.perf_counter()
+                along.take(step + 1, spent - begin - apart, loop.model)
+                apart += time.perf_counter() - spent
+        seconds = time.perf_counter() - begin - apart
         kept: Kept = tuple
         if only is not None:
             all_names = {*loop.losses, *(problem.alone or {})}
@@ -113,8 +121,10 @@ def train(
             "better": _directions(metrics),
             "figure": common_label(metrics) or "figure",
             **({"validation_loss": measured(loop.model)} if undecided and measured else {}),
-            "conflict_rate": {name: sum(seen) / len(seen) for name, seen in conflicts.items()},
-            "mean_cosine": {name: sum(found) / len(found) for name, found in cosines.items()},
+            "conflict_rate": trace.conflict_rate,
+            "mean_cosine": trace.mean_cosine,
+            **({"trace": trace.as_dict()} if test else {}),
+            **along.as_dict(steps, seconds, validation),
         }
 
 

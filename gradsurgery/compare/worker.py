@@ -47,6 +47,7 @@ def described(plan: Plan) -> dict[str, Any]:
         "tune": plan.tune,
         "baselines": plan.baselines,
         "controls": plan.controls,
+        "evaluations": plan.evaluations,
     }
 
 
@@ -71,6 +72,7 @@ def restored(given: dict[str, Any]) -> Plan:
         tune=given["tune"],
         baselines=given["baselines"],
         controls=tuple(given["controls"]),
+        evaluations=given["evaluations"],
     )
 
 

@@ -126,6 +126,7 @@ def command(setup: Line, conclusions: Mapping[str, Conclusion]) -> str:
         words += ["--optimizer", used if isinstance(used, str) else ",".join(used)]
     words += ["--tune"] if setup.get("tune") else []
     words += ["--baselines", str(setup["baselines"])] if setup.get("baselines") else []
+    words += ["--evaluations", str(setup["evaluations"])] if setup.get("evaluations") else []
     more = setup.get("controls")
     return shlex.join(words) + (f"  # and controls={more!r}, in Python" if more else "")
 
@@ -163,10 +164,6 @@ def limitations(conclusions: Mapping[str, Conclusion], setup: Line) -> tuple[str
         found += _partial(task, one, setup)
     found.append("One test pool is fixed for all seeds: another one might give another answer.")
     found.append("Step times were taken beside whatever else the machine did.")
-    found.append(
-        "Not measured: conflict over the course of a run, the steps or the time to reach a figure, "
-        "and memory. gradsurgery.diagnostics.Recorder keeps the first in a loop of one's own."
-    )
     found.append("A conflict rate counts orthogonal gradients half the time: read the cosine too.")
     return tuple(found)
 

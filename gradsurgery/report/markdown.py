@@ -17,6 +17,10 @@ def as_markdown(page: Page) -> str:
         parts += [f"{chart.title}: see report.html." for chart in task.charts]
         if task.conflicts is not None:
             parts += ["### Conflicts by parameter group", _table(task.conflicts)]
+        if task.gradients is not None:
+            parts += ["### Gradients along runs of sum", _table(task.gradients)]
+        if task.cost is not None:
+            parts += ["### Time and memory", _table(task.cost)]
     if page.ranks is not None:
         parts.append(page.ranks)
     if page.failures is not None:

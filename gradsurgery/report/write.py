@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gradsurgery
-from gradsurgery.compare.journal import cut_off
+from gradsurgery.compare.choice import Line
+from gradsurgery.compare.journal import MEASURED, cut_off, lines_of
 from gradsurgery.compare.results import read_results
 from gradsurgery.errors import InputError, extra
 from gradsurgery.report.markdown import as_markdown
@@ -35,6 +36,22 @@ def as_html(page: Page) -> str:
     return template.render(page=page, version=gradsurgery.__version__)
 
 
+def diagnoses(folder: Path) -> list[Line]:
+    """The diagnoses of a comparison: within its folder, or beside it where it is of a study.
+
+    Raises:
+        InputError: for files that cannot be read as lines.
+    """
+    own = [x for path in sorted((folder / MEASURED).glob("*.jsonl")) for x in lines_of(path)]
+    beside = sorted((folder.resolve().parent / MEASURED).glob("*.jsonl"))
+    others = [x for path in beside for x in lines_of(path)]
+    return [
+        line
+        for line in [*own, *(x for x in others if x.get("part") == folder.resolve().name)]
+        if line["kind"] == "diagnosis"
+    ]
+
+
 def write_report(
     folder: Path | str, say: Callable[[str], None] = lambda note: None
 ) -> tuple[Path, Path]:
@@ -60,7 +77,8 @@ def write_report(
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: give the one that `gradsurgery compare` wrote.")
     try:
-        page = page_of(read_results(folder), cut_off(folder))
+        notes = [*cut_off(folder), *cut_off(folder / MEASURED)]
+        page = page_of(read_results(folder), notes, diagnoses(folder))
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
     for note in page.notes:

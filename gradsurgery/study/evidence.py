@@ -8,14 +8,13 @@ from typing import Any
 
 from gradsurgery.compare import read_results
 from gradsurgery.compare.choice import Line, metric_of
-from gradsurgery.compare.journal import FILE, cut_off, lines_of
+from gradsurgery.compare.journal import FILE, MEASURED, cut_off, lines_of
 from gradsurgery.compare.statistics import Comparison, Family, judge
 from gradsurgery.study import provenance
 from gradsurgery.study.declaration import Declaration, Part
 from gradsurgery.study.whole import SCALED, SHOWN, SUM, Progress, measurements_of, runs_of
 
 __all__ = ["MEASURED", "SCALED", "SUM", "Evidence", "read_evidence"]
-MEASURED = "measured"  # the folder of what is measured besides
 FEW = 5  # strategies that are listed where runs are missing
 
 

@@ -129,7 +129,7 @@ def test_facts_of_the_run_are_there(full):
     assert "at an edge of those tried for near" in said
     assert "runs failed of gains" in said
     assert "the chance in its choice is not in them" in said
-    assert "Not measured: conflict over the course of a run" in said
+    assert "Not measured: the control of conflict rates" in said
     assert "--tune --baselines auto" in page.command
     assert page.command in markdown
 

@@ -84,8 +84,14 @@ def cells_of(evidence: Evidence, part: Part) -> Iterator[Cell]:
                 )
 
 
-def measure(cell: Cell, data_root: Path | None = None) -> Line:
-    """The line of a measurement: its figures, or why there are none."""
+def measure(cell: Cell, data_root: Path | None = None, steps: int | None = None) -> Line:
+    """The line of a measurement: its figures, or why there are none.
+
+    Args:
+        cell: what to measure.
+        data_root: of the task.
+        steps: of the run; None is what the task says.
+    """
     line: dict[str, Any] = {
         **{name: x for name, x in asdict(cell).items() if name not in ("how", "module")},
         "key": cell.key,
@@ -95,7 +101,7 @@ def measure(cell: Cell, data_root: Path | None = None) -> Line:
     }
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        problem = get_task(cell.task).problem(data_root, cell.seed)
+        problem = get_task(cell.task).problem(data_root, cell.seed, steps=steps)
         line |= KINDS[cell.kind](cell, problem)
     except Exception as error:
         line["error"] = f"{type(error).__name__}: {error}"
