@@ -7,7 +7,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from choosing import write_tables  # noqa: E402
-from strategy_pages import write_pages  # noqa: E402
+from strategy_names import write_names  # noqa: E402
+from strategy_pages import shipped, write_pages  # noqa: E402
+from strategy_pictures import draw_pictures  # noqa: E402
 
 import gradsurgery  # noqa: E402
 
@@ -20,6 +22,8 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "mathml",
+    "strategy_docstrings",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
@@ -37,6 +41,8 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "write_computation_times": False,
 }
+html_math_renderer = "mathml"
+smartquotes = False  # they would curl the quotes of code in sentences
 html_theme = "furo"
 html_title = "gradsurgery"
 html_static_path = ["_static"]
@@ -60,6 +66,8 @@ settings.load_profile("docs")
 """
 
 write_pages(HERE)
+write_names(HERE)
+draw_pictures(HERE / "strategies" / "pictures", shipped())
 write_tables(HERE)
 
 

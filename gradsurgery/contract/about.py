@@ -4,19 +4,23 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Titles in the order of the documentation's side bar. A family that is not here follows by name.
+# In the order of the documentation: a title, and what its strategies have in common. A family that
+# is not here is a third party's own.
 FAMILIES = {
-    "baselines": "Baselines",
-    "projections": "Projections",
-    "min-norm": "Min-norm and Pareto",
-    "equal improvement": "Equal improvement and alignment",
-    "lengths": "Balancing lengths",
-    "losses": "Loss weighting",
-    "scalarisations": "Scalarisations of the losses",
-    "auxiliary": "Main and auxiliary objectives",
-    "modalities": "Modalities",
-    "coordinates": "Signs and outliers",
-    "wrappers": "Wrappers",
+    "baselines": ("Baselines", "Weights that do not depend on the gradients or the losses."),
+    "projections": ("Projections", "What conflicts is projected away."),
+    "min-norm": ("Min-norm and Pareto", "The shortest convex combination, or one near to it."),
+    "equal improvement": (
+        "Equal improvement",
+        "All objectives improve alike, by one measure or another, or the worst one most.",
+    ),
+    "lengths": ("Balancing lengths", "Gradients are brought to comparable lengths."),
+    "losses": ("Loss weighting", "Weights from the losses and how they fall."),
+    "scalarisations": ("Scalarisations", "The gradient of one function of the losses."),
+    "auxiliary": ("Main and auxiliary", "One objective has a part of its own."),
+    "modalities": ("Modalities", "Encoders of a multimodal model, dominant ones among them."),
+    "coordinates": ("Signs and outliers", "Entries or whole gradients are left out."),
+    "wrappers": ("Wrappers", "Another strategy's weights, changed."),
 }
 ACCENTS = {
     "\u0301": "'",

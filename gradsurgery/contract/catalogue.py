@@ -124,6 +124,10 @@ def describe(strategy: Strategy, width: int = 80) -> str:
     }
     if strategy.also:
         facts["also"] = ", ".join(strategy.also)
+    if strategy.about.use:
+        facts["use when"] = strategy.about.use
+    if strategy.about.avoid:
+        facts["not when"] = strategy.about.avoid
     if strategy.claims and "state" in _declared_inputs(strategy):
         facts["claims"] += "\n(from a fresh state: of its first step)"
     lines = [strategy.name, "=" * len(strategy.name), ""]

@@ -52,7 +52,7 @@ from gradsurgery.types import Array
             "`upgrad` or `dualproj`."
         ),
         maths=(
-            r"d = \operatorname*{arg\,max}_{\lVert d - g_0\rVert \le c \lVert g_0\rVert}\; "
+            r"d = \arg\max_{\lVert d - g_0\rVert \le c \lVert g_0\rVert}\; "
             r"\min_i\, \langle g_i, d\rangle, \qquad g_0 = \frac1n \sum_i g_i"
         ),
         papers=(

@@ -31,8 +31,8 @@ from gradsurgery.types import Array
             "`upgrad` moves it."
         ),
         maths=(
-            r"d = \operatorname*{arg\,min}_{\langle g_i, d\rangle \ge 0}\; \left\lVert d - "
-            r"\frac1n \sum_i g_i\right\rVert = J^\top v, \qquad v = \operatorname*{arg\,min}_{v "
+            r"d = \arg\min_{\langle g_i, d\rangle \ge 0}\; \left\lVert d - "
+            r"\frac1n \sum_i g_i\right\rVert = J^\top v, \qquad v = \arg\min_{v "
             r"\ge u}\; v^\top G v"
         ),
         papers=(

@@ -34,7 +34,7 @@ ACCURACY = 1e-10  # of the linear programme, in units of each gradient; the leas
         use="One point of the Pareto front is wanted, where losses times preferences are equal.",
         avoid="Losses can be zero or negative, or zero is far below what is possible.",
         maths=(
-            r"d = J^\top \beta, \qquad \beta = \operatorname*{arg\,max}_{\beta \in \Delta}\; "
+            r"d = J^\top \beta, \qquad \beta = \arg\max_{\beta \in \Delta}\; "
             r"\beta^\top G t"
         ),
         papers=(

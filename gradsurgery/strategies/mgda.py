@@ -88,7 +88,7 @@ def _unit(options: dict[str, Any]) -> bool:
             "Progress on the mean loss counts, or one gradient is much shorter: the min-norm "
             "point follows that one."
         ),
-        maths=r"d = J^\top w, \qquad w = \operatorname*{arg\,min}_{w \in \Delta}\; w^\top G w",
+        maths=r"d = J^\top w, \qquad w = \arg\min_{w \in \Delta}\; w^\top G w",
         papers=(
             Citation(
                 title="Multi-Task Learning as Multi-Objective Optimization",

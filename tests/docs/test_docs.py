@@ -54,34 +54,6 @@ def test_an_undocumented_name_is_found(check):
     ]
 
 
-def test_strategy_pages_come_from_the_registry(tmp_path, monkeypatch):
-    """One page per strategy that ships, the table has each, and the page of one that is gone goes
-    too.
-    """
-    pytest.importorskip("jinja2", reason="the pages are templates; torch brings jinja2")
-    from gradsurgery.contract.registry import registered
-    from tests.support.shipped import SHIPPED
-
-    monkeypatch.syspath_prepend(str(DOCS))
-    pages = importlib.import_module("strategy_pages")
-    (tmp_path / "_templates").symlink_to(DOCS / "_templates")
-    (tmp_path / "strategies").mkdir()
-    (tmp_path / "strategies" / "gone.rst").write_text("")
-    written = {page.stem: page.read_text() for page in pages.write_pages(tmp_path)}
-    assert set(written) == {"index", *SHIPPED}
-    for name in SHIPPED:
-        assert f":doc:`{name} <{name}>`" in written["index"]
-        assert registered(name).paper.split(",")[0] in written[name]
-        assert all(str(claim) in written[name] for claim in registered(name).claims)
-    assert not (tmp_path / "strategies" / "gone.rst").exists()
-    readme = (DOCS.parent / "README.md").read_text()
-    assert pages.renew_readme(readme) == readme, (
-        "the README's table is not the registry's: python docs/strategy_pages.py"
-    )
-    assert all(registered(name).summary for name in SHIPPED)
-    sys.modules.pop("strategy_pages")
-
-
 def test_violation_rates_are_measured(monkeypatch):
     """The page's own function on fewer draws; known rates for PCGrad at n = d = 3 and 5 are about
     12.5 and 29 %.
