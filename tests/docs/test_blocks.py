@@ -33,6 +33,7 @@ NAMES = {
 
 # Compiled, not run: why, and the test that runs the like.
 APART = {
+    ("migrating.rst", ""): ("before and after are compared", "tests/docs/test_migrating.py"),
     ("watching.rst", "from gradsurgery.diagnostics import Recorder"): (
         "trackers that are not installed",
         "tests/diagnostics/test_watching.py",
