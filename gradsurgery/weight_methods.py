@@ -95,8 +95,8 @@ class WeightMethods:
         if self.surgery is None:
             if shared_parameters is None:
                 raise InputError("shared_parameters: give the tensors that all losses share.")
-            one = isinstance(shared_parameters, Tensor)
-            shared = [shared_parameters] if one else list(shared_parameters)
+            one = shared_parameters
+            shared: list[Tensor] = [one] if isinstance(one, Tensor) else list(one)
             self.surgery = Surgery(self.strategy, {GROUP: shared}, every=self.every)
         self.record = self.surgery.backward(losses)
         weights = self.record[GROUP].weights
