@@ -6,7 +6,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+from api_pages import write_api  # noqa: E402
 from choosing import write_tables  # noqa: E402
+from docutils import nodes  # noqa: E402
+from inventories import mapping  # noqa: E402
 from strategy_names import write_names  # noqa: E402
 from strategy_pages import shipped, write_pages  # noqa: E402
 from strategy_pictures import draw_pictures  # noqa: E402
@@ -20,6 +23,7 @@ version = release = gradsurgery.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "mathml",
@@ -43,6 +47,9 @@ sphinx_gallery_conf = {
 }
 html_math_renderer = "mathml"
 smartquotes = False  # they would curl the quotes of code in sentences
+intersphinx_mapping = mapping()
+nitpicky = True  # of what is written in a page or a docstring: see `written`
+suppress_warnings = ["ref.python"]  # an annotation that names one of two classes `Sample`
 html_theme = "furo"
 html_title = "gradsurgery"
 html_static_path = ["_static"]
@@ -68,6 +75,7 @@ settings.load_profile("docs")
 write_pages(HERE)
 write_names(HERE)
 draw_pictures(HERE / "strategies" / "pictures", shipped())
+write_api(HERE)
 write_tables(HERE)
 
 
@@ -79,6 +87,16 @@ def escape_bars(app, what, name, obj, options, lines):
     ]
 
 
+def written(app, domain, node):
+    """Whether a missing reference passes: those of annotations do, which link where they can.
+
+    A role that someone has written, as in :class:`Surgery`, has literal text.
+    """
+    annotation = domain and domain.name == "py" and not isinstance(node[0], nodes.literal)
+    return True if annotation else None
+
+
 def setup(app):
     """Hook into autodoc."""
     app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("warn-missing-reference", written)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prose import paragraph
+from speed_conclusion import conclusion
 from speed_per_example import per_example
 
 HERE = Path(__file__).parent
@@ -155,6 +156,7 @@ def page(figures: Figures) -> str:
     columns = ["quantity", "over", "auto (taps)", 'method="gradients"', 'memory="low", gradients']
     lines = [
         *("Speed and memory", "================", ""),
+        *conclusion(peers, figures["gpu"]),
         *paragraph(
             "Everything here is printed by ``python docs/speed.py`` (``nox -s speed`` installs",
             "what it needs), which runs ``python -m benchmarks.peers``, ``.multimodal``,",

@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.quick
 
 PARTS = ("gradsurgery", "benchmarks", "examples", "docs")
-GENERATED = ("_build", "gallery", "strategies")  # below docs: pages that each build writes
+GENERATED = ("_build", "api", "gallery", "strategies")  # below docs: pages that each build writes
 FILES = sorted(
     path
     for path in [*(p for part in PARTS for p in (ROOT / part).rglob("*")), *ROOT.glob("*.*")]
