@@ -4,8 +4,14 @@ from pathlib import Path
 
 ORDER = (
     "toy",
+    "multitask",
     "multimodal",
     "pinn",
+    "continual",
+    "unlearning",
+    "features",
+    "missing_labels",
+    "watching",
 )
 
 

@@ -1,6 +1,6 @@
 """What the examples of frameworks and of several processes print and draw, stored for the gallery.
 
-`python docs/shown.py NAME` runs an example in full and renews shown/NAME.txt and shown/NAME.png;
+`python docs/shown.py NAME` runs an example and renews shown/NAME.txt and shown/NAME.png;
 `nox -s frameworks` does that for each framework in an environment of its own.
 """
 
@@ -20,11 +20,11 @@ from typing import Any
 HERE = Path(__file__).parent
 RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 EXAMPLES = {  # name -> what python is called with, once or twice, and whose versions are said
-    "lightning": ([("lightning_multitask.py",)], "lightning"),
-    "transformers": ([("transformers_trainer.py",)], "transformers"),
+    "lightning": ([("lightning_multitask.py", "--epochs", "1")], "lightning"),
+    "transformers": ([("transformers_trainer.py", "--steps", "120")], "transformers"),
     "peft": ([("peft_forget_retain.py",)], "peft"),
     "data_parallel": (
-        [(*RANKS, str(count), "data_parallel.py", "--epochs", "2") for count in (1, 2)],
+        [(*RANKS, str(count), "data_parallel.py", "--epochs", "1") for count in (1, 2)],
         "torch",
     ),
 }

@@ -3,9 +3,9 @@ A differential equation with ConFIG
 ===================================
 
 Poisson's equation on the unit square. A network is trained on the residual inside and
-on the values at the boundary. At the start the residual's gradient is fourteen times
-as long as the other, and the plain sum learns the boundary last. ConFIG takes a
-direction of equal cosines with both.
+on the values at the boundary. At the start the residual's gradient is fourteen times as
+long as the other, and the plain sum learns the boundary last. ConFIG takes a direction
+of equal cosines with both.
 """
 
 import math
