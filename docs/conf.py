@@ -10,6 +10,7 @@ from api_pages import write_api  # noqa: E402
 from choosing import write_tables  # noqa: E402
 from docutils import nodes  # noqa: E402
 from inventories import mapping  # noqa: E402
+from shown_pages import write_shown  # noqa: E402
 from strategy_names import write_names  # noqa: E402
 from strategy_pages import shipped, write_pages  # noqa: E402
 from strategy_pictures import draw_pictures  # noqa: E402
@@ -76,6 +77,7 @@ write_pages(HERE)
 write_names(HERE)
 draw_pictures(HERE / "strategies" / "pictures", shipped())
 write_api(HERE)
+write_shown(HERE, HERE.parent / "examples" / "gallery")
 write_tables(HERE)
 
 

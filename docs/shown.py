@@ -35,7 +35,7 @@ def ran(call: tuple[str, ...], folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, *(str(HERE.parent / "examples" / x) if ".py" in x else x for x in call)],
         cwd=folder,
-        env={**os.environ, "COLUMNS": "100", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "COLUMNS": "140", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         encoding="utf-8",
         check=True,
@@ -47,9 +47,12 @@ def ran(call: tuple[str, ...], folder: Path) -> str:
 
 def versions(package: str) -> str:
     """The day, and the versions of what ran."""
-    names = dict.fromkeys(("gradsurgery", "torch", package))
-    found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    return f"{datetime.date.today()}: {found}, Python {sys.version.split()[0]}, on a CPU."
+    import gradsurgery
+
+    names = dict.fromkeys(("torch", package))
+    found = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    said = ", ".join([f"gradsurgery {gradsurgery.__version__}", *found])
+    return f"{datetime.date.today()}: {said}, Python {sys.version.split()[0]}, on a CPU."
 
 
 def lines_of(rows: list[dict[str, Any]], panels: Any, titles: dict[str, str]) -> None:
@@ -94,7 +97,7 @@ def peft(_: Path, texts: list[str], figure: Any) -> None:
                 label = None
     axes.set(ylabel="right answers, % (a bar per seed)")
     axes.set_xticks([place + 0.3 for place in range(len(rows))], [row[0].strip() for row in rows])
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def data_parallel(_: Path, texts: list[str], figure: Any) -> None:
