@@ -58,6 +58,18 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+@contextlib.contextmanager
+def buffers_kept(model: torch.nn.Module) -> Iterator[None]:
+    """Within it the model may run once more; its buffers, such as running means, stay."""
+    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+
+
 def missing(strategy: Strategy, problem: Problem) -> str | None:
     """What the strategy needs and the task does not have, as a sentence; None if there is all."""
     if "scores" in strategy.inputs and problem.scores is None:
@@ -144,8 +156,9 @@ class Loop:
         if self._scheduler is not None:
             self._scheduler.step()
         if "observed" in inputs:
-            after = self._losses(batch)  # gradients stay on, since a loss may use them
-            self.surgery.observe(after if isinstance(after, Mapping) else _mean(after))
+            with buffers_kept(self.model):
+                after = self._losses(batch)  # gradients stay on, since a loss may use them
+                self.surgery.observe(after if isinstance(after, Mapping) else _mean(after))
         self._step += 1
         if problem.after_step is not None:
             called(problem.after_step, self.model, batch, self.surgery, self._step)

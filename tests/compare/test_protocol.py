@@ -12,7 +12,7 @@ import gradsurgery as gs
 from gradsurgery.compare import BASELINE, Plan, compare, remarks, summarise
 from gradsurgery.compare.cell import Problems, run_cell
 from gradsurgery.compare.loop import Loop, endless, moved
-from gradsurgery.tasks import task, task_names
+from gradsurgery.tasks import Metric, Problem, task, task_names
 from tests.support.protocol import losses, two_modalities
 
 pytestmark = pytest.mark.quick
@@ -128,6 +128,35 @@ def test_famo_sees_the_losses_on_the_same_batch_after_its_step():
     (first, before), (second, after) = seen
     assert first == second
     assert after != before
+
+
+def test_the_losses_after_the_step_leave_batch_norm_as_one_forward_does():
+    class Normed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.out = torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)
+
+        def forward(self, batch):
+            found = self.out(self.norm(batch["x"])).square().mean(0)
+            return {"one": found[0], "two": found[1]}
+
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    problem = Problem(
+        batches=lambda: [{"x": x}],
+        losses=lambda model, batch: model(batch),
+        model=Normed,
+        optimizer=torch.optim.SGD,
+        evaluate=lambda model, split: {"one": 0.0, "two": 0.0},
+        metrics={"one": Metric("one"), "two": Metric("two")},
+    )
+    norms = []
+    for name in ("famo", "sum"):
+        torch.manual_seed(0)
+        loop = Loop(problem, gs.get_strategy(name), seed=0, lr=0.1, steps=1)
+        loop.step(endless(problem))
+        norms.append(loop.model.norm)
+    assert norms[0].num_batches_tracked == norms[1].num_batches_tracked == 1
+    assert torch.equal(norms[0].running_mean, norms[1].running_mean)
 
 
 def test_lists_of_losses_are_batches_for_those_that_take_several_and_a_mean_for_others():
