@@ -1,9 +1,11 @@
 """Tables of the page on choosing a strategy: facts from the registry, evidence from the study.
 
 Each build of the docs writes them below docs/choosing, so that none can be out of date.
+`python docs/choosing.py` renews the README's table of symptoms.
 """
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,7 @@ FREE = {"gram", "block_grams", "rows", "cross", "splits", "eps", "rng", "generat
 }
 NONE = "–"  # a plain hyphen in a cell begins a list
 SEVERAL = {"rows", "block_grams", "cross"}  # no single weight per objective
+MARKS = "<!-- symptoms: python docs/choosing.py -->", "<!-- end of symptoms -->"
 
 
 class Symptom(NamedTuple):
@@ -182,6 +185,26 @@ def symptoms() -> list[str]:
     return listed("By symptom", [head, *rows])
 
 
+def readme_table() -> str:
+    """The decision table for the README, in Markdown and without what to try beside it."""
+    head = ["what you see", "begin with", "passes", "non-conflicting"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for one in SYMPTOMS:
+        chosen = bound(one.first)
+        begin = f"`{one.first}`" + (f", {one.how.replace('``', '`')}" if one.how else "")
+        seen = one.seen.partition(": `")[0].strip("`_")  # a link to a section of the page
+        cells = [seen, begin, one.passes or passes(chosen), promise(chosen)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def renewed(readme: str) -> str:
+    """The README with the table of symptoms of now between its marks."""
+    start, end = MARKS
+    between = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.S)
+    return between.sub(lambda _: f"{start}\n{readme_table()}\n{end}", readme)
+
+
 KINDS = {
     "Deciding on the losses": lambda s: s.acts_on == "losses",
     "Deciding without looking at a gradient": lambda s: not s.needs_gradients,
@@ -257,3 +280,8 @@ def write_tables(docs: Path, evidence: Evidence | None = None) -> list[Path]:
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
     return sorted(folder.glob("*.inc"))
+
+
+if __name__ == "__main__":
+    front = HERE.parent / "README.md"
+    front.write_text(renewed(front.read_text()))

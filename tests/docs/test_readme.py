@@ -70,3 +70,27 @@ def test_what_is_promised_always_is_what_claims_say(docs):
     for page in (ROOT / "README.md", DOCS / "index.rst"):
         said = page.read_text().split("**Non-conflicting always**")[1].partition("loss rises")[0]
         assert set(re.findall(r"`+([\w-]+)`+", said)) == always, page
+
+
+def test_the_table_of_symptoms_is_that_of_the_page_on_choosing(docs):
+    choosing, text = docs("choosing"), (ROOT / "README.md").read_text()
+    assert choosing.renewed(text) == text, "python docs/choosing.py"
+    table = text.split(choosing.MARKS[0])[1].split(choosing.MARKS[1])[0]
+    rows = table.strip().splitlines()[2:]
+    assert len(rows) == len(choosing.SYMPTOMS)
+    assert "| One modality dominates | `mmpareto`, a loss per modality beside the joint" in table
+    assert choosing.renewed(text.replace(rows[0] + "\n", "")) == text
+
+
+def test_groups_named_by_the_reader_are_those_of_the_record(docs):
+    text = (ROOT / "README.md").read_text()
+    named = 'gs.Surgery("mmpareto", {"ear": encoders["ear"], "eye": encoders["eye"]})'
+    plain = 'gs.Surgery("mmpareto", model, gamma=1.0)'
+    assert f"`{named}`" in text
+    assert f"`{plain}`" in text
+    program = docs("front").STEP.search(text)[2]
+    for said, groups in ((named, ("ear", "eye")), (plain, ("ear+fused", "eye+fused"))):
+        names = {"__name__": "readme"}
+        exec(program.replace('gs.Surgery("mmpareto", model)', said), names)
+        assert all(names["record"][group].strategy == "mmpareto" for group in groups)
+    assert names["record"]["eye+fused"].weights.tolist() == [1.0, 1.0]
