@@ -15,7 +15,8 @@ from gradsurgery.compare.jobs import runs_of
 from gradsurgery.compare.loop import Loop, endless, missing, seeded
 from gradsurgery.compare.methods import Method, control
 from gradsurgery.compare.plan import BASELINE, Plan
-from gradsurgery.compare.primary import unknown_primary
+from gradsurgery.compare.primary import judged_of, unknown_primary
+from gradsurgery.compare.unjudged import only_judged
 from gradsurgery.compare.where import place_of
 from gradsurgery.tasks import Problem, Task
 
@@ -71,7 +72,7 @@ def check_task(plan: Plan, task: Task) -> Checked:
             "no parameter is reached by two losses: there is nothing for a strategy to combine. "
             f"The groups are {', '.join(map(repr, first.groups)) or 'none'}."
         )
-    found.notes += _seeds(plan, task, first)
+    found.notes += [*_unjudged(problem, task, first), *_seeds(plan, task, first)]
     _count(plan, task, problem, found)
     return found
 
@@ -157,6 +158,16 @@ def _unknown_names(problem: Problem, task: Task, trial: _Trial) -> Iterator[str]
                     f"alone={{{name!r}: ...}} names the loss {loss!r}; the task has "
                     f"{', '.join(map(repr, trial.losses))}."
                 )
+
+
+def _unjudged(problem: Problem, task: Task, trial: _Trial) -> Iterator[str]:
+    """What verdicts would leave out, as figures of several kinds have no mean."""
+    names = tuple(trial.figures.get("test", ()))
+    if task.primary is not None or len(names) < 2:
+        return
+    judged = judged_of({name: problem.metric_of(name) for name in names})
+    if others := [name for name in names if name not in judged]:
+        yield f"{only_judged(judged[0], others)}."
 
 
 def _seeds(plan: Plan, task: Task, trial: _Trial) -> Iterator[str]:

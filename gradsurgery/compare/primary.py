@@ -75,6 +75,17 @@ def unknown_primary(primary: str | None, names: Collection[str]) -> str | None:
     return f"primary={primary!r} is no figure of the task, which has {listed}."
 
 
+def judged_of(metrics: Mapping[str, Metric]) -> tuple[str, ...]:
+    """The figures that verdicts are about where none is declared: all of one kind, or the first.
+
+    Args:
+        metrics: name -> what each figure of the task is, in its order.
+    """
+    names = tuple(metrics)
+    kinds = {(metric.label, metric.higher) for metric in metrics.values()}
+    return names if len(kinds) == 1 else names[:1]
+
+
 def primary_of(found: Sequence[Trained], declared: Mapping[str, Any]) -> Primary | None:
     """The figure that verdicts of a task are about; None where every run failed.
 
@@ -94,8 +105,7 @@ def primary_of(found: Sequence[Trained], declared: Mapping[str, Any]) -> Primary
     numbers = {name: declared.get(name) for name in ("delta", "ratio")}
     if named in objectives:
         return Primary((named,), _metric(row, [named]), True, **numbers)
-    kinds = {(m.label, m.higher) for m in (metric_of(row, o) for o in objectives)}
-    chosen = objectives if len(kinds) == 1 else objectives[:1]
+    chosen = judged_of({o: metric_of(row, o) for o in objectives})
     return Primary(chosen, _metric(row, chosen), False, **numbers)
 
 

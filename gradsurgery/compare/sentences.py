@@ -9,6 +9,7 @@ from gradsurgery.compare.methods import ALONE
 from gradsurgery.compare.names import short_names
 from gradsurgery.compare.statistics import Comparison, Family, mean_ranks
 from gradsurgery.compare.statistics.words import bounds, number, plain, seeds
+from gradsurgery.compare.unjudged import unjudged_sentence
 
 TUNING = {
     "tuned": "every strategy at its tuned learning rate",
@@ -26,6 +27,8 @@ def verdict_sentences(conclusion: Conclusion) -> list[str]:
     for baseline, family in conclusion.families.items():
         if baseline not in conclusion.without:
             said.append(against(conclusion, baseline, family))
+    if (others := unjudged_sentence(conclusion)) is not None:
+        said.append(others)
     for baseline, why in conclusion.without.items():
         reasons.setdefault(why, []).append(baseline)
     for why, baselines in reasons.items():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor, device, nn
 from torch.optim import Optimizer
 
@@ -65,8 +66,8 @@ class Problem:
         steps: of a run; None takes those of `@task`.
 
     Raises:
-        InputError: for a problem that is neither form, a direction that is none, or a number of
-            examples that cannot be used.
+        InputError: for a problem that is neither form, arrays in the place of tensors, a direction
+            that is none, or a number of examples that cannot be used.
     """
 
     train: Batch = ()
@@ -95,6 +96,8 @@ class Problem:
         for name in ("model", "optimizer", "losses", "metrics"):
             if getattr(self, name) is _missing:
                 raise InputError(f"Problem: {name}= is missing.")
+        for part in ("train", *SPLITS):
+            _check_tensors(part, getattr(self, part))
         # a short cut that was brought into the protocol has both forms, and this function
         if (self.batches or self.evaluate) and self.validation_loss is None:
             _check_protocol(self)
@@ -138,6 +141,25 @@ class Problem:
             names = ", ".join(map(repr, missing))
             raise InputError(f"better: no direction is given for the figure of {names}.")
         return {o: self.better[o] for o in objectives}
+
+
+def _check_tensors(part: str, given: Any) -> None:
+    """Arrays would fail in the first step of every run, where nothing says where they are from.
+
+    They are not converted: whether numbers are float32 or float64 is the user's to say.
+    """
+    if isinstance(given, np.ndarray):
+        raise InputError(
+            f"Problem: {part} is a numpy array: give a tuple of tensors, one row per example, as "
+            f"in {part}=(torch.from_numpy(x).float(), torch.from_numpy(y))."
+        )
+    for place, array in enumerate(given if isinstance(given, tuple | list) else ()):
+        if isinstance(array, np.ndarray):
+            cast = ".float()" if array.dtype.kind == "f" else ""
+            raise InputError(
+                f"Problem: {part}[{place}] is a numpy array of {array.dtype}: give a tensor, "
+                f"torch.from_numpy({part}[{place}]){cast}."
+            )
 
 
 def _check_protocol(problem: Problem) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from gradsurgery.compare import Plan
 from gradsurgery.compare.checking import check_in_terminal, check_task, duration, said
-from gradsurgery.tasks import Task
+from gradsurgery.tasks import Metric, Task
 from tests.support.protocol import figures, losses, two_modalities
 from tests.support.toy import problem as tensors
 
@@ -26,7 +26,7 @@ def checked(strategies=("sum",), seeds=(0,), function=None, primary=None, batch=
 
 
 def test_a_task_that_is_well_has_its_groups_and_a_time():
-    found, plan = checked(["sum", "mgda", "famo"])
+    found, plan = checked(["sum", "mgda", "famo"], primary="fused")
     assert found.wrong == found.notes == []
     assert set(found.groups) == {"audio+fused", "face+fused", "audio", "face", "fused"}
     assert 0 < found.seconds < 60
@@ -76,10 +76,21 @@ def test_equal_tensors_and_seeds_that_change_nothing_are_said():
     found, _ = checked(function=lambda data_root: tensors(better="lower"), batch=8)
     assert "train and test are the same data." in found.wrong
     assert "every seed has the same data" in found.notes[0]
-    found, _ = checked(seeds=[0, 1], function=lambda data_root, seed: two_modalities(data_root, 5))
+    same = lambda data_root, seed: two_modalities(data_root, 5)  # noqa: E731
+    found, _ = checked(seeds=[0, 1], function=same, primary="fused")
     assert found.notes == ["the seeds 0 and 1 give the same batches."]
     found, _ = checked(function=lambda data_root, seed: None)
     assert "return a gradsurgery.tasks.Problem" in found.wrong[0]
+
+
+def test_figures_of_several_kinds_without_a_primary_one_are_said():
+    found, _ = checked()
+    assert found.wrong == []
+    (note,) = found.notes
+    assert note == "Only fused is judged; audio and face are not (declare @task(primary=...))."
+    percent = Metric("accuracy", unit="%")
+    found, _ = checked(metrics=dict.fromkeys(("fused", "audio", "face"), percent))
+    assert found.notes == []  # their mean is judged
 
 
 def test_times_as_one_would_say_them():

@@ -120,6 +120,36 @@ def test_without_a_primary_figure_it_is_the_mean_or_else_the_first():
     conclusion, sentences = said(lines)
     assert conclusion.primary.objectives == ("left",)
     assert "of left, as no primary figure is declared" in sentences[0]
+    assert "Only left is judged; right is not (declare @task(primary=...))." in sentences
+
+
+def two_kinds(size, primary=None):
+    """A percentage and an error of which `gains` has so much more, over seeds that vary it."""
+    lines = known(primary=primary, strategies=("sum", "gains", "near"))
+    for line in lines[1:]:
+        error = {"name": "RMSE", "unit": "kW", "higher": False, "chance": None}
+        line["metrics"] = {**line["metrics"], "right": error}
+        line["better"] = {"left": "higher", "right": "lower"}
+        more = size * (1 + 0.1 * (line["seed"] % 2)) if line["strategy"] == "gains" else 0.0
+        line["test"]["right"] = 1.0 + 0.1 * line["seed"] + more
+    return lines
+
+
+def test_a_figure_that_is_not_judged_and_differs_is_named_with_its_interval():
+    (named,) = [one for one in said(two_kinds(3.0))[1] if "not (declare" in one]
+    assert named.startswith("Only left is judged; right is not (declare @task(primary=...)). ")
+    assert "against sum exclude 0, without a verdict: gains +3.15 kW [+3.02 to +3.28]" in named
+    assert named.endswith(" (right, lower is better).")
+    assert "near" not in named  # the same in every seed
+    (lower,) = [one for one in said(two_kinds(-0.5))[1] if "not (declare" in one]
+    assert "gains -0.525 kW" in lower
+    (silent,) = [one for one in said(two_kinds(0.0))[1] if "not (declare" in one]
+    assert "exclude" not in silent
+
+
+def test_a_declared_primary_figure_leaves_the_others_to_the_table():
+    sentences = said(two_kinds(3.0, primary="left"))[1]
+    assert not any("judged" in one for one in sentences)
 
 
 def test_a_direction_that_no_one_gave_has_no_verdict():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gradsurgery as gs
-from gradsurgery.tasks import get_task, task, task_names
+from gradsurgery.tasks import Problem, get_task, task, task_names
 from gradsurgery.tasks.digits import load_digits
 from tests.support.paths import DOCS
 from tests.support.tasks import SHIPPED, batch_of, loaded
@@ -234,3 +234,18 @@ def test_the_toy_is_its_formula_and_its_front_is_where_both_fall_no_further():
     assert NASH.distance(torch.tensor([0.0, FLOOR])) == 0
     torch.manual_seed(2)
     assert get_task("toy").load(None).model().x.tolist() == [9.0, 9.0]
+
+
+def test_arrays_in_the_place_of_tensors_are_refused_where_they_are_given():
+    x, y = np.zeros((4, 2)), np.zeros(4, dtype=np.int64)
+    given = {"model": None, "optimizer": None, "losses": None, "metrics": None}
+    tensors = (torch.zeros(4, 2), torch.from_numpy(y))
+    double = r"train\[0\] is a numpy array of float64: .* torch.from_numpy\(train\[0\]\).float\(\)"
+    with pytest.raises(gs.InputError, match=double):
+        Problem(train=(x, y), **given)
+    whole = r"test\[1\] is a numpy array of int64: .* torch.from_numpy\(test\[1\]\)\.$"
+    with pytest.raises(gs.InputError, match=whole):
+        Problem(train=tensors, validation=tensors, test=(tensors[0], y), **given)
+    with pytest.raises(gs.InputError, match="validation is a numpy array: give a tuple"):
+        Problem(train=tensors, validation=x, test=tensors, **given)
+    assert Problem(train=tensors, validation=tensors, test=tensors, **given).train is tensors
