@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gradsurgery import Record
+from gradsurgery import InputError, Record
 from gradsurgery.compare.baselines import methods_of
 from gradsurgery.compare.figures import evaluate
 from gradsurgery.compare.jobs import runs_of
@@ -72,7 +72,11 @@ def check_task(plan: Plan, task: Task) -> Checked:
             "no parameter is reached by two losses: there is nothing for a strategy to combine. "
             f"The groups are {', '.join(map(repr, first.groups)) or 'none'}."
         )
-    found.notes += [*_unjudged(problem, task, first), *_seeds(plan, task, first)]
+    try:
+        found.notes += _unjudged(problem, task, first)
+    except InputError as error:  # a figure without a direction, where others have one
+        found.wrong.append(str(error))
+    found.notes += _seeds(plan, task, first)
     _count(plan, task, problem, found)
     return found
 

@@ -91,6 +91,8 @@ def test_figures_of_several_kinds_without_a_primary_one_are_said():
     percent = Metric("accuracy", unit="%")
     found, _ = checked(metrics=dict.fromkeys(("fused", "audio", "face"), percent))
     assert found.notes == []  # their mean is judged
+    found, _ = checked(function=lambda data_root: tensors(better={"up": "lower"}), batch=8)
+    assert "better: no direction is given for the figure of 'down'." in found.wrong
 
 
 def test_times_as_one_would_say_them():
