@@ -23,6 +23,7 @@ from gradsurgery.engine.per_example.soundness import (
     factors_of,
     finite,
     layouts_checked,
+    of_losses,
     rounding_of,
 )
 from gradsurgery.engine.per_example.spreading import check_norms, may_spread
@@ -169,6 +170,7 @@ def _check(
     plan.layouts, plan.unsure = {}, set()
     packed = any(type(n).__name__ == "PackPaddedSequenceBackward0" for n in nodes.values())
     hint = PACKED if packed else ""
+    least = of_losses(examples.losses)
     uses: dict[str, list[Use]] = {}
     for draw in range(CHECKS):
         factors = factors_of(examples.count, draw, examples.losses)
@@ -183,7 +185,7 @@ def _check(
         again.update({n: [g] for n, g in zip(features, given[len(beside) :], strict=True)})
         everything: dict[int | str, Any] = dict(listened.items())
         everything.update(features)
-        layouts_checked(plan, everything, tensors, once, again, factors, hint)
+        layouts_checked(plan, everything, tensors, once, again, factors, hint, least)
         uses = {}
         for name in list(plan.places):
             own = uses_of(name, tensors[name], plan, nodes, once, kept, examples.count)
@@ -193,7 +195,7 @@ def _check(
             else:
                 uses[name] = own
         arrived = dict(zip(beside, given, strict=False))
-        for name in differing(uses, arrived, factors, rounding_of(plan, once)):
+        for name in differing(uses, arrived, factors, rounding_of(plan, once, least)):
             plan.give_up(name, "something acts on its gradient beside its layer")
     plan.unsure &= {*plan.nodes(nodes), *features}
     if plan.open or examples.verify == "always":  # there is nothing to learn

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradsurgery.engine.losses import LARGEST, Losses
-from gradsurgery.engine.per_example.misread import got_losses, got_names, got_weights
+from gradsurgery.engine.per_example.misread import got_losses, got_names, got_weights, odd_weights
 from gradsurgery.engine.per_example.origin import Origin
 from gradsurgery.engine.per_example.profiles import profiles_of
 from gradsurgery.errors import InputError
@@ -37,11 +37,11 @@ class PerExample:
         verify: whether examples are independent of each other is checked in the first step, and
             whenever the graph is another one ("first"), in every step ("always"), or never. "first"
             also checks a step with what no check has seen: a gradient or a gate that was zero then,
-            a larger coefficient, or entries picked by other indices; after 4, 8, 16, ... steps; and
-            each step where a coefficient that is zero may let in others. A check takes up to three
-            backward passes more, and finds what other examples add from about 3e-5 of a gradient
-            on (float32; 0.05 in half precision). Without it examples are taken to be first in
-            every tensor, and where they are not gradients are wrong.
+            a larger coefficient, or entries picked by other indices; after 4, 8, 16, 32 steps and
+            every 64; and each step where a coefficient that is zero may let in others. A check
+            takes up to three backward passes more, and finds what other examples add from about
+            3e-5 of a gradient on (float32; 0.05 in half precision). Without it examples are taken
+            to be first in every tensor, and where they are not gradients are wrong.
 
     Raises:
         InputError: for losses, weights or names of the wrong kind or shape; and in the step, where
@@ -161,6 +161,8 @@ def _weights(mixtures: Any, losses: Tensor) -> tuple[tuple[str, ...], Array]:
     for name, given in mixtures.items():
         if not isinstance(name, str):
             raise InputError(f"PerExample: a mixture's name is a string; got {name!r}.")
+        if odd := odd_weights(given):
+            raise InputError(f"PerExample: the weights of {name!r} are {odd}")
         if isinstance(given, Tensor):
             if given.requires_grad:
                 raise InputError(

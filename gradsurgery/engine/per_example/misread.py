@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -56,6 +58,19 @@ def got_weights(weights: Sequence[int], losses: Sequence[int]) -> str:
             f"of {given[0]} examples each, and flat, give losses.view({given[0]}, -1).sum(1)."
         )
     return "give one weight per loss."
+
+
+def odd_weights(weights: Any) -> str | None:
+    """What weights are that have no real number in each place, and what to do."""
+    if isinstance(weights, Tensor):
+        if weights.is_meta:
+            return "a meta tensor, which has no values: give them on a device."
+        if weights.layout != torch.strided:
+            return f"a sparse tensor ({weights.layout}): give weights.to_dense()."
+        kind = str(weights.dtype) if weights.is_complex() else ""
+    else:
+        kind = str(weights.dtype) if np.iscomplexobj(weights) and hasattr(weights, "dtype") else ""
+    return f"complex ({kind}); a mixture has real weights: give weights.real." if kind else None
 
 
 def got_names(names: Any, found: Sequence[Any]) -> str:

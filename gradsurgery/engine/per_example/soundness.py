@@ -24,6 +24,7 @@ from gradsurgery.gradients.per_example.use import Use
 from gradsurgery.gradients.precision import products_are_whole
 
 CHECKS = 2  # passes of a check
+LEVELS = 256  # r of losses in half precision are multiples of 1/256: bfloat16 has eight digits
 PACKED = (
     "Packed sequences have the entries of all examples at a time in a row: give them padded, and "
     "mask the losses or states past the end. "
@@ -43,6 +44,8 @@ def factors_of(examples: int, draw: int, like: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(draw)
     sizes = (torch.rand(examples, generator=generator, dtype=torch.float64) + 1) / 2
     signs = torch.randint(2, (examples,), generator=generator) * 2 - 1
+    if torch.finfo(like.dtype).bits == 16:  # the pass starts with r in this dtype: not rounded
+        sizes = (sizes * LEVELS).round() / LEVELS
     signs[:2] = torch.tensor([1, -1])[:examples]  # two examples are told apart for certain
     return (sizes * signs).to(like.device)
 
@@ -65,6 +68,7 @@ def layouts_checked(
     again: Deltas,
     factors: Tensor,
     hint: str = "",
+    least: float = 0.0,
 ) -> None:
     """Find the layout at each node, or confirm it.
 
@@ -78,6 +82,7 @@ def layouts_checked(
         again: those of Σ r_b ℓ_b.
         factors: r [B].
         hint: what the message adds.
+        least: what is rounding at all nodes, relative to a part.
 
     Raises:
         InputError: where a layer's examples are mixed, naming it.
@@ -89,7 +94,7 @@ def layouts_checked(
         for one, other in zip(first, second, strict=False):
             layout = None
             if one is not None and other is not None:
-                accuracy = max(OF_PART.get(one.dtype, HALF), reduced(one))
+                accuracy = max(OF_PART.get(one.dtype, HALF), reduced(one), least)
                 known = plan.layouts.get(number)
                 only = known[len(where)] if known else None
                 own = factors.to(one.dtype)
@@ -159,12 +164,18 @@ def reduced(tensor: Tensor) -> float:
     return 0.0 if whole else REDUCED
 
 
-def rounding_of(plan: Plan, deltas: Deltas) -> dict[str, float]:
+def of_losses(losses: Tensor) -> float:
+    """The rounding of what a pass starts with in half precision; else it is far below others."""
+    eps = torch.finfo(losses.dtype).eps
+    return 2 * eps if torch.finfo(losses.dtype).bits == 16 else 0.0
+
+
+def rounding_of(plan: Plan, deltas: Deltas, least: float = 0.0) -> dict[str, float]:
     """What may be rounding in a parameter's gradient, by the dtype of what arrives at its nodes."""
     return {
         name: max(
             (
-                max(OF_GRADIENT.get(delta.dtype, HALF), reduced(delta))
+                max(OF_GRADIENT.get(delta.dtype, HALF), reduced(delta), least)
                 for place in places
                 for delta in deltas.get(place.node, ())
                 if delta is not None

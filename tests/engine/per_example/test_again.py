@@ -1,10 +1,11 @@
-"""Checks of independence after the first: what has changed since, and after 4, 8, 16, ... steps."""
+"""Checks of independence after the first: what has changed since, and at most 64 steps apart."""
 
 import pytest
 import torch
 from torch import nn
 
 import gradsurgery as gs
+from gradsurgery.engine.per_example.plan import Plan
 from tests.engine.per_example.test_checked import CHECKED, ONE, B, Steps, mlp, squares
 from tests.support.per_example import mixtures
 from tests.support.per_example_models import D
@@ -16,6 +17,26 @@ def test_again_after_four_eight_and_so_on():
     found = [step(squares(model, torch.randn(B, D))) for _ in range(10)]
     assert [i for i, method in enumerate(found) if method == CHECKED] == [0, 4, 8]
     assert set(found) == {ONE, CHECKED}
+
+
+def test_at_most_64_steps_lie_between_checks():
+    plan = Plan({})
+    checked = [plan.steps for plan.steps in range(300) if plan.due]
+    assert checked == [4, 8, 16, 32, 64, 128, 192, 256]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_in_half_precision_of_a_model_in_float32(dtype):
+    model, x = mlp(), torch.randn(B, D)
+    surgery, named = gs.Surgery("mgda", model), mixtures(torch.randn(2, B))
+    losses = model(x).square().sum(1).to(dtype)
+    assert surgery.backward(gs.PerExample(losses, named)).method == CHECKED
+    rows = torch.randn(2, B, 1) * torch.randn(B, 3)  # one profile over an example's tokens
+    losses = model(x.view(B, 1, D).expand(B, 3, D)).square().sum(2).to(dtype)
+    surgery.backward(gs.PerExample(losses, mixtures(rows)))
+    losses = (model(x) - model(x).mean(0)).square().sum(1).to(dtype)
+    with pytest.raises(gs.InputError, match="mixes examples"):
+        surgery.backward(gs.PerExample(losses, named))
 
 
 @pytest.mark.parametrize(
