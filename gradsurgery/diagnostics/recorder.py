@@ -8,7 +8,7 @@ import numpy as np
 
 from gradsurgery import InputError, Record, Surgery, inspect
 from gradsurgery.diagnostics import saved
-from gradsurgery.diagnostics.samples import Sample, length_of, rows, scalars
+from gradsurgery.diagnostics.samples import Sample, length_of, rows, scalars, stepped
 from gradsurgery.types import Array
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Recorder:
     gradient of a single loss, as `sum` does:
 
         record = recorder.backward(surgery, losses)
+        record = recorder.step(surgery, losses, optimizer)  # in place of surgery.step
 
     Args:
         parameters: as the Surgery has them, for what it inspects.
@@ -130,13 +131,14 @@ class Recorder:
                     weights.mean(0) if weights is not None and weights.ndim > 1 else weights,
                     length_of(gram, weights),
                     None if again is None else np.array([again[o] for o in group.objectives]),
+                    float("nan") if group.gap is None else group.gap,
                 )
                 self.groups.setdefault(name, []).append(sample)
                 self._places.setdefault(name, []).append(self.seen)
                 tags.update(scalars(sample))
             self._thin()
             if self.sink is not None:
-                self.sink(step, tags)
+                self.sink(step, tags | stepped(record))
         self.seen += 1
         return record
 
@@ -153,6 +155,24 @@ class Recorder:
         """
         self.inspect(losses, control)
         return self.add(surgery.backward(losses, **call))
+
+    def step(
+        self, surgery: Surgery, losses: Any, optimizer: Any, *, control: Any = None, **call: Any
+    ) -> Record:
+        """`surgery.step(losses, optimizer, **call)`, inspected where that is due, and kept.
+
+        The sink is also given the change of each loss, "risen" and "corrected", which are not kept.
+
+        Args:
+            surgery: the Surgery.
+            losses: as for `Surgery.step`; with None, after `accumulate`, nothing is inspected.
+            optimizer: as for `Surgery.step`.
+            control: as for `inspect`.
+            **call: as for `Surgery.step`: `guard`, `scaler`, `between`, ...
+        """
+        if losses is not None:
+            self.inspect(losses, control)
+        return self.add(surgery.step(losses, optimizer, **call))
 
     def __getitem__(self, group: str) -> list[Sample]:
         """The samples of a group, in the order of the steps.

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gradsurgery import Record
 from gradsurgery.types import Array
+
+STEPPED = ("change/", "risen", "corrected")  # the beginnings of what an optimizer's step adds
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Sample:
         length: ‖d‖ = √(wᵀGw) of the direction; NaN where it does not follow from G and w.
         control: [n], the cosine of each objective's gradients on two batches; None where the loop
             gave no second batch.
+        gap: the solver's relative optimality gap; NaN where no solver ran.
     """
 
     step: int
@@ -35,6 +39,7 @@ class Sample:
     weights: Array | None = None
     length: float = float("nan")
     control: Array | None = None
+    gap: float = float("nan")
 
     @property
     def norms(self) -> Array | None:
@@ -52,6 +57,14 @@ class Sample:
         safe = np.where(self.norms > 0, self.norms, 1.0)
         cosines: Array = self.gram / safe / safe[:, None]
         return cosines
+
+    @property
+    def of_pairs(self) -> Array | None:
+        """cos(gᵢ, gⱼ) of the pairs i < j, in the order of `pairs`; None without a Gram matrix."""
+        if self.cosines is None:
+            return None
+        found: Array = self.cosines[np.triu_indices(len(self.objectives), 1)]
+        return found
 
     @property
     def sum_length(self) -> float:
@@ -106,20 +119,29 @@ def rows(sample: Sample) -> Iterator[dict[str, Any]]:
 
 
 def scalars(sample: Sample) -> dict[str, float]:
-    """Tag -> number, for loggers; only of what is known."""
+    """Tag -> number, for loggers; only of what is known. Names are those of `Record.scalars`."""
     found: dict[str, float] = {}
     group = sample.group
-    if sample.cosines is not None and sample.norms is not None:
-        for i, j in sample.pairs:
-            pair = f"{sample.objectives[i]}, {sample.objectives[j]}"
-            found[f"{group}/cosine/{pair}"] = float(sample.cosines[i, j])
+    if sample.of_pairs is not None and sample.norms is not None:
+        for (i, j), cosine in zip(sample.pairs, sample.of_pairs.tolist(), strict=True):
+            found[f"{group}/cosine/{sample.objectives[i]}, {sample.objectives[j]}"] = cosine
+        if len(sample.of_pairs):
+            found[f"{group}/conflicts"] = float((sample.of_pairs < 0).sum())
+            found[f"{group}/mean_cosine"] = float(sample.of_pairs.mean())
         for name, norm in zip(sample.objectives, sample.norms.tolist(), strict=True):
             found[f"{group}/norm/{name}"] = norm
         found[f"{group}/sum_length"] = sample.sum_length
-    if np.isfinite(sample.length):
-        found[f"{group}/length"] = sample.length
+    for kind, number in (("length", sample.length), ("gap", sample.gap)):
+        if np.isfinite(number):
+            found[f"{group}/{kind}"] = number
     for kind, values in (("weight", sample.weights), ("control", sample.control)):
         if values is not None:
             for name, value in zip(sample.objectives, values.tolist(), strict=True):
                 found[f"{group}/{kind}/{name}"] = value
     return found
+
+
+def stepped(record: Record) -> dict[str, float]:
+    """Tag -> number of what the optimizer's step did, under the names of `Record.scalars`."""
+    starts = ("change/", *(f"{name}/{kind}" for name in record for kind in STEPPED))
+    return {tag: value for tag, value in record.scalars().items() if tag.startswith(starts)}

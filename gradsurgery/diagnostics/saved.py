@@ -35,7 +35,8 @@ def save(
             arrays[stem + "step"] = np.array([s.step for s in run])
             arrays[stem + "place"] = np.array(places[name][begin:end])
             arrays[stem + "losses"] = np.array([s.losses for s in run])
-            arrays[stem + "length"] = np.array([s.length for s in run])
+            for field in ("length", "gap"):
+                arrays[stem + field] = np.array([getattr(s, field) for s in run])
             for field, shape in (("gram", (n, n)), ("weights", (n,)), ("control", (n,))):
                 values = [getattr(s, field) for s in run]
                 arrays[stem + field] = np.array(
@@ -67,6 +68,7 @@ def load(path: Path) -> tuple[dict[str, int], dict[str, list[Sample]], dict[str,
     places: dict[str, list[int]] = {name: [] for name in state["groups"]}
     for number, part in enumerate(state["parts"]):
         stem, name = f"part{number}_", part["group"]
+        gaps = arrays.get(stem + "gap", np.full(len(arrays[stem + "step"]), np.nan))
         places[name] += arrays[stem + "place"].tolist()
 
         def of(field: str, at: int, stem: str = stem) -> Array | None:
@@ -83,6 +85,7 @@ def load(path: Path) -> tuple[dict[str, int], dict[str, list[Sample]], dict[str,
                 of("weights", at),
                 float(arrays[stem + "length"][at]),
                 of("control", at),
+                float(gaps[at]),  # earlier files have none
             )
             for at, step in enumerate(arrays[stem + "step"])
         ]

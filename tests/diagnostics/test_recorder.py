@@ -73,6 +73,49 @@ def test_the_training_is_that_without_a_recorder():
     assert {name: len(samples) for name, samples in recorder.groups.items()} == {"a+b": 3}
 
 
+@pytest.mark.parametrize("guard", ["report", "correct"])
+def test_a_step_is_that_of_the_surgery_and_is_kept(guard):
+    def run(recorder, seen):
+        torch.manual_seed(2)
+        model = net()
+        surgery = gs.Surgery("sum", model)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        for _ in range(4):
+            optimizer.zero_grad()
+            output = model(torch.randn(5, 3))[:, 0]  # one loss pulls it to -2, the other to 2
+            found = {"left": (output + 2).pow(2).mean(), "right": (output - 2).pow(2).mean()}
+            if recorder is None:
+                seen.append(surgery.step(found, optimizer, guard=guard))
+            else:
+                seen.append(recorder.step(surgery, found, optimizer, guard=guard))
+        return [p.detach() for p in model.parameters()]
+
+    given, plain, kept = {}, [], []
+    recorder = Recorder(every=2, sink=lambda step, tags: given.update({step: tags}))
+    for one, other in zip(run(None, plain), run(recorder, kept), strict=True):
+        assert torch.equal(one, other)
+    assert [str(record) for record in kept] == [str(record) for record in plain]
+    assert [sample.step for sample in recorder[GROUP]] == [*given] == [0, 2]
+    assert all(sample.gram is not None for sample in recorder[GROUP])
+    last, tags = kept[2], given[2]
+    assert (last[GROUP].corrected is not None) is (guard == "correct")
+    expected = {name: value for name, value in last.scalars().items() if "change/" in name}
+    assert expected == {name: value for name, value in tags.items() if "change/" in name}
+    assert tags.get(f"{GROUP}/corrected") == last[GROUP].corrected
+
+
+def test_a_step_of_what_was_accumulated_is_kept():
+    model, recorder = net(), Recorder(every=1)
+    surgery = gs.Surgery("mgda", model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for batch in torch.randn(4, 3).split(2):
+        surgery.accumulate(losses(model, batch))
+    record = recorder.step(surgery, None, optimizer)
+    (sample,) = recorder[GROUP]
+    np.testing.assert_array_equal(sample.gram, record[GROUP].gram)
+    assert sample.gap == record[GROUP].gap
+
+
 def test_the_control_is_the_cosine_of_one_loss_on_two_batches():
     recorder = Recorder(every=1)
     model = net()
