@@ -42,9 +42,10 @@ def tracker(run: Any) -> "Sink":
         return lambda step, values: log_metrics(_allowed(values), step=step)
     if callable(log):
         return lambda step, values: log(values, step=step)
+    function = " A function is a sink by itself: Recorder(sink=function)." if callable(run) else ""
     raise InputError(
         f"tracker: expected an object with log(values, step=) or log_metrics(values, step=), as "
-        f"wandb.init() and mlflow are; got {type(run).__name__}."
+        f"wandb.init() and mlflow are; got {type(run).__name__}.{function}"
     )
 
 

@@ -88,6 +88,12 @@ def explained(error: Exception) -> InputError | None:
             "the losses' graph was freed by an earlier backward pass: one call takes all losses of "
             "a forward pass; for a second pass give retain_graph=True to the first."
         )
+    if "modified by an inplace operation" in text:
+        return InputError(
+            "the losses' backward pass needs a tensor that was written to after the forward pass. "
+            "If the losses are of a forward pass before optimizer.step(): compute them again. "
+            "Otherwise an operation of the model writes in place; the cause has torch's account."
+        )
     if "_will_engine_execute_node" in text:
         return InputError(
             "a parameter has a hook of torch.autograd.graph.register_multi_grad_hook, which torch "

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from gradsurgery.record.line import line_of
 from gradsurgery.solvers import is_stationary
 from gradsurgery.types import Array
 
@@ -104,6 +105,29 @@ class GroupRecord:
         if self.cosines is None or len(self.objectives) < 2:
             return None
         return float(self.cosines[np.triu_indices(len(self.cosines), 1)].mean())
+
+    def named_weights(self) -> dict[str, float] | None:
+        """The weight of each objective by name; None where there are none.
+
+        Where each parameter tensor has its own they are the means over the tensors.
+
+        Example:
+            >>> import torch, gradsurgery as gs
+            >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+            >>> record = gs.backward({"a": weight[0], "b": weight.sum()}, [weight], "mgda")
+            >>> record["a+b"].named_weights()
+            {'a': 1.0, 'b': 0.0}
+            >>> print(record["a+b"])
+            a+b (1 tensors, mgda): a 1, b 0; mean cosine 0.707, no conflict
+        """
+        if self.weights is None:
+            return None
+        flat = self.weights if self.weights.ndim == 1 else self.weights.mean(0)
+        return dict(zip(self.objectives, flat.tolist(), strict=True))
+
+    def __str__(self) -> str:
+        inspected = self.strategy == "plain" and self.weights is None
+        return line_of(self, not inspected)
 
     @cached_property
     def stationary(self) -> bool | None:

@@ -15,7 +15,7 @@ from gradsurgery.record.numbers import (
     restored_group,
     scalars_of,
 )
-from gradsurgery.record.text import line_of
+from gradsurgery.record.text import listed
 
 
 @dataclass(frozen=True)
@@ -168,4 +168,4 @@ class Record(Mapping[str, GroupRecord]):
         first = f"step {self.step}: {self.strategy or 'inspect'} on {values}"
         first += "; overflow, to be skipped" if self.overflow else ""
         first += f"; {self.method}" if self.method else ""
-        return "\n".join([first, *(line_of(group, self.strategy, groups) for group in groups)])
+        return "\n".join([first, *(listed(group, self.strategy, groups) for group in groups)])

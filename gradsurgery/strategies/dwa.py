@@ -24,7 +24,7 @@ from gradsurgery.types import Array
     scale="sum",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
-    also=("dynamic weight average",),
+    also=("dynamic weight average", "dynamic weight averaging"),
     about=About(
         family="losses",
         use="Losses fall at different rates, and weights at no cost are wanted.",

@@ -12,7 +12,7 @@ from gradsurgery.types import Array
     scale="mean",
     acts_on="losses",
     claims=(homogeneous(1), "permutation-equivariant", "deterministic"),
-    also=("geometric loss strategy", "geometric mean"),
+    also=("geometric loss strategy", "geometric mean", "GeoMean"),
     about=About(
         family="scalarisations",
         use="Losses are positive and differ in size: no weights are needed.",
@@ -40,6 +40,10 @@ from gradsurgery.types import Array
         ),
         related={
             "SI": (
+                "scale-invariant linear scalarization is the sum of the log losses; gls has its "
+                "direction, with another length."
+            ),
+            "scale-invariant": (
                 "scale-invariant linear scalarization is the sum of the log losses; gls has its "
                 "direction, with another length."
             ),

@@ -48,8 +48,9 @@ from gradsurgery.types import Array
         ),
         related={
             "IMTL": (
-                "nash-mtl's is imtl-g; the paper's and LibMTL's are imtl-g on losses that imtl-l "
-                "has scaled."
+                "its two halves are imtl-g, which balances gradients, and imtl-l, which scales "
+                "losses; nash-mtl's is imtl-g; the paper's and LibMTL's are imtl-g on losses that "
+                "imtl-l has scaled."
             ),
             "log_imtl": "give the logarithms of the losses.",
         },

@@ -31,7 +31,7 @@ from gradsurgery.contract import (
         when("beta = 0", lambda options: options["beta"] == 0, "scale-invariant"),
     ),
     variants=({"residual": "0"}, {"weighted": False, "average": "coordinates", "beta": 0.0}),
-    also=("learning rate annealing", "gradient pathologies", "PINN"),
+    also=("LRA", "learning rate annealing", "gradient pathologies", "PINN"),
     about=About(
         family="lengths",
         use="A PINN's residual has far larger gradients than its boundary terms.",
@@ -54,6 +54,12 @@ from gradsurgery.contract import (
                 journal=True,
             ),
         ),
+        related={
+            "NTK": (
+                "weights by the traces of the losses' tangent kernels (arXiv:2007.14527) are not "
+                "in this library; lr-annealing weighs a PINN's losses by their gradients."
+            ),
+        },
         differs=(
             (
                 "In the official code new λ act from the next step on, and biases are left out of "

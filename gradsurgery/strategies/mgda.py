@@ -108,6 +108,10 @@ def _unit(options: dict[str, Any]) -> bool:
             ),
         ),
         related={
+            "Frank-Wolfe": (
+                "it is the solver of MGDA's official code; mgda finds the same min-norm point to "
+                "rounding."
+            ),
             "MGDA-UB": (
                 "it is mgda on the gradients at the shared representation z: backward(losses, "
                 "features=z)."

@@ -15,6 +15,8 @@ from gradsurgery.types import Array
     also=(
         "EW",
         "equal weighting",
+        "equal weights",
+        "baseline",
         "LS",
         "linear scalarization",
         "uniform",

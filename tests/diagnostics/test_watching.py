@@ -169,8 +169,13 @@ def test_a_tracker_is_called_as_its_documentation_has_it():
 def test_two_names_that_become_one_are_an_error():
     with pytest.raises(gs.InputError, match=r"'x\+y' and 'x.y' are both 'x.y' to the tracker"):
         tracker(Mlflow())(0, {"x+y": 1.0, "x.y": 2.0})
-    with pytest.raises(gs.InputError, match="got object"):
+
+
+def test_what_is_no_tracker_is_refused_and_a_function_is_a_sink_already():
+    with pytest.raises(gs.InputError, match=r"got object\.$"):
         tracker(object())
+    with pytest.raises(gs.InputError, match=r"got function\. .*Recorder\(sink=function\)"):
+        tracker(lambda step, values: None)
 
 
 def test_means_are_over_the_records_that_have_a_number():

@@ -124,3 +124,36 @@ def test_stationary_is_zero_and_recorded(dtype, strategy):
         model,
         strategy,
     )["other+up"].stationary
+
+
+def test_a_group_prints_its_line_and_gives_weights_by_name():
+    model = Changing()
+    losses = model.losses("abc", torch.randn(5, 3))
+    for strategy in ("mgda", "mmpareto(rescale='tensor')", "graddrop"):
+        record = gs.Surgery(strategy, model).backward(losses, retain_graph=True)
+        group = record["a+b+c"]
+        assert f"  {group}" in str(record).splitlines()
+        if group.weights is None:
+            assert group.named_weights() is None
+            continue
+        weights = group.weights if group.weights.ndim == 1 else group.weights.mean(0)
+        assert group.named_weights() == dict(zip("abc", weights.tolist(), strict=True))
+        assert str(group).startswith("a+b+c (")
+    inspected = gs.inspect(losses)["a+b+c"]
+    assert str(inspected).startswith(f"a+b+c ({inspected.parameters} tensors): least cosine ")
+    assert "GroupRecord(name='a+b+c'" in repr(inspected)
+
+
+def test_heads_that_explicit_groups_leave_over_print_no_cosine():
+    """They share no parameter, so that their cosine of zero says nothing."""
+    trunk, *heads = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    first, second = (trunk * head for head in heads)
+    losses = {"a": first.sum(), "b": second.pow(2).sum()}
+    record = gs.Surgery("mgda(normalize='l2')", {"trunk": [trunk]}).backward(losses)
+    assert record["others"].gram.tolist() == [[2.0, 0.0], [0.0, 8.0]]
+    assert str(record["others"]) == "others (2 tensors, plain): a 1, b 1"
+    assert "mean cosine" in str(record["trunk"])
+    second_trunk = nn.Parameter(torch.ones(2))
+    losses = {"a": (trunk + second_trunk).sum(), "b": -second_trunk.sum() + trunk.sum()}
+    record = gs.Surgery("mgda", {"trunk": [trunk]}).backward(losses)
+    assert str(record["others"]).endswith("a 1, b 1; mean cosine -1, conflicts a/b")

@@ -216,6 +216,21 @@ def test_retain_graph_and_inspect_keep_the_graph():
         gs.backward(losses, model)
 
 
+@pytest.mark.parametrize("method", ["gradients", "batched"])
+def test_losses_of_before_an_optimizer_step_are_refused_with_what_to_do(method):
+    weight = nn.Parameter(torch.ones(2))
+    surgery = gs.Surgery("mgda", [weight], method=method)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    losses = {"a": weight.pow(2).sum(), "b": (weight - 2).pow(3).sum()}
+    surgery.backward(losses, retain_graph=True)
+    optimizer.step()
+    before = weight.grad.clone()
+    with pytest.raises(gs.InputError, match=r"before optimizer\.step\(\): compute them") as error:
+        surgery.backward(losses)
+    assert "modified by an inplace operation" in str(error.value.__cause__)
+    assert torch.equal(weight.grad, before)
+
+
 def test_low_precision_parameters():
     for dtype in (torch.bfloat16, torch.float16):
         model = TwoEncoders(dtype=dtype)
