@@ -9,6 +9,7 @@ from gradsurgery.engine.per_example.capture import Deltas
 from gradsurgery.engine.per_example.orders import Orders, grown, same
 from gradsurgery.engine.per_example.plan import Plan
 from gradsurgery.engine.per_example.spreading import NORMS
+from gradsurgery.gradients.per_example.layout import agree
 
 # the edges of nodes by which a parameter is added: a zero there lets every gradient through
 ADDED = {
@@ -69,5 +70,7 @@ def doubtful(plan: Plan, deltas: Deltas, examples: int) -> bool:
             if layout is None or layout.dim >= delta.ndim or delta.shape[layout.dim] % examples:
                 return True
             if number in plan.unsure and bool(delta.any()):
-                return True
+                fitting = plan.unsure[number][k]
+                if not fitting or not agree(delta, fitting, examples):
+                    return True
     return False

@@ -167,7 +167,7 @@ def _check(
     """Two random mixtures against autograd, and where NaN goes; gives the number of passes."""
     examples = source.losses.examples
     assert examples is not None
-    plan.layouts, plan.unsure = {}, set()
+    plan.layouts, plan.unsure = {}, {}
     packed = any(type(n).__name__ == "PackPaddedSequenceBackward0" for n in nodes.values())
     hint = PACKED if packed else ""
     least = of_losses(examples.losses)
@@ -197,8 +197,9 @@ def _check(
         arrived = dict(zip(beside, given, strict=False))
         for name in differing(uses, arrived, factors, rounding_of(plan, once, least)):
             plan.give_up(name, "something acts on its gradient beside its layer")
-    plan.unsure &= {*plan.nodes(nodes), *features}
-    if plan.open or examples.verify == "always":  # there is nothing to learn
+    used = {*plan.nodes(nodes), *features}
+    plan.unsure = {key: own for key, own in plan.unsure.items() if key in used}
+    if (plan.open and not plan.due) or examples.verify == "always":  # there is nothing to learn
         return CHECKS
     plan.local = any(use.graph for part in uses.values() for use in part)
     retain = source.retain_graph or bool(source.apart) or not _in_one_pass(plan, nodes, kept)

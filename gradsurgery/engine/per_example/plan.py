@@ -48,8 +48,8 @@ class Plan:
         layouts: node -> the layout of each of its outputs, as far as they were found; features by
             name.
         proved: whether examples were found to be independent.
-        unsure: the nodes and features that got a gradient of zero then, or one that several layouts
-            fit: nothing is known of them until they get another.
+        unsure: node or feature -> the layouts that each gradient there fitted then, where these are
+            several; none where one was zero, of which nothing is known until it gets another.
         gates: the parameters that were zero then: what lies before them got no gradient.
         orders: node -> the indices by which it picked or moved entries then.
         scales: node -> the size of the number that it multiplied with then.
@@ -64,7 +64,7 @@ class Plan:
     passes: dict[str, str] = field(default_factory=dict)
     layouts: dict[int | str, list[Layout | None]] = field(default_factory=dict)
     proved: bool = False
-    unsure: set[int | str] = field(default_factory=set)
+    unsure: dict[int | str, list[list[Layout]]] = field(default_factory=dict)
     gates: set[str] = field(default_factory=set)
     orders: Orders = field(default_factory=dict)
     scales: dict[int, float] = field(default_factory=dict)
@@ -82,11 +82,9 @@ class Plan:
         self.places = {names[name]: places for name, places in self.places.items()}
         self.passes = {names[name]: why for name, why in self.passes.items()}
         self.gates = {names[name] for name in self.gates}
-        self.unsure = {names.get(k, k) if isinstance(k, str) else k for k in self.unsure}
-        self.layouts = {
-            names.get(key, key) if isinstance(key, str) else key: layouts
-            for key, layouts in self.layouts.items()
-        }
+        now: dict[Any, Any] = {**names}  # numbers of nodes stay
+        self.unsure = {now.get(key, key): fitting for key, fitting in self.unsure.items()}
+        self.layouts = {now.get(key, key): layouts for key, layouts in self.layouts.items()}
 
     @property
     def due(self) -> bool:

@@ -91,8 +91,10 @@ def layouts_checked(
     for number in nodes:
         first, second = once.get(number, []), again.get(number, [])
         where: list[Layout | None] = []
+        fits: list[list[Layout]] = []
+        unclear = False
         for one, other in zip(first, second, strict=False):
-            layout = None
+            layout, fitting = None, []
             if one is not None and other is not None:
                 accuracy = max(OF_PART.get(one.dtype, HALF), reduced(one), least)
                 known = plan.layouts.get(number)
@@ -102,10 +104,14 @@ def layouts_checked(
                 layout = fitting[0] if fitting else None
                 if layout is None:
                     mixed.add(number)
-                elif len(fitting) > 1 or not one.any():
-                    plan.unsure.add(number)
+                elif not one.any():
+                    fitting = []
+                unclear = unclear or (layout is not None and len(fitting) != 1)
             where.append(layout)
+            fits.append(fitting)
         plan.layouts[number] = where
+        if unclear:
+            plan.unsure[number] = fits
     if not mixed:
         return
     bad = {name: tensors[name] for name in mixed if isinstance(name, str)}

@@ -17,7 +17,6 @@ from gradsurgery.engine.per_example.capture import Deltas, capture
 from gradsurgery.engine.per_example.plan import Plan
 from gradsurgery.engine.source import GradientSource
 from gradsurgery.errors import InputError
-from gradsurgery.gradients.per_example.layout import layouts
 
 NORMS = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
 ADVICE = "Give the objectives as a dict of scalars, which takes a pass each. Nothing was changed."
@@ -75,7 +74,8 @@ def may_spread(
 ) -> bool:
     """Whether NaN at some examples arrives at others, at some node or feature.
 
-    A hook of the user's that raises at NaN ends the pass, which then says nothing.
+    A hook of the user's that raises at NaN ends the pass, which then says nothing: what was known
+    stays.
 
     Args:
         source: the step.
@@ -87,14 +87,14 @@ def may_spread(
     examples = source.losses.examples
     assert examples is not None
     if torch.is_anomaly_enabled():  # it raises at NaN, and prints
-        return False
+        return plan.open
     own = spared(examples.count)
     lost = np.where(own, 0.0, np.nan).reshape(-1, *[1] * (examples.losses.ndim - 1))
     root = examples.root(examples.profiles[0] + lost, source.scale)
     try:
         found, given = capture(examples.losses, root, nodes, [*features.values()], retain_graph)
     except Exception:
-        return False
+        return plan.open
     found.update({name: [g] for name, g in zip(features, given, strict=True)})
     return spread_over(found, plan, own)
 
@@ -109,7 +109,9 @@ def spread_over(found: Deltas, plan: Plan, own: NDArray[np.bool_]) -> bool:
                 continue
             tried: Iterable[Any] = [known[k]]
             if number in plan.unsure:  # any may be the layout
-                tried = layouts(delta.shape, len(own))
+                tried = plan.unsure[number][k]
+                if not tried:  # it was zero: there is a check where it no longer is
+                    continue
             if not any(
                 bool(torch.isfinite(at.split(delta, len(own))[rows.to(delta.device)]).all())
                 for at in tried

@@ -29,9 +29,13 @@ class Layout:
 
     def times(self, tensor: Tensor, factors: Tensor) -> Tensor:
         """The tensor with the part of example b times the b-th of the factors [B]."""
-        more = tensor.shape[self.dim] // len(factors)
+        return tensor * self.spread(factors, tensor)
+
+    def spread(self, factors: Tensor, like: Tensor) -> Tensor:
+        """The factors [B] of the entries of a tensor, of a shape that goes with it."""
+        more = like.shape[self.dim] // len(factors)
         each = factors.repeat(more) if self.last else factors.repeat_interleave(more)
-        return tensor * each.view(-1, *[1] * (tensor.ndim - self.dim - 1))
+        return each.view(-1, *[1] * (like.ndim - self.dim - 1))
 
 
 def layouts(shape: Sequence[int], examples: int) -> Iterator[Layout]:
@@ -41,6 +45,14 @@ def layouts(shape: Sequence[int], examples: int) -> Iterator[Layout]:
             yield Layout(dim)
             if size > examples > 1:
                 yield Layout(dim, last=True)
+
+
+@torch.no_grad()
+def agree(tensor: Tensor, fitting: Sequence[Layout], examples: int) -> bool:
+    """Whether all entries but zeros belong to the same examples in several layouts."""
+    numbers = torch.arange(examples, device=tensor.device)
+    first, *others = [layout.spread(numbers, tensor) for layout in fitting]
+    return not any(bool(((own != first) & (tensor != 0)).any()) for own in others)
 
 
 @torch.no_grad()

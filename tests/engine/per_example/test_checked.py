@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradsurgery as gs
+from gradsurgery.gradients.per_example.layout import Layout, agree
 from tests.support.mixing import two
 from tests.support.per_example import CLOSE, apart, distance, gradients, mixtures
 from tests.support.per_example_models import Calling, D
@@ -268,3 +269,22 @@ def test_an_overflow_under_a_scaler_in_the_first_step():
     model.zero_grad()
     record = surgery.backward(gs.PerExample(100 * squares(model, x)(), named), scaler=scaler)
     assert record.method == CHECKED
+
+
+def test_rows_that_belong_to_one_example_in_both_layouts():
+    """The first of T tokens, T being 1 modulo B: row b·T is of example b, counted either way."""
+    model = mlp()
+    step = Steps(model)
+
+    def losses_of():
+        return model(torch.ones(B, B + 1, D))[:, 0].square().sum(1)
+
+    assert [step(losses_of) for _ in range(3)] == [CHECKED, ONE, ONE]
+
+
+def test_several_layouts_agree_where_there_is_an_entry():
+    fitting, rows = [Layout(0), Layout(0, last=True)], torch.zeros(4 * 5, 2)
+    rows[::5] = 1.0
+    assert agree(rows, fitting, 4)
+    rows[1] = 1.0
+    assert not agree(rows, fitting, 4)
