@@ -37,7 +37,7 @@ def test_every_page_that_llms_txt_links_to_is_built():
     links = re.findall(r"\]\(([^)]+)\)", LLMS.read_text())
     assert len(links) > 10
     for link in links:
-        if link == "strategies/index.html":
+        if link in ("strategies/index.html", "api/index.html"):
             continue  # written by each build
         page, skill = f"{link.removesuffix('.html')}.rst", f"skills/{link}"
         assert (DOCS / (page if link.endswith(".html") else skill)).is_file(), link
