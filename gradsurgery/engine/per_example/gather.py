@@ -52,7 +52,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     parameters = {name: t for name, t in tensors.items() if name not in features}
     names = {id(tensor): name for name, tensor in parameters.items()}
     check_norms(graph.numbers, names, examples.count)
-    plan = cache.examples.get(graph, tensors) or plan_of(graph, parameters)
+    plan = cache.examples.get(graph, tensors, examples.count) or plan_of(graph, parameters)
     nodes = numbered(graph)
     for name in [name for name in plan.places if parameters[name]._backward_hooks]:
         plan.give_up(name, HOOKED)
@@ -92,7 +92,7 @@ def gather(source: GradientSource, cache: TraceCache) -> None:
     plan.steps += 1
     plan.seen, plan.proved = True, plan.proved or check
     plan.local = any(use.graph for own in uses.values() for use in own)
-    cache.examples.put(graph, tensors, plan)
+    cache.examples.put(graph, tensors, plan, examples.count)
     source.rows = _passes(source, {name: parameters[name] for name in plan.passes})
     source.method = _said(plan, len(deltas), made)
     mixture = Mixture(examples.factors, examples.losses.device)

@@ -59,12 +59,16 @@ def orders_of(nodes: Mapping[int, Any], examples: int) -> Orders:
             found[number] = [node._saved_self]
         elif kind in WITHIN:
             index = getattr(node, f"_saved_{WITHIN[kind]}")
-            dim = int(node._saved_dim)
-            dim -= 1 << 64 if dim >= 1 << 63 else 0  # torch shows negative ones without sign
+            dim = signed(node._saved_dim)
             first = index.ndim == 0 or dim % index.ndim == 0
             if first or index.shape[dim] >= examples:
                 found[number] = [index]
     return found
+
+
+def signed(value: int) -> int:
+    """What a node saved of a dimension or place: torch shows negative ones without sign."""
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def scales_of(nodes: Mapping[int, Any]) -> dict[int, float]:

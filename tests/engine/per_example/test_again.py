@@ -81,3 +81,51 @@ def test_positions_that_all_examples_share():
     gs.backward({name: (w * plain).sum() for name, w in weights.items()}, model, "mgda")
     for one, p in zip(found, model.parameters(), strict=True):
         assert torch.allclose(one, p.grad, atol=1e-6)
+
+
+ORDERS = {
+    "slices": (lambda o: (o[:B], o[B:]), lambda o: (o[::2], o[1::2])),
+    "unbind and stack": (
+        lambda o: (torch.stack(o.unbind(0)[:B]), o[B:]),
+        lambda o: (torch.stack([o.unbind(0)[k] for k in (0, 2, 4, 6)]), o[B:]),
+    ),
+    "split": (
+        lambda o: (o.split(B)[0], o.split(B)[1]),
+        lambda o: (o.split(B)[1], o.split(B)[1]),
+    ),
+    "select": (lambda o: (o.view(2, B, 2)[0], o[B:]), lambda o: (o.view(2, B, 2)[1], o[B:])),
+}
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_the_same_nodes_in_another_order(kind):
+    model, x = mlp(), torch.randn(2 * B, D)
+    surgery, named = gs.Surgery("mgda", model), mixtures(torch.randn(2, B))
+
+    def method_of(parts):
+        one, other = parts(model(x))
+        losses = gs.PerExample((one - other).square().sum(1), named)
+        try:
+            return surgery.backward(losses).method
+        except gs.InputError as error:
+            return str(error)
+
+    first, second = ORDERS[kind]
+    assert [method_of(first) for _ in range(2)] == [CHECKED, ONE]
+    assert method_of(second) != ONE
+    assert method_of(first) == ONE
+
+
+def test_slices_of_batches_of_other_sizes_are_the_same_graph():
+    model = mlp()
+    pairs, tokens = Steps(model), Steps(model)
+
+    def differences(x, count):
+        out = model(x)
+        return (out[:count] - out[count:]).square().sum(1)
+
+    for count in (3, 4, 5):
+        x, longer = torch.randn(2 * count, D), torch.randn(4, 2 + count, D)
+        said = CHECKED if count == 3 else ONE
+        assert pairs(lambda x=x, count=count: differences(x, count)) == said
+        assert tokens(lambda x=longer: model(x)[:, 1:-1].square().mean((1, 2))) == said
