@@ -67,15 +67,17 @@ class Evidence:
     def _measured(self, part: Part, kind: str) -> Progress:
         return measurements_of(part, kind, self.declaration.measured, self.measured)
 
-    def figures(self, part: Part, objective: str | None = None) -> dict[str, dict[int, float]]:
-        """Strategy -> seed -> test figure; the primary one by default.
+    def figures(
+        self, part: Part, objective: str | None = None, split: str = "test"
+    ) -> dict[str, dict[int, float]]:
+        """Strategy -> seed -> test or validation figure; the primary one by default.
 
         Runs without that figure, failed ones for example, are left out.
         """
         name = part.primary if objective is None else objective
         found: dict[str, dict[int, float]] = {}
         for line in self.reported(part):
-            value = (line.get("test") or {}).get(name)
+            value = (line.get(split) or {}).get(name)
             if value is not None:
                 found.setdefault(line["strategy"], {})[line["seed"]] = value
         return found
@@ -145,9 +147,11 @@ class Evidence:
         found = () if family is None else family.comparisons
         return next((x for x in found if x.strategy == strategy), None)
 
-    def pair(self, part: Part, strategy: str, baseline: str) -> Comparison | None:
+    def pair(
+        self, part: Part, strategy: str, baseline: str, split: str = "test"
+    ) -> Comparison | None:
         """One strategy against another, outside every family; None where either was not run."""
-        figures = self.figures(part)
+        figures = self.figures(part, split=split)
         if strategy not in figures or baseline not in figures:
             return None
         found = judge(

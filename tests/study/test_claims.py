@@ -51,6 +51,18 @@ def test_a_strategy_that_gains_everywhere_and_one_that_gains_somewhere():
     assert none.answer.startswith("No: scaled-sum against mmpareto is worse on 1")
 
 
+def test_a_difference_that_has_the_other_sign_on_validation_data_says_so():
+    lines = rows(SGD, {"mmpareto": 3.0, "scaled-sum": 3.0})
+    for line in lines:
+        if line["strategy"] == "mmpareto":
+            less = {name: value - 5.0 for name, value in line["validation"].items()}
+            line["validation"] = less
+    found = evidence(DECLARATION, {SGD.name: lines})
+    said = "the difference has the other sign: -2.00 points, 95 % interval"
+    assert said in beats(found, "mmpareto", "sum").details[0]
+    assert "sign" not in beats(found, "scaled-sum", "sum").details[0]
+
+
 def test_multimodal_accuracy_and_encoders():
     shifts = {
         "mmpareto": {"fused": 0.1, "image": 2.0, "audio": -2.0},

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from gradsurgery.compare.methods import GUARD
+from gradsurgery.compare.statistics import Comparison
 from gradsurgery.study.claims.claim import (
     PARETO,
     Claim,
@@ -207,8 +208,26 @@ def _compared(
         x = evidence.against(part, strategy, baseline)
         if x is not None:
             verdicts.append(x.verdict)
-            details.append(f"{titled(part)}: {x.sentence}")
+            said = _reversed(evidence, part, x, baseline)
+            details.append(f"{titled(part)}: {x.sentence}{said}")
     return verdicts, details
+
+
+def _reversed(evidence: Evidence, part: Part, x: Comparison, baseline: str) -> str:
+    """A sentence where the validation figures of the same runs say the opposite.
+
+    Every seed is judged on one test set, so that a difference may be that set's own.
+    """
+    other = evidence.pair(part, x.strategy, baseline, "validation")
+    if x.mean is None or other is None or other.mean is None or other.interval is None:
+        return ""
+    low, high = other.interval
+    if low <= 0 <= high or x.mean * other.mean >= 0:
+        return ""
+    return (
+        " On the validation data of the same runs the difference has the other sign: "
+        f"{measured(other, evidence.unit(part))}."
+    )
 
 
 def _lead(verdicts: Sequence[str]) -> str:
