@@ -97,6 +97,6 @@ def _difference(name: str) -> str:
     try:
         gs.get_strategy(name)
     except gs.UnknownNameError as error:
-        differs = str(error).partition(" Known: ")[0].partition("? ")[2]
-        return cells(differs.partition(": ")[2]) or "–"
+        _, _, ends = str(error).partition(f"Known: {', '.join(gs.strategy_names())}.")
+        return cells(ends.strip().partition(": ")[2]) or "–"
     return "–"

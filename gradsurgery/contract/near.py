@@ -23,14 +23,14 @@ def unknown_strategy(
         given: what was given.
         names: of all strategies.
         also: a strategy's name -> others for which it is the hint.
-        said: other names -> how these methods differ, which follows the hint.
+        said: other names -> how these methods differ, which ends the sentence.
     """
     known = list(names)
     near = meant(given.strip(), known, also)
     hint = "" if near is None else f" Did you mean {near!r}?"
     other = nearest(given, said, cutoff=1.0)
     ends = "" if other is None else f" {other}: {said[other]}"
-    return f"unknown strategy {given!r}.{hint}{ends} Known: {', '.join(known) or 'none'}."
+    return f"unknown strategy {given!r}.{hint} Known: {', '.join(known) or 'none'}.{ends}"
 
 
 def meant(given: str, known: list[str], also: Mapping[str, Iterable[str]]) -> str | None:

@@ -14,6 +14,7 @@ from torch import nn
 import gradsurgery as gs
 from gradsurgery import errors
 from gradsurgery.contract import registry
+from gradsurgery.tasks import plugins, task_names
 from tests.support.models import TwoEncoders
 
 PACKAGE = pathlib.Path(gs.__file__).parent
@@ -88,6 +89,19 @@ def a_plugin_cannot_be_loaded(monkeypatch):
     gs.strategy_names()  # here
 
 
+def a_task_plugin_cannot_be_loaded(monkeypatch):
+    class Broken:
+        value = "broken:it"
+
+        def load(self):
+            raise ImportError("no such module")
+
+    points = {plugins.ENTRY_POINTS: [Broken()]}
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points.get(group, []))
+    plugins.load_plugins.cache_clear()
+    task_names()  # here
+
+
 def a_head_alone_decides(_):
     model = TwoEncoders()
     gs.backward(model.losses(), model, "mgda", decide_on=model.audio_head)  # here
@@ -104,6 +118,7 @@ CASES = [
     a_loss_is_at_its_minimum,
     a_learned_weight_has_sunk,
     a_plugin_cannot_be_loaded,
+    a_task_plugin_cannot_be_loaded,
 ]
 
 
