@@ -86,5 +86,5 @@ def for_typer(command: Command) -> Command:
 
     called.__doc__ = command.__doc__
     called.__annotations__ = hints
-    called.__signature__ = signature.replace(parameters=given)  # type: ignore[attr-defined]
+    called.__signature__ = signature.replace(parameters=given)  # type: ignore[attr-defined]  # for inspect
     return called

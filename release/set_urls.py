@@ -17,7 +17,7 @@ def set_urls(url: str, root: Path = ROOT) -> list[Path]:
     """Replace the address in the files of a repository.
 
     Args:
-        url: where the repository is, as in https://github.com/somebody/gradsurgery.
+        url: where the repository is, as in https://github.com/owner/gradsurgery.
         root: the folder of the repository.
 
     Returns:

@@ -31,7 +31,7 @@ def lightning_callback(every: int | None = None) -> Any:
     with extra("lightning", "the callback"):
         from lightning import Callback
 
-    class Watch(Callback):  # type: ignore[misc, unused-ignore]
+    class Watch(Callback):  # type: ignore[misc, unused-ignore]  # Any where it is missing
         """Logs Records and saves the Surgery."""
 
         def on_train_batch_end(

@@ -39,7 +39,7 @@ class GrayAndColourNet(nn.Module):
             nn.Linear(128, 10),
         )
         # torch declares `to` for device and dtype only
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
 
     def forward(self, gray: Tensor, colour: Tensor) -> dict[str, Tensor]:
         """Logits [n, 10] of each head from images [n, 1, 28, 28] and [n, 3, 28, 28]."""
